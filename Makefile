@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh Debian with Python, make and g++:
+#   make benchmark    set up, then run the comparison on the embedded pictures (ARGS="--data DIR" for your own)
+#   make test         set up, then run the tests
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: benchmark test bench lint format setup clean
+
+benchmark: setup
+	$(BIN)/python -m dogs_accel.benchmark $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: setup
+	$(BIN)/python -m pytest bench/ --benchmark $(ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CSRC)
+
+setup: $(VENV)/.extension
+
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+
+# The packages first: building the extension needs torch. Exact versions come from constraints.txt.
+$(VENV)/.packages: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot make $(VENV): on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools ninja torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# Rebuilds what changed in csrc; DOGS_ACCEL_CUDA=0 or 1 decides about the CUDA library.
+$(VENV)/.extension: $(VENV)/.packages setup.py $(CSRC)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info dogs_accel/*.so

@@ -1,0 +1,11 @@
+// Every operator schema of the library, in one place. Kernels register themselves from cpu/ and cuda/;
+// shapes, dtypes and definitions are in README.md.
+
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(dogs_accel, m) {
+  m.def(
+      "calibration_bins(Tensor logits, Tensor labels, int bins) -> "
+      "(Tensor confidence, Tensor prediction, Tensor count, Tensor confidence_sum, Tensor correct, "
+      "Tensor bad_row)");
+}

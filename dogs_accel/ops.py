@@ -1,0 +1,128 @@
+"""The compiled operators, `torch.ops.dogs_accel.*`, and a Python function for each.
+
+Importing this module loads the libraries that setup.py builds next to it. The operators themselves never wait for the
+GPU, so they report bad values in an output; the Python functions read that output and raise.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FOLDER = Path(__file__).resolve().parent
+
+
+def _load_cpu_library(folder: Path) -> None:
+    library = folder / "_C.abi3.so"
+    if not library.is_file():
+        raise ImportError(
+            f"dogs_accel is not built: {library} does not exist. Build it with `pip install -e .`, or with "
+            "`python setup.py build_ext --inplace`, in the source tree. If it is installed elsewhere, this folder "
+            "hides it: start Python somewhere else."
+        )
+    torch.ops.load_library(str(library))
+
+
+def _load_cuda_library(folder: Path) -> str | None:
+    """Load the CUDA kernels, or return the reason why there are none to load."""
+    library = folder / "_C_cuda.abi3.so"
+    if torch.version.cuda is None:
+        return "this torch is a CPU-only build"
+    if not library.is_file():
+        return "the CUDA library was not built"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        if torch.cuda.is_available():
+            raise ImportError(f"{library} cannot be loaded ({error}); build it again with this torch") from error
+        return f"the CUDA library cannot be loaded: {error}"
+    return None
+
+
+_load_cpu_library(_FOLDER)
+_no_cuda_because = _load_cuda_library(_FOLDER)
+
+
+def cuda_status() -> str:
+    """Say in one line whether the CUDA kernels are loaded, and if not, why."""
+    if _no_cuda_because is not None:
+        return f"CUDA kernels not loaded: {_no_cuda_because}"
+    return "CUDA kernels loaded" if torch.cuda.is_available() else "CUDA kernels loaded, no CUDA device found"
+
+
+def _call(operator: Any, *arguments: Any) -> Any:
+    """Call an operator. An argument it refuses is a ValueError; torch makes RuntimeErrors of all that C++ throws."""
+    try:
+        return operator(*arguments)
+    except RuntimeError as error:
+        if re.match(r"\w+: got ", str(error)):
+            raise ValueError(str(error)) from None
+        raise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CalibrationBins:
+    """What `calibration_bins` returns: three sums over bins, and two values a row.
+
+    The sums of several shards add up to those of the whole, exactly (while a bin's confidence_sum is below 2^21, where
+    float64 ends).
+    """
+
+    count: Tensor
+    """(bins,) int64: rows whose confidence falls in the bin."""
+    confidence_sum: Tensor
+    """(bins,) float64: sum of their confidences."""
+    correct: Tensor
+    """(bins,) int64: how many of them are predicted right."""
+    confidence: Tensor
+    """(N,) float32, float64 of float64 logits: softmax probability of the predicted class."""
+    prediction: Tensor
+    """(N,) int64: class of the largest logit, the first of equals."""
+
+
+def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> CalibrationBins:
+    """Sort predictions into equal bins of confidence, without materialising the softmax.
+
+    `logits` are (N, C) float32, float16, bfloat16 or float64 of any strides, on a CPU or a CUDA device; `labels` are
+    (N,) int64 on the same device. Bins are (lower, upper] with the edges `numpy.linspace(0, 1, bins + 1)`, the first
+    with its lower edge. The sums are the same bits for any number of threads and any order of the rows.
+
+    Raises ValueError if a shape, a dtype or `bins` (1 to 4096) is wrong, and for the first row that holds a NaN, an
+    infinity or a label outside [0, C). Reading that row waits for the GPU; `torch.ops.dogs_accel.calibration_bins`
+    returns it as a tensor instead.
+
+    Definition: the bins of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 2.
+    """
+    confidence, prediction, count, confidence_sum, correct, bad_row = _call(
+        torch.ops.dogs_accel.calibration_bins, logits, labels, bins
+    )
+    row = int(bad_row.item())
+    if row >= 0:
+        if not bool(torch.isfinite(logits[row]).all()):
+            raise ValueError(f"logits: row {row} holds a NaN or infinity")
+        raise ValueError(f"labels: row {row} is {int(labels[row])}, expected 0 <= label < {logits.shape[1]}")
+    return CalibrationBins(
+        count=count, confidence_sum=confidence_sum, correct=correct, confidence=confidence, prediction=prediction
+    )
+
+
+@torch.library.register_fake("dogs_accel::calibration_bins")
+def _calibration_bins_fake(
+    logits: Tensor, labels: Tensor, bins: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    torch._check(logits.dim() == 2, lambda: f"logits: got shape {tuple(logits.shape)}, expected (N, C)")
+    num_rows = logits.shape[0]
+    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return (
+        logits.new_empty(num_rows, dtype=real),
+        logits.new_empty(num_rows, dtype=torch.int64),
+        logits.new_empty(bins, dtype=torch.int64),
+        logits.new_empty(bins, dtype=torch.float64),
+        logits.new_empty(bins, dtype=torch.int64),
+        logits.new_empty(1, dtype=torch.int64),
+    )
