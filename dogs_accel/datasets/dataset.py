@@ -1,0 +1,95 @@
+"""What every dataset gives, whichever layout it was read from."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dogs_accel.splits import split_indices
+
+Box = tuple[int, int, int, int]
+"""xmin, ymin, xmax, ymax in px, as the annotation has them."""
+
+
+class DatasetError(ValueError):
+    """A dataset on disk is not what it should be; the message is one line."""
+
+
+class DatasetNotFoundError(DatasetError, FileNotFoundError):
+    """Something that a dataset needs is not on disk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Dataset:
+    """The images of a dataset, in a fixed order, with their labels, classes and official split.
+
+    ids, paths, labels and official_split have one entry per image: file name without its ending, absolute path,
+    0-based label as (N,) int64, and "official_train" or "official_test". class_names and folder_names have one
+    entry per label. notice is a line to be shown with every result, None where there is nothing to say.
+    """
+
+    name: str
+    root: Path
+    ids: list[str]
+    paths: list[str]
+    labels: np.ndarray
+    class_names: list[str]
+    folder_names: list[str]
+    official_split: list[str]
+    annotation_dir: Path | None = None
+    notice: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; labels are 0 .. num_classes - 1."""
+        return len(self.class_names)
+
+    def split(self, split: str, *, seed: int = 42, val_ratio: float = 0.15) -> np.ndarray:
+        """Give the indices of "train", "val" or "test" as int64, in the order of `splits.split_indices`.
+
+        Raises ValueError for another split, seed or ratio, or where a class has too few images.
+        """
+        return split_indices(
+            self.labels,
+            self.official_split,
+            split,
+            seed=seed,
+            val_ratio=val_ratio,
+            class_names=self.class_names,
+        )
+
+    def boxes(self, index: int) -> list[Box] | None:
+        """Give the boxes annotated on an image, None where the dataset has no annotation of it.
+
+        Raises DatasetError where the annotation cannot be read, IndexError where `index` is out of range.
+        """
+        path = None if self.annotation_dir is None else self._annotation_path(self.annotation_dir, index)
+        return read_boxes(path) if path is not None and path.is_file() else None
+
+    def _annotation_path(self, annotation_dir: Path, index: int) -> Path:
+        return annotation_dir / self.folder_names[int(self.labels[index])] / self.ids[index]
+
+
+def read_boxes(path: Path) -> list[Box]:
+    """Read the boxes of an annotation in Pascal VOC XML.
+
+    Raises DatasetError where it is not such XML.
+    """
+    try:
+        boxes = ElementTree.parse(path).getroot().findall("object/bndbox")
+        return [_box(element) for element in boxes]
+    except (ElementTree.ParseError, ValueError, UnicodeError) as error:
+        raise DatasetError(f"{path}: not a readable annotation ({error})") from error
+
+
+def _box(element: ElementTree.Element) -> Box:
+    xmin, ymin, xmax, ymax = (
+        int(float(element.findtext(side, default=""))) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
+    return xmin, ymin, xmax, ymax

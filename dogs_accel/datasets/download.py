@@ -1,0 +1,289 @@
+"""Fetching the Stanford Dogs archives: resumed, verified, unpacked safely."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+from dogs_accel.datasets.dataset import DatasetError
+
+BASE_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+TIMEOUT_S = 30.0
+_CHUNK_BYTES = 1 << 20
+
+
+class DownloadError(OSError):
+    """An archive could not be fetched; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """An archive as published, and the folder that it unpacks to."""
+
+    file_name: str
+    size_bytes: int
+    sha256: str
+    folder: str
+
+
+ARCHIVES: dict[str, Archive] = {
+    "images": Archive(
+        file_name="images.tar",
+        size_bytes=793_579_520,
+        sha256="a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
+        folder="Images",
+    ),
+    "annotation": Archive(
+        file_name="annotation.tar",
+        size_bytes=21_852_160,
+        sha256="662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
+        folder="Annotation",
+    ),
+    "lists": Archive(
+        file_name="lists.tar",
+        size_bytes=481_280,
+        sha256="34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
+        folder="lists",
+    ),
+}
+
+
+def download(
+    root: str | os.PathLike[str],
+    archives: Sequence[str] = ("images", "annotation", "lists"),
+    *,
+    base_url: str = BASE_URL,
+    unpack: bool = True,
+    progress: bool = True,
+    table: Mapping[str, Archive] = ARCHIVES,
+) -> dict[str, str]:
+    """Fetch archives into `root`, verify them and unpack them; give what was done for each, in words.
+
+    What is unpacked already is left alone; an archive that is there is verified, not fetched again; a broken
+    download goes on where it stopped, from its .part file. Fetched archives are kept. Raises DownloadError where an
+    archive cannot be had or is not the published one, DatasetError where it holds what must not be unpacked, and
+    ValueError for an unknown name.
+    """
+    unknown = [name for name in archives if name not in table]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], table, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"archives: got {unknown[0]!r}, expected some of {', '.join(table)}{hint}")
+    folder = Path(root).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return {name: _provide(table[name], folder, base_url, unpack, progress) for name in archives}
+
+
+def _provide(archive: Archive, root: Path, base_url: str, unpack: bool, progress: bool) -> str:
+    path, target = root / archive.file_name, root / archive.folder
+    if unpack and target.exists():
+        return f"{target} is there already"
+    done = "verified"
+    if path.exists():
+        _check_archive_on_disk(path, archive, progress)
+    else:
+        _fetch(base_url.rstrip("/") + "/" + archive.file_name, path, archive, progress)
+        done = "downloaded, verified"
+    if not unpack:
+        return f"{path} {done}"
+    unpack_archive(path, target, progress=progress)
+    return f"{path} {done} and unpacked to {target}"
+
+
+def _check_archive_on_disk(path: Path, archive: Archive, progress: bool) -> None:
+    size = path.stat().st_size
+    if size != archive.size_bytes:
+        problem = f"{size} bytes, expected {archive.size_bytes}"
+    elif (digest := sha256_of(path, progress=progress)) != archive.sha256:
+        problem = f"sha256 {digest}, expected {archive.sha256}"
+    else:
+        return
+    raise DownloadError(
+        f"{path}: got {problem}; delete it to fetch it again, or open_dataset(root, unpack=True) if it is your own"
+    )
+
+
+def sha256_of(path: Path, *, progress: bool = True) -> str:
+    """Give the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file, _byte_bar(f"verify {path.name}", path.stat().st_size, progress) as bar:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+def _byte_bar(title: str, total: int, progress: bool) -> tqdm:
+    # disable=None: no bar where the output is not a terminal.
+    return tqdm(
+        total=total, desc=title, unit="B", unit_scale=True, unit_divisor=1024, disable=None if progress else True
+    )
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------
+
+
+def _fetch(url: str, path: Path, archive: Archive, progress: bool) -> None:
+    part = path.with_name(path.name + ".part")
+    with _locked(part) as file, _byte_bar(path.name, archive.size_bytes, progress) as bar:
+        _fill(file, url, archive, bar)
+    digest = sha256_of(part, progress=progress)
+    if digest != archive.sha256:
+        part.unlink()
+        raise DownloadError(f"{url}: got sha256 {digest}, expected {archive.sha256}; what was fetched is deleted")
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[IO[bytes]]:
+    """Open a .part file for going on with it, and keep other processes from doing so at the same time."""
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DownloadError(f"{part}: another process is fetching it; wait for that one") from error
+        yield file
+
+
+def _fill(file: IO[bytes], url: str, archive: Archive, bar: tqdm) -> None:
+    """Append to `file` until it is complete; a broken connection is taken up again as long as bytes still come."""
+    have = file.seek(0, os.SEEK_END)
+    if have > archive.size_bytes:
+        have = file.truncate(0)
+    while have < archive.size_bytes:
+        before, problem = have, "the connection was closed"
+        try:
+            have = _append(file, url, have, archive.size_bytes, bar)
+        except urllib.error.HTTPError as error:
+            raise DownloadError(_advice(url, f"HTTP {error.code} {error.reason}", file.name, archive)) from error
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, DownloadError):
+                raise
+            problem = str(getattr(error, "reason", error)) or type(error).__name__
+            have = file.seek(0, os.SEEK_END)
+        if have <= before:
+            raise DownloadError(_advice(url, problem, file.name, archive))
+
+
+def _advice(url: str, problem: str, part_name: str, archive: Archive) -> str:
+    folder = Path(part_name).parent
+    return (
+        f"{url}: {problem} (asked for {archive.size_bytes} bytes); run again to go on, "
+        f"or put {archive.file_name} into {folder} by hand and run again"
+    )
+
+
+def _append(file: IO[bytes], url: str, have: int, size: int, bar: tqdm) -> int:
+    """Ask for what is missing and append what comes; give the bytes that are there afterwards."""
+    headers = {"User-Agent": "dogs-accel", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+            raise
+        # The server's file ends before our part does: nothing of the part can be trusted.
+        return _append(file, url, _restart(file), size, bar)
+    with response:
+        start, total = _offered_range(response)
+        if total is not None and total != size:
+            raise DownloadError(f"{url}: the server offers {total} bytes, expected {size}; it is another file")
+        if start != have:
+            if start != 0:
+                raise DownloadError(f"{url}: the server sends from byte {start}, asked for {have}")
+            have = _restart(file)
+        bar.n = have
+        bar.refresh()
+        while have < size and (chunk := response.read(min(_CHUNK_BYTES, size - have))):
+            file.write(chunk)
+            have += len(chunk)
+            bar.update(len(chunk))
+    file.flush()
+    return have
+
+
+def _restart(file: IO[bytes]) -> int:
+    return file.truncate(0)
+
+
+def _offered_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Where the body starts in the whole file, and how long that is where the server says so."""
+    if response.status == http.client.PARTIAL_CONTENT:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if match is None:
+            raise DownloadError(f"{response.url}: partial answer without a usable Content-Range")
+        return int(match[1]), None if match[2] == "*" else int(match[2])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+# --- unpacking --------------------------------------------------------------------------------------------------
+
+
+def unpack_archive(path: Path, target: Path, *, progress: bool = True) -> None:
+    """Unpack a tar archive so that `target` appears at once and complete.
+
+    An archive with a top folder of the target's name gives that folder (images.tar has Images/), any other gives the
+    target its members (lists.tar has only files). Nothing is written outside: absolute names, "..", links and
+    devices raise DatasetError, as does an archive that is broken or for which the disk is too small.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise DatasetError("Python is too old to unpack archives safely: expected 3.10.12, 3.11.4, 3.12 or newer")
+    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.unpacking-", dir=target.parent))
+    try:
+        content = workspace / target.name
+        content.mkdir()
+        _extract(path, content, progress)
+        inner = content / target.name
+        _publish(inner if inner.is_dir() else content, target)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DatasetError(f"{path}: cannot be unpacked: {error}") from error
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _extract(path: Path, destination: Path, progress: bool) -> None:
+    size, done = path.stat().st_size, 0
+    with tarfile.open(path, "r:*") as tar, _byte_bar(f"unpack {path.name}", size, progress) as bar:
+        for member in tar:
+            tar.extract(member, destination, filter=_plain_members_only)
+            bar.update(member.size)
+            done += member.size
+        # Headers and padding, so that the bar ends full.
+        bar.update(max(0, size - done))
+
+
+def _plain_members_only(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo:
+    # Stricter than the data filter, which keeps links that stay inside and strips a leading slash: a dataset has
+    # neither, and a name that was changed would not be the one that the lists have.
+    if not (member.isreg() or member.isdir()):
+        raise tarfile.SpecialFileError(member)
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise tarfile.OutsideDestinationError(member, member.name)
+    return tarfile.data_filter(member, destination)
+
+
+def _publish(content: Path, target: Path) -> None:
+    try:
+        content.rename(target)
+    except OSError:
+        # Another process was first; both unpacked the same archive, so either result will do.
+        if not target.is_dir():
+            raise

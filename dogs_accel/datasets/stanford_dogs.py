@@ -1,0 +1,237 @@
+"""Stanford Dogs as its archives unpack: Images/, Annotation/ and three .mat lists."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
+from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE, is_synthetic
+from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
+
+TRAIN_LIST = "train_list.mat"
+TEST_LIST = "test_list.mat"
+_OFFICIAL_SIZE = (12_000, 8_580, 120)
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageList:
+    """One list file: "folder/name.jpg" per image, and its 0-based label as (n,) int64."""
+
+    files: list[str]
+    labels: np.ndarray
+
+
+def open_stanford_dogs(
+    root: str | os.PathLike[str], *, unpack: bool = False, check_files: bool = True, progress: bool = True
+) -> Dataset:
+    """Open a folder that holds Stanford Dogs, or a subset of it in the same layout.
+
+    The lists decide what the dataset is: train_list.mat, then test_list.mat, each in its own order, from `root` or
+    from root/lists. Images on disk that neither names are left out, and the number of classes is theirs too.
+    Annotation/ is optional; without it there are no boxes.
+
+    Opening reads and never writes, so many processes can open one folder. Where only the .tar archives are there it
+    raises and says so; with `unpack` it unpacks those archives beside themselves first, with a progress bar. An
+    archive as large as the official one must then have the official checksum; one of another size is taken for a
+    subset of your own and unpacked with a warning that it was not verified.
+
+    `check_files` reads each class folder once, and raises where a listed image is missing; without it the images
+    need not be there at all. Raises DatasetError, of which DatasetNotFoundError is the kind for what is missing.
+    Definition: the published experiment.
+    """
+    folder = Path(root).expanduser().absolute()
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise DatasetNotFoundError(f"{folder}: {got}, expected the folder of the dataset")
+    if unpack:
+        _unpack_present(folder, progress)
+    train, test = read_list(_find_list(folder, TRAIN_LIST)), read_list(_find_list(folder, TEST_LIST))
+    files = train.files + test.files
+    labels = np.concatenate([train.labels, test.labels])
+    _check_listed_once(train.files, test.files)
+    folder_names = _folder_of_each_label(files, labels, num_train=len(train.files))
+    if check_files:
+        _check_on_disk(folder, files)
+    annotation_dir = folder / "Annotation"
+    synthetic = is_synthetic(folder)
+    return Dataset(
+        name="synthetic" if synthetic else _name(len(train.files), len(test.files), len(folder_names)),
+        root=folder,
+        ids=[PurePosixPath(file).stem for file in files],
+        paths=[str(folder / "Images" / file) for file in files],
+        labels=labels,
+        class_names=[class_name(name) for name in folder_names],
+        folder_names=folder_names,
+        official_split=[OFFICIAL_TRAIN] * len(train.files) + [OFFICIAL_TEST] * len(test.files),
+        annotation_dir=annotation_dir if annotation_dir.is_dir() else None,
+        notice=SYNTHETIC_NOTICE if synthetic else None,
+    )
+
+
+def class_name(folder_name: str) -> str:
+    """Give the breed that a class folder is named for: "n02085782-Japanese_spaniel" is "Japanese spaniel".
+
+    What follows the first dash, with underscores as spaces; further dashes stay.
+    """
+    return folder_name.split("-", 1)[-1].replace("_", " ")
+
+
+def _name(num_train: int, num_test: int, num_classes: int) -> str:
+    official = (num_train, num_test, num_classes) == _OFFICIAL_SIZE
+    return "stanford-dogs" if official else "stanford-dogs-subset"
+
+
+# --- lists ------------------------------------------------------------------------------------------------------
+
+
+def _find_list(root: Path, name: str) -> Path:
+    candidates = (root / "lists" / name, root / name)
+    for path in candidates:
+        if path.is_file():
+            return path
+    looked_for = " and ".join(str(path.relative_to(root)) for path in candidates)
+    raise DatasetNotFoundError(f"{root}: no {name}, looked for {looked_for}{_archive_hint(root, 'lists')}")
+
+
+def read_list(path: Path) -> ImageList:
+    """Read train_list.mat or test_list.mat: its files, and its labels made 0-based.
+
+    Raises DatasetError where it is not a MATLAB file, or its file_list and labels are not one per image.
+    """
+    # Imported here: it takes a while, and the processes that draw synthetic pictures import this package too.
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    # All that SciPy was seen to raise on damaged files; UnboundLocalError and MemoryError are oversights of its reader.
+    damaged = (MatReadError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, OSError, zlib.error)
+    try:
+        fields = loadmat(path, variable_names=("file_list", "labels"))
+    except (*damaged, UnboundLocalError, MemoryError, OverflowError) as error:
+        raise DatasetError(f"{path}: not a readable MATLAB 5 file ({error})") from error
+    for field in ("file_list", "labels"):
+        if field not in fields:
+            raise DatasetError(f"{path}: no field {field!r}, expected file_list and labels")
+    files = [_file_name(cell, path) for cell in fields["file_list"].ravel()]
+    labels = fields["labels"].ravel()
+    if len(files) != len(labels):
+        raise DatasetError(f"{path}: labels: got {len(labels)}, expected one per file ({len(files)})")
+    if labels.dtype.kind not in "iuf" or (labels != np.floor(labels)).any() or (labels < 1).any():
+        raise DatasetError(f"{path}: labels: expected integers from 1 on")
+    return ImageList(files=files, labels=labels.astype(np.int64) - 1)
+
+
+def _file_name(cell: object, path: Path) -> str:
+    text = str(cell.item()) if isinstance(cell, np.ndarray) and cell.size == 1 else str(cell)
+    parts = text.split("/")
+    # A list decides what is opened, so it must not lead out of Images.
+    if len(parts) != 2 or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise DatasetError(f"{path}: file_list: got {text!r}, expected 'folder/name.jpg'")
+    return text
+
+
+def _check_listed_once(train_files: list[str], test_files: list[str]) -> None:
+    both = set(train_files) & set(test_files)
+    if both:
+        raise DatasetError(f"{len(both)} files are in {TRAIN_LIST} and in {TEST_LIST}: {_first(both)}")
+    for name, files in ((TRAIN_LIST, train_files), (TEST_LIST, test_files)):
+        _check_unique(files, f"files are more than once in {name}")
+    ids = [PurePosixPath(file).stem for file in train_files + test_files]
+    _check_unique(ids, "image ids stand for more than one listed file")
+
+
+def _check_unique(values: list[str], problem: str) -> None:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise DatasetError(f"{len(repeated)} {problem}: {_first(repeated)}")
+
+
+def _folder_of_each_label(files: list[str], labels: np.ndarray, *, num_train: int) -> list[str]:
+    """Give the class folder of each label, having checked that labels are complete and match folders one to one."""
+    if num_train == 0 or num_train == len(files):
+        raise DatasetError(f"{TRAIN_LIST if num_train == 0 else TEST_LIST}: file_list: got no images, expected some")
+    num_classes = int(labels.max()) + 1
+    absent = sorted(set(range(num_classes)) - set(labels[:num_train].tolist()))
+    if absent:
+        shown = _first(str(label + 1) for label in absent)
+        raise DatasetError(
+            f"{TRAIN_LIST}: labels: expected every label of 1..{num_classes}, {len(absent)} missing: {shown}"
+        )
+    folder_of: dict[int, str] = {}
+    label_of: dict[str, int] = {}
+    for file, label in zip(files, labels.tolist(), strict=True):
+        folder = file.split("/")[0]
+        if folder_of.setdefault(label, folder) != folder:
+            raise DatasetError(
+                f"{file}: label {label + 1} is also that of folder {folder_of[label]}, expected one folder a label"
+            )
+        if label_of.setdefault(folder, label) != label:
+            raise DatasetError(
+                f"{file}: label {label + 1}, but others of its folder have {label_of[folder] + 1}, expected one"
+            )
+    return [folder_of[label] for label in range(num_classes)]
+
+
+def _first(names: Iterable[str]) -> str:
+    ordered = list(names)
+    return ", ".join(sorted(ordered)[:_SHOWN]) + (", ..." if len(ordered) > _SHOWN else "")
+
+
+# --- files and archives -----------------------------------------------------------------------------------------
+
+
+def _check_on_disk(root: Path, files: list[str]) -> None:
+    images = root / "Images"
+    if not images.is_dir():
+        raise DatasetNotFoundError(f"{root}: no Images folder{_archive_hint(root, 'images')}")
+    listed: dict[str, set[str]] = {}
+    for file in files:
+        folder, name = file.split("/")
+        listed.setdefault(folder, set()).add(name)
+    missing = [f"{folder}/{name}" for folder, names in listed.items() for name in names - _names_in(images / folder)]
+    if missing:
+        gone = sum(not (images / folder).is_dir() for folder in listed)
+        raise DatasetNotFoundError(
+            f"{images}: {len(missing)} of {len(files)} listed images are missing "
+            f"({gone} of {len(listed)} class folders are): {_first(missing)}"
+        )
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _archive_hint(root: Path, name: str) -> str:
+    if (root / ARCHIVES[name].file_name).is_file():
+        return f"; {ARCHIVES[name].file_name} is there, unpack it with `dogs-accel download --data {root}`"
+    return f"; `dogs-accel download --data {root}` fetches the dataset"
+
+
+def _unpack_present(root: Path, progress: bool) -> None:
+    for archive in ARCHIVES.values():
+        path = root / archive.file_name
+        lists_in_root = archive.folder == "lists" and (root / TRAIN_LIST).is_file()
+        if not path.is_file() or (root / archive.folder).exists() or lists_in_root:
+            continue
+        size = path.stat().st_size
+        if size != archive.size_bytes:
+            warnings.warn(
+                f"{path}: {size} bytes, the official archive has {archive.size_bytes}: unpacked without verifying it",
+                stacklevel=4,
+            )
+        elif (digest := sha256_of(path, progress=progress)) != archive.sha256:
+            raise DatasetError(f"{path}: sha256 is {digest}, expected {archive.sha256}; delete it and fetch it again")
+        unpack_archive(path, root / archive.folder, progress=progress)

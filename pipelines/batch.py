@@ -1,0 +1,158 @@
+"""What a loader yields, in which order, and what it promises."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.philox import words
+from pipelines.recipe import Recipe
+
+_SHUFFLE_STREAM = 0
+
+
+class Batch(NamedTuple):
+    """One step's input: what every loader yields."""
+
+    images: torch.Tensor
+    """(B, 3, H, W), normalised, channels-last, on the target device."""
+    labels: torch.Tensor
+    """(B,) int64 on the target device."""
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a batch
+    """(B,) int64 on the target device: positions in the dataset."""
+
+
+class BadImageError(ValueError):
+    """A file that cannot be decoded; the message names it and says why."""
+
+
+def epoch_order(
+    num_samples: int, *, seed: int, epoch: int, shuffle: bool, rank: int = 0, world_size: int = 1
+) -> NDArray[np.int64]:
+    """Positions in the order in which one rank sees them in one epoch, (n,) int64.
+
+    The ranks' orders together hold each sample exactly once. The permutation depends on (seed, epoch) alone.
+    """
+    order = np.arange(num_samples, dtype=np.int64)
+    if shuffle:
+        high, low = words(seed, epoch, order, 2, _SHUFFLE_STREAM).T
+        order = np.argsort((high << np.uint64(32)) | low, kind="stable")
+    return order[rank::world_size]
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Loader(abc.ABC):
+    """From files to batches, one epoch an iteration.
+
+    Every sample of this rank comes once an epoch; the last batch is as small as it must be. Iterating again is
+    the next epoch, with another order and other augmentations; `set_epoch` says which one comes next.
+    """
+
+    backend: str
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
+        recipe: Recipe,
+        *,
+        batch_size: int,
+        device: torch.device,
+        seed: int,
+        shuffle: bool,
+        num_threads: int,
+        rank: int,
+        world_size: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.paths = [os.fspath(path) for path in paths]
+        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+        self.recipe = recipe
+        self.batch_size = batch_size
+        self.device = device
+        self.seed = seed
+        self.shuffle = shuffle
+        self.num_threads = num_threads
+        self.rank = rank
+        self.world_size = world_size
+        self.dtype = dtype
+        self._next_epoch = 0
+        self._check()
+
+    def _check(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, expected an integer >= 1")
+        if self.num_threads < 1:
+            raise ValueError(f"num_threads: got {self.num_threads}, expected an integer >= 1")
+        if self.seed < 0:
+            raise ValueError(f"seed: got {self.seed}, expected an integer >= 0")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank: got {self.rank}, expected 0 <= rank < world_size = {self.world_size}")
+        if self.labels.shape != (len(self.paths),):
+            raise ValueError(f"labels: got shape {tuple(self.labels.shape)}, expected ({len(self.paths)},), one a path")
+        if self.dtype not in (torch.float32, torch.float16):
+            raise ValueError(f"dtype: got {self.dtype}, expected torch.float32 or torch.float16")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self._next_epoch = epoch
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of this rank in an epoch."""
+        return len(range(self.rank, len(self.paths), self.world_size))
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch, the same in every epoch."""
+        return -(-self.num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self._next_epoch
+        self._next_epoch = epoch + 1
+        order = epoch_order(
+            len(self.paths),
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        chunks = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
+        return self._batches(epoch, chunks)
+
+    @abc.abstractmethod
+    def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Yield a batch for each chunk of positions."""
+
+    def close(self) -> None:  # noqa: B027 - a loader that holds nothing has nothing to close
+        """Let go of threads, processes and memory; the loader cannot be iterated afterwards."""
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+def open_rgb(path: str) -> Image.Image:
+    """Decode a file to an RGB PIL image as the published experiment does: no EXIF turn, grey made RGB.
+
+    Raises BadImageError, which names the file and the reason.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImageError(f"{path}: {error or type(error).__name__}") from error

@@ -1,0 +1,203 @@
+"""The DALI loader: decode, resize and augment in DALI, on a GPU or, where there is none, on the CPU.
+
+DALI is told what to do with every sample: which file, which crop, which factors. Its own shuffling and random
+numbers are not used, so order and augmentation are those of every other loader (`epoch_order`, `draw_params`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import nvidia.dali.fn as fn
+import nvidia.dali.math as dmath
+import nvidia.dali.types as types
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import Pipeline
+from nvidia.dali.data_node import DataNode
+
+from pipelines.augmentation import AugmentParams, draw_params
+from pipelines.batch import BadImageError, Batch, Loader, open_rgb
+from pipelines.recipe import Recipe
+
+_PREFETCH = 2
+_CONTRAST, _SATURATION = 1, 2
+_INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+_DTYPE = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
+
+Feed = dict[str, Any]
+"""What one batch needs: for each input of the graph a list of B arrays, or an array (B, ...)."""
+
+
+def _resize(images: DataNode, size: tuple[int, int], recipe: Recipe) -> DataNode:
+    return fn.resize(images, size=list(size), interp_type=_INTERPOLATION[recipe.interpolation], antialias=True)
+
+
+def _jitter(images: DataNode, factors: DataNode, is_contrast: DataNode, is_saturation: DataNode) -> DataNode:
+    """Apply brightness, contrast and saturation in each sample's own order, in PIL's 8-bit arithmetic.
+
+    Each of the three blends the image with something: black, the mean of its grey, or its grey. Which one comes
+    at each of the three places is data, so that one graph serves every order. PIL truncates after each blend.
+    """
+    for place in range(3):
+        grey = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
+        mean = dmath.floor(fn.reductions.mean(grey, axes=(0, 1, 2), keep_dims=True) + 0.5)
+        other = grey * is_saturation[place] + mean * is_contrast[place]
+        blend = (images - other) * factors[place] + other
+        images = fn.cast(dmath.clamp(dmath.floor(blend), 0.0, 255.0), dtype=types.UINT8)
+    return images
+
+
+def _graph_inputs(recipe: Recipe) -> list[str]:
+    """Name the inputs that the graph of this recipe has, in their order."""
+    inputs = ["name", "crop_anchor", "crop_shape"]
+    if recipe.flip:
+        inputs += ["flip"]
+    if recipe.rotation_deg:
+        inputs += ["angle"]
+    if recipe.jitters:
+        inputs += ["factors", "is_contrast", "is_saturation"]
+    if recipe.erasing:
+        inputs += ["erase_anchor", "erase_shape"]
+    return inputs
+
+
+def _feed(names: list[NDArray[np.uint8]], params: AugmentParams) -> Feed:
+    """Lay out the inputs of `recipe_graph`; whole numbers are px, which DALI would read as shares were they floats."""
+    return {
+        "name": names,
+        "crop_anchor": params.crop[:, :2].astype(np.int32),
+        "crop_shape": params.crop[:, 2:].astype(np.int32),
+        "flip": params.flip.astype(np.int32),
+        "angle": params.angle_deg.astype(np.float32),
+        "factors": np.take_along_axis(params.factors, params.order, axis=1).astype(np.float32),
+        "is_contrast": (params.order == _CONTRAST).astype(np.float32),
+        "is_saturation": (params.order == _SATURATION).astype(np.float32),
+        "erase_anchor": params.erase[:, :2].astype(np.float32),
+        "erase_shape": params.erase[:, 2:].astype(np.float32),
+    }
+
+
+def recipe_graph(
+    recipe: Recipe, source: Callable[[], Feed], *, gpu: bool, dtype: torch.dtype = torch.float32
+) -> DataNode:
+    """Build the graph of a recipe inside the current pipeline: file names in, normalised (H, W, 3) images out."""
+    inputs = _graph_inputs(recipe)
+
+    def select() -> list[Any]:
+        feed = source()
+        return [feed[name] for name in inputs]
+
+    node = dict(zip(inputs, fn.external_source(source=select, num_outputs=len(inputs), batch=True), strict=True))
+    encoded = fn.io.file.read(node["name"])
+    # The published loader is PIL's convert("RGB"), which does not turn an image by its EXIF orientation.
+    images = fn.decoders.image(
+        encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, adjust_orientation=False
+    )
+    images = _resize(images, recipe.resized(0, 0), recipe)
+    images = fn.slice(images, node["crop_anchor"], node["crop_shape"], axis_names="HW")
+    if recipe.random_area is not None:
+        images = _resize(images, (recipe.crop, recipe.crop), recipe)
+    if recipe.flip:
+        images = fn.flip(images, horizontal=node["flip"])
+    if recipe.rotation_deg:
+        images = fn.rotate(images, angle=node["angle"], keep_size=True, interp_type=types.INTERP_NN, fill_value=0)
+    if recipe.jitters:
+        jitter = (node[name] for name in ("factors", "is_contrast", "is_saturation"))
+        images = _jitter(images, *(param.gpu() if gpu else param for param in jitter))
+    images = fn.crop_mirror_normalize(
+        images,
+        mean=[255 * mean for mean in recipe.mean],
+        std=[255 * std for std in recipe.std],
+        output_layout="HWC",
+        dtype=_DTYPE[dtype],
+    )
+    if recipe.erasing:
+        images = fn.erase(
+            images, anchor=node["erase_anchor"], shape=node["erase_shape"], axis_names="HW", fill_value=0.0
+        )
+    return images
+
+
+class DaliLoader(Loader):
+    """Decodes and augments in DALI with `num_threads` threads; on a GPU no pixel passes through the host."""
+
+    backend = "dali"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._names = [np.frombuffer(path.encode(), dtype=np.uint8) for path in self.paths]
+        self._work: Iterator[Feed] = iter(())
+        self._device_labels = self.labels.to(self.device)
+        self._pipeline: Pipeline | None = self._build()
+
+    def _check(self) -> None:
+        super()._check()
+        if not isinstance(self.recipe.resize, tuple):
+            raise ValueError(
+                f"resize: the dali loader squashes to (height, width) only, got {self.recipe.resize!r}; "
+                "the torch loader has the others"
+            )
+
+    def _build(self) -> Pipeline:
+        gpu = self.device.type == "cuda"
+        pipeline = Pipeline(
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            device_id=(self.device.index or 0) if gpu else None,
+            prefetch_queue_depth=_PREFETCH,
+        )
+        with pipeline:
+            pipeline.set_outputs(recipe_graph(self.recipe, lambda: next(self._work), gpu=gpu, dtype=self.dtype))
+        pipeline.build()
+        return pipeline
+
+    def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        if self._pipeline is None:
+            raise ValueError("loader: closed, expected an open one")
+        self._drain(self._pipeline)
+        started: deque[NDArray[np.int64]] = deque()
+        self._work = self._feeds(epoch, chunks, started)
+        for _ in chunks:
+            yield self._next_batch(self._pipeline, started)
+
+    def _feeds(self, epoch: int, chunks: list[NDArray[np.int64]], started: deque[NDArray[np.int64]]) -> Iterator[Feed]:
+        for index in chunks:
+            started.append(index)
+            sizes = np.tile(np.array(self.recipe.resized(0, 0), dtype=np.int64), (len(index), 1))
+            params = draw_params(self.recipe, sizes, self.seed, epoch, index)
+            yield _feed([self._names[i] for i in index], params)
+
+    def _next_batch(self, pipeline: Pipeline, started: deque[NDArray[np.int64]]) -> Batch:
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        try:
+            [output] = pipeline.run(stream)
+        except RuntimeError as error:
+            self._pipeline = None  # DALI cannot go on after an error
+            for index in started:
+                for i in index:
+                    open_rgb(self.paths[i])  # raises with the name of the file that PIL cannot read either
+            names = ", ".join(self.paths[i] for i in started[0])
+            raise BadImageError(f"DALI cannot read one of {names}: {error}") from error
+        position = torch.from_numpy(started.popleft())
+        if self.device.type == "cuda":
+            position = position.pin_memory().to(self.device, non_blocking=True)
+        # Shared, not copied: this executor gives each output memory of its own, which lives as long as the tensor.
+        images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
+        return Batch(images, self._device_labels[position], position)
+
+    def _drain(self, pipeline: Pipeline) -> None:
+        """Throw away what an abandoned epoch had prefetched, and make the pipeline ready for the next one."""
+        self._work = iter(())
+        try:
+            while True:
+                pipeline.run()
+        except StopIteration:
+            pipeline.reset()
+
+    def close(self) -> None:
+        """End DALI's threads and free its memory."""
+        self._pipeline = None

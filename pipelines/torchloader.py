@@ -1,0 +1,122 @@
+"""The reference loader: PIL, torchvision and torch's DataLoader, as the published experiment has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode
+
+from pipelines.augmentation import AugmentParams, draw_params
+from pipelines.batch import BadImageError, Batch, Loader, open_rgb
+from pipelines.recipe import Recipe
+
+_JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+
+
+def resize_image(image: Image.Image, recipe: Recipe) -> Image.Image:
+    """Apply the recipe's resize step to a PIL image."""
+    if recipe.resize is None:
+        return image
+    size = [recipe.resize] if isinstance(recipe.resize, int) else list(recipe.resize)
+    return F.resize(image, size, InterpolationMode(recipe.interpolation))
+
+
+def augment_image(image: Image.Image, recipe: Recipe, params: AugmentParams, row: int) -> torch.Tensor:
+    """Turn a resized PIL image into (3, H, W) float32 with the parameters of one row."""
+    top, left, height, width = params.crop[row].tolist()
+    if recipe.random_area is None:
+        image = F.crop(image, top, left, height, width)
+    else:
+        mode = InterpolationMode(recipe.interpolation)
+        image = F.resized_crop(image, top, left, height, width, [recipe.crop, recipe.crop], mode)
+    if params.flip[row]:
+        image = F.hflip(image)
+    if recipe.rotation_deg:
+        image = F.rotate(image, float(params.angle_deg[row]), InterpolationMode.NEAREST, fill=0)
+    if recipe.jitters:
+        for which in params.order[row]:
+            image = _JITTERS[which](image, float(params.factors[row, which]))
+    tensor = F.normalize(F.to_tensor(image), recipe.mean, recipe.std)
+    top, left, height, width = params.erase[row].tolist()
+    tensor[:, top : top + height, left : left + width] = 0
+    return tensor
+
+
+class _Samples(Dataset[Any]):
+    """Stateless: a request carries its epoch, so workers that outlive an epoch draw the right parameters."""
+
+    def __init__(self, paths: list[str], labels: torch.Tensor, recipe: Recipe, seed: int, dtype: torch.dtype) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.recipe = recipe
+        self.seed = seed
+        self.dtype = dtype
+
+    def __getitems__(self, request: list[tuple[int, NDArray[np.int64]]]) -> Batch | BadImageError:
+        [(epoch, index)] = request
+        try:
+            resized = [resize_image(open_rgb(self.paths[i]), self.recipe) for i in index]
+        except BadImageError as error:
+            # Returned, not raised: a worker's exception reaches the main process wrapped in its traceback.
+            return error
+        sizes = np.array([(image.height, image.width) for image in resized], dtype=np.int64)
+        params = draw_params(self.recipe, sizes, self.seed, epoch, index)
+        images = torch.stack([augment_image(image, self.recipe, params, row) for row, image in enumerate(resized)])
+        images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return Batch(images, self.labels[index], torch.from_numpy(index))
+
+
+class _Requests:
+    """The batch sampler: one (epoch, positions) request a batch, of whatever epoch is set before iterating."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.chunks: list[NDArray[np.int64]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
+        return iter([[(self.epoch, chunk)] for chunk in self.chunks])
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class TorchLoader(Loader):
+    """Decodes and augments with PIL in `num_threads` worker processes."""
+
+    backend = "torch"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._requests = _Requests()
+        self._loader: DataLoader[Any] | None = DataLoader(
+            _Samples(self.paths, self.labels, self.recipe, self.seed, self.dtype),
+            batch_sampler=self._requests,
+            num_workers=self.num_threads,
+            collate_fn=_as_is,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=True,
+        )
+
+    def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        if self._loader is None:
+            raise ValueError("loader: closed, expected an open one")
+        self._requests.epoch, self._requests.chunks = epoch, chunks
+        for batch in self._loader:
+            if isinstance(batch, BadImageError):
+                raise batch
+            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader = None

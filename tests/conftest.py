@@ -1,0 +1,23 @@
+"""Real files for every test: a small generated dataset, and the shared photos where they are."""
+
+from pathlib import Path
+
+import pytest
+
+from dogs_accel.datasets.synthetic import write_synthetic
+
+
+@pytest.fixture(scope="session")
+def dogs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 invented breeds, 12 training and 6 test pictures each, about 128 x 96 px; only to be read."""
+    root = tmp_path_factory.mktemp("dogs") / "set"
+    return write_synthetic(root, num_classes=4, train_per_class=12, test_per_class=6, size_px=(64, 128), num_workers=1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared real data, beside the checkout."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared real data (../shared/data) are absent")
+    return folder

@@ -1,0 +1,287 @@
+"""Every backend keeps the loader's promise, and shows the pixels that PIL and torchvision show."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
+from pipelines.batch import epoch_order
+
+BACKENDS = ("torch", "dali")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """23 real JPEG files of different sizes, one of them grey."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    paths = []
+    for i in range(23):
+        height, width = random.integers(80, 400, size=2)
+        smooth = random.integers(0, 256, size=(height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+        image = Image.fromarray(smooth).resize((int(width), int(height)), Image.Resampling.BICUBIC)
+        paths.append(folder / f"{i}.jpg")
+        (image.convert("L") if i == 5 else image).save(paths[-1], quality=90)
+    return paths
+
+
+def load(paths, recipe=EVAL, epoch=0, **settings):
+    """All of one epoch: images in dataset order, and the index as it came."""
+    settings = {"backend": "torch", "batch_size": 5, "device": "cpu", "num_threads": 2, "seed": 42} | settings
+    with make_loader(paths, np.arange(len(paths)) * 10, recipe, **settings) as loader:
+        loader.set_epoch(epoch)
+        batches = list(loader)
+    index = torch.cat([batch.index for batch in batches])
+    images = torch.cat([batch.images for batch in batches])
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), index * 10)
+    return images[index.argsort()], index
+
+
+def levels(images, recipe):
+    """Normalised images back to 0..255."""
+    mean, std = (torch.tensor(value)[:, None, None] for value in (recipe.mean, recipe.std))
+    return (images * std + mean) * 255
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batches(photos, backend):
+    with make_loader(photos, range(23), EVAL, backend=backend, batch_size=5, device="cpu") as loader:
+        batches = list(loader)
+    assert len(loader) == len(batches) == 5
+    assert [len(batch.images) for batch in batches] == [5, 5, 5, 5, 3]
+    for images, labels, index in batches:
+        assert images.shape[1:] == (3, 224, 224)
+        assert images.dtype == torch.float32
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert labels.dtype == index.dtype == torch.int64
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_published_lengths(backend):
+    for num, length in ((10_200, 319), (1_800, 57), (8_580, 269)):
+        with make_loader(["x.jpg"] * num, np.zeros(num), EVAL, backend=backend, batch_size=32, device="cpu") as loader:
+            assert len(loader) == length
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_each_sample_once_over_all_ranks_in_every_epoch(photos, backend, world_size):
+    for epoch in range(3):
+        seen = []
+        for rank in range(world_size):
+            settings = {"rank": rank, "world_size": world_size, "shuffle": True}
+            _, index = load(photos, EVAL.at(32), epoch, backend=backend, **settings)
+            seen += index.tolist()
+        assert sorted(seen) == list(range(23))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_order_and_augmentation_depend_on_seed_epoch_and_sample_alone(photos, backend):
+    recipe = RESNET_TRAIN.at(48)
+    images, index = load(photos, recipe, epoch=2, backend=backend, shuffle=True)
+    other_images, other_index = load(
+        photos, recipe, epoch=2, backend=backend, shuffle=True, batch_size=7, num_threads=1
+    )
+    assert torch.equal(index, other_index)
+    assert torch.equal(images, other_images)
+    next_images, next_index = load(photos, recipe, epoch=3, backend=backend, shuffle=True)
+    assert not torch.equal(index, next_index)
+    assert not torch.equal(images, next_images)
+    assert not torch.equal(index, load(photos, recipe, epoch=2, backend=backend, shuffle=True, seed=43)[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_iterating_again_is_the_next_epoch(photos, backend):
+    with make_loader(photos, range(23), EVAL.at(32), backend=backend, shuffle=True, device="cpu", seed=1) as loader:
+        orders = [torch.cat([batch.index for batch in loader]).tolist() for _ in range(3)]
+    expected = [epoch_order(23, seed=1, epoch=epoch, shuffle=True).tolist() for epoch in range(3)]
+    assert orders == expected
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_abandoned_epoch_leaves_nothing_behind(photos, backend):
+    with make_loader(photos, range(23), EVAL.at(32), backend=backend, batch_size=2, device="cpu") as loader:
+        for _ in range(3):
+            next(iter(loader))
+        assert torch.cat([batch.index for batch in loader]).tolist() == list(range(23))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_stays_as_it_was_while_later_ones_come(photos, backend):
+    with make_loader(photos, range(23), EVAL.at(64), backend=backend, batch_size=2, device="cpu") as loader:
+        kept, copies = [], []
+        for batch in loader:
+            kept.append(batch.images)
+            copies.append(batch.images.clone())
+    assert all(torch.equal(one, other) for one, other in zip(kept, copies, strict=True))
+
+
+def test_the_reference_is_torchvision_on_pil_bit_for_bit(photos):
+    published = transforms.Compose(
+        [
+            transforms.Resize((256, 256)),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    expected = torch.stack([published(Image.open(path).convert("RGB")) for path in photos])
+    assert torch.equal(load(photos)[0], expected)
+
+
+@pytest.mark.parametrize("resize", [240, None])
+def test_the_reference_keeps_the_aspect_where_the_recipe_says_so(photos, resize):
+    published = transforms.Compose(
+        [*([transforms.Resize(resize)] if resize else []), transforms.CenterCrop(60), transforms.ToTensor()]
+    )
+    recipe = Recipe(name="keep", resize=resize, crop=60, mean=(0, 0, 0), std=(1, 1, 1))
+    expected = torch.stack([published(Image.open(path).convert("RGB")) for path in photos])
+    assert torch.equal(load(photos, recipe)[0], expected)
+
+
+@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN, EVAL.at(64), replace(EVAL, interpolation="bicubic")])
+def test_dali_shows_what_the_reference_shows(photos, recipe):
+    difference = compare_backends(photos, recipe)
+    assert difference.mean() < 0.5
+    # Nearest-neighbour rotation may pick the next pixel along an edge; those are few.
+    assert np.quantile(difference, 0.999) <= 3.01
+
+
+@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN])
+def test_dali_shows_what_the_reference_shows_on_real_photos(shared_data, recipe):
+    paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::12]
+    assert len(paths) > 60
+    difference = compare_backends(paths, recipe)
+    assert difference.mean() < 0.5
+    assert np.quantile(difference, 0.999) <= 3.01
+
+
+def compare_backends(paths, recipe):
+    ours, theirs = (levels(load(paths, recipe, backend=backend)[0], recipe) for backend in BACKENDS)
+    return (ours - theirs).abs().numpy()
+
+
+@pytest.mark.parametrize("field", ["flip", "rotation_deg", "brightness", "contrast", "saturation", "erasing"])
+def test_each_augmentation_alone_is_the_same_in_both(photos, field):
+    recipe = replace(EVAL, name=field, **{field: 15.0 if field == "rotation_deg" else 1.0 if field == "flip" else 0.9})
+    difference = compare_backends(photos, recipe)
+    assert difference.mean() < 0.5
+    assert (levels(load(photos, recipe)[0], recipe) - levels(load(photos)[0], recipe)).abs().mean() > 1
+
+
+@pytest.mark.parametrize("category", ["grayscale", "progressive", "subsampling", "exif-orientation"])
+def test_unusual_jpegs_look_the_same_in_both(shared_data, category):
+    paths = []
+    for path in sorted((shared_data / "hard-images" / category).iterdir()):
+        try:
+            Image.open(path).convert("RGB")
+        except (OSError, SyntaxError):
+            continue
+        paths.append(path)
+    difference = compare_backends(paths, EVAL)
+    assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_png_called_jpg_and_exif_orientation_are_read_as_pil_reads_them(tmp_path, backend):
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    image = noise.resize((120, 90), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "png.jpg", format="PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    paths = [tmp_path / "png.jpg", tmp_path / "turned.jpg"]
+    expected = torch.stack(
+        [
+            transforms.ToTensor()(Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
+            for path in paths
+        ]
+    )
+    recipe = Recipe(name="all", resize=(64, 64), crop=64, mean=(0, 0, 0), std=(1, 1, 1))
+    assert (load(paths, recipe, backend=backend)[0] - expected).abs().max() * 255 < 2.01
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("content", [b"", b"not a picture", "cut", None])
+def test_a_bad_file_is_named(photos, tmp_path, backend, content):
+    bad = tmp_path / "bad one.jpg"
+    if content == "cut":
+        content = photos[0].read_bytes()[:200]
+    if content is not None:
+        bad.write_bytes(content)
+    paths = [*photos[:3], bad, *photos[3:6]]
+    with (
+        pytest.raises(BadImageError, match=r"bad one\.jpg: "),
+        make_loader(paths, range(7), EVAL.at(32), backend=backend, batch_size=2, device="cpu") as loader,
+    ):
+        list(loader)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_closing_ends_processes_and_threads(photos, backend):
+    process = psutil.Process()
+    load(photos, backend=backend)  # whatever a first use starts for good
+    threads, children = process.num_threads(), len(process.children())
+    for _ in range(3):
+        load(photos, backend=backend)
+    assert len(process.children()) <= children
+    assert process.num_threads() <= threads
+    assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_closed_loader_says_so(photos, backend):
+    loader = make_loader(photos, range(23), EVAL, backend=backend, device="cpu")
+    loader.close()
+    with pytest.raises(ValueError, match="loader: closed"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision(photos, backend):
+    half, _ = load(photos, EVAL.at(64), backend=backend, dtype=torch.float16)
+    full, _ = load(photos, EVAL.at(64), backend=backend)
+    assert half.dtype == torch.float16
+    assert (half.float() - full).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: got 0, expected an integer >= 1"),
+        ({"num_threads": 0}, "num_threads: got 0"),
+        ({"rank": 2, "world_size": 2}, "rank: got 2"),
+        ({"backend": "dalli"}, "did you mean 'dali'"),
+        ({"dtype": torch.int8}, r"dtype: got torch\.int8"),
+        ({"seed": -1}, "seed: got -1"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(photos, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_loader(photos, range(23), EVAL, **({"device": "cpu"} | settings))
+
+
+def test_labels_of_another_number_are_refused(photos):
+    with pytest.raises(ValueError, match=r"labels: got shape \(2,\), expected \(23,\)"):
+        make_loader(photos, range(2), EVAL, device="cpu")
+
+
+def test_dali_refuses_what_it_lacks_and_auto_avoids_it(photos):
+    keep = Recipe(name="keep", resize=256)
+    with pytest.raises(ValueError, match="resize: the dali loader squashes"):
+        make_loader(photos, range(23), keep, backend="dali", device="cpu")
+    with make_loader(photos, range(23), keep, backend="auto", device="cpu") as loader:
+        assert loader.backend == "torch"
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 7, 1000])
+def test_epoch_order_is_a_permutation(num_samples):
+    order = epoch_order(num_samples, seed=3, epoch=5, shuffle=True)
+    assert sorted(order.tolist()) == list(range(num_samples))
