@@ -1,0 +1,83 @@
+"""`pytest bench/ --benchmark` measures; without the flag each benchmark runs once, tiny, to see that it works."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dogs_accel.environment import describe_environment
+from dogs_accel.files import write_json
+from dogs_accel.timing import Timing
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dogs_accel benchmarks")
+    group.addoption("--benchmark", action="store_true", help="measure at full size and write bench/results/*.json")
+    group.addoption("--data", metavar="DIR", help="measure loading on the images below DIR (default: generated ones)")
+
+
+@dataclass
+class Bench:
+    """What a benchmark may ask and where it leaves its tables."""
+
+    measure: bool
+    tables: list[str] = field(default_factory=list)
+
+    @property
+    def rounds(self) -> int:
+        return 7 if self.measure else 1
+
+    def report(self, name: str, title: str, timings: dict[str, Timing], baseline: str, num: int, unit: str) -> None:
+        """Add a table of `num` units a round, each candidate against the baseline; save it when measuring."""
+        rows: list[dict[str, Any]] = []
+        for candidate, timing in timings.items():
+            ratio, low, high = timing.ratio_to(timings[baseline])
+            rate = num / timing.median
+            rows.append(
+                {"candidate": candidate, "rate": rate, "ratio": ratio, "ratio_low": low, "ratio_high": high,
+                 "seconds": timing.seconds}
+            )  # fmt: skip
+        width = max(len(row["candidate"]) for row in rows)
+        lines = [title] + [
+            f"  {row['candidate']:<{width}}  {row['rate']:>14,.0f} {unit}/s  {row['ratio']:6.2f} x "
+            f"({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+            for row in rows
+        ]
+        self.tables.append("\n".join(lines))
+        if self.measure:
+            write_json(
+                RESULTS / f"{name}.json",
+                {
+                    "title": title,
+                    "unit": f"{unit}/s",
+                    "baseline": baseline,
+                    "rounds": self.rounds,
+                    "date": time.strftime("%Y-%m-%d"),
+                    "environment": {k: v for k, v in describe_environment().items() if k != "command"},
+                    "rows": rows,
+                },
+            )
+
+
+_BENCH = pytest.StashKey[Bench]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_BENCH] = Bench(measure=config.getoption("--benchmark"))
+
+
+@pytest.fixture(scope="session")
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """The session's benchmark settings and tables."""
+    return request.config.stash[_BENCH]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for table in config.stash[_BENCH].tables:
+        terminalreporter.write_line(f"\n{table}")

@@ -1,0 +1,100 @@
+"""The benchmark: matched runs of a CNN and a Vision Transformer, every artifact, one comparison.
+
+python -m dogs_accel.benchmark --gpu 0 --data DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+
+from dogs_accel.comparison import RunOutcome, comparison_table, write_comparison
+from dogs_accel.config import BenchmarkConfig, add_arguments, parse_config
+from dogs_accel.environment import describe_environment
+from dogs_accel.estimate import Estimate, estimate_run
+from dogs_accel.experiment import execute_run, run_loaders
+from dogs_accel.files import write_json, write_manifest
+from dogs_accel.plan import Plan, describe_plan, make_plan
+
+
+def execute_plan(plan: Plan) -> list[RunOutcome]:
+    """Run everything and write the results; each run's files are there as soon as it ends."""
+    plan.out.mkdir(parents=True, exist_ok=True)
+    write_json(plan.out / "config.json", dataclasses.asdict(plan.config))
+    write_json(plan.out / "environment.json", describe_environment())
+    outcomes = []
+    for run in plan.runs:
+        outcomes.append(execute_run(plan, run))
+        write_comparison(plan.out, outcomes)
+    # W&B keeps writing to its own folder, and has checksums of its own.
+    write_manifest(plan.out, leave_out=("wandb",))
+    return outcomes
+
+
+def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
+    """Lay out the result as text for a terminal: the table and what was written."""
+    table = comparison_table(outcomes)
+    table["95 % interval"] = ["{:.4f} to {:.4f}".format(*run.metrics["accuracy_ci95"]) for run in outcomes]
+    columns = ["Model", "Training strategy", "Test accuracy", "95 % interval", "Macro F1", "ECE", "Train time (s)"]
+    shown = table[columns].to_string(
+        index=False, float_format="{:.4f}".format, formatters={"Train time (s)": "{:.1f}".format}
+    )
+    files = sorted(
+        str(path.relative_to(plan.out))
+        for path in plan.out.rglob("*")
+        if path.is_file() and path.relative_to(plan.out).parts[0] != "wandb"
+    )
+    listed = "\n".join(f"  {name}" for name in files)
+    return f"{shown}\n\nwritten to {plan.out}\n{listed}"
+
+
+def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
+    """Lay out the times of a dry run as text for a terminal."""
+    lines = ["estimated from a few steps on this machine"]
+    for run, estimate in zip(plan.runs, estimates, strict=True):
+        lines.append(
+            f"  {run.name}: {estimate.minutes:.1f} min "
+            f"(loader {estimate.loader_rate:,.0f} img/s, full training {estimate.train_rate:,.1f} img/s)"
+        )
+    lines.append(f"  in all: {sum(estimate.minutes for estimate in estimates):.1f} min")
+    return "\n".join(lines)
+
+
+def run_benchmark(config: BenchmarkConfig) -> int:
+    """Plan, and unless it is a dry run, run."""
+    plan = make_plan(config)
+    if plan.data.notice:
+        print(plan.data.notice)
+    print(describe_plan(plan))
+    if config.dry_run:
+        estimates = []
+        for run in plan.runs:
+            loaders = run_loaders(plan, run)
+            try:
+                estimates.append(estimate_run(run.spec, run.phases, loaders, plan.data.num_classes, plan.amp))
+            finally:
+                for loader in loaders.values():
+                    loader.close()
+        print(describe_estimates(plan, estimates))
+        return 0
+    outcomes = execute_plan(plan)
+    print(f"\n{describe_outcomes(plan, outcomes)}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m dogs_accel.benchmark", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    logging.basicConfig(level=logging.INFO, format="  %(message)s")
+    try:
+        return run_benchmark(parse_config(parser, arguments))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""How long a run will take, from a few real steps on the machine at hand."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dogs_accel.models import ModelSpec, build_model, set_trainable_stage
+from dogs_accel.phases import Phase
+from dogs_accel.train import autocast
+from pipelines.batch import Loader
+
+_PROBE_BATCHES = 4
+_PROBE_IMAGES = 8
+"""Images a probing step: on a CPU the rate hardly depends on it, and a ViT's step of 32 takes half a minute."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected time of a run; rates in images per second."""
+
+    minutes: float
+    loader_rate: float
+    train_rate: float
+
+
+def estimate_run(
+    spec: ModelSpec, phases: Sequence[Phase], loaders: Mapping[str, Loader], num_classes: int, amp: torch.dtype | None
+) -> Estimate:
+    """Estimate a run from its loaders' first batches and two steps of the model with random weights.
+
+    On a GPU loading and computing overlap, on a CPU they share the cores.
+    """
+    device = loaders["train"].device
+    loader_rate = _loader_rate(loaders["train"])
+    model = build_model(spec, num_classes, "none").model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = _PROBE_IMAGES if device.type == "cpu" else loaders["train"].batch_size
+    images = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    forward_rate = batch / _seconds(lambda: _forward(model, images, amp), device)
+    train_rate = {}
+    for phase in phases:
+        set_trainable_stage(model, phase.mode)
+        train_rate[phase.mode] = batch / _seconds(lambda: _step(model, images, amp), device)
+    num_train, num_val, num_test = (loaders[split].num_samples for split in ("train", "val", "test"))
+
+    def seconds(num_images: int, rate: float) -> float:
+        times = num_images / rate, num_images / loader_rate
+        return max(times) if device.type == "cuda" else sum(times)
+
+    total = seconds(num_val + num_test, forward_rate)
+    for phase in phases:
+        total += phase.epochs * (seconds(num_train, train_rate[phase.mode]) + seconds(num_val, forward_rate))
+    return Estimate(total / 60, loader_rate, train_rate[phases[-1].mode])
+
+
+def _loader_rate(loader: Loader) -> float:
+    batches = iter(loader)
+    next(batches)  # the first batch pays for starting threads or processes
+    start = time.perf_counter()
+    num_images = sum(len(batch.labels) for batch in itertools.islice(batches, _PROBE_BATCHES))
+    return num_images / (time.perf_counter() - start) if num_images else float("inf")
+
+
+@torch.inference_mode()
+def _forward(model: nn.Module, images: torch.Tensor, amp: torch.dtype | None) -> None:
+    with autocast(images.device, amp):
+        model(images)
+
+
+def _step(model: nn.Module, images: torch.Tensor, amp: torch.dtype | None) -> None:
+    with autocast(images.device, amp):
+        loss = model(images).float().logsumexp(dim=1).mean()
+    loss.backward()
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Time the second of two calls, to the end of the device's work."""
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

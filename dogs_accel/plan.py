@@ -1,0 +1,159 @@
+"""What a benchmark will do: data, device, models and phases, checked before the first step."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dogs_accel.config import PRESETS, BenchmarkConfig
+from dogs_accel.datasets import Dataset, open_dataset
+from dogs_accel.datasets.synthetic import write_synthetic
+from dogs_accel.models import ModelSpec, model_spec
+from dogs_accel.phases import Phase, strategy_label, strategy_phases
+from dogs_accel.train import amp_dtype
+from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
+
+SPLITS = ("train", "val", "test")
+_TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
+EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
+"""The embedded default: how many breeds and pictures are generated where no --data is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One model under one strategy."""
+
+    name: str
+    spec: ModelSpec
+    phases: list[Phase]
+    train_recipe: Recipe
+    eval_recipe: Recipe
+
+    @property
+    def strategy(self) -> str:
+        """The strategy as the published tables name it."""
+        return strategy_label(self.phases)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.spec.display}, {self.strategy}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A benchmark before anything has run."""
+
+    config: BenchmarkConfig
+    data: Dataset
+    splits: dict[str, NDArray[np.int64]]
+    device: torch.device
+    amp: torch.dtype | None
+    runs: list[PlannedRun]
+    out: Path
+
+
+def choose_device(config: BenchmarkConfig) -> torch.device:
+    """Pick the device; --gpu and --device are taken at their word or refused."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.gpu is None and config.device is None:
+        return torch.device("cuda:0" if num_gpus else "cpu")
+    if config.gpu is not None:
+        wanted, flag = torch.device("cuda", config.gpu), f"--gpu {config.gpu}"
+    else:
+        flag = f"--device {config.device}"
+        try:
+            wanted = torch.device(str(config.device))
+        except RuntimeError:
+            raise ValueError(f"device: got {config.device!r}, expected cpu, cuda or cuda:N") from None
+    if wanted.type == "cpu":
+        return wanted
+    if wanted.type != "cuda":
+        raise ValueError(f"device: got {config.device!r}, expected cpu, cuda or cuda:N")
+    wanted = torch.device("cuda", wanted.index or 0)
+    if wanted.index >= num_gpus:
+        sees = f"{num_gpus} CUDA device{'s' * (num_gpus != 1)}"
+        instead = f"--gpu {num_gpus - 1}" if num_gpus else "--device cpu"
+        raise ValueError(f"{flag}: torch {torch.__version__} sees {sees}; type {instead} instead")
+    return wanted
+
+
+def embedded_root() -> Path:
+    """Folder of the generated pictures, which later calls use again."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "dogs_accel" / "synthetic"
+
+
+def open_data(config: BenchmarkConfig) -> Dataset:
+    """Open --data, or generate the embedded default."""
+    if config.data is not None:
+        return open_dataset(config.data, unpack=not config.dry_run)
+    return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
+
+
+def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
+    """Lay out the grid of models and strategies of resolved settings, or the part that --runs names."""
+    assert config.models is not None
+    lr = PRESETS[config.preset_name].lr
+    runs = []
+    for name in config.models:
+        spec = model_spec(name, config.image_size)
+        normalisation = {"mean": spec.mean, "std": spec.std}
+        for strategy in config.strategies:
+            runs.append(
+                PlannedRun(
+                    name=f"{spec.slug}_{strategy}",
+                    spec=spec,
+                    phases=strategy_phases(strategy, spec.family, lr, config.phase_epochs(strategy)),
+                    train_recipe=_TRAIN_RECIPE[spec.family].at(spec.image_size, **normalisation),
+                    eval_recipe=EVAL.at(spec.image_size, **normalisation),
+                )
+            )
+    if config.runs is None:
+        return runs
+    planned = {run.name: run for run in runs}
+    for name in config.runs:
+        if name not in planned:
+            raise ValueError(f"runs: got {name!r}, expected some of {', '.join(planned)}")
+    return [planned[name] for name in config.runs]
+
+
+def make_plan(config: BenchmarkConfig) -> Plan:
+    """Check everything that can be checked before the first step."""
+    config = config.resolved()
+    device = choose_device(config)
+    runs = plan_runs(config)
+    amp = amp_dtype(config.amp, device)
+    out = Path(config.out or Path("runs") / f"{config.preset_name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one")
+    data = open_data(config)
+    splits = {name: data.split(name, seed=config.seed, val_ratio=config.val_ratio) for name in SPLITS}
+    return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out)
+
+
+def describe_plan(plan: Plan) -> str:
+    """Say what will run, on what, as text for a terminal."""
+    config, data = plan.config, plan.data
+    sizes = " / ".join(f"{len(plan.splits[name]):,} {name}" for name in SPLITS)
+    amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
+    device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
+    lines = [
+        f"preset   {config.preset_name}",
+        f"data     {data.name}: {data.num_classes} breeds, {sizes} images, in {data.root}",
+        f"device   {plan.device} ({device}), {amp}, batch {config.batch_size}, loader {config.loader}",
+        f"results  {plan.out}",
+        "runs",
+    ]
+    width = max(len(run.name) for run in plan.runs)
+    for run in plan.runs:
+        phases = " -> ".join(map(str, run.phases))
+        lines.append(f"  {run.name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""The figures of a run, drawn to be read at a glance and saved as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dogs_accel.files import replacing
+
+FAMILY_COLOUR = {"cnn": "#2a6f97", "vit": "#c8553d"}
+_GREY = "#8d99ae"
+_ANNOTATE_UP_TO = 16
+"""Classes up to which the cells of a confusion matrix can still be read as numbers."""
+_DPI = 144
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Save a figure as PNG without ever showing half of one."""
+    FigureCanvasAgg(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, bbox_inches="tight", facecolor="white")
+    return path
+
+
+def _bare(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def confusion_figure(
+    counts: NDArray[np.int64], class_names: Sequence[str], title: str, *, normalized: bool = False
+) -> Figure:
+    """Draw a confusion matrix (C, C), rows true; normalized divides each row by its number of images.
+
+    Cells carry numbers only while they can be read; the breeds are named along both sides.
+    """
+    num = len(class_names)
+    values = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalized else counts.astype(np.float64)
+    side = float(np.clip(0.17 * num + 3.5, 6, 24))
+    figure = Figure(figsize=(side * 1.08, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1 if normalized else None, interpolation="nearest")
+    font = 9 if num <= 30 else 6.5
+    axes.set_xticks(range(num), class_names, rotation=90, fontsize=font)
+    axes.set_yticks(range(num), class_names, fontsize=font)
+    axes.set_xlabel("predicted breed")
+    axes.set_ylabel("true breed")
+    axes.set_title(title)
+    figure.colorbar(
+        image, ax=axes, shrink=0.6, pad=0.02, label="share of the breed's images" if normalized else "images"
+    )
+    if num <= _ANNOTATE_UP_TO:
+        _annotate(axes, values, normalized)
+    return figure
+
+
+def _annotate(axes: Axes, values: NDArray[np.float64], normalized: bool) -> None:
+    dark = values.max() / 2
+    for (row, column), value in np.ndenumerate(values):
+        if value:
+            text = f"{value:.2f}".lstrip("0") if normalized and value < 1 else f"{value:g}"
+            colour = "white" if value > dark else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+
+
+def calibration_figure(
+    count: NDArray[np.int64],
+    confidence_sum: NDArray[np.float64],
+    correct: NDArray[np.int64],
+    ece: float,
+    title: str,
+) -> Figure:
+    """Draw the reliability diagram of B confidence bins, over the number of images in each."""
+    bins = len(count)
+    edges = np.linspace(0, 1, bins + 1)
+    filled = count > 0
+    accuracy = correct[filled] / count[filled]
+    confidence = confidence_sum[filled] / count[filled]
+    figure = Figure(figsize=(5.6, 6.4), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    axes.bar(edges[:-1][filled], accuracy, width=1 / bins, align="edge", color=FAMILY_COLOUR["cnn"], alpha=0.85,
+             edgecolor="white", label="accuracy of the bin")  # fmt: skip
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    axes.plot(confidence, accuracy, "o", color=FAMILY_COLOUR["vit"], markersize=5, label="mean confidence of the bin")
+    axes.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"{title}\nECE {ece:.4f} with {bins} bins")
+    axes.legend(loc="upper left", frameon=False)
+    below.bar(edges[:-1], count, width=1 / bins, align="edge", color=_GREY, edgecolor="white")
+    below.set(xlabel="confidence of the predicted breed", ylabel="images")
+    _bare(axes)
+    _bare(below)
+    return figure
+
+
+def comparison_figure(table: pd.DataFrame, families: Sequence[str], intervals: Sequence[Sequence[float]]) -> Figure:
+    """Draw the runs of model_comparison.csv: accuracy with its 95 % interval, macro F1, ECE and training time."""
+    names = [f"{row.Model}\n{row['Training strategy']}" for _, row in table.iterrows()]
+    colours = [FAMILY_COLOUR[family] for family in families]
+    figure = Figure(figsize=(13, 1.9 + 0.62 * len(table)), layout="constrained")
+    panels = figure.subplots(1, 4, sharey=True)
+    columns = [
+        ("Test accuracy", "{:.3f}", "with its 95 % interval"),
+        ("Macro F1", "{:.3f}", "mean over breeds"),
+        ("ECE", "{:.3f}", f"{10} bins, smaller is better"),
+        ("Train time (s)", "{:.0f} s", "training and validation"),
+    ]
+    for axes, (column, form, note) in zip(panels, columns, strict=True):
+        values = table[column].to_numpy(dtype=float)
+        axes.barh(names, values, color=colours, height=0.62)
+        end = values.copy()
+        if column == "Test accuracy":
+            low, high = np.asarray(intervals, dtype=float).T
+            axes.errorbar(values, names, xerr=[values - low, high - values], fmt="none", ecolor="black", capsize=3)
+            end = high
+        for name, value, at in zip(names, values, end, strict=True):
+            axes.annotate(form.format(value), (at, name), xytext=(5, 0), textcoords="offset points", va="center")
+        axes.set_title(f"{column}\n", fontsize=11)
+        axes.text(0.5, 1.015, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5, color="#555555")
+        axes.set_xlim(0, max(float(end.max()) * 1.28, 1e-3))
+        axes.tick_params(axis="y", length=0)
+        _bare(axes)
+    panels[0].invert_yaxis()
+    return figure

@@ -1,0 +1,60 @@
+"""Classification scores that need only the counts of a confusion matrix, summed up where the logits are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one pass over a split."""
+
+    loss: float
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+
+
+class ScoreCounter:
+    """Adds up loss and confusion counts on the device of the logits; only `scores` waits for the device."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.num_classes = num_classes
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch: its mean loss, logits (B, C) and labels (B,)."""
+        self._loss_sum += loss.detach().double() * len(labels)
+        cell = labels * self.num_classes + logits.detach().argmax(dim=1)
+        # bincount would copy its largest value to the host, and so wait for the device.
+        self._counts.index_add_(0, cell, torch.ones_like(cell))
+
+    def scores(self) -> Scores:
+        """Read the scores of everything added."""
+        counts = self._counts.cpu().numpy().reshape(self.num_classes, self.num_classes)
+        total = int(counts.sum())
+        macro, weighted = f1_scores(counts)
+        return Scores(
+            loss=self._loss_sum.item() / max(total, 1),
+            accuracy=float(counts.trace()) / max(total, 1),
+            macro_f1=macro,
+            weighted_f1=weighted,
+        )
+
+
+def f1_scores(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Macro and support-weighted F1 of a confusion matrix (C, C), rows true, columns predicted.
+
+    As scikit-learn's f1_score: classes that are neither true nor predicted anywhere do not count.
+    """
+    support, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    present = (support + predicted) > 0
+    f1 = 2 * counts.diagonal()[present] / (support + predicted)[present]
+    if not present.any():
+        return 0.0, 0.0
+    return float(f1.mean()), float((f1 * support[present]).sum() / support.sum())

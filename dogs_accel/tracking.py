@@ -1,0 +1,95 @@
+"""Weights & Biases: one real run of the real client for each training run, offline unless told otherwise."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+PROJECT = "dogs-accel"
+GROUP = "stanford-dogs-fair-benchmark"
+JOB_TYPE = "train"
+MODES = ("offline", "online", "disabled")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass
+class TrackedRun:
+    """A run as W&B knows it; with mode "disabled" only the record is kept."""
+
+    name: str
+    display_name: str
+    mode: str
+    folder: Path
+    """Where W&B writes."""
+    config: dict[str, Any]
+    run_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    created_at: str = field(default_factory=_now)
+    updated_at: str = ""
+    url: str | None = None
+    entity: str | None = None
+    state: str = "running"
+    summary: dict[str, Any] = field(default_factory=dict)
+    _run: Any = None
+
+    def __enter__(self) -> TrackedRun:
+        if self.mode != "disabled":
+            import wandb
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                id=self.run_id,
+                name=self.display_name,
+                project=PROJECT,
+                group=GROUP,
+                job_type=JOB_TYPE,
+                config=self.config,
+                dir=self.folder,
+                mode=self.mode,  # type: ignore[arg-type]  # one of MODES
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+            self.entity = self._run.entity or None
+            self.url = self._run.url if self.mode == "online" else None
+        return self
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """Record values of one epoch."""
+        self.summary.update(values)
+        if self._run is not None:
+            self._run.log(dict(values), step=step)
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Record final values."""
+        self.summary.update(values)
+        if self._run is not None:
+            self._run.summary.update(dict(values))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self.state = "finished" if kind is None else "failed"
+        self.updated_at = _now()
+        if self._run is not None:
+            self._run.finish(exit_code=0 if kind is None else 1)
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the run as a row of runs_summary.csv."""
+        return {
+            "run_id": self.run_id,
+            "run_name": self.name,
+            "display_name": self.display_name,
+            "url": self.url,
+            "state": self.state,
+            "entity": self.entity,
+            "project": PROJECT,
+            "group": GROUP,
+            "job_type": JOB_TYPE,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            **{f"config.{key}": value for key, value in self.config.items()},
+            **{f"summary.{key}": value for key, value in self.summary.items()},
+        }

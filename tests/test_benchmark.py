@@ -1,0 +1,178 @@
+"""The command as a person types it: what it writes, whether the files agree, and what it says when it cannot."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dogs_accel.benchmark import main
+from dogs_accel.calibration import expected_calibration_error
+from dogs_accel.datasets import open_dataset
+from dogs_accel.evaluate import Predictions
+from dogs_accel.files import sha256
+
+RUNS = {
+    "cnn/resnet18_full": 1,
+    "cnn/resnet18_staged": 2,
+    "vit/vit_tiny_patch16_224_full": 1,
+    "vit/vit_tiny_patch16_224_staged": 2,
+}
+FILES_OF_A_RUN = {
+    "best.pt",
+    "calibration.png",
+    "classification_report.csv",
+    "confusion_matrix_counts.png",
+    "confusion_matrix_normalized.png",
+    "last.pt",
+    "metrics.json",
+    "test_logits.npz",
+    "top_confusions.csv",
+    "val_logits.npz",
+}
+
+
+def command(*arguments, folder=None):
+    return subprocess.run(
+        [sys.executable, "-m", "dogs_accel.benchmark", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(dogs_root, tmp_path_factory):
+    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed)."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    done = command(
+        "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "1", "--device", "cpu",
+        "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+@pytest.mark.slow
+def test_every_artifact_is_there_and_listed_with_its_checksum(finished):
+    out, printed = finished
+    for run in RUNS:
+        name = run.split("/")[1]
+        own = {f"{name}_history.csv", f"{name}_run_metadata.json"}
+        assert {path.name for path in (out / run).iterdir()} == FILES_OF_A_RUN | own
+    listed = json.loads((out / "MANIFEST.json").read_text())["files"]
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {name for name in there if not name.startswith("wandb/")} == set(listed) | {"MANIFEST.json"}
+    assert {"model_comparison.csv", "best_per_family_comparison.csv", "comparison_overview.png", "config.json",
+            "environment.json", "wandb_export/runs_summary.csv"} <= set(listed)  # fmt: skip
+    assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
+    assert all(name in printed for name in listed)
+    assert printed.splitlines()[0].endswith("dogs.") or "not dogs" in printed.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_the_files_agree_with_the_saved_logits(finished, dogs_root):
+    out, _ = finished
+    data = open_dataset(dogs_root)
+    comparison = pd.read_csv(out / "model_comparison.csv")
+    summary = pd.read_csv(out / "wandb_export" / "runs_summary.csv")
+    for row, (run, num_epochs) in enumerate(RUNS.items()):
+        folder, name = out / run, run.split("/")[1]
+        test, val = Predictions.load(folder / "test_logits.npz"), Predictions.load(folder / "val_logits.npz")
+        assert test.ids.tolist() == [data.ids[i] for i in data.split("test")]
+        assert test.labels.tolist() == data.labels[data.split("test")].tolist()
+        accuracy = (test.logits.argmax(axis=1) == test.labels).mean()
+        ece = expected_calibration_error(torch.from_numpy(test.logits), torch.from_numpy(test.labels), bins=10)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        report = pd.read_csv(folder / "classification_report.csv", index_col=0)
+        history = pd.read_csv(folder / f"{name}_history.csv")
+        metadata = json.loads((folder / f"{name}_run_metadata.json").read_text())
+        assert metrics["accuracy"] == accuracy == comparison["Test accuracy"][row]
+        assert summary["summary.test/accuracy"][row] == report.loc["accuracy", "f1-score"] == accuracy
+        assert metrics["ece"] == ece == comparison["ECE"][row]
+        assert report.loc["macro avg", "f1-score"] == pytest.approx(metrics["macro_f1"])
+        assert len(history) == num_epochs
+        best = history.iloc[history["val_acc"].idxmax()]
+        assert metadata["best_epoch"] == best["epoch_total"]
+        assert (val.logits.argmax(axis=1) == val.labels).mean() == pytest.approx(best["val_acc"])
+        assert summary["run_id"][row] == metadata["run_id"]
+        assert list((out / "wandb").rglob(f"run-{metadata['run_id']}.wandb"))
+        assert metadata["training_seconds"] > 0
+        assert comparison["Train time (s)"][row] == round(metadata["training_seconds"], 2)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_logits(finished, dogs_root, tmp_path):
+    out, _ = finished
+    arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "1", "--device", "cpu"]
+    again = ["--runs", "resnet18_full", "--wandb", "disabled", "--out", str(tmp_path / "again")]
+    assert command(*arguments, *again).returncode == 0
+    one, two = (
+        Predictions.load(root / "cnn" / "resnet18_full" / "test_logits.npz").logits
+        for root in (out, tmp_path / "again")
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not (tmp_path / "again" / "wandb").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["torch", "dali"])
+def test_real_photos_with_both_loaders(shared_data, tmp_path, loader):
+    """80 breeds and too few photos of some for 15 %: the command says so, and runs with the ratio that it names."""
+    arguments = [
+        "--data", str(shared_data / "stanford-dogs-mini"), "--preset", "demo", "--models", "resnet18",
+        "--strategies", "full", "--epochs", "1", "--device", "cpu", "--wandb", "disabled", "--loader", loader,
+    ]  # fmt: skip
+    refused = command(*arguments, "--out", str(tmp_path / "refused"))
+    assert refused.returncode == 2
+    assert "class '" in refused.stderr
+    done = command(*arguments, "--val-ratio", "0.25", "--out", str(tmp_path / "done"))
+    assert done.returncode == 0, done.stderr
+    assert "80 breeds, 355 train / 119 val / 297 test" in done.stdout
+    metadata = json.loads((tmp_path / "done" / "cnn" / "resnet18_full" / "resnet18_full_run_metadata.json").read_text())
+    assert metadata["loaders"] == dict.fromkeys(("train", "val", "test"), loader)
+
+
+@pytest.mark.slow
+def test_dry_run_prints_the_plan_and_writes_nothing(dogs_root, tmp_path):
+    arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--device", "cpu", "--dry-run"]
+    done = command(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "head_only(3, 0.003) -> full_finetune(8, 0.001)" in done.stdout
+    assert "in all: " in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_gpu_0_without_a_gpu_is_one_line():
+    done = command("--gpu", "0")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("python -m dogs_accel.benchmark: error: --gpu 0: torch ")
+    assert "sees 0 CUDA devices; type --device cpu instead" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "/nowhere/dogs"], "/nowhere/dogs"),
+        (["--models", "resnet51"], "models: got 'resnet51'"),
+        (["--strategies", "half"], "strategies: got 'half'"),
+        (["--weights", "/nowhere/w.pth"], "weights: no file '/nowhere/w.pth'"),
+        (["--preset", "paper", "--epochs", "1+2"], "epochs: got 2 numbers for 'full'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(dogs_root, tmp_path, arguments, message, capsys):
+    data = [] if "--data" in arguments else ["--data", str(dogs_root)]
+    arguments = [*data, "--preset", "demo", *arguments] if "--preset" not in arguments else [*data, *arguments]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line

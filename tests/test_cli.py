@@ -1,0 +1,36 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dogs_accel.cli import main
+
+
+def test_download_without_a_network_is_one_line(tmp_path, monkeypatch, capsys):
+    from dogs_accel.datasets import download as module
+
+    monkeypatch.setattr(
+        module.download, "__kwdefaults__", module.download.__kwdefaults__ | {"base_url": "http://127.0.0.1:9/"}
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["download", "--data", str(tmp_path)])
+    assert stop.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert line.startswith("dogs-accel download: error: ")
+    assert "http://127.0.0.1:9/images.tar" in line
+
+
+def test_both_spellings_of_the_command_exist():
+    for command in ([sys.executable, "-m", "dogs_accel"], [Path(sys.executable).with_name("dogs-accel")]):
+        done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+        assert "download" in done.stdout
+
+
+def test_a_foreign_package_named_pipelines_is_named(tmp_path):
+    (tmp_path / "pipelines.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", "import dogs_accel"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert f"pipelines: found {tmp_path / 'pipelines.py'}" in done.stderr.splitlines()[-1]

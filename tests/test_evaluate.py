@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, f1_score, top_k_accuracy_score
+
+from dogs_accel.evaluate import Predictions, evaluate_predictions, predict, report_table, top_confusions
+from dogs_accel.scores import ScoreCounter, f1_scores
+
+
+@pytest.fixture
+def predictions():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 11, size=400)  # class 11 never occurs
+    logits = random.normal(size=(400, 12)).astype(np.float32)
+    logits[np.arange(400), labels] += 1.5
+    return Predictions(logits, labels, np.array([f"id{i}" for i in range(400)]))
+
+
+def test_metrics_agree_with_scikit_learn(predictions):
+    labels, predicted = predictions.labels, predictions.predicted
+    metrics = evaluate_predictions(predictions)
+    assert metrics["accuracy"] == (labels == predicted).mean()
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-12)
+    assert metrics["weighted_f1"] == pytest.approx(f1_score(labels, predicted, average="weighted"), abs=1e-12)
+    assert metrics["top5_accuracy"] == top_k_accuracy_score(labels, predictions.logits, k=5, labels=np.arange(12))
+    assert metrics["num_images"] == 400
+
+
+def test_ece_is_the_slow_and_obvious_one(predictions):
+    logits = predictions.logits.astype(np.float64)
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    confidence, correct = probs.max(axis=1), predictions.predicted == predictions.labels
+    metrics = evaluate_predictions(predictions)
+    for key, bins in (("ece", 10), ("ece_15", 15)):
+        expected = 0.0
+        for b in range(bins):
+            inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+            if inside.any():
+                expected += abs(correct[inside].mean() - confidence[inside].mean()) * inside.mean()
+        assert metrics[key] == pytest.approx(expected, abs=1e-6)
+
+
+# Published correct counts of 8,580 with their Wilson intervals.
+@pytest.mark.parametrize(
+    ("correct", "low", "high"),
+    [(7342, 0.8481, 0.8630), (7426, 0.8581, 0.8726), (7788, 0.9014, 0.9136), (8021, 0.9294, 0.9399)],
+)
+def test_wilson_interval_of_the_published_accuracies(correct, low, high):
+    labels = np.zeros(8580, dtype=np.int64)
+    logits = np.zeros((8580, 2), dtype=np.float32)
+    logits[:correct, 0] = 1
+    logits[correct:, 1] = 1
+    metrics = evaluate_predictions(Predictions(logits, labels, labels.astype(np.str_)))
+    assert [round(value, 4) for value in metrics["accuracy_ci95"]] == [low, high]
+
+
+def test_predictions_survive_the_file(predictions, tmp_path):
+    again = Predictions.load(predictions.save(tmp_path / "test_logits.npz"))
+    np.testing.assert_array_equal(again.logits, predictions.logits)
+    np.testing.assert_array_equal(again.labels, predictions.labels)
+    np.testing.assert_array_equal(again.ids, predictions.ids)
+
+
+def test_report_has_accuracy_once_and_supports_that_add_up(predictions):
+    names = [f"breed {i}" for i in range(12)]
+    table = report_table(predictions, names)
+    assert list(table.columns) == ["precision", "recall", "f1-score", "support"]
+    assert list(table.index) == [*names, "accuracy", "macro avg", "weighted avg"]
+    assert table.loc["accuracy", "f1-score"] == evaluate_predictions(predictions)["accuracy"]
+    assert math.isnan(table.loc["accuracy", "precision"])
+    assert table.loc["accuracy", "support"] == table["support"].iloc[:12].sum() == 400
+    for i, name in enumerate(names):
+        expected = f1_score(predictions.labels == i, predictions.predicted == i, zero_division=0.0)
+        assert table.loc[name, "f1-score"] == pytest.approx(expected)
+
+
+def test_top_confusions():
+    counts = np.array([[5, 3, 0], [1, 9, 0], [0, 4, 0]])
+    table = top_confusions(counts, ["a", "b", "c"])
+    assert table.values.tolist() == [["c", "b", 4, 1.0], ["a", "b", 3, 3 / 8], ["b", "a", 1, 0.1]]
+    assert len(top_confusions(counts, ["a", "b", "c"], most=2)) == 2
+
+
+@pytest.mark.parametrize("batch_size", [7, 400])
+def test_scores_add_up_over_batches(predictions, batch_size):
+    logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
+    counter = ScoreCounter(12, torch.device("cpu"))
+    for at in range(0, 400, batch_size):
+        part = slice(at, at + batch_size)
+        counter.add(torch.nn.functional.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+    scores = counter.scores()
+    assert scores.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
+    assert scores.accuracy == evaluate_predictions(predictions)["accuracy"]
+    assert (scores.macro_f1, scores.weighted_f1) == f1_scores(
+        confusion_matrix(predictions.labels, predictions.predicted, labels=np.arange(12))
+    )
+
+
+def test_f1_of_nothing():
+    assert f1_scores(np.zeros((3, 3), dtype=np.int64)) == (0.0, 0.0)
+
+
+class _Mean(torch.nn.Module):
+    def forward(self, images):
+        return images.mean(dim=(2, 3))
+
+
+def test_predict_keeps_ids_with_their_logits(dogs_root):
+    from dogs_accel.datasets import open_dataset
+    from pipelines import EVAL, make_loader
+
+    data = open_dataset(dogs_root)
+    index = data.split("test")
+    loader = make_loader([data.paths[i] for i in index], data.labels[index], EVAL.at(32), batch_size=4, device="cpu")
+    with loader:
+        predictions = predict(_Mean(), loader, [data.ids[i] for i in index])
+    assert predictions.ids.tolist() == [data.ids[i] for i in index]
+    assert predictions.labels.tolist() == data.labels[index].tolist()
+    assert predictions.logits.shape == (len(index), 3)

@@ -1,0 +1,31 @@
+import hashlib
+import json
+
+import pytest
+
+from dogs_accel.files import replacing, write_json, write_manifest
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text(f"half {1 / 0}")
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_result_can_be_read_by_whoever_reads_the_folder(tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.write_text("x")
+    assert write_json(tmp_path / "ours.json", {}).stat().st_mode == ordinary.stat().st_mode
+
+
+def test_manifest_lists_every_file_with_its_checksum(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.txt").write_bytes(b"one")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "log").write_bytes(b"still growing")
+    write_manifest(tmp_path, leave_out=("wandb",))
+    files = json.loads(write_manifest(tmp_path, leave_out=("wandb",)).read_text())["files"]
+    assert files == {"a/one.txt": {"bytes": 3, "sha256": hashlib.sha256(b"one").hexdigest()}}

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from dogs_accel.config import BenchmarkConfig
+from dogs_accel.plan import choose_device, describe_plan, make_plan, plan_runs
+
+
+def runs(**settings):
+    return {run.name: run for run in plan_runs(BenchmarkConfig(**settings).resolved())}
+
+
+def test_the_paper_is_the_published_experiment():
+    planned = runs(preset="paper")
+    assert list(planned) == ["resnet50_full", "resnet50_staged", "vit_b16_full", "vit_b16_staged"]
+    assert " -> ".join(map(str, planned["resnet50_staged"].phases)) == "head_only(3, 0.001) -> full_finetune(8, 0.0001)"
+    assert " -> ".join(map(str, planned["vit_b16_staged"].phases)) == "head_only(3, 0.001) -> full_finetune(8, 3e-05)"
+    assert [run.title for run in planned.values()][3] == "ViT-B/16, Head 3 + full fine-tune 8 epochs"
+    assert {run.train_recipe.name for run in planned.values()} == {"resnet-train", "vit-train"}
+    assert {(run.spec.image_size, run.eval_recipe.crop, run.eval_recipe.resize) for run in planned.values()} == {
+        (224, 224, (256, 256))
+    }
+
+
+def test_a_model_gets_the_normalisation_of_its_weights():
+    run = runs(models=("timm/tf_efficientnet_lite0",), strategies=("head",))["tf_efficientnet_lite0_head"]
+    assert run.train_recipe.mean == run.eval_recipe.mean == (0.5, 0.5, 0.5)
+
+
+def test_runs_can_be_chosen():
+    assert list(runs(preset="paper", runs=("vit_b16_full",))) == ["vit_b16_full"]
+    with pytest.raises(ValueError, match="runs: got 'vit_full', expected some of resnet50_full"):
+        runs(preset="paper", runs=("vit_full",))
+
+
+def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_type(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(BenchmarkConfig()) == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"--gpu 0: torch .* sees 0 CUDA devices; type --device cpu instead"):
+        choose_device(BenchmarkConfig(gpu=0))
+    with pytest.raises(ValueError, match=r"--device cuda: torch .* sees 0 CUDA devices"):
+        choose_device(BenchmarkConfig(device="cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(BenchmarkConfig()) == torch.device("cuda:0")
+    assert choose_device(BenchmarkConfig(gpu=1)) == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"--gpu 2: torch .* sees 2 CUDA devices; type --gpu 1 instead"):
+        choose_device(BenchmarkConfig(gpu=2))
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "meta"])
+def test_a_device_of_another_kind_is_refused(device):
+    with pytest.raises(ValueError, match=f"device: got '{device}', expected cpu, cuda or cuda:N"):
+        choose_device(BenchmarkConfig(device=device))
+
+
+def test_a_folder_with_results_is_not_written_over(dogs_root, tmp_path):
+    (tmp_path / "old.csv").write_text("x")
+    with pytest.raises(ValueError, match=r"out: .* is not an empty folder"):
+        make_plan(BenchmarkConfig(data=str(dogs_root), out=str(tmp_path), device="cpu"))
+
+
+def test_the_plan_says_what_will_happen(dogs_root, tmp_path):
+    plan = make_plan(BenchmarkConfig(data=str(dogs_root), preset="demo", out=str(tmp_path / "r"), device="cpu"))
+    text = describe_plan(plan)
+    assert "synthetic: 4 breeds, 40 train / 8 val / 24 test images" in text
+    assert "resnet18_staged" in text
+    assert "head_only(3, 0.003) -> full_finetune(8, 0.001)" in text
+    assert str(tmp_path / "r") in text

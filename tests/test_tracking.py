@@ -1,0 +1,54 @@
+"""Real W&B, offline: what is written to disk is what was logged."""
+
+import pytest
+
+from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun
+
+
+def tracked(folder, mode):
+    return TrackedRun(
+        name="resnet50_full",
+        display_name="ResNet-50, full",
+        mode=mode,
+        folder=folder,
+        config={"batch_size": 32, "seed": 42},
+    )
+
+
+def run(folder, mode):
+    with tracked(folder, mode) as one:
+        for step in (1, 2):
+            one.log({"val/acc": step / 10, "trainer/lr": 1e-4}, step=step)
+        one.summarise({"test/accuracy": 0.75})
+    return one
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_row_of_the_summary(tmp_path, mode):
+    row = run(tmp_path / "wandb", mode).as_row()
+    assert (row["group"], row["job_type"]) == (GROUP, JOB_TYPE) == ("stanford-dogs-fair-benchmark", "train")
+    assert row["state"] == "finished"
+    assert row["config.batch_size"] == 32
+    assert (row["summary.val/acc"], row["summary.test/accuracy"]) == (0.2, 0.75)
+    assert row["created_at"] <= row["updated_at"]
+
+
+def test_offline_writes_a_real_run(tmp_path):
+    one = run(tmp_path / "wandb", "offline")
+    [folder] = (tmp_path / "wandb").rglob(f"offline-run-*-{one.run_id}")
+    [log] = folder.glob("run-*.wandb")
+    content = log.read_bytes()
+    for expected in (b"ResNet-50, full", b"stanford-dogs-fair-benchmark", b"test/accuracy", b"val/acc"):
+        assert expected in content
+
+
+def test_disabled_writes_nothing(tmp_path):
+    run(tmp_path / "wandb", "disabled")
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_a_failed_run_says_so(tmp_path):
+    one = tracked(tmp_path, "disabled")
+    with pytest.raises(RuntimeError), one:
+        raise RuntimeError
+    assert one.as_row()["state"] == "failed"
