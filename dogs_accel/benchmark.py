@@ -17,6 +17,7 @@ from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.experiment import execute_run, run_loaders
 from dogs_accel.files import write_json, write_manifest
+from dogs_accel.memory import keep_freed_memory
 from dogs_accel.plan import Plan, describe_plan, make_plan
 
 
@@ -66,6 +67,8 @@ def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
 def run_benchmark(config: BenchmarkConfig) -> int:
     """Plan, and unless it is a dry run, run."""
     plan = make_plan(config)
+    if plan.device.type == "cpu":
+        keep_freed_memory()
     if plan.data.notice:
         print(plan.data.notice)
     print(describe_plan(plan))

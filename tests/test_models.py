@@ -53,6 +53,20 @@ def test_a_timm_model_brings_its_own_mean_std_and_size():
     assert model_spec("timm/vit_tiny_patch16_224", 96).image_size == 96
 
 
+@pytest.mark.parametrize("name", ["timm/resnet10t", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"])
+def test_every_fresh_head_starts_alike(name):
+    head = build(name, 30, 64).get_classifier()
+    bound = head.in_features**-0.5
+    assert 0.9 * bound < head.weight.abs().max().item() <= bound
+
+
+def test_a_model_without_a_single_linear_head_is_refused():
+    with pytest.raises(ValueError, match="models: VisionTransformerDistilled has no single classifier"):
+        build("timm/deit_tiny_distilled_patch16_224")
+    with pytest.raises(ValueError, match=r"models: the head of .* expected one linear layer"):
+        build("timm/mobilenetv3_small_050", 0)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
