@@ -16,8 +16,8 @@ from dogs_accel.train import autocast
 from pipelines.batch import Loader
 
 _PROBE_BATCHES = 4
-_PROBE_IMAGES = 8
-"""Images a probing step: on a CPU the rate hardly depends on it, and a ViT's step of 32 takes half a minute."""
+_PROBE_IMAGES = 4
+_PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,13 @@ def estimate_run(
     device = loaders["train"].device
     loader_rate = _loader_rate(loaders["train"])
     model = build_model(spec, num_classes, "none").model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = _PROBE_IMAGES if device.type == "cpu" else loaders["train"].batch_size
-    images = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device)
+    images = torch.randn(loaders["train"].batch_size, 3, spec.image_size, spec.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    forward_rate = batch / _seconds(lambda: _forward(model, images, amp), device)
+    forward_rate = _rate(lambda part: _forward(model, part, amp), images)
     train_rate = {}
     for phase in phases:
         set_trainable_stage(model, phase.mode)
-        train_rate[phase.mode] = batch / _seconds(lambda: _step(model, images, amp), device)
+        train_rate[phase.mode] = _rate(lambda part: _step(model, part, amp), images)
     num_train, num_val, num_test = (loaders[split].num_samples for split in ("train", "val", "test"))
 
     def seconds(num_images: int, rate: float) -> float:
@@ -79,13 +78,22 @@ def _step(model: nn.Module, images: torch.Tensor, amp: torch.dtype | None) -> No
     loss.backward()
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Time the second of two calls, to the end of the device's work."""
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _rate(work: Callable[[torch.Tensor], None], images: torch.Tensor) -> float:
+    """Images per second of a step: of a whole batch, or of a few images where that would take long."""
+    few = images[:_PROBE_IMAGES]
+    _seconds(work, few)  # the first call chooses kernels and allocates
+    seconds_an_image = _seconds(work, few) / len(few)
+    if seconds_an_image * len(images) > _PROBE_SECONDS:
+        return 1 / seconds_an_image
+    _seconds(work, images)
+    steps = max(1, round(_PROBE_SECONDS / (seconds_an_image * len(images))))
+    return steps * len(images) / sum(_seconds(work, images) for _ in range(steps))
+
+
+def _seconds(work: Callable[[torch.Tensor], None], images: torch.Tensor) -> float:
+    """Time one call, to the end of the device's work."""
     start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    work(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
     return time.perf_counter() - start
