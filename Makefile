@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+CSRC   := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 ARGS   ?=
 
 .PHONY: benchmark test bench lint format setup clean
@@ -28,20 +29,21 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $(CSRC)
 
-setup: $(VENV)/.extension
+setup: $(VENV)/.packages
+	@$(MAKE) --no-print-directory $(VENV)/.extension
 
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
-
-# The packages first: building the extension needs torch. Exact versions come from constraints.txt.
+# Exact versions come from constraints.txt. torch goes first because building the extension needs it.
 $(VENV)/.packages: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "cannot make $(VENV): on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools ninja torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
-	@touch $@
+	@echo "installing packages and building the extension: some minutes, the first time only"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools ninja torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(BIN)/python -c "from dogs_accel import ops; print('extension built;', ops.cuda_status())"
+	@touch $(VENV)/.extension $@
 
-# Rebuilds what changed in csrc; DOGS_ACCEL_CUDA=0 or 1 decides about the CUDA library.
-$(VENV)/.extension: $(VENV)/.packages setup.py $(CSRC)
+# Compiles what changed in csrc; DOGS_ACCEL_CUDA=0 or 1 decides about the CUDA library.
+$(VENV)/.extension: setup.py $(CSRC)
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
