@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 CSRC   := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 ARGS   ?=
 
-.PHONY: benchmark test bench lint format setup clean
+.PHONY: benchmark test bench lint format setup clean FORCE
 
 benchmark: setup
 	$(BIN)/python -m dogs_accel.benchmark $(ARGS)
@@ -40,12 +40,19 @@ $(VENV)/.packages: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools ninja torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
 	@$(BIN)/python -c "from dogs_accel import ops; print('extension built;', ops.cuda_status())"
+	@echo "$(DOGS_ACCEL_CUDA)" >$(VENV)/.cuda-choice
 	@touch $(VENV)/.extension $@
 
-# Compiles what changed in csrc; DOGS_ACCEL_CUDA=0 or 1 decides about the CUDA library.
-$(VENV)/.extension: setup.py $(CSRC)
+# Compiles what changed in csrc, or everything where DOGS_ACCEL_CUDA says something else than last time.
+$(VENV)/.extension: setup.py $(CSRC) $(VENV)/.cuda-choice
+	@rm -f dogs_accel/_C*.so
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
+
+$(VENV)/.cuda-choice: FORCE
+	@echo "$(DOGS_ACCEL_CUDA)" | cmp --silent - $@ || echo "$(DOGS_ACCEL_CUDA)" >$@
+
+FORCE:
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dogs_accel/*.so

@@ -10,28 +10,41 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
 
 from dogs_accel.comparison import RunOutcome, comparison_table, write_comparison
-from dogs_accel.config import BenchmarkConfig, add_arguments, parse_config
+from dogs_accel.config import add_arguments, parse_config
 from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
-from dogs_accel.experiment import execute_run, run_loaders
+from dogs_accel.experiment import execute_run, split_loader
 from dogs_accel.files import write_json, write_manifest
 from dogs_accel.memory import keep_freed_memory
 from dogs_accel.plan import Plan, describe_plan, make_plan
+from dogs_accel.splits import SPLITS
+from dogs_accel.tracking import WANDB_FOLDER, TrackingError
+from dogs_accel.train import DivergedError
+from pipelines import BadImageError
 
 
 def execute_plan(plan: Plan) -> list[RunOutcome]:
-    """Run everything and write the results; each run's files are there as soon as it ends."""
+    """Run everything and write the results.
+
+    Each run's files are there as soon as it ends, and the comparison and the manifest cover what has ended, whatever
+    stops the rest.
+    """
     plan.out.mkdir(parents=True, exist_ok=True)
     write_json(plan.out / "config.json", dataclasses.asdict(plan.config))
     write_json(plan.out / "environment.json", describe_environment())
-    outcomes = []
-    for run in plan.runs:
-        outcomes.append(execute_run(plan, run))
-        write_comparison(plan.out, outcomes)
-    # W&B keeps writing to its own folder, and has checksums of its own.
-    write_manifest(plan.out, leave_out=("wandb",))
+    outcomes: list[RunOutcome] = []
+    try:
+        for run in plan.runs:
+            outcomes.append(execute_run(plan, run))
+            write_comparison(plan.out, outcomes)
+    finally:
+        # W&B keeps writing to its own folder, and has checksums of its own.
+        write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
     return outcomes
 
 
@@ -46,8 +59,10 @@ def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
     files = sorted(
         str(path.relative_to(plan.out))
         for path in plan.out.rglob("*")
-        if path.is_file() and path.relative_to(plan.out).parts[0] != "wandb"
+        if path.is_file() and path.relative_to(plan.out).parts[0] != WANDB_FOLDER
     )
+    if (plan.out / WANDB_FOLDER).is_dir():
+        files.append(f"{WANDB_FOLDER}/ (the runs of Weights & Biases)")
     listed = "\n".join(f"  {name}" for name in files)
     return f"{shown}\n\nwritten to {plan.out}\n{listed}"
 
@@ -64,39 +79,57 @@ def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
     return "\n".join(lines)
 
 
-def run_benchmark(config: BenchmarkConfig) -> int:
-    """Plan, and unless it is a dry run, run."""
-    plan = make_plan(config)
-    if plan.device.type == "cpu":
+def dry_run(plan: Plan) -> None:
+    """Say how long the plan will take."""
+    estimates = []
+    for run in plan.runs:
+        with ExitStack() as stack:
+            loaders = {split: stack.enter_context(split_loader(plan, run, split)) for split in SPLITS}
+            estimates.append(estimate_run(run.spec, run.phases, loaders, plan.data.num_classes, plan.amp))
+    print(describe_estimates(plan, estimates))
+
+
+def run_plan(plan: Plan) -> None:
+    """Run a plan on its device and print the result."""
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)
+    else:
         keep_freed_memory()
-    if plan.data.notice:
-        print(plan.data.notice)
-    print(describe_plan(plan))
-    if config.dry_run:
-        estimates = []
-        for run in plan.runs:
-            loaders = run_loaders(plan, run)
-            try:
-                estimates.append(estimate_run(run.spec, run.phases, loaders, plan.data.num_classes, plan.amp))
-            finally:
-                for loader in loaders.values():
-                    loader.close()
-        print(describe_estimates(plan, estimates))
-        return 0
-    outcomes = execute_plan(plan)
-    print(f"\n{describe_outcomes(plan, outcomes)}")
-    return 0
+    if plan.config.dry_run:
+        dry_run(plan)
+    else:
+        outcomes = execute_plan(plan)
+        print(f"\n{describe_outcomes(plan, outcomes)}")
+
+
+def show_loader_choices() -> None:
+    """Let the loaders' choice of a backend be seen, and nothing else that libraries log."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    logger = logging.getLogger("pipelines")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m dogs_accel.benchmark", description=__doc__.splitlines()[0])
     add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format="  %(message)s")
+    show_loader_choices()
     try:
-        return run_benchmark(parse_config(parser, arguments))
+        plan = make_plan(parse_config(parser, arguments))
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+    if plan.data.notice:
+        print(plan.data.notice)
+    print(describe_plan(plan))
+    try:
+        run_plan(plan)
+    except (BadImageError, DivergedError, TrackingError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\nstopped; what had ended is in {plan.out}\n")
+    return 0
 
 
 if __name__ == "__main__":

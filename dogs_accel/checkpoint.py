@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, in one file that holds only tensors, numbers and text."""
+"""Checkpoints: the state of a run after an epoch, in one file that holds only tensors, numbers and text."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dogs_accel.amp import AMP_CHOICES
 from dogs_accel.phases import PUBLISHED_LR, STRATEGIES
 from dogs_accel.tracking import MODES as WANDB_MODES
-from dogs_accel.train import AMP_CHOICES
 from pipelines import BACKENDS
 
 
@@ -131,6 +131,11 @@ class BenchmarkConfig:
         for strategy in self.strategies:
             if strategy not in STRATEGIES:
                 raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")
+        for strategy in self.epochs or {}:
+            if strategy and strategy not in self.strategies:
+                raise ValueError(
+                    f"epochs: got {strategy}=..., expected one of the strategies {','.join(self.strategies)}"
+                )
         for field in ("models", "strategies", "runs"):
             names = getattr(self, field)
             if names is not None and (not names or len(set(names)) < len(names)):

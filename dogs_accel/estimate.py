@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from dogs_accel.amp import autocast
 from dogs_accel.models import ModelSpec, build_model, set_trainable_stage
 from dogs_accel.phases import Phase
-from dogs_accel.train import autocast
-from pipelines.batch import Loader
+from pipelines.batch import Batch, Loader
 
-_PROBE_BATCHES = 4
+_PROBE_BATCHES = 32
 _PROBE_IMAGES = 4
 _PROBE_SECONDS = 1.0
 
@@ -59,11 +59,26 @@ def estimate_run(
 
 
 def _loader_rate(loader: Loader) -> float:
+    """Images per second, without the batches that were under way before the clock started."""
+    in_flight = 2 * loader.num_threads + 2
+    if len(loader) < 2 * in_flight:
+        _drain(iter(loader))
+        return _timed(iter(loader), loader.device)
     batches = iter(loader)
-    next(batches)  # the first batch pays for starting threads or processes
+    _drain(itertools.islice(batches, in_flight))
+    return _timed(itertools.islice(batches, _PROBE_BATCHES), loader.device)
+
+
+def _drain(batches: Iterator[Batch]) -> int:
+    return sum(len(batch.labels) for batch in batches)
+
+
+def _timed(batches: Iterator[Batch], device: torch.device) -> float:
     start = time.perf_counter()
-    num_images = sum(len(batch.labels) for batch in itertools.islice(batches, _PROBE_BATCHES))
-    return num_images / (time.perf_counter() - start) if num_images else float("inf")
+    num_images = _drain(batches)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return num_images / (time.perf_counter() - start)
 
 
 @torch.inference_mode()

@@ -12,14 +12,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from tqdm import tqdm
 
+from dogs_accel.amp import autocast
 from dogs_accel.calibration import expected_calibration_error
 from dogs_accel.files import replacing
 from dogs_accel.scores import f1_scores
-from dogs_accel.train import autocast
 from pipelines.batch import Loader
 
 PUBLISHED_BINS = 10
@@ -108,23 +108,21 @@ def report_table(predictions: Predictions, class_names: Sequence[str]) -> pd.Dat
 
     The accuracy row has a score and the number of images; the published file repeated the score in every column.
     """
-    report = classification_report(
-        predictions.labels,
-        predictions.predicted,
-        labels=np.arange(len(class_names)),
-        target_names=list(class_names),
-        output_dict=True,
-        zero_division=0.0,
+    labels, predicted = predictions.labels, predictions.predicted
+    every = np.arange(len(class_names))
+
+    def scores(average: str | None) -> Any:
+        return precision_recall_fscore_support(labels, predicted, labels=every, average=average, zero_division=0.0)
+
+    total = len(labels)
+    accuracy = float((labels == predicted).mean())
+    rows = [*zip(*scores(None), strict=True), (None, None, accuracy, total)]
+    rows += [(*scores(average)[:3], total) for average in ("macro", "weighted")]
+    return pd.DataFrame(
+        rows,
+        columns=["precision", "recall", "f1-score", "support"],
+        index=[*class_names, "accuracy", "macro avg", "weighted avg"],
     )
-    if "accuracy" not in report:
-        report["accuracy"] = float((predictions.labels == predictions.predicted).mean())
-    table = pd.DataFrame({name: row for name, row in report.items() if name != "accuracy"}).transpose()
-    accuracy = pd.DataFrame(
-        {"f1-score": report["accuracy"], "support": float(len(predictions.labels))}, index=["accuracy"]
-    )
-    table = pd.concat([table.iloc[:-2], accuracy, table.iloc[-2:]])
-    table["support"] = table["support"].astype(int)
-    return table
 
 
 def top_confusions(counts: NDArray[np.int64], class_names: Sequence[str], most: int = 20) -> pd.DataFrame:

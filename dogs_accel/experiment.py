@@ -18,35 +18,35 @@ from dogs_accel.datasets import Dataset
 from dogs_accel.evaluate import PUBLISHED_BINS, Predictions, evaluate_predictions, predict, report_table, top_confusions
 from dogs_accel.files import write_csv, write_json
 from dogs_accel.models import build_model, count_total_params
-from dogs_accel.plan import SPLITS, Plan, PlannedRun
+from dogs_accel.plan import Plan, PlannedRun
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun
 from dogs_accel.train import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader, make_loader
 
 
-def run_loaders(plan: Plan, run: PlannedRun) -> dict[str, Loader]:
-    """Make the loaders of the three splits."""
+def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
+    """Make the loader of one split: training is shuffled and augmented, the others are neither."""
     assert plan.config.batch_size is not None
-    loaders = {}
-    for split in SPLITS:
-        index = plan.splits[split]
-        loaders[split] = make_loader(
-            [plan.data.paths[i] for i in index],
-            plan.data.labels[index],
-            run.train_recipe if split == "train" else run.eval_recipe,
-            backend=plan.config.loader,
-            batch_size=plan.config.batch_size,
-            device=plan.device,
-            seed=plan.config.seed,
-            shuffle=split == "train",
-            num_threads=plan.config.num_threads,
-        )
-    return loaders
+    index = plan.splits[split]
+    return make_loader(
+        [plan.data.paths[i] for i in index],
+        plan.data.labels[index],
+        run.train_recipe if split == "train" else run.eval_recipe,
+        backend=plan.config.loader,
+        batch_size=plan.config.batch_size,
+        device=plan.device,
+        seed=plan.config.seed,
+        shuffle=split == "train",
+        num_threads=plan.config.num_threads,
+    )
 
 
 def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
-    """Train, evaluate and write one run into its folder."""
+    """Train, evaluate and write one run into its folder.
+
+    What a later step needs is on disk before it starts: a failure costs that step and nothing before it.
+    """
     config, data = plan.config, plan.data
     assert config.weights is not None
     folder = plan.out / run.spec.family / run.name
@@ -55,71 +55,66 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
     built = build_model(run.spec, data.num_classes, config.weights, config.seed)
     total_params = count_total_params(built.model)
     print(f"\n{run.title}\n  {built.note}, {total_params:,} parameters")
-    tracked = TrackedRun(
-        name=run.name,
-        display_name=run.title,
-        mode=config.wandb,
-        folder=plan.out / "wandb",
-        config={
-            "seed": config.seed,
-            "family": run.spec.family,
-            "phases": [dataclasses.asdict(phase) for phase in run.phases],
-            "dataset": data.name,
-            "strategy": run.strategy,
-            "batch_size": config.batch_size,
-            "image_size": run.spec.image_size,
-            "model_name": run.spec.display,
-            "num_classes": data.num_classes,
-            "total_params": total_params,
-        },
-    )
-    loaders = run_loaders(plan, run)
-    try:
-        with tracked:
-            trained = _train(plan, run, built.model, loaders, tracked, folder)
-            # The test split is read here, once, after every choice has been made on validation.
-            predictions = {
-                split: predict(
-                    built.model,
-                    loaders[split],
-                    [data.ids[i] for i in plan.splits[split]],
-                    amp=plan.amp,
-                    label=f"{run.name} {split}",
-                )
-                for split in ("val", "test")
-            }
-            metrics = {split: evaluate_predictions(predictions[split]) for split in predictions}
-            _summarise(tracked, trained, metrics)
-    finally:
-        for loader in loaders.values():
-            loader.close()
-    _write_run(folder, run, data, trained, predictions, metrics)
-    _write_run_metadata(folder, run, plan, trained, tracked, built.note, {s: loaders[s].backend for s in SPLITS})
-    test = metrics["test"]
-    low, high = test["accuracy_ci95"]
-    print(
-        f"  test accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 "
-        f"{test['macro_f1']:.4f}, ECE {test['ece']:.4f} ({test['ece_bins']} bins)\n"
-        f"  trained in {trained.training_seconds:.1f} s at {trained.images_per_second:,.0f} img/s, best epoch "
-        f"{trained.best_epoch}"
-    )
+    with _tracked_run(plan, run, total_params) as tracked:
+        with split_loader(plan, run, "train") as train_loader, split_loader(plan, run, "val") as val_loader:
+            trained = _train(plan, run, built.model, train_loader, val_loader, tracked, folder)
+            predictions = {"val": _predict(plan, run, built.model, val_loader, "val", folder)}
+        # The test split is read here, once, after every choice has been made on validation.
+        with split_loader(plan, run, "test") as test_loader:
+            predictions["test"] = _predict(plan, run, built.model, test_loader, "test", folder)
+        metrics = {split: evaluate_predictions(predictions[split]) for split in predictions}
+        _summarise(tracked, trained, metrics)
+        _write_artifacts(folder, run, data, predictions["test"], metrics)
+        backends = {"train": train_loader.backend, "val": val_loader.backend, "test": test_loader.backend}
+        _write_run_metadata(folder, run, plan, trained, tracked, built.note, backends)
+    _print_result(trained, metrics["test"])
     return RunOutcome(
         model=run.spec.display,
         family=run.spec.family,
         strategy=run.strategy,
         total_params=total_params,
         training_seconds=trained.training_seconds,
-        metrics=test,
+        metrics=metrics["test"],
         tracked=tracked.as_row(),
     )
 
 
+def _tracked_run(plan: Plan, run: PlannedRun, total_params: int) -> TrackedRun:
+    return TrackedRun(
+        name=run.name,
+        display_name=run.title,
+        mode=plan.config.wandb,
+        folder=plan.out,
+        config={
+            "seed": plan.config.seed,
+            "family": run.spec.family,
+            "phases": [dataclasses.asdict(phase) for phase in run.phases],
+            "dataset": plan.data.name,
+            "strategy": run.strategy,
+            "batch_size": plan.config.batch_size,
+            "image_size": run.spec.image_size,
+            "model_name": run.spec.display,
+            "num_classes": plan.data.num_classes,
+            "total_params": total_params,
+        },
+    )
+
+
 def _train(
-    plan: Plan, run: PlannedRun, model: nn.Module, loaders: dict[str, Loader], tracked: TrackedRun, folder: Path
+    plan: Plan,
+    run: PlannedRun,
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    tracked: TrackedRun,
+    folder: Path,
 ) -> TrainResult:
     num_epochs = sum(phase.epochs for phase in run.phases)
+    history: list[HistoryRow] = []
 
     def on_epoch(row: HistoryRow) -> None:
+        history.append(row)
+        write_csv(folder / f"{run.name}_history.csv", pd.DataFrame(history))
         tracked.log(
             {
                 **{f"train/{name}": row[f"train_{name}"] for name in ("loss", "acc", "macro_f1", "weighted_f1")},
@@ -136,8 +131,8 @@ def _train(
 
     trainer = Trainer(
         model,
-        loaders["train"],
-        loaders["val"],
+        train_loader,
+        val_loader,
         num_classes=plan.data.num_classes,
         device=plan.device,
         folder=folder,
@@ -147,6 +142,23 @@ def _train(
         on_epoch=on_epoch,
     )
     return trainer.run(run.phases)
+
+
+def _predict(plan: Plan, run: PlannedRun, model: nn.Module, loader: Loader, split: str, folder: Path) -> Predictions:
+    ids = [plan.data.ids[i] for i in plan.splits[split]]
+    predictions = predict(model, loader, ids, amp=plan.amp, label=f"{run.name} {split}")
+    predictions.save(folder / f"{split}_logits.npz")
+    return predictions
+
+
+def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
+    low, high = test["accuracy_ci95"]
+    print(
+        f"  test accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 "
+        f"{test['macro_f1']:.4f}, ECE {test['ece']:.4f} ({test['ece_bins']} bins)\n"
+        f"  trained in {trained.training_seconds:.1f} s at {trained.images_per_second:,.0f} img/s, best epoch "
+        f"{trained.best_epoch}"
+    )
 
 
 def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, dict[str, Any]]) -> None:
@@ -161,18 +173,9 @@ def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, dic
     )
 
 
-def _write_run(
-    folder: Path,
-    run: PlannedRun,
-    data: Dataset,
-    trained: TrainResult,
-    predictions: dict[str, Predictions],
-    metrics: dict[str, dict[str, Any]],
+def _write_artifacts(
+    folder: Path, run: PlannedRun, data: Dataset, test: Predictions, metrics: dict[str, dict[str, Any]]
 ) -> None:
-    test = predictions["test"]
-    for split, saved in predictions.items():
-        saved.save(folder / f"{split}_logits.npz")
-    write_csv(folder / f"{run.name}_history.csv", pd.DataFrame(trained.history))
     write_json(folder / "metrics.json", {"model": run.spec.display, **metrics["test"], "val": metrics["val"]})
     write_csv(folder / "classification_report.csv", report_table(test, data.class_names), index=True)
     counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(data.num_classes))

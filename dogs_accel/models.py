@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import pickle
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from urllib.error import URLError
 
 import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -76,19 +78,27 @@ def _timm_spec(name: str, image_size: int | None) -> ModelSpec:
         near = difflib.get_close_matches(timm_name, timm.list_models(), n=1)
         hint = f" (did you mean 'timm/{near[0]}'?)" if near else ""
         raise ValueError(f"models: timm has no {timm_name!r}{hint}")
-    with torch.device("meta"):
-        model = timm.create_model(timm_name)
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(timm_name)
+    except RuntimeError as error:  # the part behind the dot names weights that do not exist
+        raise ValueError(f"models: timm has no {timm_name!r} ({error})") from error
     data = timm.data.resolve_model_data_config(model)
+    slug = timm_name.replace(".", "_")
     return ModelSpec(
         name=name,
         display=timm_name,
-        slug=timm_name.replace(".", "_"),
-        # What makes a transformer here is self-attention, whose layers hold the joint projection.
-        family="vit" if any(hasattr(module, "qkv") for module in model.modules()) else "cnn",
+        slug=f"timm_{slug}" if slug in _TORCHVISION else slug,
+        family="vit" if _has_attention(model) else "cnn",
         image_size=image_size or data["input_size"][-1],
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
     )
+
+
+def _has_attention(model: nn.Module) -> bool:
+    """Whether a timm model mixes positions by self-attention, which is what makes a transformer here."""
+    return any(hasattr(module, "qkv") or type(module).__name__.endswith("Attention") for module in model.modules())
 
 
 def create_resnet50(num_classes: int, weights: Any = None) -> nn.Module:
@@ -112,25 +122,26 @@ def _fit_positions(state: dict[str, torch.Tensor], image_size: int) -> dict[str,
     return interpolate_embeddings(image_size, 16, state, interpolation_mode="bicubic")
 
 
-def head_name(model: nn.Module) -> str:
-    """Dotted name of the classifier: fc in ResNets, heads.head in torchvision's ViTs, as timm says in its models."""
+def head_names(model: nn.Module) -> list[str]:
+    """Dotted names of the classifier's layers.
+
+    fc in ResNets, heads.head in torchvision's ViTs, and what timm calls the classifier of its models; that of a
+    distilled model has two layers.
+    """
     get_classifier = getattr(model, "get_classifier", None)
-    if callable(get_classifier):
-        classifier = get_classifier()
-        names = [name for name, module in model.named_modules() if module is classifier]
-        if not names:
-            raise ValueError(f"models: {type(model).__name__} has no single classifier, expected one linear layer")
-        return names[0]
-    return "fc" if hasattr(model, "fc") else "heads.head"
+    if not callable(get_classifier):
+        return ["fc" if hasattr(model, "fc") else "heads.head"]
+    classifier = get_classifier()
+    layers = classifier if isinstance(classifier, tuple) else (classifier,)
+    return [name for name, module in model.named_modules() if any(module is layer for layer in layers)]
 
 
 def _with_new_head(model: nn.Module, num_classes: int) -> nn.Module:
-    parent, _, leaf = head_name(model).rpartition(".")
+    """Replace the linear head of a torchvision model."""
+    [name] = head_names(model)
+    parent, _, leaf = name.rpartition(".")
     owner = model.get_submodule(parent)
-    head = getattr(owner, leaf)
-    if not isinstance(head, nn.Linear):
-        raise ValueError(f"models: the head of {type(model).__name__} is {head}, expected one linear layer")
-    setattr(owner, leaf, nn.Linear(head.in_features, num_classes))
+    setattr(owner, leaf, nn.Linear(getattr(owner, leaf).in_features, num_classes))
     return model
 
 
@@ -167,22 +178,42 @@ def build_model(spec: ModelSpec, num_classes: int, weights: str = "imagenet", se
 
 
 def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
-    if spec.name.startswith("timm/"):
-        import timm
+    try:
+        if spec.name.startswith("timm/"):
+            return _create_timm(spec, num_classes, pretrained)
+        entry = torchvision.models.get_model_weights(spec.name)[_TORCHVISION[spec.name][2]] if pretrained else None
+        if spec.name == "resnet50":
+            return create_resnet50(num_classes, entry)
+        if spec.name == "vit_b_16":
+            return create_vit_b16(num_classes, entry, spec.image_size)
+        return _with_new_head(torchvision.models.get_model(spec.name, weights=entry), num_classes)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"models: cannot build {spec.name} at {spec.image_size} px ({error})") from error
 
-        size: dict[str, Any] = {"img_size": spec.image_size} if spec.family == "vit" else {}
-        model = timm.create_model(
-            spec.name.removeprefix("timm/"), pretrained=pretrained, num_classes=num_classes, **size
-        )
-        # Some of timm's heads start so large that a short head-only phase does not get over it (0.87 against 0.94
-        # of test accuracy on 30 breeds), so every model here gets the same fresh head.
-        return _with_new_head(model, num_classes)
-    entry = torchvision.models.get_model_weights(spec.name)[_TORCHVISION[spec.name][2]] if pretrained else None
-    if spec.name == "resnet50":
-        return create_resnet50(num_classes, entry)
-    if spec.name == "vit_b_16":
-        return create_vit_b16(num_classes, entry, spec.image_size)
-    return _with_new_head(torchvision.models.get_model(spec.name, weights=entry), num_classes)
+
+def _create_timm(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
+    import timm
+
+    # Models that keep a table of positions are built for one input size; the others take any.
+    own_size = _timm_spec(spec.name, None).image_size
+    size: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size != own_size else {}
+    create = functools.partial(
+        timm.create_model, spec.name.removeprefix("timm/"), pretrained=pretrained, num_classes=num_classes
+    )
+    try:
+        model = create(**size)
+    except TypeError:
+        if not size:
+            raise
+        model = create()
+    # Some of timm's heads start so large that a short head-only phase does not get over it (0.87 against 0.94 of
+    # test accuracy on 30 breeds), so every model here starts with torch's own initialisation.
+    for name in head_names(model):
+        for module in model.get_submodule(name).modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return model
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
@@ -192,16 +223,16 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     shape, FileNotFoundError where there is no file.
     """
     state = _read_state(path)
-    head = head_name(model)
     own = model.state_dict()
+    head = tuple(f"{name}." for name in head_names(model))
     other_head = sorted(
-        key for key in own if key.startswith(f"{head}.") and key in state and state[key].shape != own[key].shape
+        key for key in own if key.startswith(head) and key in state and state[key].shape != own[key].shape
     )
     note = f"weights of {os.fspath(path)}"
     if other_head:
         note += f", without the head (file: {len(state[other_head[0]])} classes, here: {len(own[other_head[0]])})"
-        state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
-        state |= {key: value for key, value in own.items() if key.startswith(f"{head}.")}
+        state = {key: value for key, value in state.items() if not key.startswith(head)}
+        state |= {key: value for key, value in own.items() if key.startswith(head)}
     _check_fits(own, state, path)
     model.load_state_dict(state)
     return note
@@ -210,11 +241,11 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
 def _read_state(path: str | Path) -> dict[str, torch.Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights: no file {os.fspath(path)!r}; expected imagenet, none, or a file")
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
     try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         # None of the kinds that torch raises for a foreign file names the file.
         raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({error})") from error
     for key in _NESTED_KEYS:
@@ -245,8 +276,9 @@ def set_trainable_stage(model: nn.Module, mode: str) -> None:
     """Freeze all but the head ("head_only") or nothing ("full_finetune")."""
     for parameter in model.parameters():
         parameter.requires_grad = mode == "full_finetune"
-    for parameter in model.get_submodule(head_name(model)).parameters():
-        parameter.requires_grad = True
+    for name in head_names(model):
+        for parameter in model.get_submodule(name).parameters():
+            parameter.requires_grad = True
 
 
 def set_train_mode(model: nn.Module, bn_when_frozen: str = "eval") -> None:

@@ -61,7 +61,11 @@ def strategy_phases(
     elif len(epochs) == 1:
         epochs = list(epochs) * len(plan)
     if len(epochs) != len(plan):
-        raise ValueError(f"epochs: got {len(epochs)} numbers for {strategy!r}, expected 1 or {len(plan)}, one a phase")
+        expected = "1" if len(plan) == 1 else f"1 or {len(plan)}, one a phase"
+        raise ValueError(
+            f"epochs: got {'+'.join(map(str, epochs))} for {strategy!r}, expected {expected}; "
+            "one strategy alone is set by its name, as in staged=1+3"
+        )
     return [
         Phase(name=mode, mode=mode, epochs=count, lr=lr[mode][family])
         for (mode, _), count in zip(plan, epochs, strict=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dogs_accel.amp import amp_dtype
 from dogs_accel.config import PRESETS, BenchmarkConfig
 from dogs_accel.datasets import Dataset, open_dataset
-from dogs_accel.datasets.synthetic import write_synthetic
-from dogs_accel.models import ModelSpec, model_spec
+from dogs_accel.datasets.synthetic import VERSION, write_synthetic
+from dogs_accel.models import ModelSpec, build_model, model_spec
 from dogs_accel.phases import Phase, strategy_label, strategy_phases
-from dogs_accel.train import amp_dtype
+from dogs_accel.splits import SPLITS
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
-SPLITS = ("train", "val", "test")
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
 EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
 """The embedded default: how many breeds and pictures are generated where no --data is given."""
@@ -65,30 +67,25 @@ def choose_device(config: BenchmarkConfig) -> torch.device:
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.gpu is None and config.device is None:
         return torch.device("cuda:0" if num_gpus else "cpu")
+    if config.device == "cpu":
+        return torch.device("cpu")
     if config.gpu is not None:
-        wanted, flag = torch.device("cuda", config.gpu), f"--gpu {config.gpu}"
+        index, flag = config.gpu, f"--gpu {config.gpu}"
+    elif match := re.fullmatch(r"cuda(?::(\d+))?", str(config.device)):
+        index, flag = int(match[1] or 0), f"--device {config.device}"
     else:
-        flag = f"--device {config.device}"
-        try:
-            wanted = torch.device(str(config.device))
-        except RuntimeError:
-            raise ValueError(f"device: got {config.device!r}, expected cpu, cuda or cuda:N") from None
-    if wanted.type == "cpu":
-        return wanted
-    if wanted.type != "cuda":
         raise ValueError(f"device: got {config.device!r}, expected cpu, cuda or cuda:N")
-    wanted = torch.device("cuda", wanted.index or 0)
-    if wanted.index >= num_gpus:
+    if index >= num_gpus:
         sees = f"{num_gpus} CUDA device{'s' * (num_gpus != 1)}"
         instead = f"--gpu {num_gpus - 1}" if num_gpus else "--device cpu"
         raise ValueError(f"{flag}: torch {torch.__version__} sees {sees}; type {instead} instead")
-    return wanted
+    return torch.device("cuda", index)
 
 
 def embedded_root() -> Path:
-    """Folder of the generated pictures, which later calls use again."""
+    """Folder of the generated pictures, which later calls use again; another set of them has another folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dogs_accel" / "synthetic"
+    return Path(cache) / "dogs_accel" / "-".join(["synthetic", f"v{VERSION}", *map(str, EMBEDDED.values())])
 
 
 def open_data(config: BenchmarkConfig) -> Dataset:
@@ -125,6 +122,13 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     return [planned[name] for name in config.runs]
 
 
+def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> None:
+    """Build every model once, so that a download or a file that fails does so before hours of training."""
+    assert config.weights is not None
+    for spec in dict.fromkeys(run.spec for run in runs):
+        build_model(spec, num_classes, config.weights)
+
+
 def make_plan(config: BenchmarkConfig) -> Plan:
     """Check everything that can be checked before the first step."""
     config = config.resolved()
@@ -135,6 +139,7 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one")
     data = open_data(config)
+    check_models(config, runs, data.num_classes)
     splits = {name: data.split(name, seed=config.seed, val_ratio=config.val_ratio) for name in SPLITS}
     return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out)
 

@@ -13,10 +13,16 @@ PROJECT = "dogs-accel"
 GROUP = "stanford-dogs-fair-benchmark"
 JOB_TYPE = "train"
 MODES = ("offline", "online", "disabled")
+WANDB_FOLDER = "wandb"
+"""What W&B calls its folder."""
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class TrackingError(RuntimeError):
+    """W&B refused to start a run; the message says why in one line."""
 
 
 @dataclass
@@ -27,7 +33,7 @@ class TrackedRun:
     display_name: str
     mode: str
     folder: Path
-    """Where W&B writes."""
+    """Where W&B makes its own folder, WANDB_FOLDER."""
     config: dict[str, Any]
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     created_at: str = field(default_factory=_now)
@@ -43,20 +49,28 @@ class TrackedRun:
             import wandb
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._run = wandb.init(
-                id=self.run_id,
-                name=self.display_name,
-                project=PROJECT,
-                group=GROUP,
-                job_type=JOB_TYPE,
-                config=self.config,
-                dir=self.folder,
-                mode=self.mode,  # type: ignore[arg-type]  # one of MODES
-                settings=wandb.Settings(silent=True, console="off"),
-            )
+            try:
+                self._run = self._start()
+            except wandb.errors.Error as error:
+                raise TrackingError(f"wandb: {error} (--wandb offline needs no account)") from error
             self.entity = self._run.entity or None
             self.url = self._run.url if self.mode == "online" else None
         return self
+
+    def _start(self) -> Any:
+        import wandb
+
+        return wandb.init(
+            id=self.run_id,
+            name=self.display_name,
+            project=PROJECT,
+            group=GROUP,
+            job_type=JOB_TYPE,
+            config=self.config,
+            dir=self.folder,
+            mode=self.mode,  # type: ignore[arg-type]  # one of MODES
+            settings=wandb.Settings(silent=True, console="off"),
+        )
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Record values of one epoch."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,42 +14,21 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from dogs_accel.amp import autocast
 from dogs_accel.checkpoint import load_checkpoint, save_checkpoint
 from dogs_accel.models import count_trainable_params, set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase, cosine_factor
 from dogs_accel.scores import ScoreCounter, Scores
 from pipelines.batch import Loader
 
-AMP_CHOICES = ("auto", "off", "bf16", "fp16")
 TIMING_NOTE = (
-    "training_seconds is the wall clock of training and validation over all epochs; "
-    "set-up, writing checkpoints and the evaluation after training are left out"
+    "training_seconds is the wall clock of training and validation over all epochs, the start of the loaders' workers "
+    "included; building the model, writing checkpoints and the evaluation after training are left out"
 )
 
 HistoryRow = dict[str, Any]
 """One epoch, with the published columns: index counts rows from 0, stage the phases from 1, epoch the epochs of the
 phase and epoch_total those of the run from 1; lr is read after the scheduler's step, as in the published files."""
-
-
-def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
-    """Number type of mixed precision, or None for plain float32.
-
-    "auto" is bf16 on a GPU that has it, else fp16; on a CPU it is off.
-    """
-    if choice not in AMP_CHOICES:
-        raise ValueError(f"amp: got {choice!r}, expected one of {', '.join(AMP_CHOICES)}")
-    if choice == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if choice == "fp16" and device.type != "cuda":
-        raise ValueError("amp: fp16 needs a CUDA device; bf16 and off work on a CPU")
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[choice]
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Context of mixed precision, or one that does nothing."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -64,6 +43,10 @@ class TrainResult:
     checkpoint_seconds: float
     images_per_second: float
     """Training and validation images over training_seconds."""
+
+
+class DivergedError(ArithmeticError):
+    """The loss of an epoch is not a finite number."""
 
 
 class Trainer:
@@ -100,7 +83,10 @@ class Trainer:
         self._checkpoint_seconds = 0.0
 
     def run(self, phases: Sequence[Phase]) -> TrainResult:
-        """Train through the phases; at the end the model holds the weights of its best validation accuracy."""
+        """Train through the phases; at the end the model holds the weights of its best validation accuracy.
+
+        Raises DivergedError as soon as an epoch's loss is not finite.
+        """
         for stage, phase in enumerate(phases, start=1):
             self._run_phase(stage, phase)
         if self._best is None:
@@ -144,6 +130,11 @@ class Trainer:
             scheduler.step()
             self._training_seconds += time.perf_counter() - start
             row = self._history_row(stage, phase, epoch, train, val, float(scheduler.get_last_lr()[0]))
+            if not math.isfinite(train.loss) or not math.isfinite(val.loss):
+                raise DivergedError(
+                    f"{self.label}: the loss of {phase.name} epoch {epoch} is {train.loss} in training and {val.loss} "
+                    f"in validation at lr {phase.lr:g}; the state of the epoch before is in {self.last_path}"
+                )
             self.history.append(row)
             self._save(optimizer, scheduler)
             if self.on_epoch is not None:
@@ -222,6 +213,7 @@ class Trainer:
                 "best": self._best,
                 "training_seconds": self._training_seconds,
                 "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             },
         )
         self._checkpoint_seconds += time.perf_counter() - start

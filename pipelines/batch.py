@@ -89,6 +89,8 @@ class Loader(abc.ABC):
         self.world_size = world_size
         self.dtype = dtype
         self._next_epoch = 0
+        self._iteration = 0
+        self._is_closed = False
         self._check()
 
     def _check(self) -> None:
@@ -115,7 +117,10 @@ class Loader(abc.ABC):
         return len(range(self.rank, len(self.paths), self.world_size))
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch, the same in every epoch."""
+        """Batches of this rank in an epoch, the same in every epoch.
+
+        Ranks may differ by one where the samples do not divide evenly.
+        """
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -130,14 +135,29 @@ class Loader(abc.ABC):
             world_size=self.world_size,
         )
         chunks = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
-        return self._batches(epoch, chunks)
+        self._iteration += 1
+        return self._while_current(self._iteration, self._batches(epoch, chunks))
+
+    def _while_current(self, iteration: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on until the loader is closed or iterated again, which ends the use of this iterator."""
+        while True:
+            if self._is_closed:
+                raise ValueError("loader: closed, expected an open one")
+            if iteration != self._iteration:
+                raise ValueError("loader: iterated again since, expected one iterator at a time")
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
 
     @abc.abstractmethod
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         """Yield a batch for each chunk of positions."""
 
-    def close(self) -> None:  # noqa: B027 - a loader that holds nothing has nothing to close
+    def close(self) -> None:
         """Let go of threads, processes and memory; the loader cannot be iterated afterwards."""
+        self._is_closed = True
 
     def __enter__(self) -> Loader:
         return self

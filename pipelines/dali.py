@@ -6,8 +6,10 @@ numbers are not used, so order and augmentation are those of every other loader 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,11 @@ import nvidia.dali.types as types
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import Pipeline
+from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # missing from its stub
 from nvidia.dali.data_node import DataNode
 
 from pipelines.augmentation import AugmentParams, draw_params
-from pipelines.batch import BadImageError, Batch, Loader, open_rgb
+from pipelines.batch import Batch, Loader, open_rgb
 from pipelines.recipe import Recipe
 
 _PREFETCH = 2
@@ -129,7 +132,7 @@ class DaliLoader(Loader):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._names = [np.frombuffer(path.encode(), dtype=np.uint8) for path in self.paths]
+        self._names = [np.frombuffer(os.fsencode(path), dtype=np.uint8) for path in self.paths]
         self._work: Iterator[Feed] = iter(())
         self._device_labels = self.labels.to(self.device)
         self._pipeline: Pipeline | None = self._build()
@@ -147,7 +150,7 @@ class DaliLoader(Loader):
         pipeline = Pipeline(
             batch_size=self.batch_size,
             num_threads=self.num_threads,
-            device_id=(self.device.index or 0) if gpu else None,
+            device_id=self.device.index if gpu else None,
             prefetch_queue_depth=_PREFETCH,
         )
         with pipeline:
@@ -156,8 +159,7 @@ class DaliLoader(Loader):
         return pipeline
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        if self._pipeline is None:
-            raise ValueError("loader: closed, expected an open one")
+        assert self._pipeline is not None
         self._drain(self._pipeline)
         started: deque[NDArray[np.int64]] = deque()
         self._work = self._feeds(epoch, chunks, started)
@@ -172,18 +174,20 @@ class DaliLoader(Loader):
             yield _feed([self._names[i] for i in index], params)
 
     def _next_batch(self, pipeline: Pipeline, started: deque[NDArray[np.int64]]) -> Batch:
-        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        gpu = self.device.type == "cuda"
+        stream = torch.cuda.current_stream(self.device) if gpu else None
         try:
-            [output] = pipeline.run(stream)
+            # The default stream's handle means that of the current device, so that has to be this one.
+            with torch.cuda.device(self.device) if gpu else nullcontext():
+                [output] = pipeline.run(stream)
         except RuntimeError as error:
-            self._pipeline = None  # DALI cannot go on after an error
-            for index in started:
-                for i in index:
-                    open_rgb(self.paths[i])  # raises with the name of the file that PIL cannot read either
-            names = ", ".join(self.paths[i] for i in started[0])
-            raise BadImageError(f"DALI cannot read one of {names}: {error}") from error
+            self.close()  # a DALI pipeline cannot go on after an error
+            for i in np.concatenate([*started, []]).astype(np.int64):
+                open_rgb(self.paths[i])  # raises BadImageError with the name of a file that PIL cannot read either
+            files = ", ".join(self.paths[i] for i in started[0]) if started else "no file"
+            raise RuntimeError(f"DALI failed while loading {files}: {error}") from error
         position = torch.from_numpy(started.popleft())
-        if self.device.type == "cuda":
+        if gpu:
             position = position.pin_memory().to(self.device, non_blocking=True)
         # Shared, not copied: this executor gives each output memory of its own, which lives as long as the tensor.
         images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
@@ -200,4 +204,7 @@ class DaliLoader(Loader):
 
     def close(self) -> None:
         """End DALI's threads and free its memory."""
+        super().close()
         self._pipeline = None
+        if self.device.type == "cuda":
+            ReleaseUnusedMemory()

@@ -21,9 +21,24 @@ BACKENDS = ("auto", "torch", "dali")
 _log = logging.getLogger(__name__)
 
 
+def _has_dali() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # not even a package named nvidia
+        return False
+
+
+def _resolve_device(device: torch.device | str | None) -> torch.device:
+    """Name the device with its index: the current CUDA device where only "cuda" or nothing is said."""
+    target = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    if target.type == "cuda" and target.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return target
+
+
 def choose_backend(recipe: Recipe, device: torch.device) -> tuple[str, str]:
     """Pick the backend for a recipe and a device: (name, the reason in a few words)."""
-    if importlib.util.find_spec("nvidia.dali") is None:
+    if not _has_dali():
         return "torch", "DALI is not installed"
     if isinstance(recipe.resize, int) or recipe.resize is None:
         return "torch", "DALI has only the squash resize"
@@ -64,7 +79,7 @@ def make_loader(
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
-    target = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    target = _resolve_device(device)
     if backend == "auto":
         backend, reason = choose_backend(recipe, target)
         _say_once(recipe.name, backend, reason)

@@ -99,6 +99,7 @@ class TorchLoader(Loader):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._requests = _Requests()
+        self._workers: Any = None
         self._loader: DataLoader[Any] | None = DataLoader(
             _Samples(self.paths, self.labels, self.recipe, self.seed, self.dtype),
             batch_sampler=self._requests,
@@ -109,14 +110,18 @@ class TorchLoader(Loader):
         )
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        if self._loader is None:
-            raise ValueError("loader: closed, expected an open one")
+        assert self._loader is not None
         self._requests.epoch, self._requests.chunks = epoch, chunks
-        for batch in self._loader:
+        self._workers = iter(self._loader)
+        for batch in self._workers:
             if isinstance(batch, BadImageError):
                 raise batch
             yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
 
     def close(self) -> None:
         """End the worker processes."""
-        self._loader = None
+        super().close()
+        # DataLoader ends its workers when its last reference goes, which an abandoned iterator would keep.
+        if self._workers is not None:
+            self._workers._shutdown_workers()
+        self._loader = self._workers = None

@@ -72,7 +72,7 @@ def test_every_artifact_is_there_and_listed_with_its_checksum(finished):
             "environment.json", "wandb_export/runs_summary.csv"} <= set(listed)  # fmt: skip
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
     assert all(name in printed for name in listed)
-    assert printed.splitlines()[0].endswith("dogs.") or "not dogs" in printed.splitlines()[0]
+    assert "not dogs" in printed.splitlines()[0]
 
 
 @pytest.mark.slow
@@ -165,7 +165,8 @@ def test_gpu_0_without_a_gpu_is_one_line():
         (["--models", "resnet51"], "models: got 'resnet51'"),
         (["--strategies", "half"], "strategies: got 'half'"),
         (["--weights", "/nowhere/w.pth"], "weights: no file '/nowhere/w.pth'"),
-        (["--preset", "paper", "--epochs", "1+2"], "epochs: got 2 numbers for 'full'"),
+        (["--models", "vit_b_16", "--image-size", "50"], "models: cannot build vit_b_16 at 50 px"),
+        (["--preset", "paper", "--epochs", "1+2"], "epochs: got 1+2 for 'full', expected 1; one strategy alone"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(dogs_root, tmp_path, arguments, message, capsys):
@@ -176,3 +177,26 @@ def test_what_cannot_be_is_said_in_one_line(dogs_root, tmp_path, arguments, mess
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkeypatch, capsys):
+    from dogs_accel import benchmark
+
+    execute_run = benchmark.execute_run
+
+    def stopped_in_the_second_run(plan, run):
+        if run.name == "resnet18_staged":
+            raise KeyboardInterrupt
+        return execute_run(plan, run)
+
+    monkeypatch.setattr(benchmark, "execute_run", stopped_in_the_second_run)
+    out = tmp_path / "out"
+    arguments = ["--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--image-size", "32"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--epochs", "1", "--device", "cpu", "--wandb", "disabled", "--out", str(out)])
+    assert stop.value.code == 130
+    assert f"stopped; what had ended is in {out}" in capsys.readouterr().err
+    assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
+    assert "cnn/resnet18_full/test_logits.npz" in json.loads((out / "MANIFEST.json").read_text())["files"]

@@ -52,7 +52,7 @@ def test_epochs(text, expected):
 
 
 def test_epochs_of_a_strategy_win_over_those_of_all():
-    config = parse("--epochs", "5,head=2")
+    config = parse("--epochs", "5,head=2", "--strategies", "full,head")
     assert config.phase_epochs("head") == (2,)
     assert config.phase_epochs("full") == (5,)
     assert parse().phase_epochs("full") is None
@@ -82,6 +82,7 @@ def test_a_wrong_flag_ends_in_one_line(arguments, message, capsys):
     [
         ({"gpu": 0, "device": "cpu"}, "device: got both --gpu 0 and --device cpu"),
         ({"strategies": ("full", "half")}, "strategies: got 'half'"),
+        ({"strategies": ("staged",), "epochs": {"full": (2,)}}, r"epochs: got full=\.\.\., expected one of the"),
         (
             {"models": ("resnet50", "resnet50")},
             "models: got 'resnet50,resnet50', expected one or more names, each once",

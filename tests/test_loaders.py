@@ -114,6 +114,18 @@ def test_an_abandoned_epoch_leaves_nothing_behind(photos, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_an_iterator_ends_with_the_next_one(photos, backend):
+    """Two at a time would share one pipeline, and could give a sample the label of another."""
+    with make_loader(photos, range(23), EVAL.at(32), backend=backend, batch_size=2, device="cpu") as loader:
+        first = iter(loader)
+        next(first)
+        second = iter(loader)
+        with pytest.raises(ValueError, match="loader: iterated again since"):
+            next(first)
+        assert torch.cat([batch.index for batch in second]).tolist() == list(range(23))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_batch_stays_as_it_was_while_later_ones_come(photos, backend):
     with make_loader(photos, range(23), EVAL.at(64), backend=backend, batch_size=2, device="cpu") as loader:
         kept, copies = [], []
@@ -237,11 +249,36 @@ def test_closing_ends_processes_and_threads(photos, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_closed_loader_says_so(photos, backend):
-    loader = make_loader(photos, range(23), EVAL, backend=backend, device="cpu")
+def test_a_closed_loader_says_so_and_keeps_nothing(photos, backend):
+    process = psutil.Process()
+    children = len(process.children())
+    loader = make_loader(photos, range(23), EVAL.at(32), backend=backend, batch_size=2, device="cpu")
+    abandoned = iter(loader)
+    next(abandoned)
     loader.close()
-    with pytest.raises(ValueError, match="loader: closed"):
+    loader.close()
+    for batches in (abandoned, iter(loader)):
+        with pytest.raises(ValueError, match="loader: closed"):
+            next(batches)
+    assert len(process.children()) <= children
+
+
+def test_a_file_that_dali_alone_cannot_read_is_told_from_a_bad_one(photos, monkeypatch):
+    loader = make_loader(photos, range(23), EVAL.at(32), backend="dali", batch_size=2, device="cpu")
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(loader, "_drain", lambda pipeline: None)
+    monkeypatch.setattr(loader._pipeline, "run", fail)
+    with pytest.raises(RuntimeError, match=r"DALI failed while loading .*: out of memory"):
         next(iter(loader))
+
+
+def test_file_names_that_are_not_utf8(photos, tmp_path):
+    name = tmp_path / b"h\xfcndchen.jpg".decode("utf-8", "surrogateescape")
+    name.write_bytes(photos[0].read_bytes())
+    assert torch.equal(load([name], backend="dali")[0], load(photos[:1], backend="dali")[0])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -285,3 +322,43 @@ def test_dali_refuses_what_it_lacks_and_auto_avoids_it(photos):
 def test_epoch_order_is_a_permutation(num_samples):
     order = epoch_order(num_samples, seed=3, epoch=5, shuffle=True)
     assert sorted(order.tolist()) == list(range(num_samples))
+
+
+@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN], ids=lambda recipe: recipe.name)
+def test_the_gpu_graph_can_be_put_together_without_a_gpu(recipe):
+    """DALI checks operators, devices and arguments while the graph is made; only running it takes a GPU."""
+    from nvidia.dali import Pipeline
+
+    from pipelines.dali import recipe_graph
+
+    pipeline = Pipeline(batch_size=4, num_threads=1, device_id=0)
+    with pipeline:
+        output = recipe_graph(recipe, dict, gpu=True, dtype=torch.float16)
+        assert output.device == "gpu"
+        pipeline.set_outputs(output)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestOnAGpu:
+    def test_pixels_are_those_of_the_reference(self, photos, backend):
+        for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN):
+            images, _ = load(photos, recipe, backend=backend, device="cuda")
+            difference = (levels(images.cpu(), recipe) - levels(load(photos, recipe)[0], recipe)).abs()
+            assert images.is_cuda
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            assert difference.mean() < 1
+            assert np.quantile(difference.numpy(), 0.999) < 8
+
+    def test_a_batch_outlives_its_tensor_while_a_kernel_reads_it(self, photos, backend):
+        recipe = EVAL.at(64)
+        expected = load(photos, recipe, backend=backend, batch_size=2, device="cuda")[0].sum(dim=(1, 2, 3)).cpu()
+        sums = torch.zeros(23, device="cuda")
+        with make_loader(photos, range(23), recipe, backend=backend, batch_size=2, device="cuda") as loader:
+            for _ in range(5):
+                for images, _, index in loader:
+                    torch.cuda._sleep(20_000_000)  # the reader below starts long after the tensor is dropped
+                    sums[index] = images.sum(dim=(1, 2, 3))
+                    del images
+                torch.testing.assert_close(sums.cpu(), expected)
+                sums.zero_()

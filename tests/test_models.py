@@ -7,7 +7,7 @@ from dogs_accel.models import (
     build_model,
     count_total_params,
     count_trainable_params,
-    head_name,
+    head_names,
     load_weights,
     model_spec,
     set_train_mode,
@@ -55,16 +55,42 @@ def test_a_timm_model_brings_its_own_mean_std_and_size():
 
 @pytest.mark.parametrize("name", ["timm/resnet10t", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"])
 def test_every_fresh_head_starts_alike(name):
-    head = build(name, 30, 64).get_classifier()
+    model = build(name, 30)
+    head = model.get_submodule(*head_names(model))
     bound = head.in_features**-0.5
     assert 0.9 * bound < head.weight.abs().max().item() <= bound
 
 
-def test_a_model_without_a_single_linear_head_is_refused():
-    with pytest.raises(ValueError, match="models: VisionTransformerDistilled has no single classifier"):
-        build("timm/deit_tiny_distilled_patch16_224")
-    with pytest.raises(ValueError, match=r"models: the head of .* expected one linear layer"):
-        build("timm/mobilenetv3_small_050", 0)
+@pytest.mark.parametrize(
+    ("name", "family", "num_heads"),
+    [
+        ("timm/edgenext_xx_small", "vit", 1),  # takes no img_size
+        ("timm/levit_128s", "vit", 2),  # a head with its own norm, and a second one for distillation
+        ("timm/deit_tiny_distilled_patch16_224", "vit", 2),
+        ("timm/resnetv2_50", "cnn", 1),  # a 1 x 1 convolution as its head
+        ("timm/pvt_v2_b0", "vit", 1),  # separate projections of queries and keys
+        ("timm/seresnet18", "cnn", 1),  # attention over channels only
+    ],
+)
+def test_unusual_timm_models(name, family, num_heads):
+    spec = model_spec(name)
+    assert spec.family == family
+    model = build(name, 7)
+    set_trainable_stage(model, "head_only")
+    assert len(head_names(model)) == num_heads
+    assert 0 < count_trainable_params(model) < count_total_params(model) / 2
+    with torch.inference_mode():
+        assert model.eval()(torch.randn(1, 3, spec.image_size, spec.image_size)).shape == (1, 7)
+
+
+def test_a_timm_model_is_not_taken_for_torchvisions_of_the_same_name():
+    assert model_spec("timm/resnet18").slug == "timm_resnet18"
+    assert model_spec("resnet18").slug == "resnet18"
+
+
+def test_a_size_that_the_model_cannot_have_is_named():
+    with pytest.raises(ValueError, match="models: cannot build vit_b_16 at 50 px"):
+        build("vit_b_16", 5, 50)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +98,7 @@ def test_a_model_without_a_single_linear_head_is_refused():
     [
         ("resnet51", "did you mean 'resnet50'"),
         ("timm/resnet5o", r"timm has no 'resnet5o' \(did you mean 'timm/resnet50'"),
+        ("timm/resnet18.nosuch", r"timm has no 'resnet18\.nosuch'"),
         ("vgg", "expected one of resnet18, resnet50, vit_b_16, or timm/<name>"),
     ],
 )
@@ -153,7 +180,7 @@ def test_real_weights_recognise_real_dogs(shared_data):
     spec = model_spec("timm/tf_efficientnet_lite0")
     built = build_model(spec, 30, str(shared_data / "weights" / "tf_efficientnet_lite0.pth"))
     assert "without the head (file: 1000 classes, here: 30)" in built.note
-    assert head_name(built.model) == "classifier"
+    assert head_names(built.model) == ["classifier"]
 
 
 def _statistics_after_a_step(bn_when_frozen, mode):

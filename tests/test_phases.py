@@ -40,7 +40,7 @@ def test_epochs_can_be_replaced(strategy, epochs, expected):
 
 
 def test_wrong_values_are_named():
-    with pytest.raises(ValueError, match="epochs: got 2 numbers for 'full', expected 1"):
+    with pytest.raises(ValueError, match=r"epochs: got 1\+2 for 'full', expected 1;"):
         strategy_phases("full", "cnn", epochs=[1, 2])
     with pytest.raises(ValueError, match="strategies: got 'half'"):
         strategy_phases("half", "cnn")

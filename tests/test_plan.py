@@ -47,7 +47,7 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_type(monkeypatch)
         choose_device(BenchmarkConfig(gpu=2))
 
 
-@pytest.mark.parametrize("device", ["gpu", "mps", "meta"])
+@pytest.mark.parametrize("device", ["gpu", "mps", "meta", "cuda:-1", "cuda:x"])
 def test_a_device_of_another_kind_is_refused(device):
     with pytest.raises(ValueError, match=f"device: got '{device}', expected cpu, cuda or cuda:N"):
         choose_device(BenchmarkConfig(device=device))

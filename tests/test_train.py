@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from dogs_accel.amp import amp_dtype
 from dogs_accel.checkpoint import load_checkpoint, save_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.models import set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
-from dogs_accel.train import Trainer, amp_dtype
+from dogs_accel.train import DivergedError, Trainer
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
 CPU = torch.device("cpu")
@@ -181,3 +182,16 @@ def test_amp_choices():
         amp_dtype("fp16", CPU)
     with pytest.raises(ValueError, match="amp: got 'half'"):
         amp_dtype("half", CPU)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_amp_auto_takes_bf16_only_where_the_chip_has_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert amp_dtype("auto", torch.device("cuda", 1)) == expected
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tmp_path):
+    blow_up = Phase(name="full_finetune", mode="full_finetune", epochs=2, lr=1e38)
+    with pytest.raises(DivergedError, match=r"net: the loss of full_finetune epoch [12] is .* at lr 1e\+38"):
+        train(loaders, tmp_path, [HEAD, blow_up], label="net")
+    assert len(load_checkpoint(tmp_path / "last.pt")["history"]) >= 2

@@ -30,7 +30,7 @@ SYNTHETIC_NOTICE = (
 MARKER = "synthetic.json"
 FULL_SIZE_PX = (160, 500)
 """Long sides that give about the sizes of the real photos: 442 x 386 px on average, most of them 500 px long."""
-_VERSION = 1
+VERSION = 1
 _GRAY_SHARE = 0.02
 _MIN_SIDE_PX = 32
 _IMAGES_PER_WORKER = 150
@@ -135,7 +135,7 @@ def _is_there(root: Path, parameters: _Parameters) -> bool:
         marker = json.loads((root / MARKER).read_text())
     except (OSError, ValueError):
         raise DatasetError(f"{root}: holds something else, expected an empty or a new folder") from None
-    expected = {"version": _VERSION, "parameters": parameters.as_marker()}
+    expected = {"version": VERSION, "parameters": parameters.as_marker()}
     got = {key: marker.get(key) for key in expected} if isinstance(marker, dict) else marker
     if got != expected:
         raise DatasetError(
@@ -165,7 +165,7 @@ def _write_content(root: Path, parameters: _Parameters, num_workers: int | None,
     (root / "README.txt").write_text(_readme(parameters))
     marker = {
         "notice": SYNTHETIC_NOTICE,
-        "version": _VERSION,
+        "version": VERSION,
         "parameters": parameters.as_marker(),
         "pillow": PIL.__version__,
         "numpy": np.__version__,
