@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,14 @@ def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> Path:
     return path
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+def sha256(path: Path, progress: Callable[[int], object] | None = None) -> str:
+    """Hex digest of a file's content; progress is told the bytes of each piece read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
     return digest.hexdigest()
 
 

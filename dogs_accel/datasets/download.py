@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
-import hashlib
 import http.client
 import os
 import re
@@ -22,6 +21,7 @@ from typing import IO
 from tqdm import tqdm
 
 from dogs_accel.datasets.dataset import DatasetError
+from dogs_accel.files import sha256
 
 BASE_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 TIMEOUT_S = 30.0
@@ -121,12 +121,8 @@ def _check_archive_on_disk(path: Path, archive: Archive, progress: bool) -> None
 
 def sha256_of(path: Path, *, progress: bool = True) -> str:
     """Give the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file, _byte_bar(f"verify {path.name}", path.stat().st_size, progress) as bar:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
+    with _byte_bar(f"verify {path.name}", path.stat().st_size, progress) as bar:
+        return sha256(path, bar.update)
 
 
 def _byte_bar(title: str, total: int, progress: bool) -> tqdm:
