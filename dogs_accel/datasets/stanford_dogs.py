@@ -49,7 +49,7 @@ def open_stanford_dogs(
     need not be there at all. Raises DatasetError, of which DatasetNotFoundError is the kind for what is missing.
     Definition: the published experiment.
     """
-    folder = Path(root).expanduser().absolute()
+    folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
         raise DatasetNotFoundError(f"{folder}: {got}, expected the folder of the dataset")
