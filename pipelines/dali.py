@@ -28,6 +28,8 @@ from pipelines.recipe import Recipe
 
 _PREFETCH = 2
 _CONTRAST, _SATURATION = 1, 2
+# PIL cuts the fraction off where DALI rounds; not quite a half, so that a whole number stays what it is.
+_TRUNCATE = 0.4999
 _INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 _DTYPE = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 
@@ -39,18 +41,19 @@ def _resize(images: DataNode, size: tuple[int, int], recipe: Recipe) -> DataNode
     return fn.resize(images, size=list(size), interp_type=_INTERPOLATION[recipe.interpolation], antialias=True)
 
 
-def _jitter(images: DataNode, factors: DataNode, is_contrast: DataNode, is_saturation: DataNode) -> DataNode:
+def _jitter(images: DataNode, factors: DataNode, mean: DataNode, grey: DataNode) -> DataNode:
     """Apply brightness, contrast and saturation in each sample's own order, in PIL's 8-bit arithmetic.
 
     Each of the three blends the image with something: black, the mean of its grey, or its grey. Which one comes
-    at each of the three places is data, so that one graph serves every order. PIL truncates after each blend.
+    at each of the three places is data, the weights (3,) of the two that are not black, so that one graph serves
+    every order.
     """
     for place in range(3):
-        grey = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
-        mean = dmath.floor(fn.reductions.mean(grey, axes=(0, 1, 2), keep_dims=True) + 0.5)
-        other = grey * is_saturation[place] + mean * is_contrast[place]
-        blend = (images - other) * factors[place] + other
-        images = fn.cast(dmath.clamp(dmath.floor(blend), 0.0, 255.0), dtype=types.UINT8)
+        greys = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
+        level = dmath.floor(fn.reductions.mean(greys, axes=(0, 1, 2), keep_dims=True) + 0.5)
+        # Sums over one channel first: what is done to all three is what takes the time on a CPU.
+        other = greys * grey[place] + (level * mean[place] - _TRUNCATE)
+        images = fn.cast(images * factors[place] + other, dtype=types.UINT8)
     return images
 
 
@@ -62,7 +65,7 @@ def _graph_inputs(recipe: Recipe) -> list[str]:
     if recipe.rotation_deg:
         inputs += ["angle"]
     if recipe.jitters:
-        inputs += ["factors", "is_contrast", "is_saturation"]
+        inputs += ["factors", "weight_of_mean", "weight_of_grey"]
     if recipe.erasing:
         inputs += ["erase_anchor", "erase_shape"]
     return inputs
@@ -70,15 +73,16 @@ def _graph_inputs(recipe: Recipe) -> list[str]:
 
 def _feed(names: list[NDArray[np.uint8]], params: AugmentParams) -> Feed:
     """Lay out the inputs of `recipe_graph`; whole numbers are px, which DALI would read as shares were they floats."""
+    factors = np.take_along_axis(params.factors, params.order, axis=1)
     return {
         "name": names,
         "crop_anchor": params.crop[:, :2].astype(np.int32),
         "crop_shape": params.crop[:, 2:].astype(np.int32),
         "flip": params.flip.astype(np.int32),
         "angle": params.angle_deg.astype(np.float32),
-        "factors": np.take_along_axis(params.factors, params.order, axis=1).astype(np.float32),
-        "is_contrast": (params.order == _CONTRAST).astype(np.float32),
-        "is_saturation": (params.order == _SATURATION).astype(np.float32),
+        "factors": factors.astype(np.float32),
+        "weight_of_mean": ((params.order == _CONTRAST) * (1 - factors)).astype(np.float32),
+        "weight_of_grey": ((params.order == _SATURATION) * (1 - factors)).astype(np.float32),
         "erase_anchor": params.erase[:, :2].astype(np.float32),
         "erase_shape": params.erase[:, 2:].astype(np.float32),
     }
@@ -109,7 +113,7 @@ def recipe_graph(
     if recipe.rotation_deg:
         images = fn.rotate(images, angle=node["angle"], keep_size=True, interp_type=types.INTERP_NN, fill_value=0)
     if recipe.jitters:
-        jitter = (node[name] for name in ("factors", "is_contrast", "is_saturation"))
+        jitter = (node[name] for name in ("factors", "weight_of_mean", "weight_of_grey"))
         images = _jitter(images, *(param.gpu() if gpu else param for param in jitter))
     images = fn.crop_mirror_normalize(
         images,
