@@ -32,7 +32,7 @@ class Estimate:
 def estimate_run(
     spec: ModelSpec, phases: Sequence[Phase], loaders: Mapping[str, Loader], num_classes: int, amp: torch.dtype | None
 ) -> Estimate:
-    """Estimate a run from its loaders' first batches and two steps of the model with random weights.
+    """Estimate a run from some of its batches and about a second of steps of the model with random weights.
 
     On a GPU loading and computing overlap, on a CPU they share the cores.
     """
