@@ -33,8 +33,13 @@ class Bench:
     def rounds(self) -> int:
         return 7 if self.measure else 1
 
-    def report(self, name: str, title: str, timings: dict[str, Timing], baseline: str, num: int, unit: str) -> None:
-        """Add a table of `num` units a round, each candidate against the baseline; save it when measuring."""
+    def report(
+        self, name: str, title: str, timings: dict[str, Timing], baseline: str, num: int, unit: str, **more: Any
+    ) -> None:
+        """Add a table of `num` units a round, each candidate against the baseline; save it when measuring.
+
+        `more` is saved with it.
+        """
         rows: list[dict[str, Any]] = []
         for candidate, timing in timings.items():
             ratio, low, high = timing.ratio_to(timings[baseline])
@@ -61,6 +66,7 @@ class Bench:
                     "date": time.strftime("%Y-%m-%d"),
                     "environment": {k: v for k, v in describe_environment().items() if k != "command"},
                     "rows": rows,
+                    **more,
                 },
             )
 

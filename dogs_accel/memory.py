@@ -14,7 +14,8 @@ def keep_freed_memory() -> bool:
     """Keep freed memory for the next allocation instead of giving it back to the system; False without glibc.
 
     A training step on a CPU frees and allocates the same large activations again and again. By default glibc maps
-    and unmaps each, and the system clears every page anew: more than half of the time of a step at 224 px.
+    and unmaps each, and the system clears every page anew: with EfficientNet-Lite0 at 224 px, batch 32, on 2 cores
+    that was about half of the time of a step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
