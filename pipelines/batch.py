@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipelines.philox import words
 from pipelines.recipe import Recipe
@@ -174,5 +174,14 @@ def open_rgb(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"{path}: {error or type(error).__name__}") from error
+    except Exception as error:  # PIL's readers raise what they please of a damaged file
+        raise BadImageError(f"{path}: {image_problem(error)}") from error
+
+
+def image_problem(error: Exception) -> str:
+    """Say in a few words why a file could not be read or PIL could not decode it."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

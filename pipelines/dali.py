@@ -24,6 +24,7 @@ from nvidia.dali.data_node import DataNode
 
 from pipelines.augmentation import AugmentParams, draw_params
 from pipelines.batch import Batch, Loader, open_rgb
+from pipelines.decode import rgb_node
 from pipelines.recipe import Recipe
 
 _PREFETCH = 2
@@ -100,10 +101,7 @@ def recipe_graph(
 
     node = dict(zip(inputs, fn.external_source(source=select, num_outputs=len(inputs), batch=True), strict=True))
     encoded = fn.io.file.read(node["name"])
-    # The published loader is PIL's convert("RGB"), which does not turn an image by its EXIF orientation.
-    images = fn.decoders.image(
-        encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, adjust_orientation=False
-    )
+    images = rgb_node(encoded, gpu=gpu)
     images = _resize(images, recipe.resized(0, 0), recipe)
     images = fn.slice(images, node["crop_anchor"], node["crop_shape"], axis_names="HW")
     if recipe.random_area is not None:
