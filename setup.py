@@ -156,7 +156,12 @@ def main() -> None:
     extensions = [
         cpp_extension.CppExtension(
             "dogs_accel._C",
-            ["csrc/ops.cpp", "csrc/cpu/calibration.cpp"],
+            [
+                "csrc/ops.cpp",
+                "csrc/cpu/calibration.cpp",
+                "csrc/cpu/image_stats.cpp",
+                "csrc/cpu/instruction_sets.cpp",
+            ],
             depends=headers,
             extra_compile_args={"cxx": cxx_flags},
             py_limited_api=True,

@@ -11,11 +11,7 @@
 #include <limits>
 #include <type_traits>
 
-#if defined(__CUDACC__)
-#define DOGS_ACCEL_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define DOGS_ACCEL_HOST_DEVICE inline __attribute__((always_inline))
-#endif
+#include "host_device.h"
 
 namespace dogs_accel {
 

@@ -7,9 +7,11 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
+#include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace dogs_accel {
 
@@ -24,18 +26,35 @@ void check(bool ok, const Parts&... parts) {
   throw std::invalid_argument(message.str());
 }
 
-inline std::string shape_of(const torch::stable::Tensor& tensor) {
-  std::ostringstream text;
-  text << '(';
+// What a message prints, put into words only if there is one.
+struct Shape {
+  const torch::stable::Tensor& tensor;
+};
+
+inline Shape shape_of(const torch::stable::Tensor& tensor) { return {tensor}; }
+
+inline std::ostream& operator<<(std::ostream& out, const Shape& shape) {
+  const torch::stable::Tensor& tensor = shape.tensor;
+  out << '(';
   for (int64_t d = 0; d < tensor.dim(); ++d) {
-    text << (d > 0 ? ", " : "") << tensor.size(d);
+    out << (d > 0 ? ", " : "") << tensor.size(d);
   }
-  text << (tensor.dim() == 1 ? ",)" : ")");
-  return text.str();
+  return out << (tensor.dim() == 1 ? ",)" : ")");
 }
 
-inline std::string device_of(const torch::stable::Tensor& tensor) {
-  return tensor.is_cpu() ? "cpu" : "cuda:" + std::to_string(tensor.get_device_index());
+struct Device {
+  bool is_cpu;
+  int64_t index;
+
+  bool operator==(const Device&) const = default;
+};
+
+inline Device device_of(const torch::stable::Tensor& tensor) {
+  return tensor.is_cpu() ? Device{true, 0} : Device{false, tensor.get_device_index()};
+}
+
+inline std::ostream& operator<<(std::ostream& out, const Device& device) {
+  return device.is_cpu ? out << "cpu" : out << "cuda:" << device.index;
 }
 
 inline void check_calibration_bins(const torch::stable::Tensor& logits, const torch::stable::Tensor& labels,
@@ -59,6 +78,23 @@ inline void check_calibration_bins(const torch::stable::Tensor& logits, const to
   check(device_of(labels) == device_of(logits), "labels: got device ", device_of(labels), ", expected ",
         device_of(logits), " as logits have");
   check(bins >= 1 && bins <= max_bins, "bins: got ", bins, ", expected 1 <= bins <= ", max_bins);
+}
+
+inline void check_images(const std::vector<torch::stable::Tensor>& images) {
+  using torch::headeronly::ScalarType;
+  constexpr int64_t limit = int64_t{1} << 40;  // sums of 2^23 a pixel fit in 64 bits
+
+  for (size_t i = 0; i < images.size(); ++i) {
+    const torch::stable::Tensor& image = images[i];
+    check(image.scalar_type() == ScalarType::Byte, "images[", i, "]: got dtype ",
+          torch::headeronly::toString(image.scalar_type()), ", expected uint8");
+    check(image.dim() == 3 && image.size(2) == 3 && image.size(0) >= 1 && image.size(1) >= 1, "images[", i,
+          "]: got shape ", shape_of(image), ", expected (H, W, 3) with H, W >= 1");
+    check(image.size(0) <= (limit - 1) / image.size(1), "images[", i, "]: got shape ", shape_of(image),
+          ", expected fewer than ", limit, " pixels");
+    check(device_of(image) == device_of(images[0]), "images[", i, "]: got device ", device_of(image), ", expected ",
+          device_of(images[0]), " as images[0] has");
+  }
 }
 
 }  // namespace dogs_accel

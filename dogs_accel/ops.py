@@ -7,6 +7,7 @@ GPU, so they report bad values in an output; the Python functions read that outp
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def _call(operator: Any, *arguments: Any) -> Any:
     try:
         return operator(*arguments)
     except RuntimeError as error:
-        if re.match(r"\w+: got ", str(error)):
+        if re.match(r"\w+(\[\d+\])?: got ", str(error)):
             raise ValueError(str(error)) from None
         raise
 
@@ -126,3 +127,95 @@ def _calibration_bins_fake(
         logits.new_empty(bins, dtype=torch.int64),
         logits.new_empty(1, dtype=torch.int64),
     )
+
+
+IMAGE_STATS = ("brightness_mean", "contrast_std", "saturation_mean", "r_mean", "g_mean", "b_mean")
+"""The columns of `image_stats`."""
+
+IMAGE_SUMS = (
+    "pixels",
+    "grey",
+    "grey_squared",
+    "saturation",
+    "r",
+    "g",
+    "b",
+    "r_squared",
+    "g_squared",
+    "b_squared",
+)
+"""The columns of `image_sums`."""
+
+SATURATION_UNIT = 2.0**-23
+"""What 1 means in the column `saturation` of `image_sums`."""
+
+
+def image_stats(images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Measure brightness, contrast, saturation and mean colour of images, in one pass over their bytes.
+
+    `images` are uint8 RGB: (H, W, 3) for a result of (6,) float64, or (N, H, W, 3), or a sequence of N (H, W, 3) whose
+    sizes may differ, for (N, 6). Strides may be any; all images are on one device, and so is the result. Its columns
+    are `IMAGE_STATS`, all in [0, 1]. They follow from `image_sums`, and are the same bits on every device and for any
+    number of threads.
+
+    Raises ValueError for the first image of another dtype, shape or device than the rest should have, or without
+    pixels.
+
+    Definition: brightness_mean and contrast_std are mean and population standard deviation of `PIL.Image.convert("L")`;
+    saturation_mean is the mean of S in `matplotlib.colors.rgb_to_hsv`. Of black pixels it is 0.
+    """
+    return _call_on_images(torch.ops.dogs_accel.image_stats, images)
+
+
+def image_sums(images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Sum what statistics of images are made of, exactly.
+
+    `images` are those of `image_stats`, and so are the errors. Returns (10,) or (N, 10) int64 with the columns
+    `IMAGE_SUMS`: the number of pixels; sums of grey (0 to 255), grey^2, saturation (in units of `SATURATION_UNIT`), R,
+    G, B, R^2, G^2 and B^2. The sums of parts of an image, or of shards of a set, add up to those of the whole.
+
+    Definition: grey is that of `PIL.Image.convert("L")`. A pixel's saturation is (max - min) / max, rounded to float32
+    and then to the unit: within 9e-8 of `matplotlib.colors.rgb_to_hsv`.
+    """
+    return _call_on_images(torch.ops.dogs_accel.image_sums, images)
+
+
+def _call_on_images(operator: Any, images: Tensor | Sequence[Tensor]) -> Tensor:
+    if not isinstance(images, Tensor):
+        return _call(operator, list(images))
+    if images.dim() == 4:
+        # Without an image there is none to tell the device.
+        rows = _call(operator, list(images.unbind(0)))
+        return rows.to(images.device)
+    if images.dim() != 3:
+        raise ValueError(f"images: got shape {tuple(images.shape)}, expected (H, W, 3), (N, H, W, 3) or a sequence")
+    return _call(operator, [images])[0]
+
+
+def _check_fake_image(name: str, image: Tensor) -> None:
+    torch._check(image.dim() == 3, lambda: f"{name}: got shape {tuple(image.shape)}, expected (H, W, 3)")
+
+
+def _fake_rows(images: Sequence[Tensor], num_columns: int, dtype: torch.dtype) -> Tensor:
+    for i, image in enumerate(images):
+        _check_fake_image(f"images[{i}]", image)
+    return torch.empty(len(images), num_columns, dtype=dtype, device=images[0].device if images else None)
+
+
+@torch.library.register_fake("dogs_accel::image_stats")
+def _image_stats_fake(images: Sequence[Tensor]) -> Tensor:
+    return _fake_rows(images, len(IMAGE_STATS), torch.float64)
+
+
+@torch.library.register_fake("dogs_accel::image_sums")
+def _image_sums_fake(images: Sequence[Tensor]) -> Tensor:
+    return _fake_rows(images, len(IMAGE_SUMS), torch.int64)
+
+
+def limit_instruction_set(name: str) -> str:
+    """Let the CPU kernels use "baseline", "avx2" or "avx512" at most, and return what they use from now on.
+
+    For tests and benchmarks: the results are the same bits with each.
+    """
+    used: str = _call(torch.ops.dogs_accel.limit_instruction_set, name)
+    return used

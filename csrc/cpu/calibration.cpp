@@ -17,11 +17,8 @@
 #include <vector>
 
 #include "../checks.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define DOGS_ACCEL_X86_DISPATCH 1
-#endif
-#define DOGS_ACCEL_INLINE inline __attribute__((always_inline))
+#include "atomic.h"
+#include "instruction_sets.h"
 
 namespace dogs_accel {
 namespace {
@@ -232,8 +229,6 @@ DOGS_ACCEL_INLINE int64_t bin_rows(const Input<Logit>& in, const Output<real_t<L
   return first_bad;
 }
 
-// One body compiled for three instruction sets. The wheel must run on any x86-64, and the arithmetic gives
-// the same bits in each (see calibration.h), so the choice at run time changes the speed only.
 #define DOGS_ACCEL_DEFINE_BIN_ROWS(name, attributes)                                                            \
   template <class Logit>                                                                                        \
   attributes int64_t name(const Input<Logit>& in, const Output<real_t<Logit>>& out, int64_t begin, int64_t end, \
@@ -242,9 +237,8 @@ DOGS_ACCEL_INLINE int64_t bin_rows(const Input<Logit>& in, const Output<real_t<L
   }
 DOGS_ACCEL_DEFINE_BIN_ROWS(bin_rows_baseline, )
 #if defined(DOGS_ACCEL_X86_DISPATCH)
-DOGS_ACCEL_DEFINE_BIN_ROWS(bin_rows_avx2, __attribute__((target("avx2,fma"))))
-DOGS_ACCEL_DEFINE_BIN_ROWS(bin_rows_avx512,
-                           __attribute__((target("fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+DOGS_ACCEL_DEFINE_BIN_ROWS(bin_rows_avx2, DOGS_ACCEL_AVX2)
+DOGS_ACCEL_DEFINE_BIN_ROWS(bin_rows_avx512, DOGS_ACCEL_AVX512)
 #endif
 #undef DOGS_ACCEL_DEFINE_BIN_ROWS
 
@@ -254,19 +248,16 @@ using BinRows = int64_t (*)(const Input<Logit>&, const Output<real_t<Logit>>&, i
 template <class Logit>
 BinRows<Logit> choose_bin_rows() {
 #if defined(DOGS_ACCEL_X86_DISPATCH)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return bin_rows_avx512<Logit>;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return bin_rows_avx2<Logit>;
+  switch (instruction_set()) {
+    case InstructionSet::avx512:
+      return bin_rows_avx512<Logit>;
+    case InstructionSet::avx2:
+      return bin_rows_avx2<Logit>;
+    case InstructionSet::baseline:
+      break;
   }
 #endif
   return bin_rows_baseline<Logit>;
-}
-
-void add_atomically(int64_t& target, int64_t value) {
-  std::atomic_ref<int64_t>(target).fetch_add(value, std::memory_order_relaxed);
 }
 
 void lower_atomically(int64_t& target, int64_t value) {

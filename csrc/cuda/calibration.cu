@@ -2,7 +2,6 @@
 // synchronisation.
 
 #include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
@@ -10,7 +9,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
-#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -19,6 +17,7 @@
 
 #include "../calibration.h"
 #include "../checks.h"
+#include "stream.h"
 
 namespace dogs_accel {
 namespace {
@@ -179,12 +178,6 @@ void launch_bin_rows(const Input<Logit>& in, const Output<real_t<Logit>>& out, c
   }
   bin_rows<Logit><<<static_cast<unsigned int>(blocks), threads_per_block, shared_bytes, stream>>>(in, out);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> calibration_bins(const Tensor& logits, const Tensor& labels,
