@@ -1,4 +1,4 @@
-"""The figures of a run, drawn to be read at a glance and saved as PNG."""
+"""The figures of a run, drawn to be read at a glance and saved as PNG, and the look that all figures share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dogs_accel.files import replacing
 
-FAMILY_COLOUR = {"cnn": "#2a6f97", "vit": "#c8553d"}
-_GREY = "#8d99ae"
+BLUE, RED, GREY = "#2a6f97", "#c8553d", "#8d99ae"
+FAMILY_COLOUR = {"cnn": BLUE, "vit": RED}
 _ANNOTATE_UP_TO = 16
 """Classes up to which the cells of a confusion matrix can still be read as numbers."""
 _DPI = 144
@@ -30,7 +30,8 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Leave the left and the bottom side of the frame."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -89,14 +90,14 @@ def calibration_figure(
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.bar(edges[:-1][filled], accuracy, width=1 / bins, align="edge", color=FAMILY_COLOUR["cnn"], alpha=0.85,
              edgecolor="white", label="accuracy of the bin")  # fmt: skip
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     axes.plot(confidence, accuracy, "o", color=FAMILY_COLOUR["vit"], markersize=5, label="mean confidence of the bin")
     axes.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"{title}\nECE {ece:.4f} with {bins} bins")
     axes.legend(loc="upper left", frameon=False)
-    below.bar(edges[:-1], count, width=1 / bins, align="edge", color=_GREY, edgecolor="white")
+    below.bar(edges[:-1], count, width=1 / bins, align="edge", color=GREY, edgecolor="white")
     below.set(xlabel="confidence of the predicted breed", ylabel="images")
-    _bare(axes)
-    _bare(below)
+    bare(axes)
+    bare(below)
     return figure
 
 
@@ -126,6 +127,6 @@ def comparison_figure(table: pd.DataFrame, families: Sequence[str], intervals: S
         axes.text(0.5, 1.015, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5, color="#555555")
         axes.set_xlim(0, max(float(end.max()) * 1.28, 1e-3))
         axes.tick_params(axis="y", length=0)
-        _bare(axes)
+        bare(axes)
     panels[0].invert_yaxis()
     return figure
