@@ -1,7 +1,5 @@
 """Loaders on real files: the published one, ours, and decoding alone, in one interleaved run."""
 
-from pathlib import Path
-
 import numpy as np
 import nvidia.dali.fn as fn
 import nvidia.dali.types as types
@@ -12,27 +10,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.timing import interleaved
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, make_loader
 from pipelines.batch import available_cores
 
 BATCH_SIZE = 32
-NUM_IMAGES = 512
 RECIPES = {recipe.name: recipe for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN)}
-
-
-@pytest.fixture(scope="session")
-def photos(request, bench, tmp_path_factory):
-    """Paths of --data, or of generated pictures of Stanford Dogs' sizes."""
-    root = request.config.getoption("--data")
-    if root is None:
-        sizes = {"num_classes": 8, "train_per_class": 60, "test_per_class": 4} if bench.measure else {
-            "num_classes": 2, "train_per_class": 8, "test_per_class": 2}  # fmt: skip
-        root = write_synthetic(tmp_path_factory.mktemp("bench") / "set", size_px=FULL_SIZE_PX, **sizes)
-    paths = sorted(path for path in Path(root).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    assert paths, f"no .jpg or .jpeg below {root}"
-    return paths[: NUM_IMAGES if bench.measure else 8]
 
 
 class PublishedDataset(Dataset):

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.environment import describe_environment
 from dogs_accel.files import write_json
 from dogs_accel.timing import Timing
 
+NUM_PHOTOS = 512
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -82,6 +84,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def bench(request: pytest.FixtureRequest) -> Bench:
     """The session's benchmark settings and tables."""
     return request.config.stash[_BENCH]
+
+
+@pytest.fixture(scope="session")
+def photos(request, bench, tmp_path_factory):
+    """Paths of --data, or of generated pictures of Stanford Dogs' sizes."""
+    root = request.config.getoption("--data")
+    if root is None:
+        sizes = {"num_classes": 8, "train_per_class": 60, "test_per_class": 4} if bench.measure else {
+            "num_classes": 2, "train_per_class": 8, "test_per_class": 2}  # fmt: skip
+        root = write_synthetic(tmp_path_factory.mktemp("bench") / "set", size_px=FULL_SIZE_PX, **sizes)
+    paths = sorted(path for path in Path(root).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    assert paths, f"no .jpg or .jpeg below {root}"
+    return paths[: NUM_PHOTOS if bench.measure else 8]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -12,15 +12,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 
 from dogs_accel.comparison import RunOutcome, comparison_table, write_comparison
 from dogs_accel.config import add_arguments, parse_config
+from dogs_accel.eda import write_eda
 from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.experiment import execute_run, split_loader
 from dogs_accel.files import write_json, write_manifest
 from dogs_accel.memory import keep_freed_memory
+from dogs_accel.metadata import describe_metadata, write_metadata
+from dogs_accel.metadata_files import BAD_IMAGES_FILE
 from dogs_accel.plan import Plan, describe_plan, make_plan
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
@@ -39,6 +43,7 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
     write_json(plan.out / "environment.json", describe_environment())
     outcomes: list[RunOutcome] = []
     try:
+        plan = examine_data(plan)
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
             write_comparison(plan.out, outcomes)
@@ -46,6 +51,24 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
         # W&B keeps writing to its own folder, and has checksums of its own.
         write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
     return outcomes
+
+
+def examine_data(plan: Plan) -> Plan:
+    """Decode every image once, write the metadata and its figures, and return the plan without the bad files.
+
+    Raises BadImageError where there are any and --on-bad-image is not skip.
+    """
+    report = write_metadata(plan.data, plan.splits, plan.out, num_threads=plan.config.num_threads)
+    print(describe_metadata(report))
+    write_eda(plan.out, plan.out / "eda", seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
+    num_bad = len(report.bad_index)
+    if num_bad and plan.config.on_bad_image == "error":
+        raise BadImageError(
+            f"{num_bad} of {len(plan.data)} files cannot be decoded, see {plan.out / BAD_IMAGES_FILE}; "
+            "--on-bad-image skip leaves them out"
+        )
+    splits = {name: index[~np.isin(index, report.bad_index)] for name, index in plan.splits.items()}
+    return dataclasses.replace(plan, splits=splits)
 
 
 def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dogs_accel.amp import AMP_CHOICES
+from dogs_accel.arguments import natural, positive
 from dogs_accel.phases import PUBLISHED_LR, STRATEGIES
 from dogs_accel.tracking import MODES as WANDB_MODES
 from pipelines import BACKENDS
@@ -22,19 +23,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _positive(text: str) -> int:
-    value = int(text) if text.strip().lstrip("+-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 1")
-    return value
-
-
-def _natural(text: str) -> int:
-    if not text.strip().isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 0")
-    return int(text)
-
-
 def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
     """Read "2", "1+3" or "full=4,staged=1+3" as epochs a phase, by strategy; the key "" stands for every strategy."""
     epochs: dict[str, tuple[int, ...]] = {}
@@ -44,7 +32,7 @@ def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
             raise argparse.ArgumentTypeError(f"got {strategy!r}, expected one of {', '.join(STRATEGIES)}")
         if strategy in epochs:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected each strategy once")
-        epochs[strategy] = tuple(_positive(number) for number in numbers.split("+"))
+        epochs[strategy] = tuple(positive(number) for number in numbers.split("+"))
     if not epochs:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers such as 2, 1+3 or full=4,staged=1+3")
     return epochs
@@ -80,7 +68,7 @@ PRESETS = {
 class BenchmarkConfig:
     """Everything that `python -m dogs_accel.benchmark` can be told; None leaves a setting to the preset."""
 
-    gpu: int | None = _option(None, "run on this CUDA device; an error where there is none", type=_natural, metavar="N")
+    gpu: int | None = _option(None, "run on this CUDA device; an error where there is none", type=natural, metavar="N")
     device: str | None = _option(
         None, "device by name, such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
@@ -102,8 +90,8 @@ class BenchmarkConfig:
         None, "only these of the planned runs, comma-separated, such as resnet50_staged", type=_names, metavar="NAMES"
     )
     loader: str = _option("auto", "what loads the images", choices=BACKENDS)
-    batch_size: int | None = _option(None, "images a training step", type=_positive, metavar="N")
-    image_size: int | None = _option(None, "side of the model's input in px", type=_positive, metavar="PX")
+    batch_size: int | None = _option(None, "images a training step", type=positive, metavar="N")
+    image_size: int | None = _option(None, "side of the model's input in px", type=positive, metavar="PX")
     epochs: Mapping[str, tuple[int, ...]] | None = _option(
         None, "epochs of each phase: 2 for every phase, 1+3 for two, full=4,staged=1+3 by strategy",
         type=parse_epochs, metavar="N",
@@ -111,15 +99,19 @@ class BenchmarkConfig:
     val_ratio: float = _option(
         0.15, "share of the official training images that is validation; small sets need more", type=float, metavar="R"
     )
-    seed: int = _option(42, "seed of the split, of new heads, of order and of augmentation", type=_natural, metavar="N")
+    seed: int = _option(42, "seed of the split, of new heads, of order and of augmentation", type=natural, metavar="N")
     weights: str | None = _option(None, "imagenet, none, or a file with a state dict", metavar="WHICH")
     amp: str = _option("auto", "mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU", choices=AMP_CHOICES)
     bn_when_frozen: str = _option(
         "eval", "BatchNorm of a frozen backbone: eval keeps its statistics, train lets them drift as the published "
         "runs did", choices=("eval", "train"),
     )  # fmt: skip
+    on_bad_image: str = _option(
+        "error", "files that cannot be decoded: error stops before training, skip leaves them out",
+        choices=("error", "skip"),
+    )  # fmt: skip
     num_threads: int | None = _option(
-        None, "threads or worker processes that load images (default: one a core)", type=_positive, metavar="N"
+        None, "threads or worker processes that load images (default: one a core)", type=positive, metavar="N"
     )
     out: str | None = _option(None, "folder for the results (default: runs/<preset>-<time>)", metavar="DIR")
     wandb: str = _option("offline", "Weights & Biases", choices=WANDB_MODES)

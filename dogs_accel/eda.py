@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,130 +18,30 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from dogs_accel.files import write_csv
+from dogs_accel.metadata_files import METADATA_FILE, SPLIT_FILE, Metadata, Normalisation, read_metadata
+from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import BLUE, GREY, RED, bare, save_figure
 from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
+from pipelines import RESNET_TRAIN, Recipe, make_loader
+from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-QUALITY_FILE = "metadata_with_quality.csv"
-SPLIT_FILE = "split_metadata.csv"
-NORMALISATION_FILE = "normalisation.json"
-IMAGE_COLUMNS = (
-    "image_id", "image_path", "relative_path", "label", "class_name", "folder_name", "official_split",
-    "width", "height", "aspect_ratio",
-)  # fmt: skip
-QUALITY_COLUMNS = ("brightness_mean", "contrast_std", "saturation_mean", "r_mean", "g_mean", "b_mean")
-"""All in [0, 1]; brightness and contrast are mean and standard deviation of the grey image."""
 PUBLISHED_IMAGE_MEANS = (0.4761, 0.4518, 0.3910)
 """RGB, published as the mean of image means over all the images of Stanford Dogs."""
 PUBLISHED_IMAGES, PUBLISHED_CLASSES = 20_580, 120
 
-_TEXT_COLUMNS = ("image_id", "image_path", "relative_path", "class_name", "folder_name", "official_split", "split")
 _CLASS_KEYS = ["label", "class_name", "folder_name"]
 _NUM_BINS = 30
 _NUM_LARGEST = 20
 _NUM_BOXED = 6
+_NUM_AUGMENTED = 8
 _GALLERY_COLUMNS = 4
 _THUMBNAIL_PX = 384
 _TEST_COLOUR = "#e0a458"
 _CELL_COLOUR = "#eef0f3"
 _CHANNEL_COLOUR = {"R": "#c0392b", "G": "#3a7d44", "B": BLUE}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """Two estimates of the colour of a dataset, RGB in [0, 1]."""
-
-    train_mean: tuple[float, ...]
-    train_std: tuple[float, ...]
-    """Over the pixels of the training images, each counted once."""
-    num_train_images: int
-    image_means: tuple[float, ...]
-    """The published way: the unweighted mean of the images' means, over every split."""
-    num_images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """The metadata of a dataset: a row per readable image in both tables, `splits` in the order of the splits."""
-
-    quality: pd.DataFrame
-    splits: pd.DataFrame
-    normalisation: Normalisation
-
-
-def read_metadata(folder: Path) -> Metadata:
-    """Read metadata_with_quality.csv, split_metadata.csv and normalisation.json.
-
-    Raises FileNotFoundError where one is absent, and ValueError, naming file and column, where one lacks a column, has
-    no images or holds what is not a number.
-    """
-    quality = _read_table(folder / QUALITY_FILE, (*IMAGE_COLUMNS, *QUALITY_COLUMNS))
-    _check_values(QUALITY_FILE, quality["official_split"], (OFFICIAL_TRAIN, OFFICIAL_TEST))
-    splits = _read_table(folder / SPLIT_FILE, (*IMAGE_COLUMNS, "split"))
-    _check_values(SPLIT_FILE, splits["split"], SPLITS)
-    return Metadata(quality=quality, splits=splits, normalisation=_read_normalisation(folder / NORMALISATION_FILE))
-
-
-def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    try:
-        # As text without missing values, because a breed may be called "NA" and an image "0042".
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), keep_default_na=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not found; `dogs-accel metadata` writes it") from None
-    except ValueError as error:  # pandas' parser errors and broken UTF-8
-        raise ValueError(f"{path.name}: not a readable table ({' '.join(str(error).split())})") from error
-    if missing := [name for name in columns if name not in table]:
-        raise ValueError(f"{path.name}: missing the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    if table.empty:
-        raise ValueError(f"{path.name}: got no images, expected at least 1")
-    for name in columns:
-        if name not in _TEXT_COLUMNS and not _is_finite(table[name]):
-            raise ValueError(f"{path.name}: {name}: got values that are not finite numbers")
-    return table
-
-
-def _is_finite(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values) and bool(np.isfinite(values.to_numpy()).all())
-
-
-def _check_values(file: str, values: pd.Series, known: Sequence[str]) -> None:
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{file}: {values.name}: got {unknown[0]!r}, expected one of {', '.join(known)}")
-
-
-def _read_normalisation(path: Path) -> Normalisation:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Normalisation(
-            train_mean=_rgb(content, "train_pixels.mean"),
-            train_std=_rgb(content, "train_pixels.std"),
-            num_train_images=int(_entry(content, "train_pixels.num_images")),
-            image_means=_rgb(content, "image_means.mean"),
-            num_images=int(_entry(content, "image_means.num_images")),
-        )
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not found; `dogs-accel metadata` writes it") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
-
-
-def _entry(content: Any, dotted: str) -> Any:
-    for key in dotted.split("."):
-        if not isinstance(content, dict) or key not in content:
-            raise ValueError(f"missing {dotted}")
-        content = content[key]
-    return content
-
-
-def _rgb(content: Any, dotted: str) -> tuple[float, ...]:
-    values = _entry(content, dotted)
-    if np.shape(values) != (3,) or not np.isfinite(values).all():
-        raise ValueError(f"{dotted}: got {values}, expected 3 finite numbers (R, G, B)")
-    return tuple(float(value) for value in values)
 
 
 # ---- tables
@@ -198,7 +97,7 @@ def class_table(quality: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
 
 def quality_summary(quality: pd.DataFrame) -> pd.DataFrame:
     """Summarise the measured columns over the images: mean, population standard deviation, extremes and quantiles."""
-    values = quality[["width", "height", "aspect_ratio", *QUALITY_COLUMNS]].astype(np.float64)
+    values = quality[["width", "height", "aspect_ratio", *IMAGE_STATS]].astype(np.float64)
     table = pd.DataFrame(
         {
             "mean": values.mean(),
@@ -443,9 +342,11 @@ def augmented_batch_figure(
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected (B, 3, H, W) with B >= 1")
     if len(names) != len(images):
         raise ValueError(f"names: got {len(names)}, expected one per image ({len(images)})")
-    shown = images[:8].detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    shown = images[:_NUM_AUGMENTED].detach().float().cpu().permute(0, 2, 3, 1).numpy()
     pictures = np.clip(shown * np.asarray(recipe_std) + np.asarray(recipe_mean), 0, 1)
-    return _grid_figure(list(pictures), [_short(name, 30) for name in names[:8]], "Training images as augmented")
+    return _grid_figure(
+        list(pictures), [_short(name, 30) for name in names[:_NUM_AUGMENTED]], "Training images as augmented"
+    )
 
 
 def _thumbnail(path: Path) -> NDArray[Any] | str:
@@ -499,13 +400,18 @@ def _count(num: int, what: str) -> str:
 # ---- all of it
 
 
-def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42) -> list[Path]:
-    """Write the eight figures and three tables of a metadata folder to `out`; the seed chooses the random samples.
+def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
+    """Write the figures and tables of a metadata folder to `out`.
 
-    Raises what `read_metadata` raises.
+    The seed chooses the random samples and the augmentation of augmented_batch_preview.png, which shows `recipe` on the
+    first 8 training images, and is left out where there are none to read. Raises what `read_metadata` raises.
     """
     data = read_metadata(metadata_folder)
-    return [*_write_figures(data, out, seed), *_write_tables(data, out)]
+    return [
+        *_write_figures(data, out, seed),
+        *_write_augmented_batch(data, out, seed, recipe),
+        *_write_tables(data, out),
+    ]
 
 
 def _write_figures(data: Metadata, out: Path, seed: int) -> list[Path]:
@@ -539,6 +445,21 @@ def _extremes_figure(quality: pd.DataFrame, *, darkest: bool) -> Figure:
     return gallery_figure(rows, captions, f"The {len(rows)} {which} of {_count(len(quality), 'image')}, by mean grey")
 
 
+def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe) -> list[Path]:
+    train = data.splits[data.splits["split"] == "train"]
+    present = (row for row in train.itertuples() if Path(row.image_path).is_file())
+    rows = list(itertools.islice(present, _NUM_AUGMENTED))
+    if not rows:
+        return []
+    paths, labels = [row.image_path for row in rows], [row.label for row in rows]
+    with make_loader(
+        paths, labels, recipe, backend="torch", batch_size=len(rows), device="cpu", seed=seed, num_threads=1
+    ) as loader:
+        [batch] = loader
+    figure = augmented_batch_figure(batch.images, recipe.mean, recipe.std, [row.class_name for row in rows])
+    return [save_figure(figure, out / "augmented_batch_preview.png")]
+
+
 def _write_tables(data: Metadata, out: Path) -> list[Path]:
     return [
         write_csv(out / "split_table.csv", split_table(data.splits)),
@@ -562,7 +483,7 @@ def describe_eda(metadata_folder: Path) -> str:
         *_normalisation_lines(data.normalisation, data.quality),
     ]
     if len(data.quality) != len(data.splits):
-        lines.append(f"{QUALITY_FILE} has {len(data.quality):,} images, {SPLIT_FILE} {len(data.splits):,}")
+        lines.append(f"{METADATA_FILE} has {len(data.quality):,} images, {SPLIT_FILE} {len(data.splits):,}")
     return "\n".join(lines)
 
 
@@ -584,7 +505,7 @@ def _split_lines(splits: pd.DataFrame) -> str:
 
 
 def _mean_lines(quality: pd.DataFrame) -> list[str]:
-    mean = quality[["width", "height", "aspect_ratio", *QUALITY_COLUMNS]].mean()
+    mean = quality[["width", "height", "aspect_ratio", *IMAGE_STATS]].mean()
     return [
         f"means of {_count(len(quality), 'image')}: brightness {mean.brightness_mean:.4f}, contrast "
         f"{mean.contrast_std:.4f}, saturation {mean.saturation_mean:.4f}, R {mean.r_mean:.4f}, G {mean.g_mean:.4f}, "
@@ -594,9 +515,6 @@ def _mean_lines(quality: pd.DataFrame) -> list[str]:
 
 
 def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) -> list[str]:
-    # Imported here: the package of recipes loads torch, of which the rest of this module has no need.
-    from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
-
     estimates: list[tuple[str, Sequence[float], Sequence[float]]] = [
         (
             f"pixels of the training split ({_count(normalisation.num_train_images, 'image')})",

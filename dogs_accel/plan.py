@@ -91,7 +91,8 @@ def embedded_root() -> Path:
 def open_data(config: BenchmarkConfig) -> Dataset:
     """Open --data, or generate the embedded default."""
     if config.data is not None:
-        return open_dataset(config.data, unpack=not config.dry_run)
+        # A missing file is one bad file among others where they are skipped.
+        return open_dataset(config.data, unpack=not config.dry_run, check_files=config.on_bad_image == "error")
     return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
 
 

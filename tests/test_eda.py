@@ -1,21 +1,16 @@
 import csv
-import json
 import math
 import statistics
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from metadata_frames import quality_frame, split_frame, write_metadata
 from PIL import Image
 
 from dogs_accel.eda import (
-    IMAGE_COLUMNS,
-    QUALITY_COLUMNS,
-    Normalisation,
     augmented_batch_figure,
     breed_quality_figure,
     brightness_extremes,
@@ -28,49 +23,12 @@ from dogs_accel.eda import (
     quality_distributions_figure,
     quality_summary,
     random_class_samples,
-    read_metadata,
     rgb_channel_figure,
     split_table,
     write_eda,
 )
-
-NORMALISATION = {
-    "train_pixels": {"mean": [0.51, 0.46, 0.41], "std": [0.26, 0.25, 0.27], "num_images": 9, "num_pixels": 90_000},
-    "image_means": {"mean": [0.5, 0.45, 0.4], "num_images": 12},
-}
-
-
-def quality_frame(train, test, names=None):
-    """A row per image; train[i] and test[i] are the counts of class i; every measure is random."""
-    random = np.random.default_rng(0)
-    rows = []
-    for label, counts in enumerate(zip(train, test, strict=True)):
-        name = names[label] if names else f"breed {label}"
-        folder = f"n{label:03}-{name.replace(' ', '_').replace('/', '_')}"
-        for official, count in zip(("official_train", "official_test"), counts, strict=True):
-            for i in range(count):
-                image_id = f"n{label:03}_{official[9:]}{i}"
-                relative = f"Images/{folder}/{image_id}.jpg"
-                width, height = (int(side) for side in random.integers(100, 500, 2))
-                rows.append([image_id, f"/none/{relative}", relative, label, name, folder, official, width, height,
-                             width / height, *random.uniform(0.1, 0.9, 6)])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*IMAGE_COLUMNS, *QUALITY_COLUMNS])
-
-
-def split_frame(quality):
-    """Every third training image of the quality table is for validation."""
-    splits = quality[list(IMAGE_COLUMNS)].copy()
-    is_train = (splits["official_split"] == "official_train").to_numpy()
-    splits["split"] = np.where(is_train, np.where(np.cumsum(is_train) % 3 == 0, "val", "train"), "test")
-    return splits.sort_values("split", kind="stable", ignore_index=True)
-
-
-def write_metadata(folder, quality, normalisation=NORMALISATION):
-    folder.mkdir(exist_ok=True)
-    quality.to_csv(folder / "metadata_with_quality.csv", index=False)
-    split_frame(quality).to_csv(folder / "split_metadata.csv", index=False)
-    (folder / "normalisation.json").write_text(json.dumps(normalisation), encoding="utf-8")
-    return folder
+from dogs_accel.metadata_files import read_metadata
+from dogs_accel.ops import IMAGE_STATS
 
 
 def draw(figure):
@@ -86,87 +44,6 @@ def texts(axes):
 @pytest.fixture
 def quality():
     return quality_frame([7, 5, 1, 9, 3], [2, 6, 0, 4, 3])
-
-
-# ---- reading
-
-
-def test_metadata_is_read_as_it_was_written(tmp_path, quality):
-    data = read_metadata(write_metadata(tmp_path, quality))
-    pd.testing.assert_frame_equal(data.quality, quality, check_dtype=False)
-    pd.testing.assert_frame_equal(data.splits, split_frame(quality), check_dtype=False)
-    assert data.normalisation == Normalisation(
-        train_mean=(0.51, 0.46, 0.41),
-        train_std=(0.26, 0.25, 0.27),
-        num_train_images=9,
-        image_means=(0.5, 0.45, 0.4),
-        num_images=12,
-    )
-
-
-def test_names_stay_text_whatever_they_look_like(tmp_path):
-    quality = quality_frame([1, 1, 1], [0, 0, 0], names=["NA", "007", "null"])
-    quality["image_id"] = ["0042", "1e5", "nan"]
-    data = read_metadata(write_metadata(tmp_path, quality))
-    assert data.quality["class_name"].tolist() == ["NA", "007", "null"]
-    assert data.quality["image_id"].tolist() == ["0042", "1e5", "nan"]
-
-
-def without(*columns):
-    return lambda table: table.drop(columns=list(columns))
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "message"),
-    [
-        ("metadata_with_quality", without("g_mean"), "missing the column g_mean"),
-        ("metadata_with_quality", without("label", "width"), "missing the columns label, width"),
-        ("split_metadata", without("split"), "missing the column split"),
-        ("metadata_with_quality", lambda table: table.head(0), "got no images, expected at least 1"),
-        ("metadata_with_quality", lambda table: table.assign(width="wide"), "width: got values that are not finite"),
-        ("metadata_with_quality", lambda table: table.assign(r_mean=math.nan), "r_mean: got values that are not"),
-        ("metadata_with_quality", lambda table: table.assign(b_mean=math.inf), "b_mean: got values that are not"),
-        ("metadata_with_quality", lambda table: table.assign(official_split="x"), "official_split: got 'x', expected"),
-        ("split_metadata", lambda table: table.assign(split="dev"), "split: got 'dev', expected one of train, val, te"),
-    ],
-)
-def test_a_bad_table_is_named_in_one_line(tmp_path, quality, file, change, message):
-    path = write_metadata(tmp_path, quality) / f"{file}.csv"
-    change(pd.read_csv(path)).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=f"^{file}.csv: {message}") as error:
-        read_metadata(tmp_path)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3\n", b"image_id\n\xff\n"])
-def test_what_is_no_table_is_named_in_one_line(tmp_path, quality, content):
-    (write_metadata(tmp_path, quality) / "split_metadata.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"^split_metadata\.csv: not a readable table \(") as error:
-        read_metadata(tmp_path)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("file", ["metadata_with_quality.csv", "split_metadata.csv", "normalisation.json"])
-def test_an_absent_file_says_what_writes_it(tmp_path, quality, file):
-    (write_metadata(tmp_path, quality) / file).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{file}: not found; `dogs-accel metadata` writes it"):
-        read_metadata(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"image_means": NORMALISATION["image_means"]}, "missing train_pixels.mean"),
-        ({**NORMALISATION, "image_means": {"mean": [1, 1, 1]}}, "missing image_means.num_images"),
-        ({**NORMALISATION, "image_means": {"mean": [1, 1], "num_images": 2}}, r"image_means.mean: got \[1, 1\]"),
-        ({**NORMALISATION, "image_means": {"mean": [1, 1, math.nan], "num_images": 2}}, "image_means.mean: got"),
-        ([], "missing train_pixels.mean"),
-    ],
-)
-def test_a_bad_normalisation_is_named(tmp_path, quality, content, message):
-    write_metadata(tmp_path, quality, content)
-    with pytest.raises(ValueError, match=f"^normalisation.json: {message}"):
-        read_metadata(tmp_path)
 
 
 # ---- tables
@@ -230,7 +107,7 @@ def quantile(values, share):
 
 def test_quality_summary_agrees_with_the_statistics_module(quality):
     table = quality_summary(quality)
-    assert table["column"].tolist() == ["width", "height", "aspect_ratio", *QUALITY_COLUMNS]
+    assert table["column"].tolist() == ["width", "height", "aspect_ratio", *IMAGE_STATS]
     assert list(table.columns[1:]) == ["mean", "std", "min", "p5", "median", "p95", "max"]
     for row in table.itertuples():
         values = [float(value) for value in quality[row.column]]
@@ -586,9 +463,3 @@ def test_tables_of_different_images_are_said_to_be(tmp_path, quality):
     assert "has 40 images" not in describe_eda(folder)
     quality.head(30).to_csv(folder / "metadata_with_quality.csv", index=False)
     assert describe_eda(folder).endswith("metadata_with_quality.csv has 30 images, split_metadata.csv 40")
-
-
-def test_import_leaves_torch_alone():
-    code = "import sys, dogs_accel.eda; print('torch' in sys.modules, 'scipy.stats' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]

@@ -1,0 +1,269 @@
+"""One decoding pass over a dataset: quality statistics of every image, bad files, and pictures that come twice."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dogs_accel import ops
+from dogs_accel.datasets import Dataset
+from dogs_accel.duplicates import DuplicateGroup, find_duplicates, perceptual_hash
+from dogs_accel.files import write_csv, write_json
+from dogs_accel.metadata_files import (
+    BAD_IMAGES_FILE,
+    DUPLICATES_FILE,
+    IMAGE_COLUMNS,
+    METADATA_COLUMNS,
+    METADATA_FILE,
+    NORMALISATION_FILE,
+    SPLIT_FILE,
+)
+from pipelines import BadImageError
+from pipelines.decode import DecodedFile, decode_files
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ImageScan:
+    """What one pass over N files saw; the entries of a bad file are 0, NaN or empty."""
+
+    size_px: NDArray[np.int64]
+    """(N, 2): width, height."""
+    stats: NDArray[np.float64]
+    """(N, 6): `ops.IMAGE_STATS`."""
+    sums: NDArray[np.int64]
+    """(N, 10): `ops.IMAGE_SUMS`."""
+    digests: list[str]
+    """N times the sha256 of the content, in hex."""
+    hashes: NDArray[np.uint64]
+    """(N,): `perceptual_hash`."""
+    problems: Mapping[int, str]
+    """Position and reason of each bad file."""
+
+    @property
+    def readable(self) -> NDArray[np.int64]:
+        """Positions of the files that are not bad, ascending."""
+        return np.setdiff1d(np.arange(len(self.digests)), list(self.problems))
+
+
+def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool = True) -> ImageScan:
+    """Decode every file of a dataset once, in parallel, and measure it.
+
+    num_threads None is one for each available core; progress shows a bar on stderr.
+    """
+    num = len(data)
+    scan = ImageScan(
+        size_px=np.zeros((num, 2), dtype=np.int64),
+        stats=np.full((num, len(ops.IMAGE_STATS)), np.nan),
+        sums=np.zeros((num, len(ops.IMAGE_SUMS)), dtype=np.int64),
+        digests=[""] * num,
+        hashes=np.zeros(num, dtype=np.uint64),
+        problems=(problems := {}),
+    )
+    with tqdm(total=num, desc="checking and measuring images", unit="img", disable=not progress) as bar:
+        for files in decode_files(data.paths, num_threads=num_threads):
+            _measure(files, scan)
+            for file in files:
+                scan.digests[file.index] = hashlib.sha256(file.encoded).hexdigest()
+                if file.problem is not None:
+                    problems[file.index] = file.problem
+            bar.update(len(files))
+    return scan
+
+
+def _measure(files: Sequence[DecodedFile], scan: ImageScan) -> None:
+    images = {file.index: file.image for file in files if file.image is not None}
+    if not images:
+        return
+    index, pixels = list(images), list(images.values())
+    scan.size_px[index] = [(image.shape[1], image.shape[0]) for image in pixels]
+    scan.stats[index] = ops.image_stats(pixels).numpy()
+    scan.sums[index] = ops.image_sums(pixels).numpy()
+    scan.hashes[index] = perceptual_hash(pixels)
+
+
+def metadata_table(data: Dataset, scan: ImageScan) -> pd.DataFrame:
+    """Lay out metadata_with_quality.csv: a row for each readable image, in the order of the dataset.
+
+    Definition: the published columns, their order, and full precision.
+    """
+    rows = scan.readable
+    labels = data.labels[rows]
+    width, height = scan.size_px[rows].T
+    folder_names = np.asarray(data.folder_names, dtype=object)[labels]
+    paths = [Path(data.paths[row]) for row in rows]
+    columns = {
+        "image_id": [data.ids[row] for row in rows],
+        "image_path": [str(path) for path in paths],
+        "relative_path": [f"{folder}/{path.name}" for folder, path in zip(folder_names, paths, strict=True)],
+        "label": labels,
+        "class_name": np.asarray(data.class_names, dtype=object)[labels],
+        "folder_name": folder_names,
+        "official_split": [data.official_split[row] for row in rows],
+        "width": width,
+        "height": height,
+        "aspect_ratio": width / height,
+        **dict(zip(ops.IMAGE_STATS, scan.stats[rows].T, strict=True)),
+    }
+    return pd.DataFrame(columns, columns=list(METADATA_COLUMNS))
+
+
+def split_table(metadata: pd.DataFrame, scan: ImageScan, splits: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
+    """Lay out split_metadata.csv: the readable images of train, val and test, each in its split's order."""
+    row_of = np.full(len(scan.digests), -1)
+    row_of[scan.readable] = np.arange(len(metadata))
+    parts = []
+    for split, index in splits.items():
+        rows = row_of[index]
+        parts.append(metadata.loc[rows[rows >= 0], list(IMAGE_COLUMNS)].assign(split=split))
+    return pd.concat(parts, ignore_index=True)
+
+
+def normalisation(scan: ImageScan, train: NDArray[np.int64]) -> dict[str, Any]:
+    """Estimate mean and std of R, G and B in [0, 1].
+
+    `train_pixels` weighs every pixel of the training split alike: exact sums of integers, float64 at the end, ddof 0.
+    `image_means` is what the published experiment has in its place: the mean over all images, of every split, of the
+    mean of each.
+    """
+    total = dict(zip(ops.IMAGE_SUMS, scan.sums[train].sum(axis=0).tolist(), strict=True))
+    pixels = total["pixels"]
+    mean = [total[channel] / (255 * pixels) for channel in ("r", "g", "b")]
+    std = [
+        math.sqrt(pixels * total[f"{channel}_squared"] - total[channel] ** 2) / (255 * pixels)
+        for channel in ("r", "g", "b")
+    ]
+    means = scan.stats[scan.readable, -3:].mean(axis=0).tolist()
+    return {
+        "train_pixels": {
+            "mean": mean,
+            "std": std,
+            "num_images": int((scan.sums[train, 0] > 0).sum()),
+            "num_pixels": pixels,
+        },
+        "image_means": {"mean": means, "num_images": len(scan.readable)},
+    }
+
+
+def duplicates_table(
+    data: Dataset, splits: Mapping[str, NDArray[np.int64]], groups: Sequence[DuplicateGroup]
+) -> pd.DataFrame:
+    """Lay out duplicates.csv: a row for each picture that comes more than once, those of one group together."""
+    split_of = dict.fromkeys(range(len(data)), "")
+    for split, index in splits.items():
+        split_of.update(dict.fromkeys(index.tolist(), split))
+    rows = [
+        {
+            "group": number,
+            "kind": "exact" if is_exact else "near",
+            "distance": distance,
+            "image_id": data.ids[member],
+            "class_name": data.class_names[int(data.labels[member])],
+            "split": split_of[member],
+            "image_path": data.paths[member],
+        }
+        for number, group in enumerate(groups, start=1)
+        for member, is_exact, distance in zip(group.members, group.is_exact, group.distance, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["group", "kind", "distance", "image_id", "class_name", "split", "image_path"])
+
+
+def bad_images_table(data: Dataset, scan: ImageScan) -> pd.DataFrame:
+    """Lay out bad_images.csv: each file that cannot be decoded, and why."""
+    rows = [
+        {"image_id": data.ids[index], "image_path": data.paths[index], "problem": problem}
+        for index, problem in sorted(scan.problems.items())
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "image_path", "problem"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MetadataReport:
+    """The tables of a pass, as written."""
+
+    metadata: pd.DataFrame
+    splits: pd.DataFrame
+    duplicates: pd.DataFrame
+    bad_images: pd.DataFrame
+    bad_index: NDArray[np.int64]
+    """Positions of the bad files in the dataset."""
+    seconds: float
+    written: list[Path]
+
+
+def write_metadata(
+    data: Dataset,
+    splits: Mapping[str, NDArray[np.int64]],
+    folder: Path,
+    *,
+    num_threads: int | None = None,
+    progress: bool = True,
+) -> MetadataReport:
+    """Pass over a dataset once and write its five tables to a folder.
+
+    splits: positions of train, val and test. Raises BadImageError where no image can be read; single bad files are in
+    bad_images.csv and nowhere else.
+    """
+    start = time.perf_counter()
+    scan = scan_images(data, num_threads=num_threads, progress=progress)
+    rows = scan.readable
+    bad_images = bad_images_table(data, scan)
+    if len(rows) == 0:
+        first = bad_images.iloc[0]
+        raise BadImageError(f"none of {len(data)} images can be read; the first: {first.image_path}: {first.problem}")
+    groups = [
+        replace(group, members=rows[group.members].tolist())
+        for group in find_duplicates([scan.digests[row] for row in rows], scan.hashes[rows])
+    ]
+    metadata = metadata_table(data, scan)
+    split_rows = split_table(metadata, scan, splits)
+    duplicates = duplicates_table(data, splits, groups)
+    return MetadataReport(
+        metadata=metadata,
+        splits=split_rows,
+        duplicates=duplicates,
+        bad_images=bad_images,
+        bad_index=np.asarray(sorted(scan.problems), dtype=np.int64),
+        seconds=time.perf_counter() - start,
+        written=[
+            write_csv(folder / METADATA_FILE, metadata),
+            write_csv(folder / SPLIT_FILE, split_rows),
+            write_json(folder / NORMALISATION_FILE, normalisation(scan, splits["train"])),
+            write_csv(folder / DUPLICATES_FILE, duplicates),
+            write_csv(folder / BAD_IMAGES_FILE, bad_images),
+        ],
+    )
+
+
+def describe_metadata(report: MetadataReport) -> str:
+    """Say what a pass found, as text for a terminal."""
+    num_bad, num = len(report.bad_images), len(report.bad_images) + len(report.metadata)
+    lines = [f"{num:,} files in {report.seconds:.1f} s: {len(report.metadata):,} images, {num_bad:,} bad files"]
+    lines += [f"  bad: {row.image_path}: {row.problem}" for row in report.bad_images.head(_SHOWN).itertuples()]
+    if num_bad > _SHOWN:
+        lines.append(f"  and {num_bad - _SHOWN:,} more in {BAD_IMAGES_FILE}")
+    lines.append(_describe_duplicates(report.duplicates))
+    return "\n".join(lines)
+
+
+def _describe_duplicates(duplicates: pd.DataFrame) -> str:
+    groups = duplicates.groupby("group")
+    if not groups.ngroups:
+        return "no picture comes twice"
+    return (
+        f"{groups.ngroups:,} pictures come more than once, {len(duplicates):,} files in all ({DUPLICATES_FILE}): "
+        f"{(duplicates.kind == 'exact').groupby(duplicates.group).any().sum():,} with the same content, "
+        f"{(groups.split.nunique() > 1).sum():,} in more than one split, "
+        f"{(groups.class_name.nunique() > 1).sum():,} under more than one breed"
+    )
