@@ -68,6 +68,9 @@ def examine_data(plan: Plan) -> Plan:
             "--on-bad-image skip leaves them out"
         )
     splits = {name: index[~np.isin(index, report.bad_index)] for name, index in plan.splits.items()}
+    for name, index in splits.items():
+        if len(index) == 0:
+            raise BadImageError(f"no image of the {name} split can be decoded, see {plan.out / BAD_IMAGES_FILE}")
     return dataclasses.replace(plan, splits=splits)
 
 

@@ -330,10 +330,8 @@ def gallery_figure(rows: pd.DataFrame, captions: Sequence[str], title: str) -> F
     return _grid_figure([_thumbnail(Path(path)) for path in rows["image_path"]], captions, title)
 
 
-def augmented_batch_figure(
-    images: Tensor, recipe_mean: Sequence[float], recipe_std: Sequence[float], names: Sequence[str]
-) -> Figure:
-    """Draw the first 8 images of a training batch as the model gets them, normalisation undone.
+def augmented_batch_figure(images: Tensor, recipe: Recipe, names: Sequence[str]) -> Figure:
+    """Draw the first 8 images of a batch of the recipe as the model gets them, normalisation undone.
 
     `images` is (B, 3, H, W) of any float dtype, on any device; `names` are its B breeds. Raises ValueError for another
     shape or number of names.
@@ -343,10 +341,9 @@ def augmented_batch_figure(
     if len(names) != len(images):
         raise ValueError(f"names: got {len(names)}, expected one per image ({len(images)})")
     shown = images[:_NUM_AUGMENTED].detach().float().cpu().permute(0, 2, 3, 1).numpy()
-    pictures = np.clip(shown * np.asarray(recipe_std) + np.asarray(recipe_mean), 0, 1)
-    return _grid_figure(
-        list(pictures), [_short(name, 30) for name in names[:_NUM_AUGMENTED]], "Training images as augmented"
-    )
+    pictures = np.clip(shown * np.asarray(recipe.std) + np.asarray(recipe.mean), 0, 1)
+    title = f"Training images as the model gets them: recipe {recipe.name}, {recipe.crop} px"
+    return _grid_figure(list(pictures), [_short(name, 30) for name in names[:_NUM_AUGMENTED]], title)
 
 
 def _thumbnail(path: Path) -> NDArray[Any] | str:
@@ -456,7 +453,7 @@ def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe)
         paths, labels, recipe, backend="torch", batch_size=len(rows), device="cpu", seed=seed, num_threads=1
     ) as loader:
         [batch] = loader
-    figure = augmented_batch_figure(batch.images, recipe.mean, recipe.std, [row.class_name for row in rows])
+    figure = augmented_batch_figure(batch.images, recipe, [row.class_name for row in rows])
     return [save_figure(figure, out / "augmented_batch_preview.png")]
 
 

@@ -135,10 +135,12 @@ def normalisation(scan: ImageScan, train: NDArray[np.int64]) -> dict[str, Any]:
 
     `train_pixels` weighs every pixel of the training split alike: exact sums of integers, float64 at the end, ddof 0.
     `image_means` is what the published experiment has in its place: the mean over all images, of every split, of the
-    mean of each.
+    mean of each. Raises BadImageError where no training image can be read.
     """
     total = dict(zip(ops.IMAGE_SUMS, scan.sums[train].sum(axis=0).tolist(), strict=True))
     pixels = total["pixels"]
+    if pixels == 0:
+        raise BadImageError(f"none of {len(train)} training images can be read")
     mean = [total[channel] / (255 * pixels) for channel in ("r", "g", "b")]
     std = [
         math.sqrt(pixels * total[f"{channel}_squared"] - total[channel] ** 2) / (255 * pixels)

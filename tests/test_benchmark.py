@@ -1,8 +1,10 @@
 """The command as a person types it: what it writes, whether the files agree, and what it says when it cannot."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,15 @@ FILES_OF_A_RUN = {
     "top_confusions.csv",
     "val_logits.npz",
 }
+METADATA_FILES = {
+    "metadata_with_quality.csv", "split_metadata.csv", "normalisation.json", "duplicates.csv", "bad_images.csv",
+    *(f"eda/{name}.png" for name in (
+        "quality_distributions", "dataset_distributions", "image_size_distribution", "rgb_channel_summary",
+        "random_class_samples", "darkest_examples", "brightest_examples", "breed_quality_boxplots",
+        "augmented_batch_preview",
+    )),
+    *(f"eda/{name}.csv" for name in ("split_table", "class_table", "quality_summary")),
+}  # fmt: skip
 
 
 def command(*arguments, folder=None):
@@ -69,7 +80,7 @@ def test_every_artifact_is_there_and_listed_with_its_checksum(finished):
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert {name for name in there if not name.startswith("wandb/")} == set(listed) | {"MANIFEST.json"}
     assert {"model_comparison.csv", "best_per_family_comparison.csv", "comparison_overview.png", "config.json",
-            "environment.json", "wandb_export/runs_summary.csv"} <= set(listed)  # fmt: skip
+            "environment.json", "wandb_export/runs_summary.csv", *METADATA_FILES} <= set(listed)  # fmt: skip
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
     assert all(name in printed for name in listed)
     assert "not dogs" in printed.splitlines()[0]
@@ -178,6 +189,50 @@ def test_what_cannot_be_is_said_in_one_line(dogs_root, tmp_path, arguments, mess
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def with_bad_files(dogs_root, tmp_path):
+    """A copy of the dataset in which a training file is cut short and a test file is gone."""
+    root = tmp_path / "dogs"
+    shutil.copytree(dogs_root, root)
+    data = open_dataset(root)
+    cut, gone = Path(data.paths[data.split("train")[0]]), Path(data.paths[data.split("test")[0]])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    return root, cut, gone
+
+
+TINY = ("--preset", "demo", "--models", "resnet18", "--strategies", "full", "--image-size", "32", "--epochs", "1",
+        "--device", "cpu", "--wandb", "disabled")  # fmt: skip
+
+
+def test_a_bad_file_stops_before_training_and_is_named(with_bad_files, tmp_path, capsys):
+    root, cut, _ = with_bad_files
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        main(["--data", str(root), *TINY, "--out", str(out)])
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert f"bad: {cut}: " in printed.out
+    assert printed.err.splitlines()[-1] == (
+        f"python -m dogs_accel.benchmark: error: 1 of 72 files cannot be decoded, see {out / 'bad_images.csv'}; "
+        "--on-bad-image skip leaves them out"
+    )
+    assert pd.read_csv(out / "bad_images.csv")["image_path"].tolist() == [str(cut)]
+    assert not (out / "cnn").exists()
+    assert "bad_images.csv" in json.loads((out / "MANIFEST.json").read_text())["files"]
+
+
+@pytest.mark.slow
+def test_bad_files_can_be_left_out(with_bad_files, tmp_path):
+    root, cut, gone = with_bad_files
+    gone.unlink()
+    out = tmp_path / "out"
+    assert main(["--data", str(root), *TINY, "--on-bad-image", "skip", "--out", str(out)]) == 0
+    assert set(pd.read_csv(out / "bad_images.csv")["image_path"]) == {str(cut), str(gone)}
+    ids = Predictions.load(out / "cnn" / "resnet18_full" / "test_logits.npz").ids
+    assert gone.stem not in ids
+    assert len(ids) == 23
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from metadata_frames import quality_frame, split_frame, write_metadata
 from PIL import Image
 
+from dogs_accel.datasets import open_dataset
 from dogs_accel.eda import (
     augmented_batch_figure,
     breed_quality_figure,
@@ -27,8 +28,11 @@ from dogs_accel.eda import (
     split_table,
     write_eda,
 )
+from dogs_accel.metadata import write_metadata as pass_over
 from dogs_accel.metadata_files import read_metadata
 from dogs_accel.ops import IMAGE_STATS
+from dogs_accel.splits import SPLITS
+from pipelines import RESNET_TRAIN, VIT_TRAIN, make_loader
 
 
 def draw(figure):
@@ -329,14 +333,37 @@ def test_fewer_classes_than_cells():
 
 # ---- the augmented batch
 
+HALF = VIT_TRAIN.at(4, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def test_the_preview_is_what_a_loader_gives_of_the_first_training_images(dogs_root, tmp_path, monkeypatch):
+    data = open_dataset(dogs_root)
+    pass_over(data, {name: data.split(name) for name in SPLITS}, tmp_path, progress=False)
+    figures = {}
+    monkeypatch.setattr("dogs_accel.eda.save_figure", lambda figure, path: figures.update({path.name: figure}) or path)
+    recipe = RESNET_TRAIN.at(64)
+    write_eda(tmp_path, tmp_path / "out", seed=3, recipe=recipe)
+    first = data.split("train")[:8]
+    with make_loader(
+        [data.paths[i] for i in first], np.zeros(8), recipe, backend="torch", device="cpu", seed=3
+    ) as loader:
+        [batch] = loader
+    expected = batch.images.permute(0, 2, 3, 1).numpy() * np.array(recipe.std) + np.array(recipe.mean)
+    drawn = cells(figures["augmented_batch_preview.png"])
+    assert [caption for caption, _ in drawn] == [data.class_names[data.labels[i]] for i in first]
+    for (_, image), pixels in zip(drawn, expected, strict=True):
+        np.testing.assert_allclose(image.get_array(), pixels, atol=1e-6)
+    assert "resnet-train" in figures["augmented_batch_preview.png"].get_suptitle()
+    assert "64 px" in figures["augmented_batch_preview.png"].get_suptitle()
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_augmented_batch_undoes_the_normalisation(dtype):
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = RESNET_TRAIN.mean, RESNET_TRAIN.std
     pixels = torch.rand(10, 3, 6, 9, generator=torch.Generator().manual_seed(0))
     normalised = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     batch = normalised.to(dtype, memory_format=torch.channels_last)
-    figure = draw(augmented_batch_figure(batch, mean, std, [f"dog {i}" for i in range(10)]))
+    figure = draw(augmented_batch_figure(batch, RESNET_TRAIN, [f"dog {i}" for i in range(10)]))
     drawn = cells(figure)
     assert [caption for caption, _ in drawn] == [f"dog {i}" for i in range(8)]
     for (_, image), expected in zip(drawn, pixels, strict=False):
@@ -346,7 +373,7 @@ def test_augmented_batch_undoes_the_normalisation(dtype):
 
 def test_augmented_batch_is_clipped_to_what_can_be_shown():
     batch = torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
-    drawn = cells(augmented_batch_figure(batch, (0.5,) * 3, (0.5,) * 3, ["dark", "bright"]))
+    drawn = cells(augmented_batch_figure(batch, HALF, ["dark", "bright"]))
     assert [(caption, image.get_array().min()) for caption, image in drawn] == [("dark", 0), ("bright", 1)]
 
 
@@ -361,7 +388,7 @@ def test_augmented_batch_is_clipped_to_what_can_be_shown():
 )
 def test_augmented_batch_refuses_other_shapes(shape, names, message):
     with pytest.raises(ValueError, match=message):
-        augmented_batch_figure(torch.zeros(shape), (0.5,) * 3, (0.5,) * 3, names)
+        augmented_batch_figure(torch.zeros(shape), HALF, names)
 
 
 # ---- all of it
