@@ -40,6 +40,9 @@ struct Image {
 
   DOGS_ACCEL_HOST_DEVICE int64_t num_pixels() const { return num_rows * num_columns; }
 
+  // The row of a pixel. An image of one row is the most frequent, and is spared the division.
+  DOGS_ACCEL_HOST_DEVICE int64_t row_of(int64_t pixel) const { return num_rows == 1 ? 0 : pixel / num_columns; }
+
   // Whether each row is R, G, B, R, G, B and so on.
   DOGS_ACCEL_HOST_DEVICE bool is_interleaved() const { return column_stride == 3 && channel_stride == 1; }
 

@@ -54,8 +54,8 @@ DOGS_ACCEL_HOST_DEVICE uint32_t saturation_of(float quotient) {
   return std::bit_cast<uint32_t>(1.0f + quotient) - std::bit_cast<uint32_t>(1.0f);
 }
 
-// range / max as IEEE rounds it, of 1 / max so rounded: the product, and a correction by its remainder. Holds
-// for all bytes range <= max, max >= 1 (the compiler goes through them in cpu/image_stats.cpp).
+// range / max as IEEE rounds it, from 1 / max as IEEE rounds it: their product, corrected by its remainder.
+// That it is, of all bytes range <= max with max >= 1, is asserted in cpu/image_stats.cpp.
 DOGS_ACCEL_HOST_DEVICE constexpr float quotient_of(float range, float max, float inverse_of_max) {
   const float product = range * inverse_of_max;
   return std::fma(std::fma(-max, product, range), inverse_of_max, product);

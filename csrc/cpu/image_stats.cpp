@@ -36,19 +36,6 @@ struct Planes {
   alignas(lanes) uint8_t b[block_size];
 };
 
-constexpr bool quotients_are_exact() {
-  for (int max = 1; max < 256; ++max) {
-    for (int range = 0; range <= max; ++range) {
-      const float x = static_cast<float>(range), y = static_cast<float>(max);
-      if (quotient_of(x, y, 1.0f / y) != x / y) {
-        return false;
-      }
-    }
-  }
-  return true;
-}
-static_assert(quotients_are_exact());
-
 // What is summed. 16 bits because vector multiplications have them, and signed because gcc then multiplies and
 // adds pairs in one instruction (pmaddwd). The order of the pixels is another than in Planes.
 struct Values {
@@ -91,7 +78,7 @@ DOGS_ACCEL_INLINE void split_channels(const uint8_t* __restrict pixels, Planes& 
 // Calls visit(first pixel in memory, position, count) for the pieces of rows that pixels [begin, end) are.
 template <class Visit>
 DOGS_ACCEL_INLINE void for_each_piece(const Image& image, int64_t begin, int64_t end, Visit visit) {
-  int64_t row = begin / image.num_columns, column = begin % image.num_columns;
+  int64_t row = image.row_of(begin), column = begin - row * image.num_columns;
   for (int64_t at = begin; at < end;) {
     const int64_t count = std::min(end - at, image.num_columns - column);
     visit(image.pixels + row * image.row_stride + column * image.column_stride, at - begin, count);
@@ -115,9 +102,9 @@ DOGS_ACCEL_INLINE void copy_strided(const uint8_t* from, int64_t stride, int64_t
 DOGS_ACCEL_INLINE void load_block(const Image& image, int64_t begin, int64_t end, Planes& planes) {
   const int64_t count = end - begin;
   if (image.is_interleaved()) {
-    const int64_t column = begin % image.num_columns;
+    const int64_t row = image.row_of(begin), column = begin - row * image.num_columns;
     if (count == block_size && column + count < image.num_columns) {
-      split_channels(image.pixels + begin / image.num_columns * image.row_stride + 3 * column, planes);
+      split_channels(image.pixels + row * image.row_stride + 3 * column, planes);
       return;
     }
     uint8_t copy[3 * block_size + 2];
@@ -216,6 +203,20 @@ DOGS_ACCEL_INLINE void add_saturation(const Planes& __restrict planes, int64_t& 
   sum += block_sum;
 }
 
+// What the CUDA twin relies on, for it does not divide (see quotient_of).
+constexpr bool quotients_are_exact() {
+  for (int max = 1; max < 256; ++max) {
+    for (int range = 0; range <= max; ++range) {
+      const float x = static_cast<float>(range), y = static_cast<float>(max);
+      if (quotient_of(x, y, 1.0f / y) != x / y) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+static_assert(quotients_are_exact());
+
 DOGS_ACCEL_INLINE void add_pixels(const Image& image, int64_t begin, int64_t end, ImageSums& sums) {
   Planes planes;
   Values values;
@@ -280,7 +281,9 @@ Tensor image_sums(const std::vector<Tensor>& tensors) {
     first_chunk[i + 1] = first_chunk[i] + (images[i].num_pixels() + chunk_size - 1) / chunk_size;
   }
   const AddPixels add = choose_add_pixels();
-  constexpr int64_t grain = 4;  // chunks: some ten microseconds of work a thread, more than starting one costs
+  // A tenth of a millisecond of work a thread. Less is not worth waking one, which on a busy machine may wait
+  // for a core many times as long.
+  constexpr int64_t grain = 16;
   torch::stable::parallel_for(0, first_chunk.back(), grain, [&](int64_t begin, int64_t end) {
     int64_t i = std::upper_bound(first_chunk.begin(), first_chunk.end(), begin) - first_chunk.begin() - 1;
     for (int64_t chunk = begin; chunk < end; ++i) {
