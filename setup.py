@@ -178,7 +178,7 @@ def main() -> None:
         extensions.append(
             cpp_extension.CUDAExtension(
                 "dogs_accel._C_cuda",
-                ["csrc/cuda/calibration.cu"],
+                ["csrc/cuda/calibration.cu", "csrc/cuda/image_stats.cu"],
                 depends=headers,
                 extra_compile_args={"nvcc": nvcc_flags if chosen else [*nvcc_flags, *arch_flags(archs)]},
                 py_limited_api=True,

@@ -2,9 +2,13 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from matplotlib.colors import rgb_to_hsv
+from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dogs_accel.calibration import expected_calibration_error
+from dogs_accel.ops import image_stats, limit_instruction_set
 from dogs_accel.timing import interleaved
 
 BINS = 15
@@ -41,3 +45,88 @@ def test_expected_calibration_error(bench):
     timings = interleaved(candidates, bench.rounds)
     title = f"ECE of {num:,} x 120 float32 logits, {BINS} bins (torchmetrics is given the softmax)"
     bench.report("ece", title, timings, "torchmetrics", num, "rows")
+
+
+PHOTO_SIZE_PX = (468, 401)  # height and width; about the mean of Stanford Dogs
+
+
+def make_photo(height, width, seed):
+    """Something with the smooth areas, the edges and the noise of a photo: (H, W, 3) uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 12, 10, generator=generator)
+    photo = 255 * F.interpolate(coarse, (height, width), mode="bicubic")[0].permute(1, 2, 0)
+    photo = photo + 8 * torch.randn(height, width, 3, generator=generator)
+    photo[height // 2 :, : width // 3] *= 0.4
+    return photo.round().clamp(0, 255).byte().contiguous()
+
+
+def published_stats(image):
+    """The way of the published experiment, from the decoded image on."""
+    rgb_arr = np.asarray(image, dtype=np.float32) / 255.0
+    gray_arr = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
+    hsv_arr = rgb_to_hsv(rgb_arr)
+    return [gray_arr.mean(), gray_arr.std(), hsv_arr[..., 1].mean(), *(rgb_arr[..., c].mean() for c in range(3))]
+
+
+def with_threads(num_threads, work):
+    """Return `work` done by so many threads."""
+
+    def run():
+        before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            return work()
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+def with_avx2(work):
+    """Return `work` done with AVX2, also where the CPU has AVX-512."""
+
+    def run():
+        limit_instruction_set("avx2")
+        try:
+            return work()
+        finally:
+            limit_instruction_set("avx512")
+
+    return run
+
+
+def compare_image_stats(bench, name, title, photos, work):
+    """Report `work` on the photos against the published way and against reading their bytes, in images a second."""
+    images = [Image.fromarray(photo.numpy()) for photo in photos]
+    words = [photo.flatten()[: photo.numel() // 8 * 8].view(torch.int64) for photo in photos]
+    all_threads = torch.get_num_threads()
+    candidates = {
+        "PIL + NumPy + matplotlib": lambda: [published_stats(image) for image in images],
+        "dogs_accel, 1 thread, AVX2": with_threads(1, with_avx2(work)),
+        "dogs_accel, 1 thread": with_threads(1, work),
+        f"dogs_accel, all threads ({all_threads})": work,
+        "ceiling: add the bytes as int64, 1 thread": with_threads(1, lambda: [word.sum() for word in words]),
+    }
+    values = [torch.tensor(np.array(candidates["PIL + NumPy + matplotlib"]()), dtype=torch.float64)]
+    values += [torch.stack(list(run())) for candidate, run in candidates.items() if "dogs_accel" in candidate]
+    for other in values[1:]:
+        torch.testing.assert_close(other, values[0], rtol=0, atol=1e-5)
+        assert torch.equal(other, values[1])
+    timings = interleaved(candidates, bench.rounds)
+    bench.report(name, title, timings, "PIL + NumPy + matplotlib", len(photos), "images")
+
+
+def test_image_stats(bench):
+    height, width = PHOTO_SIZE_PX if bench.measure else (12, 10)
+    photos = [make_photo(height, width, seed) for seed in range(32 if bench.measure else 2)]
+    title = f"Brightness, contrast, saturation and colour of decoded photos of {height} x {width}, one by one"
+    compare_image_stats(bench, "image_stats", title, photos, lambda: [image_stats(photo) for photo in photos])
+
+
+def test_image_stats_of_a_ragged_list(bench):
+    longest = 500 if bench.measure else 12
+    sizes = np.random.default_rng(0).integers(longest // 3, longest, (64 if bench.measure else 3, 2))
+    photos = [make_photo(int(height), int(width), seed) for seed, (height, width) in enumerate(sizes)]
+    megapixels = sum(photo.numel() for photo in photos) / 3e6
+    title = f"The same of {len(photos)} photos of different sizes, {megapixels:.1f} megapixels, in one call"
+    compare_image_stats(bench, "image_stats_ragged", title, photos, lambda: image_stats(photos))

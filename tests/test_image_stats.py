@@ -1,12 +1,72 @@
-"""image_stats and image_sums against int64 and float64 numpy."""
+"""image_sums and image_stats against int64 and float64 numpy, PIL and matplotlib."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import rgb_to_hsv
+from PIL import Image
 from torch import Tensor
 
 from dogs_accel import ops
+
+SUMS = torch.ops.dogs_accel.image_sums
+STATS = torch.ops.dogs_accel.image_stats
+BLOCK = 256  # pixels that the CPU twin takes at once
+CHUNK = 16384  # pixels that a thread of the CPU twin takes at once
+SEGMENT = 1024  # pixels that a warp of the CUDA twin takes at once
+LAUNCH = 64  # images of one launch of the CUDA twin
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
+
+SHAPES = [
+    (1, 1),
+    (1, 2),
+    (1, 63),
+    (1, 64),
+    (1, 65),
+    (2, 1),
+    (255, 1),
+    (1, BLOCK),
+    (1, BLOCK + 1),
+    (17, 31),
+    (7, SEGMENT + 5),
+    (CHUNK // 128, 128),
+    (CHUNK // 128, 129),
+    (468, 401),
+]
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x.contiguous(),
+    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "cropped": lambda x: torch.nn.functional.pad(x, (0, 0, 2, 3, 1, 2), value=77)[1:-2, 2:-3],
+    "every other row": lambda x: x.repeat_interleave(2, dim=0)[::2],
+    "every other column": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
+    "planar": lambda x: x.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+    "three of four channels": lambda x: torch.nn.functional.pad(x, (0, 1), value=99)[..., :3],
+    "one byte further": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
+}
+
+
+def make_image(height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def make_images(num_images: int, seed: int = 0) -> list[Tensor]:
+    """Images of very different sizes."""
+    sizes = np.random.default_rng(seed).integers(1, 200, (num_images, 2))
+    images = [make_image(int(height), int(width), seed + i) for i, (height, width) in enumerate(sizes)]
+    images[num_images // 2] = make_image(300, 1000, seed)
+    return images
 
 
 def reference_sums(image: Tensor) -> list[int]:
@@ -20,12 +80,366 @@ def reference_sums(image: Tensor) -> list[int]:
     return [int(column.sum()) for column in columns]
 
 
-def make_image(height: int, width: int, seed: int = 0) -> Tensor:
+def reference_stats(image: Tensor) -> list[float]:
+    """By PIL and matplotlib themselves, as the published experiment has them, but in float64."""
+    rgb = np.ascontiguousarray(image.cpu().numpy())
+    grey = np.asarray(Image.fromarray(rgb).convert("L"), dtype=np.float64) / 255
+    saturation = rgb_to_hsv(rgb.astype(np.float64) / 255)[..., 1]
+    return [grey.mean(), grey.std(), saturation.mean(), *(rgb.reshape(-1, 3).mean(axis=0, dtype=np.float64) / 255)]
+
+
+def check_against_references(image: Tensor) -> None:
+    sums, stats = ops.image_sums(image), ops.image_stats(image)
+    assert (sums.dtype, stats.dtype) == (torch.int64, torch.float64)
+    assert sums.device == stats.device == image.device
+    assert dict(zip(ops.IMAGE_SUMS, sums.tolist(), strict=True)) == dict(
+        zip(ops.IMAGE_SUMS, reference_sums(image), strict=True)
+    )
+    np.testing.assert_allclose(stats.cpu().numpy(), reference_stats(image), rtol=1e-12, atol=9e-8)
+    others = [column != "saturation_mean" for column in ops.IMAGE_STATS]
+    np.testing.assert_allclose(
+        stats.cpu().numpy()[others], np.array(reference_stats(image))[others], rtol=1e-12, atol=1e-14
+    )
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    used = ops.limit_instruction_set(request.param)
+    try:
+        if used != request.param:
+            pytest.skip(f"this CPU has no {request.param}")
+        yield used
+    finally:
+        ops.limit_instruction_set("avx512")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_matches_references(device: str, shape: tuple[int, int], layout: str) -> None:
+    image = LAYOUTS[layout](make_image(*shape).to(device))
+    assert image.shape == (*shape, 3)
+    check_against_references(image)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_instruction_set_matches_the_reference(instruction_set: str, shape: tuple[int, int], layout: str) -> None:
+    image = LAYOUTS[layout](make_image(*shape, seed=5))
+    assert ops.image_sums(image).tolist() == reference_sums(image)
+
+
+@pytest.mark.parametrize("num_pixels", range(1, 200))
+def test_every_length_around_the_vectors(num_pixels: int) -> None:
+    image = torch.full((1, num_pixels + 7, 3), 255, dtype=torch.uint8)
+    for offset in range(5):
+        part = image[:, offset : offset + num_pixels]
+        assert ops.image_sums(part).tolist() == reference_sums(part)
+
+
+def test_stats_are_the_sums_rounded_once_or_twice() -> None:
+    image = make_image(300, 200)
+    n, grey, squared, saturation, r, g, b, *_ = ops.image_sums(image).tolist()
+    brightness, contrast, saturation_mean, *means = ops.image_stats(image).tolist()
+    assert (brightness, means) == (grey / (255 * n), [r / (255 * n), g / (255 * n), b / (255 * n)])
+    assert saturation_mean == saturation / (2**23 * n)
+    assert contrast == math.sqrt(n * squared - grey**2) / (255 * n)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_all_greys(device: str) -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    images = list(levels[:, None, None, None].expand(256, 1, 3, 3).contiguous().to(device))
+    stats = ops.image_stats(images).cpu()
+    assert torch.equal(stats[:, 0], levels.double() / 255)
+    assert torch.equal(stats[:, 1:3], torch.zeros(256, 2, dtype=torch.float64))
+    assert torch.equal(stats[:, 3:], (levels.double() / 255)[:, None].expand(256, 3))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_saturation(device: str) -> None:
+    """All pairs of a maximum and a minimum, in all orders of the channels, one pixel an image."""
+    largest, least = (x.flatten() for x in np.meshgrid(np.arange(256), np.arange(256), indexing="ij"))
+    largest, least = largest[least <= largest], least[least <= largest]
+    exact = (largest - least) / np.maximum(largest, 1)
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        colours = np.stack([largest, least, (largest + least) // 2], axis=-1)[:, order].astype(np.uint8)
+        images = torch.from_numpy(colours).to(device)[:, None, None]
+        got = ops.image_stats(images)[:, 2].cpu().numpy()
+        assert np.abs(got - exact).max() < 9e-8
+        assert np.abs(got - rgb_to_hsv(colours / 255)[:, 1]).max() < 9e-8
+        assert set(got[exact == 1]) == {1.0}
+        assert set(got[exact == 0]) == {0.0}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_grey_of_every_colour(device: str, instruction_set: str) -> None:
+    """An image for each (R, G), with all B: its sums of grey and of grey^2 are PIL's."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    for r in range(0, 256, 5):
+        images = torch.stack(torch.broadcast_tensors(levels[r], levels[:, None], levels[None, :]), dim=-1)
+        grey = np.asarray(Image.fromarray(images.numpy()).convert("L"), dtype=np.int64)
+        sums = ops.image_sums(images[:, None].to(device)).cpu().numpy()
+        np.testing.assert_array_equal(sums[:, 1], grey.sum(axis=1))
+        np.testing.assert_array_equal(sums[:, 2], (grey**2).sum(axis=1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (0, 255, 255), (0, 0, 0)])
+def test_sums_beyond_32_bits(device: str, colour: tuple[int, int, int], instruction_set: str) -> None:
+    image = torch.tensor(colour, dtype=torch.uint8, device=device).expand(9000, 9000, 3)
+    one = reference_sums(image[:1, :1])
+    assert ops.image_sums(image).tolist() == [9000 * 9000 * value for value in one]
+    image = image[:9000, :1000].contiguous()
+    assert ops.image_sums(image).tolist() == [9000 * 1000 * value for value in one]
+    assert ops.image_stats(image)[1].item() == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+def test_more_pixels_than_32_bits_count(device: str) -> None:
+    row = make_image(1, 4096).to(device)
+    image = row.expand(2**20 + 1, 4096, 3)
+    assert ops.image_sums(image).tolist() == [(2**20 + 1) * value for value in reference_sums(row)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("expanded", ["rows", "columns", "both", "channels"])
+def test_expanded(device: str, expanded: str) -> None:
+    image = make_image(40, 50).to(device)
+    views = {
+        "rows": image[:1].expand(40, 50, 3),
+        "columns": image[:, :1].expand(40, 50, 3),
+        "both": image[:1, :1].expand(40, 50, 3),
+        "channels": image[..., :1].expand(40, 50, 3),
+    }
+    check_against_references(views[expanded])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_images", [1, 2, LAUNCH - 1, LAUNCH, LAUNCH + 1, 300])
+def test_ragged_list(device: str, num_images: int) -> None:
+    images = make_images(num_images)
+    expected = [reference_sums(image) for image in images]
+    images = [image.to(device) for image in images]
+    assert ops.image_sums(images).tolist() == expected
+    assert torch.equal(ops.image_stats(images), torch.stack([ops.image_stats(image) for image in images]))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batch_is_the_list_of_its_images(device: str) -> None:
+    batch = torch.stack([make_image(30, 40, seed) for seed in range(5)]).to(device)
+    for function, num_columns in ((ops.image_sums, 10), (ops.image_stats, 6)):
+        assert torch.equal(function(batch), function(list(batch)))
+        assert torch.equal(function(batch), function(tuple(batch)))
+        assert torch.equal(function(batch)[2], function(batch[2]))
+        assert function(batch).shape == (5, num_columns)
+        assert function(batch[2]).shape == (num_columns,)
+
+
+def test_column_names() -> None:
+    assert len(ops.IMAGE_SUMS) == ops.image_sums([]).shape[1]
+    assert len(ops.IMAGE_STATS) == ops.image_stats([]).shape[1]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_no_images(device: str) -> None:
+    empty = torch.empty(0, 4, 5, 3, dtype=torch.uint8, device=device)
+    for function, num_columns, dtype in ((ops.image_sums, 10, torch.int64), (ops.image_stats, 6, torch.float64)):
+        assert (function([]).shape, function([]).dtype) == ((0, num_columns), dtype)
+        assert (function(empty).shape, function(empty).dtype) == ((0, num_columns), dtype)
+        assert function(empty).device == empty.device
+
+
+GOOD = torch.zeros(4, 5, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (GOOD.float(), r"images\[0\]: got dtype Float, expected uint8"),
+        (GOOD.char(), r"images\[0\]: got dtype Char, expected uint8"),
+        (GOOD[0], r"images: got shape \(5, 3\), expected \(H, W, 3\), \(N, H, W, 3\) or a sequence"),
+        (GOOD[None, None], r"images: got shape \(1, 1, 4, 5, 3\), expected \(H, W, 3\), \(N, H, W, 3\) or a sequence"),
+        (GOOD.permute(2, 0, 1), r"images\[0\]: got shape \(3, 4, 5\), expected \(H, W, 3\) with H, W >= 1"),
+        ([GOOD, GOOD, GOOD, GOOD[:0]], r"images\[3\]: got shape \(0, 5, 3\), expected \(H, W, 3\) with H, W >= 1"),
+        ([GOOD, GOOD[:, :0]], r"images\[1\]: got shape \(4, 0, 3\), expected \(H, W, 3\) with H, W >= 1"),
+        ([GOOD, GOOD[0]], r"images\[1\]: got shape \(5, 3\), expected \(H, W, 3\) with H, W >= 1"),
+        ([GOOD, GOOD[..., :2]], r"images\[1\]: got shape \(4, 5, 2\), expected \(H, W, 3\) with H, W >= 1"),
+        (GOOD[None, :0], r"images\[0\]: got shape \(0, 5, 3\), expected \(H, W, 3\) with H, W >= 1"),
+        (GOOD[:1, :1].expand(2**20, 2**20, 3), r"images\[0\]: got shape .*, expected fewer than 1099511627776 pixels"),
+        (GOOD[:1, :1].expand(2**30, 2**31, 3), r"images\[0\]: got shape .*, expected fewer than 1099511627776 pixels"),
+    ],
+)
+def test_refuses_arguments(images: Tensor | list[Tensor], message: str) -> None:
+    for function in (ops.image_sums, ops.image_stats):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            function(images)
+
+
+@needs_cuda
+def test_refuses_mixed_devices() -> None:
+    with pytest.raises(ValueError, match=r"^images\[1\]: got device cpu, expected cuda:0 as images\[0\] has"):
+        ops.image_sums([GOOD.cuda(), GOOD])
+    with pytest.raises(ValueError, match=r"^images\[1\]: got device cuda:0, expected cpu as images\[0\] has"):
+        ops.image_stats([GOOD, GOOD.cuda()])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shards_add_up_exactly(device: str, layout: str) -> None:
+    image = LAYOUTS[layout](make_image(211, 333).to(device))
+    whole = ops.image_sums(image)
+    for num_shards in (2, 7, 200):
+        assert torch.equal(ops.image_sums(image.tensor_split(num_shards)).sum(0), whole)
+        assert torch.equal(ops.image_sums(image.tensor_split(num_shards, dim=1)).sum(0), whole)
+
+
+def test_number_of_threads_changes_no_bit() -> None:
+    images = [*make_images(40), make_image(700, 900)]
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for num_threads in (1, 2, 5):
+            torch.set_num_threads(num_threads)
+            results.append((SUMS(images), STATS(images), SUMS(images[-1:])))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert torch.equal(one, two)
+    assert results[0][0].tolist() == [reference_sums(image) for image in images]
+
+
+def test_limit_instruction_set_refuses_unknown_names() -> None:
+    with pytest.raises(ValueError, match=r"^name: got 'avx', expected 'baseline', 'avx2' or 'avx512'$"):
+        ops.limit_instruction_set("avx")
+
+
+@needs_cuda
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_twins_agree_bit_for_bit(layout: str) -> None:
+    images = [LAYOUTS[layout](image) for image in make_images(500, seed=9)]
+    on_gpu = [LAYOUTS[layout](image.cuda()) for image in images]
+    assert torch.equal(SUMS(images), SUMS(on_gpu).cpu())
+    assert torch.equal(STATS(images), STATS(on_gpu).cpu())
+
+
+@needs_cuda
+def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
+    images = [image.cuda() for image in make_images(2 * LAUNCH + 3)]
+    expected = (SUMS(images), STATS(images))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.stream(stream):
+            got = (SUMS(images), STATS(images))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stream.synchronize()
+    for one, two in zip(expected, got, strict=True):
+        assert torch.equal(one, two)
+
+
+@needs_cuda
+def test_cuda_graph_replays_it() -> None:
+    images = [image.cuda() for image in make_images(LAUNCH + 1)]
+    STATS(images)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = STATS(images)
+    images[3].fill_(17)
+    graph.replay()
+    assert torch.equal(captured, STATS(images))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_shape_stride_and_value(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(1, 40), label="height"), data.draw(st.integers(1, 600), label="width")
+    row_step, column_step = data.draw(st.integers(1, 3), label="row step"), data.draw(st.integers(1, 3), label="step")
+    top, left = data.draw(st.integers(0, 3), label="top"), data.draw(st.integers(0, 3), label="left")
+    order = data.draw(st.permutations([0, 1, 2]), label="order of dimensions in memory")
+    levels = data.draw(st.lists(st.integers(0, 255), min_size=1, max_size=9), label="levels")
+    seed = data.draw(st.integers(0, 2**31), label="seed")
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+    shape = (top + height * row_step, left + width * column_step, 3)
+    choice = torch.randint(0, len(levels), shape, generator=generator)
+    whole = torch.tensor(levels, dtype=torch.uint8)[choice]
+    back = [order.index(d) for d in range(3)]
+    image = whole.permute(order).contiguous().permute(back)[top::row_step, left::column_step]
+    check_against_references(image)
 
 
-def test_matches_numpy() -> None:
-    images = [make_image(1, 1), make_image(31, 70), make_image(468, 401)[3:, 5:], make_image(20, 30).transpose(0, 1)]
-    assert ops.image_sums(images).tolist() == [reference_sums(image) for image in images]
-    assert ops.image_stats(images).shape == (4, 6)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("operator", [SUMS, STATS])
+@pytest.mark.parametrize("num_images", [0, 1, 3])
+def test_opcheck(device: str, operator: Callable[..., Tensor], num_images: int) -> None:
+    torch.library.opcheck(operator, ([make_image(5, 6 + i).to(device) for i in range(num_images)],))
+
+
+def grey_and_stats(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    images = [255 - first, second]
+    return torch.ops.dogs_accel.image_sums(images)[:, 1] * 2, torch.ops.dogs_accel.image_stats(images) + 1
+
+
+def check_compiled(backend: str) -> None:
+    compiled = torch.compile(grey_and_stats, backend=backend, fullgraph=True, dynamic=True)
+    for size in (20, 33):
+        images = make_image(size, 30), make_image(25, size)
+        for got, expected in zip(compiled(*images), grey_and_stats(*images), strict=True):
+            assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_torch_compile(backend: str) -> None:
+    torch.compiler.reset()
+    check_compiled(backend)
+
+
+@pytest.mark.slow
+def test_torch_compile_inductor() -> None:
+    import sysconfig
+
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        pytest.skip("inductor compiles against Python.h, which is not installed")
+    torch.compiler.reset()
+    check_compiled("inductor")
+
+
+def test_python_function_under_torch_compile() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(ops.image_stats, backend="eager")
+    images = make_images(3)
+    assert torch.equal(compiled(images), ops.image_stats(images))
+    assert torch.equal(compiled(images[0]), ops.image_stats(images[0]))
+    with pytest.raises(ValueError, match=r"^images: got shape \(3,\)"):
+        ops.image_stats(images[0][0, 0])
+
+
+def test_torchscript(tmp_path: Path) -> None:
+    # Two functions, because TorchScript leaves a list empty that it has given to an operator of the stable ABI.
+    @torch.jit.script
+    def sums(images: list[Tensor]) -> Tensor:
+        return torch.ops.dogs_accel.image_sums(images)
+
+    @torch.jit.script
+    def stats(images: list[Tensor]) -> Tensor:
+        return torch.ops.dogs_accel.image_stats(images)
+
+    images = make_images(4)
+    for scripted, expected in ((sums, ops.image_sums(images)), (stats, ops.image_stats(images))):
+        scripted.save(str(tmp_path / "scripted.pt"))
+        for function in (scripted, torch.jit.load(str(tmp_path / "scripted.pt"))):
+            assert torch.equal(function(images), expected)
+
+
+def test_meta_tensors_get_the_right_shapes() -> None:
+    images = [torch.empty(4, 5, 3, dtype=torch.uint8, device="meta")] * 3
+    for operator in (SUMS, STATS):
+        real = operator([GOOD] * 3)
+        assert (operator(images).shape, operator(images).dtype) == (real.shape, real.dtype)
+    with pytest.raises(RuntimeError, match=r"images\[1\]: got shape \(5, 3\), expected \(H, W, 3\)"):
+        SUMS([images[0], images[0][0]])

@@ -262,6 +262,19 @@ def test_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
     assert results[0][-1].item() == 9_000
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_instruction_set_changes_no_bit(dtype: torch.dtype) -> None:
+    logits, labels = make_logits(500, 77, dtype), make_labels(500, 77)
+    best = RAW(logits, labels, 15)
+    try:
+        for name in ("baseline", "avx2"):
+            ops.limit_instruction_set(name)
+            for one, two in zip(best, RAW(logits, labels, 15), strict=True):
+                assert torch.equal(one, two)
+    finally:
+        ops.limit_instruction_set("avx512")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layout_changes_no_bit(layout: str, dtype: torch.dtype) -> None:

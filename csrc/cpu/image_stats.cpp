@@ -11,10 +11,10 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 #include <vector>
 
 #include "../checks.h"
+#include "../image.h"
 #include "atomic.h"
 #include "instruction_sets.h"
 
@@ -25,44 +25,24 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr int64_t lanes = 64;          // bytes of the widest vector register
-constexpr int64_t block_size = 256;    // pixels; their sums of one channel fit in 16 bits
+constexpr int64_t block_size = 256;    // pixels; their saturations add up to 2^31 at most
 constexpr int64_t chunk_size = 16384;  // pixels that a thread takes at a time, a multiple of block_size
 
-// A view of one image, in which the order of the pixels does not matter. Strides may be 0.
-struct Image {
-  const uint8_t* pixels;
-  int64_t num_rows, num_columns;
-  int64_t row_stride, column_stride, channel_stride;
-
-  explicit Image(const Tensor& tensor)
-      : pixels(static_cast<const uint8_t*>(tensor.const_data_ptr())),
-        num_rows(tensor.size(0)),
-        num_columns(tensor.size(1)),
-        row_stride(tensor.stride(0)),
-        column_stride(tensor.stride(1)),
-        channel_stride(tensor.stride(2)) {
-    if (num_rows > 1 && row_stride < column_stride) {  // transposed: walk along memory
-      std::swap(num_rows, num_columns);
-      std::swap(row_stride, column_stride);
-    }
-    if (num_rows == 1 || row_stride == num_columns * column_stride) {
-      num_columns *= num_rows;
-      num_rows = 1;
-    }
-  }
-
-  int64_t num_pixels() const { return num_rows * num_columns; }
-  bool interleaved() const { return column_stride == 3 && channel_stride == 1; }
-};
-
-// The pixels of one block, channel by channel. What is left of the last block is black, which adds nothing.
+// The pixels of one block, channel by channel, each channel in the same order. Where a block is not full the
+// rest is black, which adds nothing to any sum.
 struct Planes {
   alignas(lanes) uint8_t r[block_size];
   alignas(lanes) uint8_t g[block_size];
   alignas(lanes) uint8_t b[block_size];
-  alignas(lanes) uint8_t grey[block_size];
-  alignas(lanes) uint8_t max[block_size];
-  alignas(lanes) uint8_t range[block_size];
+};
+
+// What is summed. 16 bits because vector multiplications have them, and signed because gcc then multiplies and
+// adds pairs in one instruction (pmaddwd). The order of the pixels is another than in Planes.
+struct Values {
+  alignas(lanes) int16_t grey[block_size];
+  alignas(lanes) int16_t r[block_size];
+  alignas(lanes) int16_t g[block_size];
+  alignas(lanes) int16_t b[block_size];
 };
 
 // Which bytes of the three vectors that hold 64 interleaved pixels belong to the first channel. Every byte
@@ -98,7 +78,7 @@ DOGS_ACCEL_INLINE void split_channels(const uint8_t* __restrict pixels, Planes& 
 // Calls visit(first pixel in memory, position, count) for the pieces of rows that pixels [begin, end) are.
 template <class Visit>
 DOGS_ACCEL_INLINE void for_each_piece(const Image& image, int64_t begin, int64_t end, Visit visit) {
-  int64_t row = begin / image.num_columns, column = begin % image.num_columns;
+  int64_t row = image.row_of(begin), column = begin - row * image.num_columns;
   for (int64_t at = begin; at < end;) {
     const int64_t count = std::min(end - at, image.num_columns - column);
     visit(image.pixels + row * image.row_stride + column * image.column_stride, at - begin, count);
@@ -121,10 +101,10 @@ DOGS_ACCEL_INLINE void copy_strided(const uint8_t* from, int64_t stride, int64_t
 // Pixels [begin, end) of the image, at most a block of them, into `planes`.
 DOGS_ACCEL_INLINE void load_block(const Image& image, int64_t begin, int64_t end, Planes& planes) {
   const int64_t count = end - begin;
-  if (image.interleaved()) {
-    const int64_t column = begin % image.num_columns;
+  if (image.is_interleaved()) {
+    const int64_t row = image.row_of(begin), column = begin - row * image.num_columns;
     if (count == block_size && column + count < image.num_columns) {
-      split_channels(image.pixels + begin / image.num_columns * image.row_stride + 3 * column, planes);
+      split_channels(image.pixels + row * image.row_stride + 3 * column, planes);
       return;
     }
     uint8_t copy[3 * block_size + 2];
@@ -144,66 +124,109 @@ DOGS_ACCEL_INLINE void load_block(const Image& image, int64_t begin, int64_t end
   }
 }
 
-template <class Unsigned>
-DOGS_ACCEL_INLINE Unsigned load(const uint8_t* bytes, int64_t i) {
+template <class Unsigned, class Element>
+DOGS_ACCEL_INLINE Unsigned load(const Element* elements, int64_t i) {
   Unsigned value;
-  std::memcpy(&value, bytes + i * sizeof(Unsigned), sizeof(Unsigned));
+  std::memcpy(&value, elements + i * (sizeof(Unsigned) / sizeof(Element)), sizeof(Unsigned));
   return value;
 }
 
-// Greys, maxima and ranges of the pixels. Two bytes are taken as one number of 16 bits, and its halves are
-// computed with apart: unlike a conversion that keeps the order, that needs no shuffle.
-DOGS_ACCEL_INLINE void derive_planes(Planes& __restrict planes) {
-  for (int64_t i = 0; i < block_size; ++i) {
-    const uint8_t max = std::max(std::max(planes.r[i], planes.g[i]), planes.b[i]);
-    const uint8_t min = std::min(std::min(planes.r[i], planes.g[i]), planes.b[i]);
-    planes.max[i] = std::max<uint8_t>(max, 1);
-    planes.range[i] = max - min;
-  }
-  for (int64_t i = 0; i < block_size / 2; ++i) {
+// gcc replaces a multiplication by a known constant with shifts and additions, which are slower here.
+DOGS_ACCEL_INLINE GreyWeights unknown(GreyWeights weights) {
+  const volatile GreyWeights copy = weights;
+  return {copy.r, copy.g, copy.b};
+}
+
+// Two bytes are taken as one number of 16 bits whose halves are computed with apart. Unlike a conversion that
+// keeps the order of the pixels, that needs no shuffle.
+DOGS_ACCEL_INLINE void derive_values(const Planes& __restrict planes, Values& __restrict values) {
+  constexpr int64_t half = block_size / 2;
+  const GreyWeights high = unknown(grey_high), low = unknown(grey_low);
+  for (int64_t i = 0; i < half; ++i) {
     const uint16_t r = load<uint16_t>(planes.r, i), g = load<uint16_t>(planes.g, i), b = load<uint16_t>(planes.b, i);
-    const uint16_t first = grey_of(r & 255, g & 255, b & 255);
-    const uint16_t second = grey_of(r >> 8, g >> 8, b >> 8);
-    const uint16_t both = static_cast<uint16_t>(first | second << 8);
-    std::memcpy(planes.grey + 2 * i, &both, sizeof(both));
+    values.grey[i] = grey_of(weigh(high, r & 255, g & 255, b & 255), weigh(low, r & 255, g & 255, b & 255));
+    values.r[i] = r & 255;
+    values.g[i] = g & 255;
+    values.b[i] = b & 255;
+    values.grey[half + i] = grey_of(weigh(high, r >> 8, g >> 8, b >> 8), weigh(low, r >> 8, g >> 8, b >> 8));
+    values.r[half + i] = r >> 8;
+    values.g[half + i] = g >> 8;
+    values.b[half + i] = b >> 8;
   }
 }
 
-DOGS_ACCEL_INLINE void add_plane(const uint8_t* plane, int64_t& sum, int64_t& squared) {
-  uint16_t block_sum = 0;
-  int32_t block_squared = 0;
-  for (int64_t i = 0; i < block_size / 2; ++i) {
-    const uint16_t both = load<uint16_t>(plane, i);
-    const int16_t first = both & 255, second = both >> 8;
-    block_sum += first + second;
-    block_squared += first * first;
-    block_squared += second * second;
+// Four values of 16 bits are added as one of 64, which is the fastest to fold at the end of a block.
+DOGS_ACCEL_INLINE void add_values(const int16_t* values, int64_t& sum, int64_t& sum_of_squares) {
+  uint64_t four_sums = 0;
+  for (int64_t i = 0; i < block_size / 4; ++i) {
+    four_sums += load<uint64_t>(values, i);
+  }
+  int32_t squares = 0;
+  for (int64_t i = 0; i < block_size; ++i) {
+    squares += values[i] * values[i];
+  }
+  for (int shift = 0; shift < 64; shift += 16) {
+    sum += four_sums >> shift & 0xffff;
+  }
+  sum_of_squares += squares;
+}
+
+// By value: a loop with the references of std::max does not vectorise.
+DOGS_ACCEL_INLINE uint8_t larger(uint8_t x, uint8_t y) { return x > y ? x : y; }
+DOGS_ACCEL_INLINE uint8_t smaller(uint8_t x, uint8_t y) { return x < y ? x : y; }
+
+// Of integers multiplied by the same number. Signed, because AVX2 converts only those to float32.
+DOGS_ACCEL_INLINE uint32_t saturation_of(uint32_t range, uint32_t max) {
+  return dogs_accel::saturation_of(static_cast<float>(static_cast<int32_t>(range)) /
+                                   static_cast<float>(static_cast<int32_t>(max)));
+}
+
+// Four bytes are taken as one number of 32 bits. Three of them need not be moved to its low end, because
+// range and max are multiplied by the same power of 2.
+DOGS_ACCEL_INLINE void add_saturation(const Planes& __restrict planes, int64_t& sum) {
+  alignas(lanes) uint8_t maxima[block_size];
+  alignas(lanes) uint8_t ranges[block_size];
+  for (int64_t i = 0; i < block_size; ++i) {
+    const uint8_t r = planes.r[i], g = planes.g[i], b = planes.b[i];
+    const uint8_t max = larger(larger(r, g), b), min = smaller(smaller(r, g), b);
+    maxima[i] = larger(max, 1);  // black has range 0, and so saturation 0
+    ranges[i] = max - min;
+  }
+  uint32_t block_sum = 0;
+  for (int64_t i = 0; i < block_size / 4; ++i) {
+    const uint32_t range = load<uint32_t>(ranges, i), max = load<uint32_t>(maxima, i);
+    block_sum += saturation_of(range & 0xff, max & 0xff);
+    block_sum += saturation_of(range & 0xff00, max & 0xff00);
+    block_sum += saturation_of(range & 0xff0000, max & 0xff0000);
+    block_sum += saturation_of(range >> 24, max >> 24);
   }
   sum += block_sum;
-  squared += block_squared;
 }
 
-DOGS_ACCEL_INLINE void add_saturation(const Planes& planes, int64_t& sum) {
-  uint32_t block_sum = 0;  // 256 pixels of at most 2^23
-  for (int64_t i = 0; i < block_size / 4; ++i) {
-    const uint32_t range = load<uint32_t>(planes.range, i), max = load<uint32_t>(planes.max, i);
-    for (int shift = 0; shift < 32; shift += 8) {
-      block_sum += saturation_of(static_cast<float>(static_cast<int32_t>(range >> shift & 255)),
-                                 static_cast<float>(static_cast<int32_t>(max >> shift & 255)));
+// What the CUDA twin relies on, for it does not divide (see quotient_of).
+constexpr bool quotients_are_exact() {
+  for (int max = 1; max < 256; ++max) {
+    for (int range = 0; range <= max; ++range) {
+      const float x = static_cast<float>(range), y = static_cast<float>(max);
+      if (quotient_of(x, y, 1.0f / y) != x / y) {
+        return false;
+      }
     }
   }
-  sum += block_sum;
+  return true;
 }
+static_assert(quotients_are_exact());
 
 DOGS_ACCEL_INLINE void add_pixels(const Image& image, int64_t begin, int64_t end, ImageSums& sums) {
   Planes planes;
+  Values values;
   for (int64_t at = begin; at < end; at += block_size) {
     load_block(image, at, std::min(at + block_size, end), planes);
-    derive_planes(planes);
-    add_plane(planes.grey, sums.grey, sums.grey_squared);
-    add_plane(planes.r, sums.r, sums.r_squared);
-    add_plane(planes.g, sums.g, sums.g_squared);
-    add_plane(planes.b, sums.b, sums.b_squared);
+    derive_values(planes, values);
+    add_values(values.grey, sums.grey, sums.grey_squared);
+    add_values(values.r, sums.r, sums.r_squared);
+    add_values(values.g, sums.g, sums.g_squared);
+    add_values(values.b, sums.b, sums.b_squared);
     add_saturation(planes, sums.saturation);
   }
   sums.pixels += end - begin;
@@ -258,14 +281,16 @@ Tensor image_sums(const std::vector<Tensor>& tensors) {
     first_chunk[i + 1] = first_chunk[i] + (images[i].num_pixels() + chunk_size - 1) / chunk_size;
   }
   const AddPixels add = choose_add_pixels();
-  constexpr int64_t grain = 4;  // chunks: some ten microseconds of work a thread, more than starting one costs
+  // A tenth of a millisecond of work a thread. Less is not worth waking one, which on a busy machine may wait
+  // for a core many times as long.
+  constexpr int64_t grain = 16;
   torch::stable::parallel_for(0, first_chunk.back(), grain, [&](int64_t begin, int64_t end) {
     int64_t i = std::upper_bound(first_chunk.begin(), first_chunk.end(), begin) - first_chunk.begin() - 1;
     for (int64_t chunk = begin; chunk < end; ++i) {
       const int64_t last = std::min(end, first_chunk[i + 1]);
       const int64_t from = (chunk - first_chunk[i]) * chunk_size;
       const int64_t to = std::min((last - first_chunk[i]) * chunk_size, images[i].num_pixels());
-      ImageSums part;
+      ImageSums part{};
       add(images[i], from, to, part);
       add_row(rows + i * num_image_sums, part);
       chunk = last;
