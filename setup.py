@@ -156,7 +156,7 @@ def main() -> None:
     extensions = [
         cpp_extension.CppExtension(
             "dogs_accel._C",
-            ["csrc/ops.cpp", "csrc/cpu/calibration.cpp"],
+            ["csrc/ops.cpp", "csrc/cpu/calibration.cpp", "csrc/cpu/class_calibration.cpp"],
             depends=headers,
             extra_compile_args={"cxx": cxx_flags},
             py_limited_api=True,
@@ -173,7 +173,7 @@ def main() -> None:
         extensions.append(
             cpp_extension.CUDAExtension(
                 "dogs_accel._C_cuda",
-                ["csrc/cuda/calibration.cu"],
+                ["csrc/cuda/calibration.cu", "csrc/cuda/class_calibration.cu"],
                 depends=headers,
                 extra_compile_args={"nvcc": nvcc_flags if chosen else [*nvcc_flags, *arch_flags(archs)]},
                 py_limited_api=True,
