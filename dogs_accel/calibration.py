@@ -1,8 +1,10 @@
-"""How far a classifier's probabilities are from its frequencies."""
+"""How far a classifier's probabilities are from its frequencies, and the temperature that brings them closer."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ __all__ = [
     "CalibrationBins",
     "CalibrationScores",
     "ClassCalibrationBins",
+    "Temperature",
     "adaptive_calibration_error",
     "brier_score",
     "calibration_bins",
@@ -20,9 +23,16 @@ __all__ = [
     "class_calibration_bins",
     "classwise_calibration_error",
     "expected_calibration_error",
+    "fit_temperature",
     "maximum_calibration_error",
     "negative_log_likelihood",
 ]
+
+TEMPERATURE_BOUNDS = {"lower": 1e-6, "upper": 1e6}
+"""Where `fit_temperature` looks."""
+
+NORMAL_QUANTILE = 1.959963984540054
+"""Of a 95 % interval."""
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -118,7 +128,7 @@ def calibration_scores(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibr
     Takes and raises what `expected_calibration_error` does.
     """
     rows = _bins_of_rows(logits, labels, bins)
-    classes = class_calibration_bins(logits, labels, bins)
+    classes = _bins_of_classes(logits, labels, bins)
     return CalibrationScores(
         expected_calibration_error=_expected(rows),
         maximum_calibration_error=_maximum(rows),
@@ -132,13 +142,13 @@ def calibration_scores(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibr
 
 
 def _bins_of_rows(logits: Tensor, labels: Tensor, bins: int) -> CalibrationBins:
-    result = calibration_bins(logits, labels, bins)
+    result = calibration_bins(logits.detach(), labels, bins)
     _check_not_empty(logits)
     return result
 
 
 def _bins_of_classes(logits: Tensor, labels: Tensor, bins: int) -> ClassCalibrationBins:
-    result = class_calibration_bins(logits, labels, bins)
+    result = class_calibration_bins(logits.detach(), labels, bins)
     _check_not_empty(logits)
     return result
 
@@ -173,9 +183,153 @@ def _adaptive(rows: CalibrationBins, labels: Tensor, bins: int) -> float:
 
 
 def _nll(rows: CalibrationBins, logits: Tensor, labels: Tensor) -> float:
-    highest, own = (logits.gather(1, index[:, None]).double() for index in (rows.prediction, labels))
+    highest, own = (logits.detach().gather(1, index[:, None]).double() for index in (rows.prediction, labels))
     return float((highest - own).mean() - rows.confidence.double().log().mean())
 
 
 def _brier(classes: ClassCalibrationBins, num_rows: int) -> float:
     return float(classes.squared_error.sum()) / num_rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Temperature:
+    """What `fit_temperature` found."""
+
+    temperature: float
+    interval: tuple[float, float]
+    """95 %, symmetrical in log T; (0, inf) where the rows give none: at a bound, of one row, of logits all equal."""
+    at_bound: Literal["lower", "upper"] | None
+    """Which of TEMPERATURE_BOUNDS the temperature is, if it is one: the optimum lies there or beyond, at 0 or at
+    infinity if every prediction is right or they are worse than chance."""
+    nll_before: float
+    """Mean negative log-likelihood of the logits as they were, in nats."""
+    nll_after: float
+    """That of the logits / temperature, never above nll_before."""
+    num_rows: int
+    iterations: int
+    """Passes over the logits."""
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Return logits / temperature, in float32 at least."""
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
+    """Fit the temperature T that minimises the negative log-likelihood of softmax(logits / T).
+
+    `logits` are those of a validation set, (N, C) of any of `calibration_bins`' dtypes, `labels` (N,) int64. The
+    likelihood is computed in float64, in blocks of rows, on the device of the logits. It is convex in 1 / T, so the
+    optimum is where its slope changes sign; Newton's steps in log T find it, bisection where they would leave the
+    bracket. T is within TEMPERATURE_BOUNDS, 1 if no other is better, and 1 if the logits of each row are all equal.
+
+    The interval is T * exp(+-1.96 s), with the standard error s of log T that holds without the model being true (the
+    "sandwich": Huber, 1967; White, "Maximum Likelihood Estimation of Misspecified Models", Econometrica 50, 1982), its
+    variance times N / (N - 1). It needs a large N and rows that are independent of each other.
+
+    Raises ValueError as `expected_calibration_error` does. Definition: Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, section 4.2.
+    """
+    logits = logits.detach()
+    prediction = _bins_of_rows(logits, labels, 1).prediction
+    likelihood = _Likelihood(logits, labels, logits.gather(1, prediction[:, None]).double())
+    before = likelihood.at(0.0)
+    best, at_bound = _find_minimum(likelihood, before)
+    if best.nll > before.nll:
+        best, at_bound = before, None
+    temperature = TEMPERATURE_BOUNDS[at_bound] if at_bound else math.exp(best.log_temperature)
+    return Temperature(
+        temperature=temperature,
+        interval=(0.0, math.inf) if at_bound else _interval(best, len(logits)),
+        at_bound=at_bound,
+        nll_before=before.nll,
+        nll_after=best.nll,
+        num_rows=len(logits),
+        iterations=likelihood.num_passes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Point:
+    """The likelihood at a temperature. z = (logit - largest logit) / T and E, Var are the softmax's of a row."""
+
+    log_temperature: float
+    nll: float
+    """mean of -log p"""
+    slope: float
+    """of the sum of -log p by log T: sum of z_label - E z, a row's score"""
+    curvature: float
+    """sum of Var z: at the minimum, the second derivative by log T"""
+    squared_scores: float
+
+
+class _Likelihood:
+    """The likelihood of logits / T, one pass over the logits a temperature."""
+
+    def __init__(self, logits: Tensor, labels: Tensor, highest: Tensor) -> None:
+        self.logits, self.labels, self.highest = logits, labels[:, None], highest
+        self.num_passes = 0
+
+    def at(self, log_temperature: float) -> _Point:
+        sums = self.highest.new_zeros(4)
+        in_cache = 2**22 if self.logits.is_cuda else 2**16
+        block = max(1, in_cache // self.logits.shape[1])
+        for begin in range(0, len(self.logits), block):
+            rows = slice(begin, begin + block)
+            sums += self._sums_of_rows(rows, math.exp(-log_temperature))
+        self.num_passes += 1
+        nll, slope, curvature, squared_scores = sums.tolist()
+        return _Point(
+            log_temperature=log_temperature,
+            nll=nll / len(self.logits),
+            slope=slope,
+            curvature=curvature,
+            squared_scores=squared_scores,
+        )
+
+    def _sums_of_rows(self, rows: slice, inverse_temperature: float) -> Tensor:
+        z = (self.logits[rows].double() - self.highest[rows]).mul_(inverse_temperature)
+        own = z.gather(1, self.labels[rows])[:, 0]
+        z.clamp_(min=-800)  # exp is 0 there, and 0 * z stays 0
+        weight = z.exp()
+        total = weight.sum(dim=1)
+        mean = weight.mul_(z).sum(dim=1) / total
+        variance = (weight.mul_(z).sum(dim=1) / total - mean.square()).clamp_(min=0)
+        score = own - mean
+        return torch.stack([(total.log() - own).sum(), score.sum(), variance.sum(), score.square().sum()])
+
+    def is_flat(self) -> bool:
+        """Whether no temperature changes anything."""
+        return bool((self.logits.amin(dim=1, keepdim=True) == self.highest).all())
+
+
+def _find_minimum(likelihood: _Likelihood, start: _Point) -> tuple[_Point, Literal["lower", "upper"] | None]:
+    """Find where the slope changes sign, or the bound beyond which that is."""
+    if start.slope == start.curvature == 0 and likelihood.is_flat():
+        return start, None
+    low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS.values())
+    if (lowest := likelihood.at(low)).slope >= 0:
+        return lowest, "lower"
+    if (highest := likelihood.at(high)).slope <= 0:
+        return highest, "upper"
+    point, last, before_last = start, math.inf, math.inf
+    while point.slope != 0:
+        low, high = (point.log_temperature, high) if point.slope < 0 else (low, point.log_temperature)
+        step = -point.slope / point.curvature if point.curvature > 0 else math.inf
+        # Newton's steps must stay between the bounds and get shorter, by half in two; bisection always does.
+        if not low <= point.log_temperature + step <= high or abs(step) > abs(before_last) / 2:
+            step = (low + high) / 2 - point.log_temperature
+        if abs(step) < 1e-9:
+            break
+        point, last, before_last = likelihood.at(point.log_temperature + step), step, last
+    return point, None
+
+
+def _interval(point: _Point, num_rows: int) -> tuple[float, float]:
+    if num_rows == 1 or point.curvature == 0:
+        return 0.0, math.inf
+    standard_error = math.sqrt(point.squared_scores * num_rows / (num_rows - 1)) / point.curvature
+    width = NORMAL_QUANTILE * standard_error
+    if width > 700:  # exp would overflow
+        return 0.0, math.inf
+    temperature = math.exp(point.log_temperature)
+    return temperature * math.exp(-width), temperature * math.exp(width)
