@@ -159,6 +159,7 @@ def main() -> None:
             [
                 "csrc/ops.cpp",
                 "csrc/cpu/calibration.cpp",
+                "csrc/cpu/class_calibration.cpp",
                 "csrc/cpu/image_stats.cpp",
                 "csrc/cpu/instruction_sets.cpp",
             ],
@@ -178,7 +179,7 @@ def main() -> None:
         extensions.append(
             cpp_extension.CUDAExtension(
                 "dogs_accel._C_cuda",
-                ["csrc/cuda/calibration.cu", "csrc/cuda/image_stats.cu"],
+                ["csrc/cuda/calibration.cu", "csrc/cuda/class_calibration.cu", "csrc/cuda/image_stats.cu"],
                 depends=headers,
                 extra_compile_args={"nvcc": nvcc_flags if chosen else [*nvcc_flags, *arch_flags(archs)]},
                 py_limited_api=True,

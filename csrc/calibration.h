@@ -1,4 +1,4 @@
-// The arithmetic of calibration_bins for one row and one bin, shared by the CPU and the CUDA twin.
+// The arithmetic of the calibration operators for one row and one bin, shared by the CPU and the CUDA twins.
 //
 // Both twins add a row's exponentials in the same order: column c goes to partial sum c mod num_lanes, and
 // the partial sums are folded in halves. With every operation rounded once (the build turns contraction into
@@ -116,12 +116,21 @@ struct Bins {
     }
     return b;
   }
+
+  // The largest Real in bin 0: what is not above it needs no find().
+  template <class Real>
+  Real first_upper() const {
+    const Real upper = static_cast<Real>(edge(1));
+    return upper > edge(1) ? std::nextafter(upper, Real{0}) : upper;
+  }
 };
 
 // Confidences are summed as integers of 2^-32, so that a sum depends on no order. Every float32 confidence
 // from 2^-8 on is such a multiple exactly; smaller ones and float64 ones are rounded to the nearest.
+// Adding 1.5 * 2^52 leaves the integer in the low mantissa bits; unlike a conversion it vectorises everywhere.
 DOGS_ACCEL_HOST_DEVICE int64_t to_fixed_point(double confidence) {
-  return static_cast<int64_t>(confidence * 0x1p32 + 0.5);
+  constexpr double round_to_int = RealFormat<double>::round_to_int;
+  return std::bit_cast<int64_t>(confidence * 0x1p32 + round_to_int) - std::bit_cast<int64_t>(round_to_int);
 }
 
 DOGS_ACCEL_HOST_DEVICE double from_fixed_point(int64_t sum) { return static_cast<double>(sum) * 0x1p-32; }

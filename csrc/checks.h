@@ -80,6 +80,14 @@ inline void check_calibration_bins(const torch::stable::Tensor& logits, const to
   check(bins >= 1 && bins <= max_bins, "bins: got ", bins, ", expected 1 <= bins <= ", max_bins);
 }
 
+inline void check_class_calibration_bins(const torch::stable::Tensor& logits, const torch::stable::Tensor& labels,
+                                         int64_t bins) {
+  constexpr int64_t limit = int64_t{1} << 31;  // 48 GiB of output
+  check_calibration_bins(logits, labels, bins);
+  check(logits.size(1) * bins < limit, "bins: got ", bins, " of ", logits.size(1),
+        " classes, expected fewer than 2^31 bins in all");
+}
+
 inline void check_images(const std::vector<torch::stable::Tensor>& images) {
   using torch::headeronly::ScalarType;
   constexpr int64_t limit = int64_t{1} << 40;  // sums of 2^23 a pixel fit in 64 bits

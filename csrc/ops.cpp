@@ -8,6 +8,9 @@ STABLE_TORCH_LIBRARY(dogs_accel, m) {
       "calibration_bins(Tensor logits, Tensor labels, int bins) -> "
       "(Tensor confidence, Tensor prediction, Tensor count, Tensor confidence_sum, Tensor correct, "
       "Tensor bad_row)");
+  m.def(
+      "class_calibration_bins(Tensor logits, Tensor labels, int bins) -> "
+      "(Tensor count, Tensor probability_sum, Tensor positives, Tensor squared_error, Tensor bad_row)");
   m.def("image_stats(Tensor[] images) -> Tensor");
   m.def("image_sums(Tensor[] images) -> Tensor");
   m.def("limit_instruction_set(str name) -> str");

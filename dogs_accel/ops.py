@@ -102,14 +102,18 @@ def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibrat
     confidence, prediction, count, confidence_sum, correct, bad_row = _call(
         torch.ops.dogs_accel.calibration_bins, logits, labels, bins
     )
+    _raise_for_bad_row(bad_row, logits, labels)
+    return CalibrationBins(
+        count=count, confidence_sum=confidence_sum, correct=correct, confidence=confidence, prediction=prediction
+    )
+
+
+def _raise_for_bad_row(bad_row: Tensor, logits: Tensor, labels: Tensor) -> None:
     row = int(bad_row.item())
     if row >= 0:
         if not bool(torch.isfinite(logits[row]).all()):
             raise ValueError(f"logits: row {row} holds a NaN or infinity")
         raise ValueError(f"labels: row {row} is {int(labels[row])}, expected 0 <= label < {logits.shape[1]}")
-    return CalibrationBins(
-        count=count, confidence_sum=confidence_sum, correct=correct, confidence=confidence, prediction=prediction
-    )
 
 
 @torch.library.register_fake("dogs_accel::calibration_bins")
@@ -125,6 +129,55 @@ def _calibration_bins_fake(
         logits.new_empty(bins, dtype=torch.int64),
         logits.new_empty(bins, dtype=torch.float64),
         logits.new_empty(bins, dtype=torch.int64),
+        logits.new_empty(1, dtype=torch.int64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ClassCalibrationBins:
+    """What `class_calibration_bins` returns: three sums over the bins of every class, and one over its rows.
+
+    The sums of several shards add up to those of the whole, exactly (while a sum is below 2^21, where float64 ends).
+    """
+
+    count: Tensor
+    """(C, bins) int64: rows whose probability of the class falls in the bin."""
+    probability_sum: Tensor
+    """(C, bins) float64: sum of these probabilities."""
+    positives: Tensor
+    """(C, bins) int64: how many of these rows have the class as their label."""
+    squared_error: Tensor
+    """(C,) float64: sum over rows of (probability - [label == class])^2, the part of the Brier score of the class."""
+
+
+def class_calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> ClassCalibrationBins:
+    """Sort the softmax probabilities of every class into equal bins, without materialising the softmax.
+
+    Arguments, bins, errors and exactness are those of `calibration_bins`, and `C * bins` must be below 2^31. The
+    probability of the predicted class is the confidence of `calibration_bins`, bit for bit.
+
+    Definition: the bins of Nixon et al., "Measuring Calibration in Deep Learning", CVPR Workshops 2019, section 3.
+    """
+    count, probability_sum, positives, squared_error, bad_row = _call(
+        torch.ops.dogs_accel.class_calibration_bins, logits, labels, bins
+    )
+    _raise_for_bad_row(bad_row, logits, labels)
+    return ClassCalibrationBins(
+        count=count, probability_sum=probability_sum, positives=positives, squared_error=squared_error
+    )
+
+
+@torch.library.register_fake("dogs_accel::class_calibration_bins")
+def _class_calibration_bins_fake(
+    logits: Tensor, labels: Tensor, bins: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    torch._check(logits.dim() == 2, lambda: f"logits: got shape {tuple(logits.shape)}, expected (N, C)")
+    num_classes = logits.shape[1]
+    return (
+        logits.new_empty((num_classes, bins), dtype=torch.int64),
+        logits.new_empty((num_classes, bins), dtype=torch.float64),
+        logits.new_empty((num_classes, bins), dtype=torch.int64),
+        logits.new_empty(num_classes, dtype=torch.float64),
         logits.new_empty(1, dtype=torch.int64),
     )
 

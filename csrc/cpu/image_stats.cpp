@@ -232,34 +232,6 @@ DOGS_ACCEL_INLINE void add_pixels(const Image& image, int64_t begin, int64_t end
   sums.pixels += end - begin;
 }
 
-using AddPixels = void (*)(const Image&, int64_t begin, int64_t end, ImageSums&);
-
-void add_pixels_baseline(const Image& image, int64_t begin, int64_t end, ImageSums& sums) {
-  add_pixels(image, begin, end, sums);
-}
-#if defined(DOGS_ACCEL_X86_DISPATCH)
-DOGS_ACCEL_AVX2 void add_pixels_avx2(const Image& image, int64_t begin, int64_t end, ImageSums& sums) {
-  add_pixels(image, begin, end, sums);
-}
-DOGS_ACCEL_AVX512 void add_pixels_avx512(const Image& image, int64_t begin, int64_t end, ImageSums& sums) {
-  add_pixels(image, begin, end, sums);
-}
-#endif
-
-AddPixels choose_add_pixels() {
-#if defined(DOGS_ACCEL_X86_DISPATCH)
-  switch (instruction_set()) {
-    case InstructionSet::avx512:
-      return add_pixels_avx512;
-    case InstructionSet::avx2:
-      return add_pixels_avx2;
-    case InstructionSet::baseline:
-      break;
-  }
-#endif
-  return add_pixels_baseline;
-}
-
 void add_row(int64_t* row, const ImageSums& sums) {
   const auto values = std::bit_cast<std::array<int64_t, num_image_sums>>(sums);
   for (int i = 0; i < num_image_sums; ++i) {
@@ -280,7 +252,6 @@ Tensor image_sums(const std::vector<Tensor>& tensors) {
   for (int64_t i = 0; i < num_images; ++i) {
     first_chunk[i + 1] = first_chunk[i] + (images[i].num_pixels() + chunk_size - 1) / chunk_size;
   }
-  const AddPixels add = choose_add_pixels();
   // A tenth of a millisecond of work a thread. Less is not worth waking one, which on a busy machine may wait
   // for a core many times as long.
   constexpr int64_t grain = 16;
@@ -291,7 +262,7 @@ Tensor image_sums(const std::vector<Tensor>& tensors) {
       const int64_t from = (chunk - first_chunk[i]) * chunk_size;
       const int64_t to = std::min((last - first_chunk[i]) * chunk_size, images[i].num_pixels());
       ImageSums part{};
-      add(images[i], from, to, part);
+      run_on_best_instruction_set([&]() __attribute__((always_inline)) { add_pixels(images[i], from, to, part); });
       add_row(rows + i * num_image_sums, part);
       chunk = last;
     }

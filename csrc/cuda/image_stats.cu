@@ -17,7 +17,7 @@
 #include "../checks.h"
 #include "../image.h"
 #include "../image_stats.h"
-#include "stream.h"
+#include "launch.h"
 
 namespace dogs_accel {
 namespace {
@@ -25,18 +25,14 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int warp_size = 32;
 constexpr int warps_per_block = 8;
 constexpr int threads_per_block = warps_per_block * warp_size;
 constexpr int blocks_per_multiprocessor = 4;  // at least, so that enough loads are under way: 64 registers a thread
-constexpr unsigned int whole_warp = 0xffffffffu;
-constexpr int64_t segment_size = 1024;    // pixels of one row that a warp takes at a time
-constexpr int64_t segments_per_warp = 2;  // enough work to make up for folding a block's sums
-constexpr int64_t max_blocks = 1 << 16;   // of one image; segments beyond them are taken in turn
+constexpr int64_t segment_size = 1024;        // pixels of one row that a warp takes at a time
+constexpr int64_t segments_per_warp = 2;      // enough work to make up for folding a block's sums
+constexpr int64_t max_blocks = 1 << 16;       // of one image; segments beyond them are taken in turn
 constexpr int images_per_launch = 64;
 constexpr size_t max_parameter_bytes = 4096;
-
-using Counter = unsigned long long;  // atomicAdd has no int64_t overload; the bits of a sum are the same
 
 // The images of one launch: blocks first_block[i] to first_block[i + 1] - 1 share image i and add to row i.
 struct Images {
@@ -217,8 +213,8 @@ __global__ void derive_stats(const ImageSums* sums, ImageStats* stats, int64_t n
 
 int blocks_of(const Image& image) {
   constexpr int64_t segments_per_block = segments_per_warp * warps_per_block;
-  const int64_t segments = image.num_rows * ((image.num_columns + segment_size - 1) / segment_size);
-  return static_cast<int>(std::min(max_blocks, (segments + segments_per_block - 1) / segments_per_block));
+  const int64_t segments = image.num_rows * ceil_div(image.num_columns, segment_size);
+  return static_cast<int>(std::min(max_blocks, ceil_div(segments, segments_per_block)));
 }
 
 // (N, 10) int64.
@@ -250,7 +246,7 @@ Tensor image_stats(const std::vector<Tensor>& tensors) {
   const torch::stable::accelerator::DeviceGuard guard(sums.get_device_index());
   const int64_t num_images = sums.size(0);
   const Tensor stats = torch::stable::new_empty(sums, {num_images, num_image_stats}, ScalarType::Double);
-  const auto blocks = static_cast<unsigned int>((num_images + threads_per_block - 1) / threads_per_block);
+  const auto blocks = static_cast<unsigned int>(ceil_div(num_images, threads_per_block));
   derive_stats<<<blocks, threads_per_block, 0, current_stream(sums)>>>(
       static_cast<const ImageSums*>(sums.const_data_ptr()), static_cast<ImageStats*>(stats.mutable_data_ptr()),
       num_images);
