@@ -1,9 +1,11 @@
 """Real files for every test: a small generated dataset, and the shared photos where they are."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dogs_accel import ops
 from dogs_accel.datasets.synthetic import write_synthetic
 
 
@@ -21,3 +23,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared real data (../shared/data) are absent")
     return folder
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Make the CPU kernels use each instruction set that this CPU has, in turn."""
+    used = ops.limit_instruction_set(request.param)
+    try:
+        if used != request.param:
+            pytest.skip(f"this CPU has no {request.param}")
+        yield used
+    finally:
+        ops.limit_instruction_set("avx512")

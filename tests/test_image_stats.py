@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,17 +100,6 @@ def check_against_references(image: Tensor) -> None:
     np.testing.assert_allclose(
         stats.cpu().numpy()[others], np.array(reference_stats(image))[others], rtol=1e-12, atol=1e-14
     )
-
-
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    used = ops.limit_instruction_set(request.param)
-    try:
-        if used != request.param:
-            pytest.skip(f"this CPU has no {request.param}")
-        yield used
-    finally:
-        ops.limit_instruction_set("avx512")
 
 
 @pytest.mark.parametrize("device", DEVICES)
