@@ -105,4 +105,12 @@ inline void check_images(const std::vector<torch::stable::Tensor>& images) {
   }
 }
 
+inline void check_image_sums(const torch::stable::Tensor& sums, int64_t num_columns) {
+  using torch::headeronly::ScalarType;
+  check(sums.dim() == 2 && sums.size(1) == num_columns, "sums: got shape ", shape_of(sums), ", expected (N, ",
+        num_columns, ")");
+  check(sums.scalar_type() == ScalarType::Long, "sums: got dtype ", torch::headeronly::toString(sums.scalar_type()),
+        ", expected int64");
+}
+
 }  // namespace dogs_accel

@@ -13,5 +13,6 @@ STABLE_TORCH_LIBRARY(dogs_accel, m) {
       "(Tensor count, Tensor probability_sum, Tensor positives, Tensor squared_error, Tensor bad_row)");
   m.def("image_stats(Tensor[] images) -> Tensor");
   m.def("image_sums(Tensor[] images) -> Tensor");
+  m.def("stats_of_sums(Tensor sums) -> Tensor");
   m.def("limit_instruction_set(str name) -> str");
 }

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -71,7 +73,8 @@ def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool
         hashes=np.zeros(num, dtype=np.uint64),
         problems=(problems := {}),
     )
-    with tqdm(total=num, desc="checking and measuring images", unit="img", disable=not progress) as bar:
+    bar = tqdm(total=num, desc="checking and measuring images", unit="img", disable=not progress)
+    with bar, _one_torch_thread():
         for files in decode_files(data.paths, num_threads=num_threads):
             _measure(files, scan)
             for file in files:
@@ -82,14 +85,25 @@ def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool
     return scan
 
 
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Leave the cores to DALI: torch's threads, which spin while they wait, would take them from it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _measure(files: Sequence[DecodedFile], scan: ImageScan) -> None:
     images = {file.index: file.image for file in files if file.image is not None}
     if not images:
         return
     index, pixels = list(images), list(images.values())
     scan.size_px[index] = [(image.shape[1], image.shape[0]) for image in pixels]
-    scan.stats[index] = ops.image_stats(pixels).numpy()
-    scan.sums[index] = ops.image_sums(pixels).numpy()
+    sums = ops.image_sums(pixels)
+    scan.sums[index], scan.stats[index] = sums.numpy(), ops.stats_of_sums(sums).numpy()
     scan.hashes[index] = perceptual_hash(pixels)
 
 

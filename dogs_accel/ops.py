@@ -233,6 +233,19 @@ def image_sums(images: Tensor | Sequence[Tensor]) -> Tensor:
     return _call_on_images(torch.ops.dogs_accel.image_sums, images)
 
 
+def stats_of_sums(sums: Tensor) -> Tensor:
+    """Derive the statistics of `image_stats` from sums of `image_sums`, also from those of several parts added up.
+
+    `sums` are (10,) or (N, 10) int64; the result is (6,) or (N, 6) float64 on the same device, NaN where there are no
+    pixels. Raises ValueError for another shape or dtype.
+    """
+    if sums.dim() == 1:
+        row: Tensor = _call(torch.ops.dogs_accel.stats_of_sums, sums[None])[0]
+        return row
+    rows: Tensor = _call(torch.ops.dogs_accel.stats_of_sums, sums)
+    return rows
+
+
 def _call_on_images(operator: Any, images: Tensor | Sequence[Tensor]) -> Tensor:
     if not isinstance(images, Tensor):
         return _call(operator, list(images))
@@ -263,6 +276,12 @@ def _image_stats_fake(images: Sequence[Tensor]) -> Tensor:
 @torch.library.register_fake("dogs_accel::image_sums")
 def _image_sums_fake(images: Sequence[Tensor]) -> Tensor:
     return _fake_rows(images, len(IMAGE_SUMS), torch.int64)
+
+
+@torch.library.register_fake("dogs_accel::stats_of_sums")
+def _stats_of_sums_fake(sums: Tensor) -> Tensor:
+    torch._check(sums.dim() == 2, lambda: f"sums: got shape {tuple(sums.shape)}, expected (N, {len(IMAGE_SUMS)})")
+    return sums.new_empty((sums.shape[0], len(IMAGE_STATS)), dtype=torch.float64)
 
 
 def limit_instruction_set(name: str) -> str:

@@ -102,6 +102,10 @@ def check_against_references(image: Tensor) -> None:
     )
 
 
+def stats_of_sums_in_torchscript(sums: Tensor) -> Tensor:
+    return torch.ops.dogs_accel.stats_of_sums(sums)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -133,6 +137,40 @@ def test_stats_are_the_sums_rounded_once_or_twice() -> None:
     assert (brightness, means) == (grey / (255 * n), [r / (255 * n), g / (255 * n), b / (255 * n)])
     assert saturation_mean == saturation / (2**23 * n)
     assert contrast == math.sqrt(n * squared - grey**2) / (255 * n)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_stats_of_sums_of_parts_are_those_of_the_whole(device: str) -> None:
+    image = make_image(300, 200).to(device)
+    parts = ops.image_sums(image.tensor_split(7))
+    assert torch.equal(ops.stats_of_sums(parts.sum(0)), ops.image_stats(image))
+    assert torch.equal(ops.stats_of_sums(parts), ops.image_stats(image.tensor_split(7)))
+    assert torch.equal(ops.stats_of_sums(parts.t().contiguous().t()), ops.stats_of_sums(parts))
+    assert ops.stats_of_sums(parts[:0]).shape == (0, 6)
+    assert ops.stats_of_sums(torch.zeros_like(parts)).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("sums", "message"),
+    [
+        (torch.zeros(3, 9, dtype=torch.int64), r"sums: got shape \(3, 9\), expected \(N, 10\)"),
+        (torch.zeros((), dtype=torch.int64), r"sums: got shape \(\), expected \(N, 10\)"),
+        (torch.zeros(3, 10), "sums: got dtype Float, expected int64"),
+    ],
+)
+def test_stats_of_sums_refuses_arguments(sums: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ops.stats_of_sums(sums)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_stats_of_sums_opcheck_and_compile(device: str) -> None:
+    sums = ops.image_sums([image.to(device) for image in make_images(3)])
+    torch.library.opcheck(torch.ops.dogs_accel.stats_of_sums, (sums,))
+    compiled = torch.compile(lambda x: torch.ops.dogs_accel.stats_of_sums(x + 0), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(sums), ops.stats_of_sums(sums))
+    scripted = torch.jit.script(stats_of_sums_in_torchscript)
+    assert torch.equal(scripted(sums), ops.stats_of_sums(sums))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -271,13 +271,16 @@ Tensor image_sums(const std::vector<Tensor>& tensors) {
 }
 
 // (N, 6) float64.
-Tensor image_stats(const std::vector<Tensor>& tensors) {
-  const Tensor sums = image_sums(tensors);
+Tensor stats_of_sums(const Tensor& strided_sums) {
+  check_image_sums(strided_sums, num_image_sums);
+  const Tensor sums = torch::stable::contiguous(strided_sums);
   const Tensor stats = torch::stable::new_empty(sums, {sums.size(0), num_image_stats}, ScalarType::Double);
   const auto* from = static_cast<const ImageSums*>(sums.const_data_ptr());
   std::transform(from, from + sums.size(0), static_cast<ImageStats*>(stats.mutable_data_ptr()), stats_of);
   return stats;
 }
+
+Tensor image_stats(const std::vector<Tensor>& tensors) { return stats_of_sums(image_sums(tensors)); }
 
 // Called where there is no image to tell the device, and for a device without a kernel.
 Tensor empty_rows(const std::vector<Tensor>& images, int64_t num_columns, ScalarType dtype) {
@@ -299,6 +302,7 @@ Tensor no_image_stats(const std::vector<Tensor>& images) {
 STABLE_TORCH_LIBRARY_IMPL(dogs_accel, CPU, m) {
   m.impl("image_stats", TORCH_BOX(&dogs_accel::image_stats));
   m.impl("image_sums", TORCH_BOX(&dogs_accel::image_sums));
+  m.impl("stats_of_sums", TORCH_BOX(&dogs_accel::stats_of_sums));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dogs_accel, CompositeExplicitAutograd, m) {

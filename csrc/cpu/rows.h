@@ -24,14 +24,14 @@ template <class Real>
 struct MaxLanes {
   using Bits = typename RealFormat<Real>::Bits;
   alignas(64) Real max[num_lanes];
-  alignas(64) Bits group_of_max[num_lanes];
+  alignas(64) Bits first_of_max[num_lanes];  // the class in lane 0 when this lane's maximum was found
   alignas(64) Bits magnitude[num_lanes];
 };
 
 template <class Real, class Bits>
-DOGS_ACCEL_INLINE void update_max(const Real* __restrict row, int size, Bits group, MaxLanes<Real>& __restrict lanes) {
-  for (int lane = 0; lane < size; ++lane) {
-    lanes.group_of_max[lane] = row[lane] > lanes.max[lane] ? group : lanes.group_of_max[lane];
+DOGS_ACCEL_INLINE void update_max(const Real* __restrict row, Bits first, MaxLanes<Real>& __restrict lanes) {
+  for (int lane = 0; lane < num_lanes; ++lane) {
+    lanes.first_of_max[lane] = row[lane] > lanes.max[lane] ? first : lanes.first_of_max[lane];
     lanes.max[lane] = row[lane] > lanes.max[lane] ? row[lane] : lanes.max[lane];
     lanes.magnitude[lane] = std::max(magnitude_bits(row[lane]), lanes.magnitude[lane]);
   }
@@ -84,22 +84,31 @@ struct Add {
 template <class Real>
 DOGS_ACCEL_INLINE Top<Real> top_of_row(const Real* row, int64_t num_classes) {
   using Bits = typename RealFormat<Real>::Bits;
-  const int64_t whole = num_classes / num_lanes * num_lanes;
+  // A loop whose length is not known becomes a vectorised one with a slow rest. So few classes are filled up
+  // with the first, and of many the last are visited a second time: neither changes what is found.
+  alignas(64) Real few[num_lanes];
+  const int64_t last = std::max<int64_t>(num_classes - num_lanes, 0);
+  if (num_classes < num_lanes) {
+    for (int lane = 0; lane < num_lanes; ++lane) {
+      few[lane] = row[lane < num_classes ? lane : 0];
+    }
+    row = few;
+  }
   MaxLanes<Real> lanes;
   for (int lane = 0; lane < num_lanes; ++lane) {
     lanes.max[lane] = row[0];
-    lanes.group_of_max[lane] = lanes.magnitude[lane] = 0;
+    lanes.first_of_max[lane] = lanes.magnitude[lane] = 0;
   }
-  for (int64_t c = 0; c < whole; c += num_lanes) {
-    update_max(row + c, num_lanes, static_cast<Bits>(c / num_lanes), lanes);
+  for (int64_t c = 0; c < last; c += num_lanes) {
+    update_max(row + c, static_cast<Bits>(c), lanes);
   }
-  update_max(row + whole, static_cast<int>(num_classes - whole), static_cast<Bits>(whole / num_lanes), lanes);
+  update_max(row + last, static_cast<Bits>(last), lanes);
 
   const Real max = fold_lanes(lanes.max, Larger{});
   Bits magnitude = 0, prediction = std::numeric_limits<Bits>::max();
   for (int lane = 0; lane < num_lanes; ++lane) {
     const Bits not_max = -static_cast<Bits>(lanes.max[lane] != max);
-    prediction = std::min(prediction, (lanes.group_of_max[lane] * num_lanes + lane) | not_max);
+    prediction = std::min(prediction, (lanes.first_of_max[lane] + lane) | not_max);
     magnitude = std::max(magnitude, lanes.magnitude[lane]);
   }
   return {max, magnitude < RealFormat<Real>::infinity ? static_cast<int64_t>(prediction) : -1};

@@ -241,11 +241,15 @@ Tensor image_sums(const std::vector<Tensor>& tensors) {
 }
 
 // (N, 6) float64.
-Tensor image_stats(const std::vector<Tensor>& tensors) {
-  const Tensor sums = image_sums(tensors);
+Tensor stats_of_sums(const Tensor& strided_sums) {
+  check_image_sums(strided_sums, num_image_sums);
+  const Tensor sums = torch::stable::contiguous(strided_sums);
   const torch::stable::accelerator::DeviceGuard guard(sums.get_device_index());
   const int64_t num_images = sums.size(0);
   const Tensor stats = torch::stable::new_empty(sums, {num_images, num_image_stats}, ScalarType::Double);
+  if (num_images == 0) {
+    return stats;  // a grid of no blocks is a launch error
+  }
   const auto blocks = static_cast<unsigned int>(ceil_div(num_images, threads_per_block));
   derive_stats<<<blocks, threads_per_block, 0, current_stream(sums)>>>(
       static_cast<const ImageSums*>(sums.const_data_ptr()), static_cast<ImageStats*>(stats.mutable_data_ptr()),
@@ -254,10 +258,13 @@ Tensor image_stats(const std::vector<Tensor>& tensors) {
   return stats;
 }
 
+Tensor image_stats(const std::vector<Tensor>& tensors) { return stats_of_sums(image_sums(tensors)); }
+
 }  // namespace
 }  // namespace dogs_accel
 
 STABLE_TORCH_LIBRARY_IMPL(dogs_accel, CUDA, m) {
   m.impl("image_stats", TORCH_BOX(&dogs_accel::image_stats));
   m.impl("image_sums", TORCH_BOX(&dogs_accel::image_sums));
+  m.impl("stats_of_sums", TORCH_BOX(&dogs_accel::stats_of_sums));
 }
