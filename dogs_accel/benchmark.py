@@ -25,7 +25,7 @@ from dogs_accel.files import write_json, write_manifest
 from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
-from dogs_accel.plan import Plan, describe_plan, make_plan
+from dogs_accel.plan import Plan, describe_plan, describe_sizes, make_plan
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
@@ -56,21 +56,27 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
 def examine_data(plan: Plan) -> Plan:
     """Decode every image once, write the metadata and its figures, and return the plan without the bad files.
 
-    Raises BadImageError where there are any and --on-bad-image is not skip.
+    Raises BadImageError where there are any and --on-bad-image is not skip, or where too little remains: a split
+    without an image, a breed without a training image.
     """
     report = write_metadata(plan.data, plan.splits, plan.out, num_threads=plan.config.num_threads)
     print(describe_metadata(report))
-    write_eda(plan.out, plan.out / "eda", seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
-    num_bad = len(report.bad_index)
-    if num_bad and plan.config.on_bad_image == "error":
+    bad, listed = report.bad_index, plan.out / BAD_IMAGES_FILE
+    if len(bad) and plan.config.on_bad_image == "error":
         raise BadImageError(
-            f"{num_bad} of {len(plan.data)} files cannot be decoded, see {plan.out / BAD_IMAGES_FILE}; "
-            "--on-bad-image skip leaves them out"
+            f"{len(bad)} of {len(plan.data)} files cannot be decoded, see {listed}; --on-bad-image skip leaves them out"
         )
-    splits = {name: index[~np.isin(index, report.bad_index)] for name, index in plan.splits.items()}
+    splits = {name: index[~np.isin(index, bad)] for name, index in plan.splits.items()}
+    if len(bad):
+        print(f"left out: {len(bad)} files; there remain {describe_sizes(splits)} images")
     for name, index in splits.items():
         if len(index) == 0:
-            raise BadImageError(f"no image of the {name} split can be decoded, see {plan.out / BAD_IMAGES_FILE}")
+            raise BadImageError(f"no image of the {name} split can be decoded, see {listed}")
+    untaught = set(plan.data.labels[plan.splits["train"]]) - set(plan.data.labels[splits["train"]])
+    if untaught:
+        breeds = ", ".join(plan.data.class_names[label] for label in sorted(untaught))
+        raise BadImageError(f"no training image of {breeds} can be decoded, see {listed}")
+    write_eda(plan.out, plan.out / "eda", seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
     return dataclasses.replace(plan, splits=splits)
 
 

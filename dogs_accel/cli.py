@@ -59,11 +59,12 @@ def _add_metadata(commands: Any) -> None:
 
 
 def _metadata(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.datasets import open_dataset
+    from dogs_accel.datasets import check_images_folder, open_dataset
     from dogs_accel.metadata import describe_metadata, write_metadata
     from dogs_accel.splits import SPLITS
 
     data = open_dataset(options.data, unpack=True, check_files=False)
+    check_images_folder(data.root)
     if data.notice:
         yield data.notice
     splits = {name: data.split(name, seed=options.seed, val_ratio=options.val_ratio) for name in SPLITS}
@@ -88,12 +89,15 @@ def _add_eda(commands: Any) -> None:
 
 
 def _eda(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.eda import describe_eda, write_eda
+    from dogs_accel.eda import AUGMENTED_FILE, describe_eda, write_eda
 
     folder = Path(options.metadata)
     out = folder / "eda" if options.out is None else Path(options.out)
     yield describe_eda(folder)
-    yield from _written(write_eda(folder, out, seed=options.seed))
+    written = write_eda(folder, out, seed=options.seed)
+    if out / AUGMENTED_FILE not in written:
+        yield f"{AUGMENTED_FILE} is left out: no training image is where the table says"
+    yield from _written(written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 NEAR_DISTANCE = 6
 """Bits of 64 up to which two perceptual hashes are those of one picture."""
+MIN_CONTRAST = 0.02
+"""Standard deviation of grey, 0 to 1, below which a picture is of one colour, and its hash of noise."""
 _THUMBNAIL_PX = 32
 _LOW_FREQUENCIES = 8
 _ENOUGH_ROWS = 128
 _GREY = torch.tensor([0.299, 0.587, 0.114])
-_BLOCK = 2048
+_BLOCK = 256
 
 
 def perceptual_hash(images: Sequence[Tensor]) -> NDArray[np.uint64]:
@@ -69,13 +71,16 @@ class DuplicateGroup:
 
 
 def find_duplicates(
-    digests: Sequence[str], hashes: NDArray[np.uint64], near_distance: int = NEAR_DISTANCE
+    digests: Sequence[str],
+    hashes: NDArray[np.uint64],
+    has_contrast: NDArray[np.bool_],
+    near_distance: int = NEAR_DISTANCE,
 ) -> list[DuplicateGroup]:
     """Group what is the same picture: of equal digest, or with hashes that differ in up to `near_distance` bits.
 
-    digests: N checksums of content; hashes: (N,) uint64. A group holds whatever a chain of such pairs connects; groups
-    are in the order of their first members. Hashes are compared all with all, in blocks. Raises ValueError for a
-    distance outside 0 to 64.
+    digests: N checksums of content; hashes: (N,) uint64; has_contrast: (N,), false where a picture is of one colour,
+    whose hash says nothing. A group holds whatever a chain of such pairs connects; groups are in the order of their
+    first members. Hashes are compared all with all, in blocks. Raises ValueError for a distance outside 0 to 64.
     """
     if not 0 <= near_distance <= 64:
         raise ValueError(f"near_distance: got {near_distance}, expected 0 <= near_distance <= 64")
@@ -83,19 +88,14 @@ def find_duplicates(
         return []
     _, content = np.unique(np.asarray(digests), return_inverse=True)
     copies = np.bincount(content)[content]
-    # One edge for each is enough where many are equal; their pairs may be too many to list.
-    first_of_content, first_of_hash = _first_of_each(content), _first_of_each(np.unique(hashes, return_inverse=True)[1])
-    each = np.arange(len(digests))
-    representatives = np.flatnonzero(first_of_hash == each)
-    near = _near_pairs(hashes[representatives], near_distance)
-    edges = np.concatenate(
-        [np.stack([each, first_of_content]), np.stack([each, first_of_hash]), representatives[near]], axis=1
-    )
-    graph = coo_array((np.ones(edges.shape[1], dtype=bool), tuple(edges)), shape=(len(each), len(each)))
-    component = connected_components(graph, directed=False)[1]
-    in_group = np.flatnonzero(np.bincount(component)[component] > 1)
+    telling = np.flatnonzero(has_contrast)
+    values, value_of = np.unique(hashes[telling], return_inverse=True)
+    # Files are nodes, and so are contents and groups of near hashes, so that a file needs two edges at most.
+    of_content = np.stack([np.arange(len(digests)), len(digests) + content])
+    of_hash = np.stack([telling, 2 * len(digests) + _near_groups(values, near_distance)[value_of]])
+    component = _components(np.concatenate([of_content, of_hash], axis=1), 3 * len(digests))[: len(digests)]
     groups: dict[int, list[int]] = {}
-    for index in in_group.tolist():
+    for index in np.flatnonzero(np.bincount(component)[component] > 1).tolist():
         groups.setdefault(int(component[index]), []).append(index)
     return [
         DuplicateGroup(
@@ -107,19 +107,22 @@ def find_duplicates(
     ]
 
 
-def _first_of_each(kind: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of the first that is of the same kind as each of (N,)."""
-    first = np.full(int(kind.max()) + 1, len(kind))
-    np.minimum.at(first, kind, np.arange(len(kind)))
-    return first[kind]
+def _components(edges: NDArray[np.int64], num_nodes: int) -> NDArray[np.int64]:
+    """Number the component (num_nodes,) of each node of a graph of edges (2, E)."""
+    graph = coo_array((np.ones(edges.shape[1], dtype=bool), tuple(edges)), shape=(num_nodes, num_nodes))
+    components: NDArray[np.int64] = connected_components(graph, directed=False)[1]
+    return components
 
 
-def _near_pairs(hashes: NDArray[np.uint64], near_distance: int) -> NDArray[np.int64]:
-    """Pairs (2, P) of positions whose hashes differ in up to `near_distance` bits."""
+def _near_groups(hashes: NDArray[np.uint64], near_distance: int) -> NDArray[np.int64]:
+    """Number the group (N,) of each hash: those that a chain of near pairs connects are in one."""
     signs = _signs(hashes)
-    pairs = [np.zeros((2, 0), dtype=np.int64)]
+    group = np.arange(len(hashes))
     for start in range(0, len(hashes), _BLOCK):
-        agreement = signs[start : start + _BLOCK] @ signs[start:].T
-        row, column = np.nonzero(agreement >= 64 - 2 * near_distance)
-        pairs.append(np.stack([row, column])[:, row < column] + start)
-    return np.concatenate(pairs, axis=1)
+        block = slice(start, start + _BLOCK)
+        is_near = signs[block] @ signs[start:].T >= 64 - 2 * near_distance
+        # Pairs of one group already add nothing, and of near pictures there may be too many to list.
+        row, column = np.nonzero(is_near & (group[block, None] != group[start:]))
+        if len(row):
+            group = _components(np.stack([group[start + row], group[start + column]]), len(hashes))[group]
+    return group

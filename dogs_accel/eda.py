@@ -21,13 +21,22 @@ from PIL import Image
 from torch import Tensor
 
 from dogs_accel.files import write_csv
-from dogs_accel.metadata_files import METADATA_FILE, SPLIT_FILE, Metadata, Normalisation, read_metadata
+from dogs_accel.metadata_files import (
+    METADATA_FILE,
+    NORMALISATION_FILE,
+    SPLIT_FILE,
+    Metadata,
+    Normalisation,
+    read_metadata,
+)
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import BLUE, GREY, RED, bare, save_figure
 from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
-from pipelines import RESNET_TRAIN, Recipe, make_loader
+from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
+from pipelines.batch import open_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
+AUGMENTED_FILE = "augmented_batch_preview.png"
 PUBLISHED_IMAGE_MEANS = (0.4761, 0.4518, 0.3910)
 """RGB, published as the mean of image means over all the images of Stanford Dogs."""
 PUBLISHED_IMAGES, PUBLISHED_CLASSES = 20_580, 120
@@ -60,7 +69,7 @@ def class_sizes(quality: pd.DataFrame) -> pd.DataFrame:
 def split_table(splits: pd.DataFrame) -> pd.DataFrame:
     """Count images and classes of train, val, test and all: how many per class, and their share of the images.
 
-    Counts per class are over every class of the data: one that is absent from a split has 0 there.
+    Counts per class are over every class with a readable image: one that is absent from a split has 0 there.
     """
     counts = _counts_per_class(splits)
     counts["all"] = counts.sum(axis=1)
@@ -247,6 +256,7 @@ def _breeds_panel(axes: Axes, sizes: pd.DataFrame, title: str) -> None:
     axes.set(xlim=(0, sizes["images"].max() * 1.12), ylim=(len(sizes) - 0.4, -0.6), xlabel="images", title=title)
     _count_axis(axes.xaxis)
     axes.tick_params(axis="y", length=0)
+    axes.legend(loc="lower right", frameon=False, title="official split")
     bare(axes)
 
 
@@ -356,7 +366,9 @@ def _thumbnail(path: Path) -> NDArray[Any] | str:
         return np.asarray(small)
     except FileNotFoundError:
         return "not found"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # as many as Pillow's formats have
+    except MemoryError:
+        raise
+    except Exception:  # as in pipelines.batch.decode_rgb
         return "not readable"
 
 
@@ -398,16 +410,16 @@ def _count(num: int, what: str) -> str:
 
 
 def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
-    """Write the figures and tables of a metadata folder to `out`.
+    """Write the tables and figures of a metadata folder to `out`, and return their paths.
 
     The seed chooses the random samples and the augmentation of augmented_batch_preview.png, which shows `recipe` on the
-    first 8 training images, and is left out where there are none to read. Raises what `read_metadata` raises.
+    first 8 training images that can be read, and is left out where there are none. Raises what `read_metadata` raises.
     """
     data = read_metadata(metadata_folder)
     return [
+        *_write_tables(data, out),
         *_write_figures(data, out, seed),
         *_write_augmented_batch(data, out, seed, recipe),
-        *_write_tables(data, out),
     ]
 
 
@@ -444,9 +456,10 @@ def _extremes_figure(quality: pd.DataFrame, *, darkest: bool) -> Figure:
 
 def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe) -> list[Path]:
     train = data.splits[data.splits["split"] == "train"]
-    present = (row for row in train.itertuples() if Path(row.image_path).is_file())
-    rows = list(itertools.islice(present, _NUM_AUGMENTED))
+    rows = list(itertools.islice((row for row in train.itertuples() if _can_be_read(row.image_path)), _NUM_AUGMENTED))
+    path = out / AUGMENTED_FILE
     if not rows:
+        path.unlink(missing_ok=True)  # that of an earlier call would be taken for one of this
         return []
     paths, labels = [row.image_path for row in rows], [row.label for row in rows]
     with make_loader(
@@ -454,7 +467,15 @@ def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe)
     ) as loader:
         [batch] = loader
     figure = augmented_batch_figure(batch.images, recipe, [row.class_name for row in rows])
-    return [save_figure(figure, out / "augmented_batch_preview.png")]
+    return [save_figure(figure, path)]
+
+
+def _can_be_read(path: str) -> bool:
+    try:
+        open_rgb(path)
+    except BadImageError:
+        return False
+    return True
 
 
 def _write_tables(data: Metadata, out: Path) -> list[Path]:
@@ -481,6 +502,12 @@ def describe_eda(metadata_folder: Path) -> str:
     ]
     if len(data.quality) != len(data.splits):
         lines.append(f"{METADATA_FILE} has {len(data.quality):,} images, {SPLIT_FILE} {len(data.splits):,}")
+    num_train = int((data.splits["split"] == "train").sum())
+    if num_train != data.normalisation.num_train_images:
+        lines.append(
+            f"{SPLIT_FILE} has {num_train:,} training images, {NORMALISATION_FILE} is of "
+            f"{data.normalisation.num_train_images:,}: measure again with `dogs-accel metadata`"
+        )
     return "\n".join(lines)
 
 

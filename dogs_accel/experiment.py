@@ -215,6 +215,7 @@ def _write_run_metadata(
             "weights": weights,
             "train_recipe": dataclasses.asdict(run.train_recipe),
             "eval_recipe": dataclasses.asdict(run.eval_recipe),
+            "num_images": {split: len(index) for split, index in plan.splits.items()},
             "loaders": backends,
             "device": str(plan.device),
             "amp": str(plan.amp).removeprefix("torch.") if plan.amp else None,

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from dogs_accel import ops
 from dogs_accel.datasets import Dataset
-from dogs_accel.duplicates import DuplicateGroup, find_duplicates, perceptual_hash
+from dogs_accel.duplicates import MIN_CONTRAST, DuplicateGroup, find_duplicates, perceptual_hash
 from dogs_accel.files import write_csv, write_json
 from dogs_accel.metadata_files import (
     BAD_IMAGES_FILE,
@@ -29,6 +28,7 @@ from dogs_accel.metadata_files import (
     METADATA_FILE,
     NORMALISATION_FILE,
     SPLIT_FILE,
+    Normalisation,
 )
 from pipelines import BadImageError
 from pipelines.decode import DecodedFile, decode_files
@@ -82,6 +82,7 @@ def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool
                 if file.problem is not None:
                     problems[file.index] = file.problem
             bar.update(len(files))
+    assert all(scan.digests), "a file was passed over"
     return scan
 
 
@@ -133,7 +134,7 @@ def metadata_table(data: Dataset, scan: ImageScan) -> pd.DataFrame:
     return pd.DataFrame(columns, columns=list(METADATA_COLUMNS))
 
 
-def split_table(metadata: pd.DataFrame, scan: ImageScan, splits: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
+def split_rows(metadata: pd.DataFrame, scan: ImageScan, splits: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
     """Lay out split_metadata.csv: the readable images of train, val and test, each in its split's order."""
     row_of = np.full(len(scan.digests), -1)
     row_of[scan.readable] = np.arange(len(metadata))
@@ -144,64 +145,58 @@ def split_table(metadata: pd.DataFrame, scan: ImageScan, splits: Mapping[str, ND
     return pd.concat(parts, ignore_index=True)
 
 
-def normalisation(scan: ImageScan, train: NDArray[np.int64]) -> dict[str, Any]:
-    """Estimate mean and std of R, G and B in [0, 1].
+def normalisation(scan: ImageScan, train: NDArray[np.int64]) -> Normalisation:
+    """Estimate mean and std of R, G and B: from exact sums of integers, in float64 at the end, ddof 0.
 
-    `train_pixels` weighs every pixel of the training split alike: exact sums of integers, float64 at the end, ddof 0.
-    `image_means` is what the published experiment has in its place: the mean over all images, of every split, of the
-    mean of each. Raises BadImageError where no training image can be read.
+    The training split must have a readable image.
     """
     total = dict(zip(ops.IMAGE_SUMS, scan.sums[train].sum(axis=0).tolist(), strict=True))
     pixels = total["pixels"]
-    if pixels == 0:
-        raise BadImageError(f"none of {len(train)} training images can be read")
-    mean = [total[channel] / (255 * pixels) for channel in ("r", "g", "b")]
-    std = [
-        math.sqrt(pixels * total[f"{channel}_squared"] - total[channel] ** 2) / (255 * pixels)
-        for channel in ("r", "g", "b")
-    ]
-    means = scan.stats[scan.readable, -3:].mean(axis=0).tolist()
-    return {
-        "train_pixels": {
-            "mean": mean,
-            "std": std,
-            "num_images": int((scan.sums[train, 0] > 0).sum()),
-            "num_pixels": pixels,
-        },
-        "image_means": {"mean": means, "num_images": len(scan.readable)},
-    }
+    return Normalisation(
+        train_mean=tuple(total[channel] / (255 * pixels) for channel in "rgb"),
+        train_std=tuple(
+            math.sqrt(pixels * total[f"{channel}_squared"] - total[channel] ** 2) / (255 * pixels) for channel in "rgb"
+        ),
+        num_train_images=len(np.intersect1d(train, scan.readable)),
+        num_train_pixels=pixels,
+        image_means=tuple(scan.stats[scan.readable, -3:].mean(axis=0).tolist()),
+        num_images=len(scan.readable),
+    )
 
 
 def duplicates_table(
     data: Dataset, splits: Mapping[str, NDArray[np.int64]], groups: Sequence[DuplicateGroup]
 ) -> pd.DataFrame:
     """Lay out duplicates.csv: a row for each picture that comes more than once, those of one group together."""
-    split_of = dict.fromkeys(range(len(data)), "")
-    for split, index in splits.items():
-        split_of.update(dict.fromkeys(index.tolist(), split))
+    split_of = _split_of(data, splits)
     rows = [
-        {
-            "group": number,
-            "kind": "exact" if is_exact else "near",
-            "distance": distance,
-            "image_id": data.ids[member],
-            "class_name": data.class_names[int(data.labels[member])],
-            "split": split_of[member],
-            "image_path": data.paths[member],
-        }
+        (number, "exact" if is_exact else "near", distance, *_file_columns(data, member, split_of))
         for number, group in enumerate(groups, start=1)
         for member, is_exact, distance in zip(group.members, group.is_exact, group.distance, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["group", "kind", "distance", "image_id", "class_name", "split", "image_path"])
+    return pd.DataFrame(rows, columns=["group", "kind", "distance", *_FILE_COLUMNS])
 
 
-def bad_images_table(data: Dataset, scan: ImageScan) -> pd.DataFrame:
+def bad_images_table(data: Dataset, splits: Mapping[str, NDArray[np.int64]], scan: ImageScan) -> pd.DataFrame:
     """Lay out bad_images.csv: each file that cannot be decoded, and why."""
-    rows = [
-        {"image_id": data.ids[index], "image_path": data.paths[index], "problem": problem}
-        for index, problem in sorted(scan.problems.items())
-    ]
-    return pd.DataFrame(rows, columns=["image_id", "image_path", "problem"])
+    split_of = _split_of(data, splits)
+    rows = [(*_file_columns(data, index, split_of), problem) for index, problem in sorted(scan.problems.items())]
+    return pd.DataFrame(rows, columns=[*_FILE_COLUMNS, "problem"])
+
+
+_FILE_COLUMNS = ("image_id", "class_name", "split", "image_path")
+
+
+def _file_columns(data: Dataset, index: int, split_of: Sequence[str]) -> tuple[str, str, str, str]:
+    return data.ids[index], data.class_names[int(data.labels[index])], split_of[index], data.paths[index]
+
+
+def _split_of(data: Dataset, splits: Mapping[str, NDArray[np.int64]]) -> list[str]:
+    names = [""] * len(data)
+    for split, index in splits.items():
+        for i in index.tolist():
+            names[i] = split
+    return names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -228,58 +223,67 @@ def write_metadata(
 ) -> MetadataReport:
     """Pass over a dataset once and write its five tables to a folder.
 
-    splits: positions of train, val and test. Raises BadImageError where no image can be read; single bad files are in
-    bad_images.csv and nowhere else.
+    splits: positions of train, val and test. Raises BadImageError where no image of the training split can be read,
+    and has then written bad_images.csv; single bad files are in there and in no other table.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     scan = scan_images(data, num_threads=num_threads, progress=progress)
+    bad_images = bad_images_table(data, splits, scan)
+    written = [write_csv(folder / BAD_IMAGES_FILE, bad_images)]
     rows = scan.readable
-    bad_images = bad_images_table(data, scan)
-    if len(rows) == 0:
+    if not np.isin(splits["train"], rows).any():
         first = bad_images.iloc[0]
-        raise BadImageError(f"none of {len(data)} images can be read; the first: {first.image_path}: {first.problem}")
+        raise BadImageError(
+            f"no image of the training split can be read, see {written[0]}; "
+            f"the first bad file: {first.image_path}: {first.problem}"
+        )
+    has_contrast = scan.stats[rows, ops.IMAGE_STATS.index("contrast_std")] >= MIN_CONTRAST
     groups = [
         replace(group, members=rows[group.members].tolist())
-        for group in find_duplicates([scan.digests[row] for row in rows], scan.hashes[rows])
+        for group in find_duplicates([scan.digests[row] for row in rows], scan.hashes[rows], has_contrast)
     ]
-    metadata = metadata_table(data, scan)
-    split_rows = split_table(metadata, scan, splits)
     duplicates = duplicates_table(data, splits, groups)
+    metadata = metadata_table(data, scan)
+    of_splits = split_rows(metadata, scan, splits)
+    written += [
+        write_csv(folder / METADATA_FILE, metadata),
+        write_csv(folder / SPLIT_FILE, of_splits),
+        write_json(folder / NORMALISATION_FILE, normalisation(scan, splits["train"]).as_json()),
+        write_csv(folder / DUPLICATES_FILE, duplicates),
+    ]
     return MetadataReport(
         metadata=metadata,
-        splits=split_rows,
+        splits=of_splits,
         duplicates=duplicates,
         bad_images=bad_images,
         bad_index=np.asarray(sorted(scan.problems), dtype=np.int64),
         seconds=time.perf_counter() - start,
-        written=[
-            write_csv(folder / METADATA_FILE, metadata),
-            write_csv(folder / SPLIT_FILE, split_rows),
-            write_json(folder / NORMALISATION_FILE, normalisation(scan, splits["train"])),
-            write_csv(folder / DUPLICATES_FILE, duplicates),
-            write_csv(folder / BAD_IMAGES_FILE, bad_images),
-        ],
+        written=written,
     )
 
 
 def describe_metadata(report: MetadataReport) -> str:
     """Say what a pass found, as text for a terminal."""
-    num_bad, num = len(report.bad_images), len(report.bad_images) + len(report.metadata)
-    lines = [f"{num:,} files in {report.seconds:.1f} s: {len(report.metadata):,} images, {num_bad:,} bad files"]
-    lines += [f"  bad: {row.image_path}: {row.problem}" for row in report.bad_images.head(_SHOWN).itertuples()]
+    num, num_bad = len(report.metadata), len(report.bad_images)
+    lines = [f"decoded {num:,} of {num + num_bad:,} files in {report.seconds:.1f} s; bad: {num_bad:,}"]
+    lines += [f"  {row.image_path}: {row.problem}" for row in report.bad_images.head(_SHOWN).itertuples()]
     if num_bad > _SHOWN:
         lines.append(f"  and {num_bad - _SHOWN:,} more in {BAD_IMAGES_FILE}")
-    lines.append(_describe_duplicates(report.duplicates))
+    if gone := sorted(set(report.bad_images["class_name"]) - set(report.metadata["class_name"])):
+        lines.append(f"  breeds without any image that can be decoded: {', '.join(gone)}")
+    lines.append(f"the same picture more than once: {_describe_duplicates(report.duplicates)}")
     return "\n".join(lines)
 
 
 def _describe_duplicates(duplicates: pd.DataFrame) -> str:
     groups = duplicates.groupby("group")
     if not groups.ngroups:
-        return "no picture comes twice"
+        return "none"
+    num_exact = int((duplicates["kind"] == "exact").groupby(duplicates["group"]).any().sum())
     return (
-        f"{groups.ngroups:,} pictures come more than once, {len(duplicates):,} files in all ({DUPLICATES_FILE}): "
-        f"{(duplicates.kind == 'exact').groupby(duplicates.group).any().sum():,} with the same content, "
-        f"{(groups.split.nunique() > 1).sum():,} in more than one split, "
-        f"{(groups.class_name.nunique() > 1).sum():,} under more than one breed"
+        f"{groups.ngroups:,} groups of {len(duplicates):,} files in all, see {DUPLICATES_FILE}\n"
+        f"  {num_exact:,} with identical files, {groups.ngroups - num_exact:,} by their looks alone (a hash may err); "
+        f"{(groups['split'].nunique() > 1).sum():,} across splits, "
+        f"{(groups['class_name'].nunique() > 1).sum():,} across breeds"
     )

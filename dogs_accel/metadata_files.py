@@ -38,9 +38,18 @@ class Normalisation:
     train_std: tuple[float, ...]
     """Over the pixels of the training images, each counted once."""
     num_train_images: int
+    num_train_pixels: int
     image_means: tuple[float, ...]
     """The published way: the unweighted mean of the images' means, over every split."""
     num_images: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Lay out normalisation.json."""
+        train = {"mean": self.train_mean, "std": self.train_std}
+        return {
+            "train_pixels": {**train, "num_images": self.num_train_images, "num_pixels": self.num_train_pixels},
+            "image_means": {"mean": self.image_means, "num_images": self.num_images},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +108,7 @@ def _read_normalisation(path: Path) -> Normalisation:
             train_mean=_rgb(content, "train_pixels.mean"),
             train_std=_rgb(content, "train_pixels.std"),
             num_train_images=int(_entry(content, "train_pixels.num_images")),
+            num_train_pixels=int(_entry(content, "train_pixels.num_pixels")),
             image_means=_rgb(content, "image_means.mean"),
             num_images=int(_entry(content, "image_means.num_images")),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dogs_accel.amp import amp_dtype
 from dogs_accel.config import PRESETS, BenchmarkConfig
-from dogs_accel.datasets import Dataset, open_dataset
+from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
 from dogs_accel.models import ModelSpec, build_model, model_spec
 from dogs_accel.phases import Phase, strategy_label, strategy_phases
@@ -91,8 +91,10 @@ def embedded_root() -> Path:
 def open_data(config: BenchmarkConfig) -> Dataset:
     """Open --data, or generate the embedded default."""
     if config.data is not None:
-        # A missing file is one bad file among others where they are skipped.
-        return open_dataset(config.data, unpack=not config.dry_run, check_files=config.on_bad_image == "error")
+        # A run decodes every file before it trains, and a missing one is one bad file among others.
+        data = open_dataset(config.data, unpack=not config.dry_run, check_files=config.dry_run)
+        check_images_folder(data.root)
+        return data
     return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
 
 
@@ -145,15 +147,19 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out)
 
 
+def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:
+    """Say how many images each split has."""
+    return " / ".join(f"{len(splits[name]):,} {name}" for name in SPLITS)
+
+
 def describe_plan(plan: Plan) -> str:
     """Say what will run, on what, as text for a terminal."""
     config, data = plan.config, plan.data
-    sizes = " / ".join(f"{len(plan.splits[name]):,} {name}" for name in SPLITS)
     amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     lines = [
         f"preset   {config.preset_name}",
-        f"data     {data.name}: {data.num_classes} breeds, {sizes} images, in {data.root}",
+        f"data     {data.name}: {data.num_classes} breeds, {describe_sizes(plan.splits)} images, in {data.root}",
         f"device   {plan.device} ({device}), {amp}, batch {config.batch_size}, loader {config.loader}",
         f"results  {plan.out}",
         "runs",

@@ -6,7 +6,7 @@ import abc
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -172,10 +172,20 @@ def open_rgb(path: str) -> Image.Image:
     Raises BadImageError, which names the file and the reason.
     """
     try:
-        with Image.open(path) as image:
+        return decode_rgb(path)
+    except BadImageError as error:
+        raise BadImageError(f"{path}: {error}") from error
+
+
+def decode_rgb(file: str | BinaryIO) -> Image.Image:
+    """Do what `open_rgb` does, also for a file in memory; its BadImageError has the reason alone."""
+    try:
+        with Image.open(file) as image:
             return image.convert("RGB")
+    except MemoryError:  # says nothing of the file
+        raise
     except Exception as error:  # PIL's readers raise what they please of a damaged file
-        raise BadImageError(f"{path}: {image_problem(error)}") from error
+        raise BadImageError(image_problem(error)) from error
 
 
 def image_problem(error: Exception) -> str:

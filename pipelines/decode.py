@@ -7,6 +7,7 @@ may return half of one without a word, and PIL says that it is broken.
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import logging
@@ -26,20 +27,21 @@ from nvidia.dali import Pipeline
 from nvidia.dali.data_node import DataNode
 from PIL import Image
 
-from pipelines.batch import available_cores, image_problem
+from pipelines.batch import BadImageError, available_cores, decode_rgb, image_problem
 
 _log = logging.getLogger(__name__)
 
 _PREFETCH = 2
-_READ_AHEAD = 2
-_LARGE_PX = 1 << 25
-"""An image from here on is decoded by itself: DALI would make room for a batch of what their headers claim."""
+_READ_AHEAD = 64
+"""Files that are read before their batch is put together."""
+_MAX_BATCH_PX = 1 << 26
+"""Pixels after which a batch is full: large images come in smaller batches, so that memory stays bounded."""
 
 _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
-"""Baseline, extended and progressive; the others are lossless, hierarchical or arithmetic."""
+_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _STUFFED_OR_RESTART = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8)])
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def rgb_node(encoded: DataNode, *, gpu: bool) -> DataNode:
@@ -47,17 +49,17 @@ def rgb_node(encoded: DataNode, *, gpu: bool) -> DataNode:
     return fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, adjust_orientation=False)
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DecodedFile:
     """One file: its content and its pixels, or the reason why there are none."""
 
     index: int
     """Position in the paths."""
-    encoded: bytes = b""
+    encoded: bytes
     """Content of the file; nothing where it cannot be read."""
-    image: torch.Tensor | None = None
+    image: torch.Tensor | None
     """(H, W, 3) uint8 RGB, as PIL's `convert("RGB")` has it and not turned by EXIF; None of a bad file."""
-    problem: str | None = None
+    problem: str | None
     """Why there is no image, in a few words; None where there is one."""
 
 
@@ -69,8 +71,8 @@ def decode_files(
 ) -> Iterator[list[DecodedFile]]:
     """Decode each file once, in order, in lists of up to `batch_size`; a bad file is in its list and ends nothing.
 
-    Images are at their own size and equal to PIL's. num_threads None is one for each available core. Raises
-    ValueError for a batch_size or num_threads below 1.
+    Images are at their own size and equal to PIL's; large ones come in shorter lists. num_threads None is one for each
+    available core. Raises ValueError for a batch_size or num_threads below 1.
     """
     num_threads = available_cores() if num_threads is None else num_threads
     for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
@@ -84,42 +86,81 @@ def _batches(paths: Sequence[str | Path], batch_size: int, num_threads: int) -> 
         yield from _Pass(pool, batch_size, num_threads).batches(paths)
 
 
-def is_plain_jpeg(encoded: bytes) -> bool:
-    """Say whether this is a whole JPEG of the kind that DALI decodes as PIL does.
+def is_whole_jpeg(encoded: bytes) -> bool:
+    """Say whether each segment and scan of a JPEG ends where the next marker is, up to the end-of-image marker.
 
-    That is 8-bit, grey or of three components, Huffman-coded, not huge, and each of its segments and scans ends where
-    the next marker is, up to the end-of-image marker. Definition: ITU-T T.81, annex B.
+    True only of one frame, Huffman-coded and not lossless, of which no component is in two sequential scans: of such
+    files DALI and PIL decode the same. Definition: ITU-T T.81, annex B.
     """
     if not encoded.startswith(_SOI):
         return False
     content = np.frombuffer(encoded, np.uint8)
     at_ff = np.flatnonzero(content[:-1] == 0xFF)
     at_marker = at_ff[~_STUFFED_OR_RESTART[content[at_ff + 1]]]
-    position, has_frame, has_scan = 2, False, False
-    while position + 4 <= len(encoded):
-        ff, marker, length = struct.unpack_from(">BBH", encoded, position)
-        if ff != 0xFF or marker == _EOI[1] or length < 2:
+    position, frame, components_left, has_scan = len(_SOI), 0, 0, False
+    while position + 4 < len(encoded):
+        ff, marker, length, first = struct.unpack_from(">BBHB", encoded, position)
+        if ff != 0xFF or marker == _EOI[1]:
             break
         if marker in _FRAMES:
-            if has_frame or marker not in _HUFFMAN_FRAMES or not _is_plain_frame(encoded, position + 4):
+            if frame or marker not in (_BASELINE, _EXTENDED, _PROGRESSIVE) or length < 8:
                 return False
-            has_frame = True
+            frame, components_left = marker, encoded[min(position + 9, len(encoded) - 1)]
         position += 2 + length
         if marker == _SOS:
             has_scan = True
+            components_left -= first if frame != _PROGRESSIVE else 0
             position = int(min(at_marker[np.searchsorted(at_marker, position) :][:1], default=len(encoded)))
-    return has_frame and has_scan and encoded[position : position + 2] == _EOI
+    return has_scan and frame != 0 and components_left >= 0 and encoded[position : position + 2] == _EOI
 
 
-def _is_plain_frame(encoded: bytes, position: int) -> bool:
-    if position + 6 > len(encoded):
-        return False
-    precision, height, width, num_components = struct.unpack_from(">BHHB", encoded, position)
-    return precision == 8 and num_components in (1, 3) and 0 < height * width < _LARGE_PX
+@dataclass(kw_only=True, slots=True, eq=False)
+class _File:
+    """A file on its way."""
 
+    index: int
+    encoded: bytes = b""
+    num_px: int = 0
+    is_for_dali: bool = False
+    image: torch.Tensor | None = None
+    problem: str | None = None
 
-def _is_unfinished(file: DecodedFile) -> bool:
-    return file.image is None and file.problem is None
+    def read(self, path: str | Path) -> _File:
+        """Read the file and its header, and decide who decodes it."""
+        try:
+            self.encoded = Path(path).read_bytes()
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:  # says nothing of the file
+                raise
+            self.problem = image_problem(error)
+            return self
+        if not self.encoded:
+            self.problem = "an empty file"
+            return self
+        try:
+            with Image.open(io.BytesIO(self.encoded)) as image:
+                self.num_px = image.width * image.height
+                is_usual = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+        except MemoryError:
+            raise
+        except Exception as error:  # as in decode_rgb
+            self.problem = image_problem(error)
+            return self
+        self.is_for_dali = is_usual and is_whole_jpeg(self.encoded)
+        return self
+
+    def decode_with_pil(self) -> None:
+        try:
+            self.image = torch.from_numpy(np.array(decode_rgb(io.BytesIO(self.encoded))))
+        except BadImageError as error:
+            self.problem = str(error)
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.image is None and self.problem is None
+
+    def finished(self) -> DecodedFile:
+        return DecodedFile(index=self.index, encoded=self.encoded, image=self.image, problem=self.problem)
 
 
 @functools.cache
@@ -130,27 +171,6 @@ def _one_pixel() -> NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def _decode_with_pil(file: DecodedFile) -> None:
-    try:
-        with Image.open(io.BytesIO(file.encoded)) as image:
-            file.image = torch.from_numpy(np.array(image.convert("RGB")))
-    except Exception as error:  # PIL's readers raise what they please of a damaged file
-        file.problem = image_problem(error)
-
-
-def _read(index: int, path: str | Path) -> DecodedFile:
-    """Read a file, and decode it where that is not DALI's work."""
-    try:
-        file = DecodedFile(index=index, encoded=Path(path).read_bytes())
-    except OSError as error:
-        return DecodedFile(index=index, problem=image_problem(error))
-    if not file.encoded:
-        file.problem = "an empty file"
-    elif not is_plain_jpeg(file.encoded):
-        _decode_with_pil(file)
-    return file
-
-
 class _Pass:
     """One pass over the files: a pool reads ahead of DALI, and DALI decodes ahead of whoever takes the batches."""
 
@@ -158,12 +178,13 @@ class _Pass:
         self._pool = pool
         self._batch_size = batch_size
         self._num_threads = num_threads
-        self._read: Iterator[list[DecodedFile]] = iter(())
-        self._started: deque[list[DecodedFile]] = deque()
+        self._grouped: Iterator[list[_File]] = iter(())
+        self._started: deque[list[_File]] = deque()
         """Batches that have been read and not been passed on, in order."""
+        self._reading_failed: Exception | None = None
 
     def batches(self, paths: Sequence[str | Path]) -> Iterator[list[DecodedFile]]:
-        self._read = self._read_ahead(paths)
+        self._grouped = self._group(self._read_ahead(paths))
         pipeline = self._build()
         while True:
             try:
@@ -171,34 +192,55 @@ class _Pass:
             except StopIteration:
                 return
             except RuntimeError as error:  # after which a DALI pipeline cannot go on
-                _log.warning("DALI gave up on a batch; PIL decodes its %d files", self._decode_with_pil())
+                if self._reading_failed is not None:
+                    raise self._reading_failed from None
+                if not self._started:
+                    raise
+                num_files = sum(len(files) for files in self._started)
+                _log.warning("a damaged file stopped DALI; PIL decodes the %d files in flight, none is lost", num_files)
                 _log.debug("%s", error)
-                yield from self._started
-                self._started.clear()
+                while self._started:
+                    yield self._finish(self._started.popleft())
                 pipeline = self._build()
                 continue
             files = self._started.popleft()
-            for file, image in zip(filter(_is_unfinished, files), output, strict=False):
+            for file, image in zip((file for file in files if file.is_for_dali), output, strict=False):
                 # Shared, not copied: the output's memory lives as long as a tensor of it.
                 file.image = torch.from_dlpack(image)
-            yield files
+            yield self._finish(files)
 
-    def _read_ahead(self, paths: Sequence[str | Path]) -> Iterator[list[DecodedFile]]:
-        starts = range(0, len(paths), self._batch_size)
-        reading: deque[list[Future[DecodedFile]]] = deque()
-        for start in starts:
-            batch = range(start, min(start + self._batch_size, len(paths)))
-            reading.append([self._pool.submit(_read, index, paths[index]) for index in batch])
+    def _read_ahead(self, paths: Sequence[str | Path]) -> Iterator[_File]:
+        reading: deque[Future[_File]] = deque()
+        for index, path in enumerate(paths):
+            reading.append(self._pool.submit(_File(index=index).read, path))
             if len(reading) > _READ_AHEAD:
-                yield [future.result() for future in reading.popleft()]
-        for futures in reading:
-            yield [future.result() for future in futures]
+                yield reading.popleft().result()
+        for future in reading:
+            yield future.result()
+
+    def _group(self, files: Iterator[_File]) -> Iterator[list[_File]]:
+        batch: list[_File] = []
+        for file in files:
+            if batch and sum(each.num_px for each in batch) + file.num_px > _MAX_BATCH_PX:
+                yield batch
+                batch = []
+            batch.append(file)
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
     def _next_encoded(self) -> list[NDArray[np.uint8]]:
         """Give DALI its part of the next batch."""
-        files = next(self._read)
+        try:
+            files = next(self._grouped)
+        except Exception as error:
+            # DALI passes it on as an error of its own, if at all; a StopIteration is its sign for the end.
+            self._reading_failed = None if isinstance(error, StopIteration) else error
+            raise
         self._started.append(files)
-        return [np.frombuffer(file.encoded, np.uint8) for file in filter(_is_unfinished, files)] or [_one_pixel()]
+        return [np.frombuffer(file.encoded, np.uint8) for file in files if file.is_for_dali] or [_one_pixel()]
 
     def _build(self) -> Pipeline:
         pipeline = Pipeline(
@@ -212,8 +254,7 @@ class _Pass:
         pipeline.build()
         return pipeline
 
-    def _decode_with_pil(self) -> int:
-        """Let PIL decode everything that DALI had been given; return how many files that were."""
-        unfinished = [file for files in self._started for file in filter(_is_unfinished, files)]
-        list(self._pool.map(_decode_with_pil, unfinished))
-        return len(unfinished)
+    def _finish(self, files: list[_File]) -> list[DecodedFile]:
+        """Let PIL decode what is not decoded yet."""
+        list(self._pool.map(_File.decode_with_pil, [file for file in files if file.is_unfinished]))
+        return [file.finished() for file in files]

@@ -23,9 +23,10 @@ def quality_frame(train, test, names=None):
         for official, count in zip(("official_train", "official_test"), counts, strict=True):
             for i in range(count):
                 image_id = f"n{label:03}_{official[9:]}{i}"
-                relative = f"Images/{folder}/{image_id}.jpg"
+                relative = f"{folder}/{image_id}.jpg"
                 width, height = (int(side) for side in random.integers(100, 500, 2))
-                rows.append([image_id, f"/none/{relative}", relative, label, name, folder, official, width, height,
+                path = f"/none/Images/{relative}"
+                rows.append([image_id, path, relative, label, name, folder, official, width, height,
                              width / height, *random.uniform(0.1, 0.9, 6)])  # fmt: skip
     return pd.DataFrame(rows, columns=list(METADATA_COLUMNS))
 

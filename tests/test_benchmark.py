@@ -206,25 +206,33 @@ TINY = ("--preset", "demo", "--models", "resnet18", "--strategies", "full", "--i
         "--device", "cpu", "--wandb", "disabled")  # fmt: skip
 
 
-def test_a_bad_file_stops_before_training_and_is_named(with_bad_files, tmp_path, capsys):
-    root, cut, _ = with_bad_files
-    out = tmp_path / "out"
+def stop_message(arguments, capsys):
+    """What the command prints where it must end with exit code 2: (stdout, its last line)."""
     with pytest.raises(SystemExit) as stop:
-        main(["--data", str(root), *TINY, "--out", str(out)])
+        main(arguments)
     assert stop.value.code == 2
     printed = capsys.readouterr()
-    assert f"bad: {cut}: " in printed.out
-    assert printed.err.splitlines()[-1] == (
-        f"python -m dogs_accel.benchmark: error: 1 of 72 files cannot be decoded, see {out / 'bad_images.csv'}; "
+    return printed.out, printed.err.splitlines()[-1]
+
+
+def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, capsys):
+    root, cut, gone = with_bad_files
+    gone.unlink()
+    out = tmp_path / "out"
+    printed, error = stop_message(["--data", str(root), *TINY, "--out", str(out)], capsys)
+    assert f"  {cut}: " in printed
+    assert f"  {gone}: No such file or directory" in printed
+    assert error == (
+        f"python -m dogs_accel.benchmark: error: 2 of 72 files cannot be decoded, see {out / 'bad_images.csv'}; "
         "--on-bad-image skip leaves them out"
     )
-    assert pd.read_csv(out / "bad_images.csv")["image_path"].tolist() == [str(cut)]
+    assert set(pd.read_csv(out / "bad_images.csv")["image_path"]) == {str(cut), str(gone)}
     assert not (out / "cnn").exists()
     assert "bad_images.csv" in json.loads((out / "MANIFEST.json").read_text())["files"]
 
 
 @pytest.mark.slow
-def test_bad_files_can_be_left_out(with_bad_files, tmp_path):
+def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
     root, cut, gone = with_bad_files
     gone.unlink()
     out = tmp_path / "out"
@@ -233,6 +241,28 @@ def test_bad_files_can_be_left_out(with_bad_files, tmp_path):
     ids = Predictions.load(out / "cnn" / "resnet18_full" / "test_logits.npz").ids
     assert gone.stem not in ids
     assert len(ids) == 23
+    data = open_dataset(root, check_files=False)
+    left = {"train": len(data.split("train")) - 1, "val": len(data.split("val")), "test": 23}
+    metadata = json.loads((out / "cnn" / "resnet18_full" / "resnet18_full_run_metadata.json").read_text())
+    assert metadata["num_images"] == left
+    remain = " / ".join(f"{num} {split}" for split, num in left.items())
+    assert f"left out: 2 files; there remain {remain} images" in capsys.readouterr().out
+
+
+def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
+    root = tmp_path / "dogs"
+    shutil.copytree(dogs_root, root)
+    data = open_dataset(root)
+    arguments = ["--data", str(root), *TINY, "--on-bad-image", "skip", "--out"]
+    train = data.split("train")
+    for i in train[data.labels[train] == 1]:
+        Path(data.paths[i]).unlink()
+    _, error = stop_message([*arguments, str(tmp_path / "one")], capsys)
+    assert f"no training image of {data.class_names[1]} can be decoded" in error
+    for i in data.split("val"):
+        Path(data.paths[i]).unlink()
+    _, error = stop_message([*arguments, str(tmp_path / "two")], capsys)
+    assert "no image of the val split can be decoded" in error
 
 
 @pytest.mark.slow

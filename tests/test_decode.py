@@ -1,10 +1,12 @@
 """decode_files against PIL: the same pixels, the same verdict on what is bad, nothing lost and nothing fatal."""
 
+import errno
+import gc
 import io
 import os
 import random
 import struct
-import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from PIL import Image
 
 from pipelines.batch import BadImageError, open_rgb
-from pipelines.decode import decode_files, is_plain_jpeg
+from pipelines.decode import _File, decode_files, is_whole_jpeg
 
 
 def picture(width, height, mode="RGB", seed=0):
@@ -103,15 +105,79 @@ def test_pixels_equal_pils(tmp_path, kind):
     assert file.encoded == path.read_bytes()
 
 
-def test_dali_takes_the_usual_kinds_and_only_those():
-    assert {kind: is_plain_jpeg(content) for kind, content in KINDS.items()} == dict.fromkeys(KINDS, True)
-    assert {kind: is_plain_jpeg(content) for kind, content in OTHERS.items()} == dict.fromkeys(OTHERS, False)
+def segment(marker, payload):
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def before_scan(data, inserted):
+    at = data.index(b"\xff\xda")
+    return data[:at] + inserted + data[at:]
+
+
+def with_frame(data, marker):
+    return data.replace(b"\xff\xc0", bytes([0xFF, marker]), 1)
+
+
+GREY, COLOUR, PROGRESSIVE = KINDS["grey"], KINDS["4:2:0"], KINDS["progressive"]
+SCAN_OF_GREY = GREY[GREY.index(b"\xff\xda") : -2]
+FRAME_OF_GREY = GREY[(at := GREY.index(b"\xff\xc0")) : at + 13]
+WHOLE = {
+    **KINDS,
+    "CMYK": OTHERS["CMYK"],
+    "something after the end": COLOUR + b"\xff\xd8 and more",
+    "a comment": before_scan(COLOUR, segment(0xFE, b"\xff\xd9\xff\xda")),
+}
+NOT_WHOLE = {
+    "nothing": b"",
+    "a start": b"\xff\xd8",
+    "no scan": COLOUR[: COLOUR.index(b"\xff\xda")] + b"\xff\xd9",
+    "no frame": GREY.replace(FRAME_OF_GREY, b""),
+    "no end": COLOUR[:-2],
+    "half an end": COLOUR[:-1],
+    "cut in the scan": COLOUR[:-40],
+    "cut in a segment": COLOUR[:30],
+    "junk between segments": before_scan(COLOUR, b"junk"),
+    "a marker in the scan": COLOUR[:-30] + b"\xff\xc4" + COLOUR[-28:],
+    "two frames": before_scan(GREY, FRAME_OF_GREY),
+    "a component in two scans": GREY[:-2] + SCAN_OF_GREY + b"\xff\xd9",
+    "lossless": with_frame(COLOUR, 0xC3),
+    "arithmetic": with_frame(COLOUR, 0xC9),
+    "a frame without components": before_scan(GREY.replace(FRAME_OF_GREY, b""), segment(0xC0, b"\x08\0\1")),
+    **{kind: content for kind, content in OTHERS.items() if kind != "CMYK"},
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_files_are_told(kind):
+    assert is_whole_jpeg(WHOLE[kind])
+
+
+@pytest.mark.parametrize("kind", NOT_WHOLE)
+def test_files_that_are_not_whole_are_told(tmp_path, kind):
+    assert not is_whole_jpeg(NOT_WHOLE[kind])
+    assert_as_pil(write(tmp_path, [NOT_WHOLE[kind]]))
+
+
+def test_dali_takes_the_usual_kinds_and_only_those(tmp_path):
+    paths = write(tmp_path, (KINDS | OTHERS).values())
+    takes = [_File(index=0).read(path).is_for_dali for path in paths]
+    assert takes == [True] * len(KINDS) + [False] * len(OTHERS)
+
+
+def test_a_header_that_pil_refuses_is_bad_though_dali_would_decode_it(tmp_path):
+    """DALI does not read the application segments, PIL does."""
+    jfif = COLOUR.index(b"\xff\xe0")
+    short = COLOUR[:jfif] + segment(0xE0, b"JFIF\0") + COLOUR[jfif + 18 :]
+    adobe = before_scan(COLOUR, segment(0xEE, b"Adobe\0d"))
+    for content in (short, adobe):
+        assert is_whole_jpeg(content)
+    assert_as_pil(write(tmp_path, [short, adobe, COLOUR]))
 
 
 def test_real_photos_equal_pils(shared_data):
     paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::4]
     assert len(paths) > 150
-    assert all(is_plain_jpeg(path.read_bytes()) for path in paths)
+    assert all(_File(index=0).read(path).is_for_dali for path in paths)
     assert_as_pil(paths)
 
 
@@ -152,10 +218,10 @@ def test_a_file_at_which_dali_gives_up_costs_no_other(tmp_path, caplog):
     good = [encoded(picture(60 + seed, 40, seed=seed)) for seed in range(23)]
     bad = {3, 9, 10, 22}
     contents = [undefined_huffman_table(data) if i in bad else data for i, data in enumerate(good)]
-    assert all(map(is_plain_jpeg, contents))
+    assert all(map(is_whole_jpeg, contents))
     files = assert_as_pil(write(tmp_path, contents), batch_size=4)
     assert {file.index for file in files if file.problem} == bad
-    assert "DALI gave up" in caplog.text
+    assert "stopped DALI" in caplog.text
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
@@ -183,7 +249,7 @@ def test_files_that_none_can_open(tmp_path):
     assert all(file.image is None for file in decoded(paths))
 
 
-def test_a_header_that_claims_too_much_allocates_nothing(tmp_path):
+def test_a_header_that_claims_too_much_is_refused(tmp_path):
     data = bytearray(encoded(picture(40, 30)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
@@ -199,12 +265,60 @@ def test_pixels_outlive_the_pass(tmp_path):
 
 
 def test_an_abandoned_pass_leaves_no_thread(tmp_path):
+    def num_threads():
+        gc.collect()
+        return len(list(Path("/proc/self/task").iterdir()))
+
     paths = write(tmp_path, [encoded(picture(90, 70, seed=seed)) for seed in range(40)])
-    before = threading.active_count()
-    files = decode_files(paths, batch_size=3)
-    next(files)
-    files.close()
-    assert threading.active_count() == before
+    decoded(paths)  # starts what stays: PyTorch's own threads
+    before = num_threads()
+    for _ in range(3):
+        files = decode_files(paths, batch_size=3)
+        next(files)
+        assert num_threads() > before
+        files.close()
+        del files
+    assert num_threads() <= before
+
+
+def test_large_images_come_in_smaller_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.decode._MAX_BATCH_PX", 100 * 100)
+    sides = [50, 50, 50, 50, 50, 200, 10, 10, 10, 10, 99, 99]
+    contents = [encoded(picture(side, side), "PNG" if i % 3 == 2 else "JPEG") for i, side in enumerate(sides)]
+    paths = write(tmp_path, contents)
+    batches = list(decode_files(paths, batch_size=3))
+    found = [[file.image.shape[0] for file in files] for files in batches]
+    assert found == [[50, 50, 50], [50, 50], [200], [10, 10, 10], [10, 99], [99]]
+    assert_as_pil(paths, batch_size=3)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many open files")]
+)
+def test_what_says_nothing_of_a_file_ends_the_pass(tmp_path, monkeypatch, error):
+    """A file that was not read is not bad, and none may go missing without a word."""
+    paths = write(tmp_path, [encoded(picture(30, 20))] * 40)
+    read = _File.read
+
+    def failing(self, path):
+        if self.index == 17:
+            raise error
+        return read(self, path)
+
+    monkeypatch.setattr(_File, "read", failing)
+    with pytest.raises(type(error)):
+        decoded(paths, batch_size=4)
+
+
+def test_an_exhausted_system_is_not_a_bad_file(tmp_path, monkeypatch):
+    [path] = write(tmp_path, [encoded(picture(30, 20))])
+
+    def exhausted(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        decoded([path])
 
 
 def test_nothing_to_decode():

@@ -1,6 +1,8 @@
 import csv
 import math
+import shutil
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -394,9 +396,9 @@ def test_augmented_batch_refuses_other_shapes(shape, names, message):
 # ---- all of it
 
 FILES = [
+    "split_table.csv", "class_table.csv", "quality_summary.csv",
     "quality_distributions.png", "dataset_distributions.png", "image_size_distribution.png", "rgb_channel_summary.png",
     "random_class_samples.png", "darkest_examples.png", "brightest_examples.png", "breed_quality_boxplots.png",
-    "split_table.csv", "class_table.csv", "quality_summary.csv",
 ]  # fmt: skip
 
 
@@ -409,13 +411,26 @@ def test_everything_is_written_from_the_tables_alone_whatever_the_names(tmp_path
         paths = write_eda(write_metadata(tmp_path / "metadata", quality), out)
     assert paths == [out / name for name in FILES]
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
-    for path in paths[:8]:
+    for path in paths[3:]:
         with Image.open(path) as image:
             image.load()
             assert 500 < max(image.size) < 3000
     read = pd.read_csv(out / "class_table.csv", keep_default_na=False)
     assert read["class_name"].tolist() == names
     assert read["images"].tolist() == [2] * 7
+
+
+def test_the_preview_passes_over_what_cannot_be_read_and_does_not_outlive_its_images(dogs_root, tmp_path):
+    root = tmp_path / "dogs"
+    shutil.copytree(dogs_root, root)
+    data = open_dataset(root)
+    pass_over(data, {name: data.split(name) for name in SPLITS}, tmp_path, progress=False)
+    preview = tmp_path / "out" / "augmented_batch_preview.png"
+    Path(data.paths[data.split("train")[0]]).write_text("no image any more")
+    assert write_eda(tmp_path, tmp_path / "out")[-1] == preview
+    shutil.rmtree(root / "Images")
+    assert preview not in write_eda(tmp_path, tmp_path / "out")
+    assert not preview.exists()
 
 
 def test_galleries_are_of_the_seed_and_of_both_ends_of_brightness(tmp_path, monkeypatch):
@@ -489,4 +504,6 @@ def test_tables_of_different_images_are_said_to_be(tmp_path, quality):
     folder = write_metadata(tmp_path, quality)
     assert "has 40 images" not in describe_eda(folder)
     quality.head(30).to_csv(folder / "metadata_with_quality.csv", index=False)
-    assert describe_eda(folder).endswith("metadata_with_quality.csv has 30 images, split_metadata.csv 40")
+    text = describe_eda(folder)
+    assert "metadata_with_quality.csv has 30 images, split_metadata.csv 40" in text
+    assert "split_metadata.csv has 17 training images, normalisation.json is of 9: measure again" in text

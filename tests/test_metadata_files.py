@@ -1,3 +1,4 @@
+import json
 import math
 
 import pandas as pd
@@ -20,9 +21,15 @@ def test_metadata_is_read_as_it_was_written(tmp_path, quality):
         train_mean=(0.51, 0.46, 0.41),
         train_std=(0.26, 0.25, 0.27),
         num_train_images=9,
+        num_train_pixels=90_000,
         image_means=(0.5, 0.45, 0.4),
         num_images=12,
     )
+
+
+def test_normalisation_is_written_as_it_is_read(tmp_path, quality):
+    found = read_metadata(write_metadata(tmp_path, quality)).normalisation
+    assert json.loads(json.dumps(found.as_json())) == NORMALISATION
 
 
 def test_names_stay_text_whatever_they_look_like(tmp_path):

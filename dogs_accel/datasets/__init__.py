@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from dogs_accel.datasets.dataset import Box, Dataset, DatasetError, DatasetNotFoundError
-from dogs_accel.datasets.stanford_dogs import open_stanford_dogs
+from dogs_accel.datasets.stanford_dogs import check_images_folder, open_stanford_dogs
 
-__all__ = ["Box", "Dataset", "DatasetError", "DatasetNotFoundError", "open_dataset"]
+__all__ = ["Box", "Dataset", "DatasetError", "DatasetNotFoundError", "check_images_folder", "open_dataset"]
 
 
 def open_dataset(

@@ -189,10 +189,15 @@ def _first(names: Iterable[str]) -> str:
 # --- files and archives -----------------------------------------------------------------------------------------
 
 
-def _check_on_disk(root: Path, files: list[str]) -> None:
-    images = root / "Images"
-    if not images.is_dir():
+def check_images_folder(root: Path) -> None:
+    """Raise DatasetNotFoundError where there is no Images folder at all: what to check where files may be missing."""
+    if not (root / "Images").is_dir():
         raise DatasetNotFoundError(f"{root}: no Images folder{_archive_hint(root, 'images')}")
+
+
+def _check_on_disk(root: Path, files: list[str]) -> None:
+    check_images_folder(root)
+    images = root / "Images"
     listed: dict[str, set[str]] = {}
     for file in files:
         folder, name = file.split("/")
