@@ -126,7 +126,7 @@ struct Bins {
 };
 
 // Confidences are summed as integers of 2^-32, so that a sum depends on no order. Every float32 confidence
-// from 2^-8 on is such a multiple exactly; smaller ones and float64 ones are rounded to the nearest.
+// from 2^-9 on is such a multiple exactly; smaller ones and float64 ones are rounded to the nearest.
 // Adding 1.5 * 2^52 leaves the integer in the low mantissa bits; unlike a conversion it vectorises everywhere.
 DOGS_ACCEL_HOST_DEVICE int64_t to_fixed_point(double confidence) {
   constexpr double round_to_int = RealFormat<double>::round_to_int;

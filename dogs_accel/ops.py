@@ -116,11 +116,20 @@ def _raise_for_bad_row(bad_row: Tensor, logits: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels: row {row} is {int(labels[row])}, expected 0 <= label < {logits.shape[1]}")
 
 
+def _check_fake_logits(logits: Tensor, labels: Tensor) -> None:
+    torch._check(logits.dim() == 2, lambda: f"logits: got shape {tuple(logits.shape)}, expected (N, C)")
+    # A fake also serves a call of which one argument only is a meta tensor.
+    torch._check(
+        labels.device == logits.device,
+        lambda: f"labels: got device {labels.device}, expected {logits.device} as logits have",
+    )
+
+
 @torch.library.register_fake("dogs_accel::calibration_bins")
 def _calibration_bins_fake(
     logits: Tensor, labels: Tensor, bins: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    torch._check(logits.dim() == 2, lambda: f"logits: got shape {tuple(logits.shape)}, expected (N, C)")
+    _check_fake_logits(logits, labels)
     num_rows = logits.shape[0]
     real = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
@@ -171,7 +180,7 @@ def class_calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> Cl
 def _class_calibration_bins_fake(
     logits: Tensor, labels: Tensor, bins: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    torch._check(logits.dim() == 2, lambda: f"logits: got shape {tuple(logits.shape)}, expected (N, C)")
+    _check_fake_logits(logits, labels)
     num_classes = logits.shape[1]
     return (
         logits.new_empty((num_classes, bins), dtype=torch.int64),
@@ -237,7 +246,7 @@ def stats_of_sums(sums: Tensor) -> Tensor:
     """Derive the statistics of `image_stats` from sums of `image_sums`, also from those of several parts added up.
 
     `sums` are (10,) or (N, 10) int64; the result is (6,) or (N, 6) float64 on the same device, NaN where there are no
-    pixels. Raises ValueError for another shape or dtype.
+    pixels. Sums are right up to 2^40 pixels in all, where int64 ends. Raises ValueError for another shape or dtype.
     """
     if sums.dim() == 1:
         row: Tensor = _call(torch.ops.dogs_accel.stats_of_sums, sums[None])[0]
@@ -250,6 +259,10 @@ def _call_on_images(operator: Any, images: Tensor | Sequence[Tensor]) -> Tensor:
     if not isinstance(images, Tensor):
         return _call(operator, list(images))
     if images.dim() == 4:
+        if len(images) == 0 and (images.shape[3] != 3 or images.dtype != torch.uint8):
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)} of {images.dtype}, expected (N, H, W, 3) of uint8"
+            )
         # Without an image there is none to tell the device.
         rows = _call(operator, list(images.unbind(0)))
         return rows.to(images.device)
@@ -258,13 +271,18 @@ def _call_on_images(operator: Any, images: Tensor | Sequence[Tensor]) -> Tensor:
     return _call(operator, [images])[0]
 
 
-def _check_fake_image(name: str, image: Tensor) -> None:
-    torch._check(image.dim() == 3, lambda: f"{name}: got shape {tuple(image.shape)}, expected (H, W, 3)")
+def _check_fake_image(name: str, image: Tensor, device: torch.device) -> None:
+    torch._check(
+        image.dim() == 3 and image.shape[2] == 3, lambda: f"{name}: got shape {tuple(image.shape)}, expected (H, W, 3)"
+    )
+    torch._check(
+        image.device == device, lambda: f"{name}: got device {image.device}, expected {device} as images[0] has"
+    )
 
 
 def _fake_rows(images: Sequence[Tensor], num_columns: int, dtype: torch.dtype) -> Tensor:
     for i, image in enumerate(images):
-        _check_fake_image(f"images[{i}]", image)
+        _check_fake_image(f"images[{i}]", image, images[0].device)
     return torch.empty(len(images), num_columns, dtype=dtype, device=images[0].device if images else None)
 
 

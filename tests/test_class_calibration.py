@@ -90,6 +90,17 @@ def test_histograms_too_large_for_each_thread(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_probabilities_are_in_one_bin_of_every_class(device: str, dtype: torch.dtype) -> None:
+    """1 / C in float32 may be above the edge of which it is the rounding, and then is in the bin above."""
+    labels = torch.zeros(3, dtype=torch.int64, device=device)
+    for num_classes in range(1, 401):
+        logits = torch.zeros(3, num_classes, dtype=dtype, device=device)
+        count = ops.class_calibration_bins(logits, labels, num_classes).count
+        assert torch.equal(count, ops.calibration_bins(logits, labels, num_classes).count.expand_as(count))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_label_s_bin_is_that_of_its_confidence(device: str, dtype: torch.dtype) -> None:
     """Exactly, on the edges too: the probability of the predicted class has the bits of calibration_bins."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +152,59 @@ def test_stats_of_sums_of_parts_are_those_of_the_whole(device: str) -> None:
     assert ops.stats_of_sums(torch.zeros_like(parts)).isnan().all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_standard_deviation_is_exact_in_128_bits(device: str) -> None:
+    """Of images in which some pixels have one grey and the others are black: n sum(x^2) exceeds 64 bits."""
+    random = np.random.default_rng(0)
+    rows, expected = [], []
+    for _ in range(300):
+        n = int(random.integers(1, 2 ** int(random.integers(1, 40))))
+        bright, grey = int(random.integers(0, n + 1)), int(random.integers(0, 256))
+        rows.append([n, bright * grey, bright * grey**2, *[0] * 7])
+        expected.append(math.sqrt(n * bright * grey**2 - (bright * grey) ** 2) / (255 * n))
+    stats = ops.stats_of_sums(torch.tensor(rows, device=device))
+    np.testing.assert_allclose(stats[:, ops.IMAGE_STATS.index("contrast_std")].cpu().numpy(), expected, rtol=1e-15)
+    assert max(n * squared for n, _, squared, *_ in rows) > 2**64
+
+
+BEFORE_A_GUARD_PAGE = """
+import ctypes, mmap
+import numpy as np
+import torch
+from dogs_accel import ops
+
+pages = mmap.mmap(-1, 4 * mmap.PAGESIZE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + 3 * mmap.PAGESIZE), mmap.PAGESIZE, 0)
+random = np.random.default_rng(0)
+for case in range(400):
+    height, width = (int(side) for side in random.integers(1, 60, 2))
+    if case % 4 == 0:
+        height, width = 1, int(random.integers(1, 1000))
+    size = 3 * height * width
+    if size > 3 * mmap.PAGESIZE:
+        continue
+    values = random.integers(0, 256, size, dtype=np.uint8)
+    pages[3 * mmap.PAGESIZE - size : 3 * mmap.PAGESIZE] = values.tobytes()
+    image = torch.frombuffer(pages, dtype=torch.uint8, count=size, offset=3 * mmap.PAGESIZE - size)
+    for view, copy in (
+        (image.view(height, width, 3), values.reshape(height, width, 3)),
+        (image.view(3, height, width).permute(1, 2, 0), values.reshape(3, height, width).transpose(1, 2, 0)),
+    ):
+        expected = ops.image_sums(torch.from_numpy(copy.copy()))
+        for name in ("baseline", "avx2", "avx512"):
+            ops.limit_instruction_set(name)
+            assert torch.equal(ops.image_sums(view), expected)
+print("read nothing beyond the image")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
+def test_reads_nothing_beyond_the_image() -> None:
+    done = subprocess.run([sys.executable, "-c", BEFORE_A_GUARD_PAGE], capture_output=True, text=True, check=False)
+    assert done.stdout == "read nothing beyond the image\n", (done.returncode, done.stderr)
+
+
 @pytest.mark.parametrize(
     ("sums", "message"),
     [
@@ -293,6 +348,10 @@ GOOD = torch.zeros(4, 5, 3, dtype=torch.uint8)
         ([GOOD, GOOD[:, :0]], r"images\[1\]: got shape \(4, 0, 3\), expected \(H, W, 3\) with H, W >= 1"),
         ([GOOD, GOOD[0]], r"images\[1\]: got shape \(5, 3\), expected \(H, W, 3\) with H, W >= 1"),
         ([GOOD, GOOD[..., :2]], r"images\[1\]: got shape \(4, 5, 2\), expected \(H, W, 3\) with H, W >= 1"),
+        (
+            torch.zeros(0, 4, 5, 7),
+            r"images: got shape \(0, 4, 5, 7\) of torch.float32, expected \(N, H, W, 3\) of uint8",
+        ),
         (GOOD[None, :0], r"images\[0\]: got shape \(0, 5, 3\), expected \(H, W, 3\) with H, W >= 1"),
         (GOOD[:1, :1].expand(2**20, 2**20, 3), r"images\[0\]: got shape .*, expected fewer than 1099511627776 pixels"),
         (GOOD[:1, :1].expand(2**30, 2**31, 3), r"images\[0\]: got shape .*, expected fewer than 1099511627776 pixels"),
@@ -461,6 +520,12 @@ def test_torchscript(tmp_path: Path) -> None:
         scripted.save(str(tmp_path / "scripted.pt"))
         for function in (scripted, torch.jit.load(str(tmp_path / "scripted.pt"))):
             assert torch.equal(function(images), expected)
+
+
+def test_a_meta_image_among_real_ones_is_refused() -> None:
+    for operator in (SUMS, STATS):
+        with pytest.raises(RuntimeError, match=r"images\[1\]: got device meta, expected cpu as images\[0\] has"):
+            operator([GOOD, GOOD.to("meta")])
 
 
 def test_meta_tensors_get_the_right_shapes() -> None:

@@ -263,14 +263,21 @@ def test_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [1, 2, 31, 32, 33, 63, 64, 65, 120])
 @pytest.mark.parametrize("operator", ["calibration_bins", "class_calibration_bins"])
-def test_instruction_set_changes_no_bit(operator: str, dtype: torch.dtype, instruction_set: str) -> None:
+def test_instruction_set_changes_no_bit(
+    operator: str, num_classes: int, dtype: torch.dtype, instruction_set: str
+) -> None:
     raw = getattr(torch.ops.dogs_accel, operator)
-    logits, labels = make_logits(500, 77, dtype), make_labels(500, 77)
-    own = raw(logits, labels, 15)
-    ops.limit_instruction_set("avx512")
-    for one, two in zip(own, raw(logits, labels, 15), strict=True):
-        assert torch.equal(one, two)
+    labels = make_labels(100, num_classes)
+    logits = make_logits(100, num_classes, dtype)
+    for case in (logits, logits.round(), LAYOUTS["transposed"](logits)):  # rounded logits have ties
+        for bins in (15, 1000):
+            ops.limit_instruction_set(instruction_set)
+            own = raw(case, labels, bins)
+            ops.limit_instruction_set("baseline")
+            for one, two in zip(own, raw(case, labels, bins), strict=True):
+                assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -384,6 +391,12 @@ def test_torchscript(tmp_path: Path) -> None:
         count, confidence_sum = function(logits, labels)
         assert torch.equal(count, expected.count)
         assert torch.equal(confidence_sum, expected.confidence_sum)
+
+
+def test_meta_labels_of_real_logits_are_refused() -> None:
+    for operator in (RAW, torch.ops.dogs_accel.class_calibration_bins):
+        with pytest.raises(RuntimeError, match="labels: got device meta, expected cpu as logits have"):
+            operator(torch.zeros(4, 3), LABELS.to("meta"), 5)
 
 
 def test_meta_tensors_get_the_right_shapes() -> None:

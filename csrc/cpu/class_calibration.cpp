@@ -114,7 +114,7 @@ DOGS_ACCEL_INLINE int64_t bin_classes(const Input<Logit>& in, Partial& partial, 
   const int64_t num_groups = padded_classes / num_lanes;
   const int64_t max_rows = rows_that_fit(in.num_classes);
   Tiles<Logit> tiles(in);
-  std::vector<Real> exps(max_rows * padded_classes);  // next to 0 beyond the last class
+  std::vector<Real> exps(max_rows * padded_classes);  // 0 beyond the last class
   std::vector<uint32_t> above(num_groups * max_rows_per_tile);
   std::vector<Found> found(max_rows * padded_classes + num_found_at_once);
   const Histograms& to = partial.histograms;

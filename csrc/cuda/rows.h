@@ -10,6 +10,8 @@
 
 namespace dogs_accel {
 
+static_assert(num_lanes == warp_size, "a lane of a row is a thread of a warp");
+
 constexpr int threads_per_block = 256;
 constexpr int rows_per_block = threads_per_block / num_lanes;
 
