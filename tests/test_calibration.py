@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operator_cases import DTYPES
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dogs_accel.calibration import (
@@ -31,7 +32,6 @@ SCORES = [
     negative_log_likelihood,
     brier_score,
 ]
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
 def example(num_rows: int = 3000, num_classes: int = 120) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ops import DEVICES, DTYPES, LAYOUTS, SHAPES, make_labels, make_logits, needs_cuda
+from operator_cases import (
+    BACKENDS,
+    DEVICES,
+    DTYPES,
+    LOGIT_LAYOUTS,
+    LOGIT_SHAPES,
+    assert_compiles,
+    assert_runs_on_the_current_stream_without_synchronising,
+    assert_threads_change_no_bit,
+    make_labels,
+    make_logits,
+    needs_cuda,
+)
 from torch import Tensor
 
 from dogs_accel import ops
@@ -63,12 +75,12 @@ def check_against_reference(logits: Tensor, labels: Tensor, bins: int) -> ops.Cl
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+@pytest.mark.parametrize("layout", LOGIT_LAYOUTS)
 def test_matches_numpy(device: str, dtype: torch.dtype, shape: tuple[int, int], layout: str) -> None:
     logits, labels = make_logits(*shape, dtype), make_labels(*shape)
     kept = rows_off_the_edges(logits, 15)
-    logits, labels = LAYOUTS[layout](logits[kept].to(device)), labels[kept].to(device)
+    logits, labels = LOGIT_LAYOUTS[layout](logits[kept].to(device)), labels[kept].to(device)
     check_against_reference(logits, labels, bins=15)
 
 
@@ -252,25 +264,15 @@ def test_number_of_threads_changes_no_bit(dtype: torch.dtype, bins: int) -> None
     logits, labels = make_logits(20_000, 37, dtype), make_labels(20_000, 37)
     logits[15_000, 3] = float("nan")
     labels[9_000] = 99
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for num_threads in (1, 2, 5):
-            torch.set_num_threads(num_threads)
-            results.append(RAW(logits, labels, bins))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
-    assert results[0][-1].item() == 9_000
+    assert_threads_change_no_bit(lambda: RAW(logits, labels, bins))
+    assert RAW(logits, labels, bins)[-1].item() == 9_000
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LOGIT_LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layout_changes_no_bit(layout: str, dtype: torch.dtype) -> None:
     logits, labels = make_logits(500, 77, dtype), make_labels(500, 77)
-    for one, two in zip(RAW(logits, labels, 15), RAW(LAYOUTS[layout](logits), labels, 15), strict=True):
+    for one, two in zip(RAW(logits, labels, 15), RAW(LOGIT_LAYOUTS[layout](logits), labels, 15), strict=True):
         assert torch.equal(one, two)
 
 
@@ -289,18 +291,7 @@ def test_twins_agree_bit_for_bit(dtype: torch.dtype, num_classes: int, bins: int
 @needs_cuda
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     logits, labels = make_logits(3000, 120, torch.float32).cuda(), make_labels(3000, 120).cuda()
-    expected = RAW(logits, labels, 15)
-    torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(stream):
-            got = RAW(logits, labels, 15)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    stream.synchronize()
-    for one, two in zip(expected, got, strict=True):
-        assert torch.equal(one, two)
+    assert_runs_on_the_current_stream_without_synchronising(lambda: RAW(logits, labels, 15))
 
 
 @settings(max_examples=150, deadline=None)
@@ -329,18 +320,15 @@ def test_opcheck(device: str, dtype: torch.dtype, shape: tuple[int, int]) -> Non
     torch.library.opcheck(RAW, (make_logits(*shape, dtype).to(device), make_labels(*shape).to(device), 15))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_torch_compile(backend: str) -> None:
-    def raw_bins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = torch.ops.dogs_accel.class_calibration_bins(logits * 2, labels, 15)
-        return outputs[0] * 2, outputs[3] + 1
+def raw_bins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    outputs = torch.ops.dogs_accel.class_calibration_bins(logits * 2, labels, 15)
+    return outputs[0] * 2, outputs[3] + 1
 
-    torch.compiler.reset()
-    compiled = torch.compile(raw_bins, backend=backend, fullgraph=True, dynamic=True)
-    for num_rows in (50, 81):
-        logits, labels = make_logits(num_rows, 120, torch.float32), make_labels(num_rows, 120)
-        for got, expected in zip(compiled(logits, labels), raw_bins(logits, labels), strict=True):
-            assert torch.equal(got, expected)
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_torch_compile(backend: str) -> None:
+    calls = [(make_logits(num_rows, 120, torch.float32), make_labels(num_rows, 120)) for num_rows in (50, 81)]
+    assert_compiles(backend, raw_bins, calls)
 
 
 def test_torchscript(tmp_path: Path) -> None:

@@ -14,6 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import rgb_to_hsv
+from operator_cases import (
+    BACKENDS,
+    DEVICES,
+    assert_compiles,
+    assert_runs_on_the_current_stream_without_synchronising,
+    assert_threads_change_no_bit,
+    needs_cuda,
+)
 from PIL import Image
 from torch import Tensor
 
@@ -25,9 +33,6 @@ BLOCK = 256  # pixels that the CPU twin takes at once
 CHUNK = 16384  # pixels that a thread of the CPU twin takes at once
 SEGMENT = 1024  # pixels that a warp of the CUDA twin takes at once
 LAUNCH = 64  # images of one launch of the CUDA twin
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 
 SHAPES = [
     (1, 1),
@@ -383,18 +388,8 @@ def test_shards_add_up_exactly(device: str, layout: str) -> None:
 
 def test_number_of_threads_changes_no_bit() -> None:
     images = [*make_images(40), make_image(700, 900)]
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for num_threads in (1, 2, 5):
-            torch.set_num_threads(num_threads)
-            results.append((SUMS(images), STATS(images), SUMS(images[-1:])))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
-    assert results[0][0].tolist() == [reference_sums(image) for image in images]
+    assert_threads_change_no_bit(lambda: (SUMS(images), STATS(images), SUMS(images[-1:])))
+    assert SUMS(images).tolist() == [reference_sums(image) for image in images]
 
 
 def test_limit_instruction_set_refuses_unknown_names() -> None:
@@ -414,18 +409,7 @@ def test_twins_agree_bit_for_bit(layout: str) -> None:
 @needs_cuda
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     images = [image.cuda() for image in make_images(2 * LAUNCH + 3)]
-    expected = (SUMS(images), STATS(images))
-    torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(stream):
-            got = (SUMS(images), STATS(images))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    stream.synchronize()
-    for one, two in zip(expected, got, strict=True):
-        assert torch.equal(one, two)
+    assert_runs_on_the_current_stream_without_synchronising(lambda: (SUMS(images), STATS(images)))
 
 
 @needs_cuda
@@ -471,28 +455,9 @@ def grey_and_stats(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.dogs_accel.image_sums(images)[:, 1] * 2, torch.ops.dogs_accel.image_stats(images) + 1
 
 
-def check_compiled(backend: str) -> None:
-    compiled = torch.compile(grey_and_stats, backend=backend, fullgraph=True, dynamic=True)
-    for size in (20, 33):
-        images = make_image(size, 30), make_image(25, size)
-        for got, expected in zip(compiled(*images), grey_and_stats(*images), strict=True):
-            assert torch.equal(got, expected)
-
-
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_torch_compile(backend: str) -> None:
-    torch.compiler.reset()
-    check_compiled(backend)
-
-
-@pytest.mark.slow
-def test_torch_compile_inductor() -> None:
-    import sysconfig
-
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        pytest.skip("inductor compiles against Python.h, which is not installed")
-    torch.compiler.reset()
-    check_compiled("inductor")
+    assert_compiles(backend, grey_and_stats, [(make_image(size, 30), make_image(25, size)) for size in (20, 33)])
 
 
 def test_python_function_under_torch_compile() -> None:

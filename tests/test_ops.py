@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +11,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operator_cases import (
+    BACKENDS,
+    DEVICES,
+    DTYPES,
+    LOGIT_LAYOUTS,
+    LOGIT_SHAPES,
+    assert_compiles,
+    assert_runs_on_the_current_stream_without_synchronising,
+    assert_threads_change_no_bit,
+    make_labels,
+    make_logits,
+    needs_cuda,
+)
 from torch import Tensor
 
 from dogs_accel import ops
 
 RAW = torch.ops.dogs_accel.calibration_bins
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-SHAPES = [(0, 5), (1, 1), (1, 120), (7, 1), (5, 2), (33, 31), (33, 32), (33, 33), (257, 120), (19, 1000), (3, 5003)]
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
-
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "contiguous": lambda x: x.contiguous(),
-    "transposed": lambda x: x.t().contiguous().t(),
-    "every other row": lambda x: x.repeat_interleave(2, dim=0)[::2],
-    "every other class": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
-    "inner columns": lambda x: torch.nn.functional.pad(x, (3, 2), value=float("nan"))[:, 3:-2],
-}
-
-
-def make_logits(num_rows: int, num_classes: int, dtype: torch.dtype, scale: float = 3.0, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(num_rows, num_classes, generator=generator, dtype=torch.float64) * scale).to(dtype)
-
-
-def make_labels(num_rows: int, num_classes: int, seed: int = 1) -> Tensor:
-    return torch.randint(0, num_classes, (num_rows,), generator=torch.Generator().manual_seed(seed))
 
 
 def reference_top(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -77,10 +67,10 @@ def check_against_reference(logits: Tensor, labels: Tensor, bins: int) -> ops.Ca
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+@pytest.mark.parametrize("layout", LOGIT_LAYOUTS)
 def test_matches_numpy(device: str, dtype: torch.dtype, shape: tuple[int, int], layout: str) -> None:
-    logits = LAYOUTS[layout](make_logits(*shape, dtype).to(device))
+    logits = LOGIT_LAYOUTS[layout](make_logits(*shape, dtype).to(device))
     labels = make_labels(*shape).to(device)
     assert logits.shape == shape
     check_against_reference(logits, labels, bins=15)
@@ -248,18 +238,8 @@ def test_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
     labels = make_labels(20_000, 37)
     logits[15_000, 3] = float("nan")
     labels[9_000] = 99
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for num_threads in (1, 2, 5):
-            torch.set_num_threads(num_threads)
-            results.append(RAW(logits, labels, 15))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one.nan_to_num(), two.nan_to_num())
-    assert results[0][-1].item() == 9_000
+    assert_threads_change_no_bit(lambda: RAW(logits, labels, 15))
+    assert RAW(logits, labels, 15)[-1].item() == 9_000
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -271,7 +251,7 @@ def test_instruction_set_changes_no_bit(
     raw = getattr(torch.ops.dogs_accel, operator)
     labels = make_labels(100, num_classes)
     logits = make_logits(100, num_classes, dtype)
-    for case in (logits, logits.round(), LAYOUTS["transposed"](logits)):  # rounded logits have ties
+    for case in (logits, logits.round(), LOGIT_LAYOUTS["transposed"](logits)):  # rounded logits have ties
         for bins in (15, 1000):
             ops.limit_instruction_set(instruction_set)
             own = raw(case, labels, bins)
@@ -280,11 +260,11 @@ def test_instruction_set_changes_no_bit(
                 assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LOGIT_LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layout_changes_no_bit(layout: str, dtype: torch.dtype) -> None:
     logits, labels = make_logits(500, 77, dtype), make_labels(500, 77)
-    for one, two in zip(RAW(logits, labels, 15), RAW(LAYOUTS[layout](logits), labels, 15), strict=True):
+    for one, two in zip(RAW(logits, labels, 15), RAW(LOGIT_LAYOUTS[layout](logits), labels, 15), strict=True):
         assert torch.equal(one, two)
 
 
@@ -300,18 +280,7 @@ def test_twins_agree_bit_for_bit(dtype: torch.dtype, num_classes: int) -> None:
 @needs_cuda
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     logits, labels = make_logits(3000, 120, torch.float32).cuda(), make_labels(3000, 120).cuda()
-    expected = RAW(logits, labels, 15)
-    torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(stream):
-            got = RAW(logits, labels, 15)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    stream.synchronize()
-    for one, two in zip(expected, got, strict=True):
-        assert torch.equal(one, two)
+    assert_runs_on_the_current_stream_without_synchronising(lambda: RAW(logits, labels, 15))
 
 
 @settings(max_examples=150, deadline=None)
@@ -343,28 +312,10 @@ def raw_bins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return confidence + 1, count * 2, confidence_sum
 
 
-def check_compiled(backend: str) -> None:
-    compiled = torch.compile(raw_bins, backend=backend, fullgraph=True, dynamic=True)
-    for num_rows in (50, 81):
-        logits, labels = make_logits(num_rows, 120, torch.float32), make_labels(num_rows, 120)
-        for got, expected in zip(compiled(logits, labels), raw_bins(logits, labels), strict=True):
-            assert torch.equal(got, expected)
-
-
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_torch_compile(backend: str) -> None:
-    torch.compiler.reset()
-    check_compiled(backend)
-
-
-@pytest.mark.slow
-def test_torch_compile_inductor() -> None:
-    import sysconfig
-
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        pytest.skip("inductor compiles against Python.h, which is not installed")
-    torch.compiler.reset()
-    check_compiled("inductor")
+    calls = [(make_logits(num_rows, 120, torch.float32), make_labels(num_rows, 120)) for num_rows in (50, 81)]
+    assert_compiles(backend, raw_bins, calls)
 
 
 def test_python_function_under_torch_compile_still_raises() -> None:

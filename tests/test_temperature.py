@@ -9,13 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operator_cases import DTYPES
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from torch import Tensor
 
 from dogs_accel.calibration import TEMPERATURE_BOUNDS, calibration_scores, fit_temperature, negative_log_likelihood
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
 def slow_nll(logits: Tensor, labels: Tensor, temperature: float) -> float:
