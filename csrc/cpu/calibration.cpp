@@ -15,6 +15,7 @@
 
 #include "../checks.h"
 #include "../logits.h"
+#include "../outputs.h"
 #include "atomic.h"
 #include "instruction_sets.h"
 #include "rows.h"
@@ -22,7 +23,6 @@
 namespace dogs_accel {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 template <class Real>
@@ -106,28 +106,20 @@ void run(const Input<Logit>& in, const Output<real_t<Logit>>& out) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> calibration_bins(const Tensor& logits, const Tensor& labels,
                                                                             int64_t bins) {
   check_calibration_bins(logits, labels, bins);
-  const int64_t num_rows = logits.size(0);
-  using torch::stable::new_empty, torch::stable::new_zeros;
-  const Tensor confidence = new_empty(logits, {num_rows}, real_dtype(logits));
-  const Tensor prediction = new_empty(logits, {num_rows}, ScalarType::Long);
-  const Tensor count = new_zeros(logits, {bins}, ScalarType::Long);
-  const Tensor fixed_point_sum = new_zeros(logits, {bins}, ScalarType::Long);
-  const Tensor confidence_sum = new_empty(logits, {bins}, ScalarType::Double);
-  const Tensor correct = new_zeros(logits, {bins}, ScalarType::Long);
-  const Tensor bad_row = new_empty(logits, {1}, ScalarType::Long);
-  torch::stable::fill_(bad_row, -1);
+  const RowBins result(logits, bins);
 
   with_logit_type(logits, [&]<class Logit>(std::type_identity<Logit>) {
-    run<Logit>({logits, labels, bins},
-               {static_cast<real_t<Logit>*>(confidence.mutable_data_ptr()),
-                static_cast<int64_t*>(prediction.mutable_data_ptr()), static_cast<int64_t*>(count.mutable_data_ptr()),
-                static_cast<int64_t*>(fixed_point_sum.mutable_data_ptr()),
-                static_cast<int64_t*>(correct.mutable_data_ptr()), static_cast<int64_t*>(bad_row.mutable_data_ptr())});
+    run<Logit>({logits, labels, bins}, {static_cast<real_t<Logit>*>(result.confidence.mutable_data_ptr()),
+                                        static_cast<int64_t*>(result.prediction.mutable_data_ptr()),
+                                        static_cast<int64_t*>(result.count.mutable_data_ptr()),
+                                        static_cast<int64_t*>(result.fixed_point_sum.mutable_data_ptr()),
+                                        static_cast<int64_t*>(result.correct.mutable_data_ptr()),
+                                        static_cast<int64_t*>(result.bad_row.mutable_data_ptr())});
   });
 
-  const auto* sums = static_cast<const int64_t*>(fixed_point_sum.const_data_ptr());
-  std::transform(sums, sums + bins, static_cast<double*>(confidence_sum.mutable_data_ptr()), from_fixed_point);
-  return {confidence, prediction, count, confidence_sum, correct, bad_row};
+  const auto* sums = static_cast<const int64_t*>(result.fixed_point_sum.const_data_ptr());
+  std::transform(sums, sums + bins, static_cast<double*>(result.confidence_sum.mutable_data_ptr()), from_fixed_point);
+  return {result.confidence, result.prediction, result.count, result.confidence_sum, result.correct, result.bad_row};
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "../calibration.h"
 #include "../checks.h"
 #include "../logits.h"
+#include "../outputs.h"
 #include "atomic.h"
 #include "instruction_sets.h"
 #include "rows.h"
@@ -21,7 +22,6 @@
 namespace dogs_accel {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Histograms of (C, bins), bin 0 of which is left out until finish_class: it is what the other bins leave of the
@@ -232,32 +232,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> class_calibration_bins(const 
                                                                           int64_t bins) {
   check_class_calibration_bins(logits, labels, bins);
   const int64_t num_classes = logits.size(1);
-  using torch::stable::new_empty, torch::stable::new_zeros;
-  const Tensor count = new_zeros(logits, {num_classes, bins}, ScalarType::Long);
-  const Tensor fixed_point_sum = new_zeros(logits, {num_classes, bins}, ScalarType::Long);
-  const Tensor probability_sum = new_empty(logits, {num_classes, bins}, ScalarType::Double);
-  const Tensor positives = new_zeros(logits, {num_classes, bins}, ScalarType::Long);
-  const Tensor fixed_point_error = new_zeros(logits, {num_classes}, ScalarType::Long);
-  const Tensor squared_error = new_empty(logits, {num_classes}, ScalarType::Double);
-  const Tensor bad_row = new_empty(logits, {1}, ScalarType::Long);
-  torch::stable::fill_(bad_row, -1);
+  const ClassBins result(logits, bins);
 
   const auto integers = [](const Tensor& tensor) { return static_cast<int64_t*>(tensor.mutable_data_ptr()); };
-  const Histograms out{integers(count), integers(fixed_point_sum), integers(positives)};
+  const Histograms out{integers(result.count), integers(result.fixed_point_sum), integers(result.positives)};
   int64_t num_good = 0;
   with_logit_type(logits, [&]<class Logit>(std::type_identity<Logit>) {
-    num_good = run<Logit>({logits, labels, bins}, out, integers(fixed_point_error), integers(bad_row));
+    num_good = run<Logit>({logits, labels, bins}, out, integers(result.fixed_point_error), integers(result.bad_row));
   });
 
-  auto* const sums = static_cast<double*>(probability_sum.mutable_data_ptr());
+  auto* const sums = static_cast<double*>(result.probability_sum.mutable_data_ptr());
   torch::stable::parallel_for(0, num_classes, (1 << 15) / bins, [&](int64_t begin, int64_t end) {
     for (int64_t cell = begin * bins; cell < end * bins; cell += bins) {
       finish_class(out.count + cell, out.fixed_point_sum + cell, sums + cell, bins, num_good);
     }
   });
-  std::transform(integers(fixed_point_error), integers(fixed_point_error) + num_classes,
-                 static_cast<double*>(squared_error.mutable_data_ptr()), from_fixed_point);
-  return {count, probability_sum, positives, squared_error, bad_row};
+  std::transform(integers(result.fixed_point_error), integers(result.fixed_point_error) + num_classes,
+                 static_cast<double*>(result.squared_error.mutable_data_ptr()), from_fixed_point);
+  return {result.count, result.probability_sum, result.positives, result.squared_error, result.bad_row};
 }
 
 }  // namespace

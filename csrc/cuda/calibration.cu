@@ -16,13 +16,13 @@
 #include "../calibration.h"
 #include "../checks.h"
 #include "../logits.h"
+#include "../outputs.h"
 #include "launch.h"
 #include "rows.h"
 
 namespace dogs_accel {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 template <class Real>
@@ -108,33 +108,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> calibration_bins(cons
   const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
   const cudaStream_t stream = current_stream(logits);
   const int64_t num_rows = logits.size(0);
-  using torch::stable::new_empty, torch::stable::new_zeros;
-  const Tensor confidence = new_empty(logits, {num_rows}, real_dtype(logits));
-  const Tensor prediction = new_empty(logits, {num_rows}, ScalarType::Long);
-  const Tensor count = new_zeros(logits, {bins}, ScalarType::Long);
-  const Tensor fixed_point_sum = new_zeros(logits, {bins}, ScalarType::Long);
-  const Tensor confidence_sum = new_empty(logits, {bins}, ScalarType::Double);
-  const Tensor correct = new_zeros(logits, {bins}, ScalarType::Long);
-  const Tensor bad_row = new_empty(logits, {1}, ScalarType::Long);
-  torch::stable::fill_(bad_row, -1);  // the largest Counter, so that atomicMin finds the first row
+  const RowBins result(logits, bins);
 
   if (num_rows > 0) {  // a grid of no blocks is a launch error
     const auto counters = [](const Tensor& tensor) { return static_cast<Counter*>(tensor.mutable_data_ptr()); };
     with_logit_type(logits, [&]<class Logit>(std::type_identity<Logit>) {
       launch_bin_rows<Logit>({logits, labels, bins},
-                             {static_cast<real_t<Logit>*>(confidence.mutable_data_ptr()),
-                              static_cast<int64_t*>(prediction.mutable_data_ptr()), counters(count),
-                              counters(fixed_point_sum), counters(correct), counters(bad_row)},
+                             {static_cast<real_t<Logit>*>(result.confidence.mutable_data_ptr()),
+                              static_cast<int64_t*>(result.prediction.mutable_data_ptr()), counters(result.count),
+                              counters(result.fixed_point_sum), counters(result.correct), counters(result.bad_row)},
                              stream);
     });
   }
 
   const int num_bins = static_cast<int>(bins);
   convert_sums<<<static_cast<unsigned int>(ceil_div(bins, threads_per_block)), threads_per_block, 0, stream>>>(
-      static_cast<const int64_t*>(fixed_point_sum.const_data_ptr()),
-      static_cast<double*>(confidence_sum.mutable_data_ptr()), num_bins);
+      static_cast<const int64_t*>(result.fixed_point_sum.const_data_ptr()),
+      static_cast<double*>(result.confidence_sum.mutable_data_ptr()), num_bins);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  return {confidence, prediction, count, confidence_sum, correct, bad_row};
+  return {result.confidence, result.prediction, result.count, result.confidence_sum, result.correct, result.bad_row};
 }
 
 }  // namespace

@@ -16,13 +16,13 @@
 #include "../calibration.h"
 #include "../checks.h"
 #include "../logits.h"
+#include "../outputs.h"
 #include "launch.h"
 #include "rows.h"
 
 namespace dogs_accel {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // What a row's probabilities exp(x - max) * inverse_sum need; inverse_sum is 0 where the row is bad.
@@ -225,36 +225,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> class_calibration_bins(const 
   const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
   const cudaStream_t stream = current_stream(logits);
   const int64_t num_rows = logits.size(0), num_classes = logits.size(1);
-  using torch::stable::new_empty, torch::stable::new_zeros;
-  const Tensor count = new_zeros(logits, {num_classes, bins}, ScalarType::Long);
-  const Tensor fixed_point_sum = new_zeros(logits, {num_classes, bins}, ScalarType::Long);
-  const Tensor probability_sum = new_empty(logits, {num_classes, bins}, ScalarType::Double);
-  const Tensor positives = new_zeros(logits, {num_classes, bins}, ScalarType::Long);
-  const Tensor fixed_point_error = new_zeros(logits, {num_classes}, ScalarType::Long);
-  const Tensor squared_error = new_empty(logits, {num_classes}, ScalarType::Double);
-  const Tensor num_bad = new_zeros(logits, {1}, ScalarType::Long);
-  const Tensor bad_row = new_empty(logits, {1}, ScalarType::Long);
-  torch::stable::fill_(bad_row, -1);  // the largest Counter, so that atomicMin finds the first row
+  const ClassBins result(logits, bins);
+  const Tensor num_bad = no_counts(logits, {1});
 
   if (num_rows > 0) {  // a grid of no blocks is a launch error
     const Tensor scales = new_empty(logits, {num_rows, 2}, real_dtype(logits));
     const auto counters = [](const Tensor& tensor) { return static_cast<Counter*>(tensor.mutable_data_ptr()); };
     with_logit_type(logits, [&]<class Logit>(std::type_identity<Logit>) {
       launch_bins<Logit>({logits, labels, bins},
-                         {counters(count), counters(fixed_point_sum), counters(positives), counters(fixed_point_error),
-                          counters(num_bad), counters(bad_row)},
+                         {counters(result.count), counters(result.fixed_point_sum), counters(result.positives),
+                          counters(result.fixed_point_error), counters(num_bad), counters(result.bad_row)},
                          static_cast<Scale<real_t<Logit>>*>(scales.mutable_data_ptr()), stream);
     });
   }
 
   finish_classes<<<static_cast<unsigned int>(ceil_div(num_classes, rows_per_block)), threads_per_block, 0, stream>>>(
       num_rows, num_classes, bins, static_cast<const int64_t*>(num_bad.const_data_ptr()),
-      static_cast<int64_t*>(count.mutable_data_ptr()), static_cast<const int64_t*>(fixed_point_sum.const_data_ptr()),
-      static_cast<double*>(probability_sum.mutable_data_ptr()),
-      static_cast<const int64_t*>(fixed_point_error.const_data_ptr()),
-      static_cast<double*>(squared_error.mutable_data_ptr()));
+      static_cast<int64_t*>(result.count.mutable_data_ptr()),
+      static_cast<const int64_t*>(result.fixed_point_sum.const_data_ptr()),
+      static_cast<double*>(result.probability_sum.mutable_data_ptr()),
+      static_cast<const int64_t*>(result.fixed_point_error.const_data_ptr()),
+      static_cast<double*>(result.squared_error.mutable_data_ptr()));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  return {count, probability_sum, positives, squared_error, bad_row};
+  return {result.count, result.probability_sum, result.positives, result.squared_error, result.bad_row};
 }
 
 }  // namespace
