@@ -256,7 +256,7 @@ def _breeds_panel(axes: Axes, sizes: pd.DataFrame, title: str) -> None:
     axes.set(xlim=(0, sizes["images"].max() * 1.12), ylim=(len(sizes) - 0.4, -0.6), xlabel="images", title=title)
     _count_axis(axes.xaxis)
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="lower right", frameon=False, title="official split")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, -0.07), ncols=2, frameon=False)  # below, clear of the bars
     bare(axes)
 
 
