@@ -17,7 +17,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from dogs_accel.files import write_csv
@@ -33,7 +32,7 @@ from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import BLUE, GREY, RED, bare, save_figure
 from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
 from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
-from pipelines.batch import open_rgb
+from pipelines.batch import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 AUGMENTED_FILE = "augmented_batch_preview.png"
@@ -358,18 +357,14 @@ def augmented_batch_figure(images: Tensor, recipe: Recipe, names: Sequence[str])
 
 def _thumbnail(path: Path) -> NDArray[Any] | str:
     """Give a small RGB image (H, W, 3) of the file's aspect ratio, or why there is none."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
-            small = image.convert("RGB")
-        small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-        return np.asarray(small)
-    except FileNotFoundError:
+    if not path.is_file():
         return "not found"
-    except MemoryError:
-        raise
-    except Exception:  # as in pipelines.batch.decode_rgb
+    try:
+        image = decode_rgb(str(path))
+    except BadImageError:
         return "not readable"
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    return np.asarray(image)
 
 
 def _grid_figure(pictures: Sequence[NDArray[Any] | str], captions: Sequence[str], title: str) -> Figure:
@@ -472,7 +467,7 @@ def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe)
 
 def _can_be_read(path: str) -> bool:
     try:
-        open_rgb(path)
+        decode_rgb(path)
     except BadImageError:
         return False
     return True

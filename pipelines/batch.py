@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -179,12 +180,18 @@ def open_rgb(path: str) -> Image.Image:
 
 def decode_rgb(file: str | BinaryIO) -> Image.Image:
     """Do what `open_rgb` does, also for a file in memory; its BadImageError has the reason alone."""
+    with bad_image_errors(), Image.open(file) as image:
+        return image.convert("RGB")
+
+
+@contextmanager
+def bad_image_errors() -> Iterator[None]:
+    """Make a BadImageError, with the reason alone, of whatever PIL raises of a damaged file."""
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
+        yield
     except MemoryError:  # says nothing of the file
         raise
-    except Exception as error:  # PIL's readers raise what they please of a damaged file
+    except Exception as error:  # PIL's readers raise what they please
         raise BadImageError(image_problem(error)) from error
 
 

@@ -27,7 +27,7 @@ from nvidia.dali import Pipeline
 from nvidia.dali.data_node import DataNode
 from PIL import Image
 
-from pipelines.batch import BadImageError, available_cores, decode_rgb, image_problem
+from pipelines.batch import BadImageError, available_cores, bad_image_errors, decode_rgb, image_problem
 
 _log = logging.getLogger(__name__)
 
@@ -138,13 +138,11 @@ class _File:
             self.problem = "an empty file"
             return self
         try:
-            with Image.open(io.BytesIO(self.encoded)) as image:
+            with bad_image_errors(), Image.open(io.BytesIO(self.encoded)) as image:
                 self.num_px = image.width * image.height
                 is_usual = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
-        except MemoryError:
-            raise
-        except Exception as error:  # as in decode_rgb
-            self.problem = image_problem(error)
+        except BadImageError as error:
+            self.problem = str(error)
             return self
         self.is_for_dali = is_usual and is_whole_jpeg(self.encoded)
         return self
