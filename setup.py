@@ -158,10 +158,12 @@ def main() -> None:
             "dogs_accel._C",
             [
                 "csrc/ops.cpp",
+                "csrc/cpu/augment.cpp",
                 "csrc/cpu/calibration.cpp",
                 "csrc/cpu/class_calibration.cpp",
                 "csrc/cpu/image_stats.cpp",
                 "csrc/cpu/instruction_sets.cpp",
+                "csrc/cpu/squash.cpp",
             ],
             depends=headers,
             extra_compile_args={"cxx": cxx_flags},

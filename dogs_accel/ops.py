@@ -302,6 +302,115 @@ def _stats_of_sums_fake(sums: Tensor) -> Tensor:
     return sums.new_empty((sums.shape[0], len(IMAGE_STATS)), dtype=torch.float64)
 
 
+def squash(images: Sequence[Tensor], size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+    """Resize images of any sizes to one, as Pillow does: antialiased, in fixed point.
+
+    `images` are N uint8 RGB (H, W, 3) of any strides on one device; `size` is (height, width) in px; `interpolation` is
+    "bilinear" or "bicubic". Returns (N, height, width, 3) uint8 on that device.
+
+    Raises ValueError for the first image of another dtype, shape or device than it should have, for a size outside 1 to
+    16,384, and for an unknown interpolation.
+
+    Definition: `PIL.Image.resize` of Pillow 13, whose bytes these are. Older Pillows differ by one level at times, in
+    images that lose more than twice as many px of height as of width.
+    """
+    resized: Tensor = _call(torch.ops.dogs_accel.squash, list(images), *size, interpolation)
+    return resized
+
+
+@torch.library.register_fake("dogs_accel::squash")
+def _squash_fake(images: Sequence[Tensor], height: int, width: int, interpolation: str) -> Tensor:
+    for i, image in enumerate(images):
+        _check_fake_image(f"images[{i}]", image, images[0].device)
+    device = images[0].device if images else None
+    return torch.empty(len(images), height, width, 3, dtype=torch.uint8, device=device)
+
+
+AUGMENT_PARAMS = (
+    "crop_top",
+    "crop_left",
+    "crop_height",
+    "crop_width",
+    "flip",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "brightness",
+    "contrast",
+    "saturation",
+    "first",
+    "second",
+    "third",
+    "erase_top",
+    "erase_left",
+    "erase_height",
+    "erase_width",
+)
+"""The columns of the argument `params` of `augment`."""
+
+
+def augment(
+    images: Tensor,
+    index: Tensor,
+    params: Tensor,
+    *,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bilinear",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Make a batch for a model from stored images, in one pass: crop, resize, flip, rotate, jitter, normalise, erase.
+
+    `images` are (N, H, W, 3) uint8 RGB, each row contiguous; `index` is (B,) int64 into them; `params` is (B, 21)
+    float64, one row a sample, with the columns `AUGMENT_PARAMS`; all are on one device. A row means, in this order:
+
+    - crop_*: the box in px that is resized to (`size`, `size`), with `interpolation` "bilinear" or "bicubic";
+    - flip: 1 mirrors it left to right, 0 does not;
+    - a to f: the affine transform that `PIL.Image.transform` takes, from an output pixel to where it comes from,
+      nearest neighbour, black outside; (1, 0, 0, 0, 1, 0) moves nothing;
+    - brightness, contrast, saturation: factors of which 1 changes nothing; first, second and third say in which order
+      they come, as 0, 1 and 2;
+    - then bytes become numbers, minus `mean` and divided by `std` (three each, of values in [0, 1]);
+    - erase_*: the box in the output that becomes 0; height 0 erases nothing.
+
+    Returns (B, 3, size, size) float32, float16 or bfloat16, channels-last. On a CPU raises ValueError for a shape, a
+    dtype, or the first row whose values cannot be; on a GPU the image of such a row is NaN, since raising would wait
+    for the GPU.
+
+    Definition: torchvision's `crop`, `resized_crop`, `hflip`, `rotate`, `adjust_*`, `to_tensor`, `normalize` and
+    `erase` on PIL images with Pillow 13, whose bits these are.
+    """
+    batch: Tensor = _call(
+        torch.ops.dogs_accel.augment, images, index, params, size, list(mean), list(std), interpolation, dtype
+    )
+    return batch
+
+
+@torch.library.register_fake("dogs_accel::augment")
+def _augment_fake(
+    images: Tensor,
+    index: Tensor,
+    params: Tensor,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    torch._check(images.dim() == 4, lambda: f"images: got shape {tuple(images.shape)}, expected (N, H, W, 3)")
+    torch._check(index.dim() == 1, lambda: f"index: got shape {tuple(index.shape)}, expected (B,)")
+    for name, tensor in (("index", index), ("params", params)):
+        torch._check(
+            tensor.device == images.device,
+            lambda name=name, tensor=tensor: f"{name}: got device {tensor.device}, expected {images.device}",
+        )
+    return images.new_empty((index.shape[0], size, size, 3), dtype=dtype).permute(0, 3, 1, 2)
+
+
 def limit_instruction_set(name: str) -> str:
     """Let the CPU kernels use "baseline", "avx2" or "avx512" at most, and return what they use from now on.
 

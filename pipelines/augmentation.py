@@ -7,6 +7,7 @@ RandomHorizontalFlip, RandomRotation, ColorJitter and RandomErasing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,35 @@ def draw_params(
         order=np.argsort(u[:, _ORDER:_ERASE], axis=1, kind="stable"),
         erase=_erase_boxes(recipe, u),
     )
+
+
+def pack_params(params: AugmentParams, size_px: int) -> NDArray[np.float64]:
+    """Lay out parameters as `dogs_accel.ops.augment` takes them for outputs of size_px: (N, 21) float64."""
+    return np.concatenate(
+        [
+            params.crop,
+            params.flip[:, None],
+            np.array([_rotation_matrix(angle, size_px) for angle in params.angle_deg.tolist()]).reshape(-1, 6),
+            params.factors,
+            params.order,
+            params.erase,
+        ],
+        axis=1,
+        dtype=np.float64,
+    )
+
+
+def _rotation_matrix(angle_deg: float, size_px: int) -> tuple[float, ...]:
+    """From an output pixel to where it comes from, with the roundings of `PIL.Image.rotate`."""
+    if angle_deg == 0:
+        return (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    # PIL turns by the angle in [0, 360), whose cosine may differ in the last place.
+    angle = -math.radians(angle_deg % 360.0)
+    cos, sin, minus_sin = (round(value, 15) for value in (math.cos(angle), math.sin(angle), -math.sin(angle)))
+    centre = size_px / 2
+    x = cos * -centre + sin * -centre + centre
+    y = minus_sin * -centre + cos * -centre + centre
+    return (cos, sin, x, minus_sin, cos, y)
 
 
 def _crop_boxes(recipe: Recipe, sizes: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.int64]:

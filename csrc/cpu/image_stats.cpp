@@ -284,9 +284,7 @@ Tensor image_stats(const std::vector<Tensor>& tensors) { return stats_of_sums(im
 
 // Called where there is no image to tell the device, and for a device without a kernel.
 Tensor empty_rows(const std::vector<Tensor>& images, int64_t num_columns, ScalarType dtype) {
-  if (!images.empty()) {
-    check(false, "images[0]: got device ", device_of(images[0]), ", expected one whose kernels are loaded");
-  }
+  check_has_kernel(images);
   return torch::stable::empty({0, num_columns}, dtype);
 }
 

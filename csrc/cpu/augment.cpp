@@ -1,0 +1,264 @@
+// CPU twin of augment: a sample at a time, its pixels in the cache of one core from the stored bytes to the batch.
+
+#include "../augment.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "../checks.h"
+#include "../normalisation.h"
+#include "instruction_sets.h"
+#include "resample.h"
+
+namespace dogs_accel {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Pixels as words, row by row: what rotation and jitter work on.
+struct Pixels {
+  std::vector<uint32_t> words;
+  int32_t size = 0;
+
+  uint32_t* row(int64_t y) { return words.data() + y * size; }
+};
+
+// One row of an affine transform, black where it comes from outside.
+DOGS_ACCEL_INLINE void fetch_row(const Rows& in, const FixedAffine& affine, int32_t y, int32_t size,
+                                 uint32_t* __restrict__ out) {
+  const int32_t start_x = affine.x + y * affine.x_step_y, start_y = affine.y + y * affine.y_step_y;
+  const auto is_inside = [&](int32_t x) {
+    const int32_t from_x = (start_x + x * affine.x_step_x) >> 16, from_y = (start_y + x * affine.y_step_x) >> 16;
+    return from_x >= 0 && from_x < size && from_y >= 0 && from_y < size;
+  };
+  // What is inside is one run of pixels, since each coordinate goes one way.
+  int32_t begin = 0, end = size;
+  while (begin < end && !is_inside(begin)) {
+    out[begin++] = 0;
+  }
+  while (begin < end && !is_inside(end - 1)) {
+    out[--end] = 0;
+  }
+  for (int32_t x = begin; x < end; ++x) {
+    const int64_t from_x = (start_x + x * affine.x_step_x) >> 16, from_y = (start_y + x * affine.y_step_x) >> 16;
+    std::memcpy(out + x, in.bytes + from_y * in.stride + 3 * from_x, 4);
+  }
+}
+
+DOGS_ACCEL_INLINE void copy_row(const Rows& in, int32_t y, int32_t size, uint32_t* __restrict__ out) {
+  const uint8_t* row = in.bytes + y * in.stride;
+  for (int32_t x = 0; x < size; ++x) {
+    std::memcpy(out + x, row + 3 * x, 4);
+  }
+}
+
+DOGS_ACCEL_INLINE void blend_row(uint32_t* row, int32_t size, int32_t other, float factor) {
+  for (int32_t x = 0; x < size; ++x) {
+    row[x] = blend_pixel(other, row[x], factor);
+  }
+}
+
+DOGS_ACCEL_INLINE void blend_row_with_grey(uint32_t* row, int32_t size, float factor) {
+  for (int32_t x = 0; x < size; ++x) {
+    row[x] = blend_pixel(static_cast<int32_t>(grey(row[x])), row[x], factor);
+  }
+}
+
+DOGS_ACCEL_INLINE int64_t sum_of_grey(const uint32_t* row, int32_t size) {
+  uint32_t sum = 0;
+  for (int32_t x = 0; x < size; ++x) {
+    sum += grey(row[x]);
+  }
+  return sum;
+}
+
+// The factors that change something, in their order. Contrast needs the mean over the image as the steps before it
+// leave it, so it begins a second pass.
+struct Steps {
+  std::array<Jitter, num_jitters> jitter;
+  std::array<float, num_jitters> factor;
+  int size = 0, first_of_second_pass = 0;
+
+  explicit Steps(const AugmentParams& params) {
+    for (const double which : params.order) {
+      const auto next = static_cast<Jitter>(static_cast<int>(which));
+      if (static_cast<float>(params.factors[next]) != 1.0f) {
+        jitter[size] = next;
+        factor[size++] = static_cast<float>(params.factors[next]);
+      }
+    }
+    while (first_of_second_pass < size && jitter[first_of_second_pass] != contrast) {
+      ++first_of_second_pass;
+    }
+  }
+
+  bool need_mean() const { return first_of_second_pass < size; }
+
+  DOGS_ACCEL_INLINE void apply(int begin, int end, int32_t mean, uint32_t* row, int32_t width) const {
+    for (int i = begin; i < end; ++i) {
+      if (jitter[i] == saturation) {
+        blend_row_with_grey(row, width, factor[i]);
+      } else {
+        blend_row(row, width, jitter[i] == contrast ? mean : 0, factor[i]);
+      }
+    }
+  }
+};
+
+// What each byte of each channel becomes, in the bits of the output's dtype.
+template <class Bits>
+struct Levels {
+  Bits of[3][256];
+};
+
+template <class Value>
+auto levels_of(const MeanAndStd& normalisation) {
+  Levels<typename BitsOf<Value>::type> levels;
+  for (int c = 0; c < 3; ++c) {
+    for (int byte = 0; byte < 256; ++byte) {
+      levels.of[c][byte] = bits_of<Value>(normalisation.normalised(c, byte));
+    }
+  }
+  return levels;
+}
+
+template <class Bits>
+DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
+                                       Bits* __restrict__ out) {
+  for (int32_t x = 0; x < size; ++x) {
+    out[3 * x] = levels.of[0][red(row[x])];
+    out[3 * x + 1] = levels.of[1][green(row[x])];
+    out[3 * x + 2] = levels.of[2][blue(row[x])];
+  }
+}
+
+template <class Bits>
+DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
+                                       Bits* __restrict__ out) {
+  for (int32_t x = 0; x < size; ++x) {
+    for (int c = 0; c < 3; ++c) {
+      out[3 * x + c] = levels.of[c][row[3 * x + c]];
+    }
+  }
+}
+
+template <class Bits>
+void erase(const Box& box, int32_t size, Bits* out) {
+  const auto top = static_cast<int64_t>(box.top), left = static_cast<int64_t>(box.left);
+  const auto height = static_cast<int64_t>(box.height), width = static_cast<int64_t>(box.width);
+  for (int64_t y = top; y < top + height; ++y) {
+    std::fill_n(out + (y * size + left) * 3, 3 * width, Bits{0});
+  }
+}
+
+struct Buffers {
+  Resampler resampler;
+  Pixels pixels;
+};
+
+// `stored` is one whole image; `out` gets (size, size, 3).
+template <class Bits>
+DOGS_ACCEL_INLINE void augment_image(const Rows& stored, const AugmentParams& params, const AugmentSettings& settings,
+                                     const Levels<Bits>& levels, Buffers& buffers, Bits* out) {
+  const int32_t size = settings.size;
+  const Steps steps(params);
+  const FixedAffine affine = fixed_affine(params.matrix);
+  const bool moves = !is_identity(affine);
+  Rows rows{stored.bytes + static_cast<int64_t>(params.crop.top) * stored.stride +
+                static_cast<int64_t>(params.crop.left) * 3,
+            stored.stride, static_cast<int32_t>(params.crop.height), static_cast<int32_t>(params.crop.width)};
+  const bool is_cut_out = rows.height == size && rows.width == size && params.flip == 0;
+  if (is_cut_out && !moves && steps.size == 0) {
+    for (int64_t y = 0; y < size; ++y) {
+      normalise_bytes(rows.bytes + y * rows.stride, size, levels, out + y * size * 3);
+    }
+    return erase(params.erase, size, out);
+  }
+  rows = buffers.resampler.resample(rows, size, size, settings.interpolation, params.flip != 0);
+  Pixels& pixels = buffers.pixels;
+  int64_t grey_sum = 0;
+  for (int32_t y = 0; y < size; ++y) {
+    uint32_t* row = pixels.row(y);
+    if (moves) {
+      fetch_row(rows, affine, y, size, row);
+    } else {
+      copy_row(rows, y, size, row);
+    }
+    steps.apply(0, steps.first_of_second_pass, 0, row, size);
+    if (steps.need_mean()) {
+      grey_sum += sum_of_grey(row, size);
+    } else {
+      normalise_words(row, size, levels, out + static_cast<int64_t>(y) * size * 3);
+    }
+  }
+  if (steps.need_mean()) {
+    const int32_t mean = mean_of(grey_sum, static_cast<int64_t>(size) * size);
+    for (int32_t y = 0; y < size; ++y) {
+      uint32_t* row = pixels.row(y);
+      steps.apply(steps.first_of_second_pass, steps.size, mean, row, size);
+      normalise_words(row, size, levels, out + static_cast<int64_t>(y) * size * 3);
+    }
+  }
+  erase(params.erase, size, out);
+}
+
+struct Batch {
+  const uint8_t* images;
+  int64_t image_stride, row_stride;
+  const int64_t* index;
+  const AugmentParams* params;
+  int64_t size;
+};
+
+template <class Bits>
+void augment_batch(const Batch& batch, const AugmentSettings& settings, const Levels<Bits>& levels, Bits* out) {
+  const int64_t sample_size = int64_t{3} * settings.size * settings.size;
+  torch::stable::parallel_for(0, batch.size, 1, [&](int64_t begin, int64_t end) {
+    Buffers buffers;
+    buffers.pixels.size = settings.size;
+    buffers.pixels.words.resize(static_cast<int64_t>(settings.size) * settings.size);
+    for (int64_t i = begin; i < end; ++i) {
+      const Rows stored{batch.images + batch.index[i] * batch.image_stride, batch.row_stride, settings.height,
+                        settings.width};
+      run_on_best_instruction_set([&]() __attribute__((always_inline)) {
+        augment_image(stored, batch.params[i], settings, levels, buffers, out + i * sample_size);
+      });
+    }
+  });
+}
+
+// (B, 3, size, size), channels last.
+Tensor augment(const Tensor& images, const Tensor& any_index, const Tensor& any_params, int64_t size,
+               const std::vector<double>& mean, const std::vector<double>& std, const std::string& interpolation,
+               ScalarType dtype) {
+  check_augment(images, any_index, any_params, size, mean, std, dtype);
+  const AugmentSettings settings{static_cast<int32_t>(images.size(1)), static_cast<int32_t>(images.size(2)),
+                                 static_cast<int32_t>(size), checked_interpolation(interpolation)};
+  const Tensor index = torch::stable::contiguous(any_index), params = torch::stable::contiguous(any_params);
+  const Batch batch{static_cast<const uint8_t*>(images.const_data_ptr()), images.stride(0), images.stride(1),
+                    static_cast<const int64_t*>(index.const_data_ptr()),
+                    static_cast<const AugmentParams*>(params.const_data_ptr()), index.size(0)};
+  for (int64_t i = 0; i < batch.size; ++i) {
+    check_sample(i, batch.index[i], images.size(0), batch.params[i], settings);
+  }
+  const Tensor out = torch::stable::new_empty(images, {batch.size, size, size, 3}, dtype);
+  with_output_type(dtype, [&](auto value) {
+    const auto levels = levels_of<decltype(value)>(MeanAndStd(mean, std));
+    augment_batch(batch, settings, levels, static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
+  });
+  return torch::stable::permute(out, {0, 3, 1, 2});
+}
+
+}  // namespace
+}  // namespace dogs_accel
+
+STABLE_TORCH_LIBRARY_IMPL(dogs_accel, CPU, m) { m.impl("augment", TORCH_BOX(&dogs_accel::augment)); }
