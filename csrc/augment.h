@@ -114,8 +114,7 @@ DOGS_ACCEL_HOST_DEVICE uint32_t grey(uint32_t pixel) {
 // PIL's blend of a byte with another, factor 1 being the byte itself: the fraction is cut off.
 DOGS_ACCEL_HOST_DEVICE uint32_t blend(int32_t other, uint32_t byte, float factor) {
   const int32_t difference = static_cast<int32_t>(byte) - other;
-  const int32_t value =
-      static_cast<int32_t>(static_cast<float>(other) + factor * static_cast<float>(difference));
+  const int32_t value = static_cast<int32_t>(static_cast<float>(other) + factor * static_cast<float>(difference));
   return static_cast<uint32_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 

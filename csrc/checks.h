@@ -159,14 +159,14 @@ inline void check_augment(const torch::stable::Tensor& images, const torch::stab
   check(images.stride(3) == 1 && images.stride(2) == 3, "images: got strides of ", images.stride(2), " and ",
         images.stride(3), " bytes a pixel and a channel, expected 3 and 1");
   check(index.dim() == 1, "index: got shape ", shape_of(index), ", expected (B,)");
-  check(index.scalar_type() == ScalarType::Long, "index: got dtype ",
-        torch::headeronly::toString(index.scalar_type()), ", expected int64");
+  check(index.scalar_type() == ScalarType::Long, "index: got dtype ", torch::headeronly::toString(index.scalar_type()),
+        ", expected int64");
   check(params.dim() == 2 && params.size(0) == index.size(0) && params.size(1) == num_augment_params,
         "params: got shape ", shape_of(params), ", expected (", index.size(0), ", ", num_augment_params, ")");
   check(params.scalar_type() == ScalarType::Double, "params: got dtype ",
         torch::headeronly::toString(params.scalar_type()), ", expected float64");
-  check(device_of(index) == device_of(images), "index: got device ", device_of(index), ", expected ",
-        device_of(images), " as images have");
+  check(device_of(index) == device_of(images), "index: got device ", device_of(index), ", expected ", device_of(images),
+        " as images have");
   check(device_of(params) == device_of(images), "params: got device ", device_of(params), ", expected ",
         device_of(images), " as images have");
   check(size >= 1 && size <= max_size, "size: got ", size, ", expected 1 to ", max_size);

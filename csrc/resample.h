@@ -30,8 +30,8 @@ struct Axis {
 DOGS_ACCEL_HOST_DEVICE Axis axis_of(int32_t in_size, int32_t out_size, Interpolation interpolation) {
   const double scale = static_cast<double>(in_size) / out_size;
   const double widening = scale < 1.0 ? 1.0 : scale;
-  return {in_size, out_size, interpolation, scale, 1.0 / widening,
-          (interpolation == Interpolation::bilinear ? 1.0 : 2.0) * widening};
+  return {in_size, out_size,       interpolation,
+          scale,   1.0 / widening, (interpolation == Interpolation::bilinear ? 1.0 : 2.0) * widening};
 }
 
 // At least as many input pixels as any output pixel of the axis is made of.

@@ -166,16 +166,16 @@ struct Buffers {
 };
 
 // `stored` is one whole image; `out` gets (size, size, 3).
-template <class Bits>
+template <int lanes, class Bits>
 DOGS_ACCEL_INLINE void augment_image(const Rows& stored, const AugmentParams& params, const AugmentSettings& settings,
                                      const Levels<Bits>& levels, Buffers& buffers, Bits* out) {
   const int32_t size = settings.size;
   const Steps steps(params);
   const FixedAffine affine = fixed_affine(params.matrix);
   const bool moves = !is_identity(affine);
-  Rows rows{stored.bytes + static_cast<int64_t>(params.crop.top) * stored.stride +
-                static_cast<int64_t>(params.crop.left) * 3,
-            stored.stride, static_cast<int32_t>(params.crop.height), static_cast<int32_t>(params.crop.width)};
+  Rows rows{
+      stored.bytes + static_cast<int64_t>(params.crop.top) * stored.stride + static_cast<int64_t>(params.crop.left) * 3,
+      stored.stride, static_cast<int32_t>(params.crop.height), static_cast<int32_t>(params.crop.width)};
   const bool is_cut_out = rows.height == size && rows.width == size && params.flip == 0;
   if (is_cut_out && !moves && steps.size == 0) {
     for (int64_t y = 0; y < size; ++y) {
@@ -183,7 +183,7 @@ DOGS_ACCEL_INLINE void augment_image(const Rows& stored, const AugmentParams& pa
     }
     return erase(params.erase, size, out);
   }
-  rows = buffers.resampler.resample(rows, size, size, settings.interpolation, params.flip != 0);
+  rows = buffers.resampler.resample<lanes>(rows, size, size, settings.interpolation, params.flip != 0);
   Pixels& pixels = buffers.pixels;
   int64_t grey_sum = 0;
   for (int32_t y = 0; y < size; ++y) {
@@ -229,8 +229,8 @@ void augment_batch(const Batch& batch, const AugmentSettings& settings, const Le
     for (int64_t i = begin; i < end; ++i) {
       const Rows stored{batch.images + batch.index[i] * batch.image_stride, batch.row_stride, settings.height,
                         settings.width};
-      run_on_best_instruction_set([&]() __attribute__((always_inline)) {
-        augment_image(stored, batch.params[i], settings, levels, buffers, out + i * sample_size);
+      run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
+        augment_image<lanes>(stored, batch.params[i], settings, levels, buffers, out + i * sample_size);
       });
     }
   });
@@ -244,16 +244,20 @@ Tensor augment(const Tensor& images, const Tensor& any_index, const Tensor& any_
   const AugmentSettings settings{static_cast<int32_t>(images.size(1)), static_cast<int32_t>(images.size(2)),
                                  static_cast<int32_t>(size), checked_interpolation(interpolation)};
   const Tensor index = torch::stable::contiguous(any_index), params = torch::stable::contiguous(any_params);
-  const Batch batch{static_cast<const uint8_t*>(images.const_data_ptr()), images.stride(0), images.stride(1),
+  const Batch batch{static_cast<const uint8_t*>(images.const_data_ptr()),
+                    images.stride(0),
+                    images.stride(1),
                     static_cast<const int64_t*>(index.const_data_ptr()),
-                    static_cast<const AugmentParams*>(params.const_data_ptr()), index.size(0)};
+                    static_cast<const AugmentParams*>(params.const_data_ptr()),
+                    index.size(0)};
   for (int64_t i = 0; i < batch.size; ++i) {
     check_sample(i, batch.index[i], images.size(0), batch.params[i], settings);
   }
   const Tensor out = torch::stable::new_empty(images, {batch.size, size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
     const auto levels = levels_of<decltype(value)>(MeanAndStd(mean, std));
-    augment_batch(batch, settings, levels, static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
+    augment_batch(batch, settings, levels,
+                  static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
   });
   return torch::stable::permute(out, {0, 3, 1, 2});
 }

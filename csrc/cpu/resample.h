@@ -11,7 +11,7 @@
 
 namespace dogs_accel {
 
-constexpr int64_t rows_at_once = 4;  // of the horizontal pass: 4 pixels of 4 bytes fill the lanes of a vector
+constexpr int64_t most_rows_at_once = 16;  // of the horizontal pass, which has a row in each lane of a vector
 constexpr int64_t row_alignment = 64;
 
 // A pixel is moved as 4 bytes, so a row is written up to one byte beyond its end.
@@ -50,65 +50,98 @@ struct WeightTable {
   }
 };
 
-using Bytes16 = uint8_t __attribute__((vector_size(16)));
-using Sums16 = int32_t __attribute__((vector_size(64)));
+template <int lanes>
+struct VectorOf {
+  typedef int32_t type __attribute__((vector_size(4 * lanes)));
+};
+template <int lanes>
+using Vector = typename VectorOf<lanes>::type;
 
-// One output pixel of four rows. With `fixed_taps` the loop has that length, else `taps`.
-template <int fixed_taps>
-DOGS_ACCEL_INLINE Bytes16 weigh_pixels(const Bytes16* pixels, const int32_t* weights, int32_t taps) {
-  Sums16 sums = half_weight - Sums16{};
-  const int32_t size = fixed_taps > 0 ? fixed_taps : taps;
-  for (int32_t k = 0; k < size; ++k) {
-    sums += __builtin_convertvector(pixels[k], Sums16) * weights[k];
+// A template argument loses what an attribute says of alignment, a structure's does not.
+struct alignas(4 * most_rows_at_once) WidestVector {
+  int32_t lanes[most_rows_at_once];
+};
+
+// The same pixel of as many rows as there are lanes.
+template <int lanes>
+struct PixelColumn {
+  Vector<lanes> r, g, b;
+};
+
+// Gathers rows, a pixel of 4 bytes in each lane, and takes them apart.
+template <int lanes>
+DOGS_ACCEL_INLINE void gather_rows(const Rows& in, int64_t y, Vector<lanes>* words, PixelColumn<lanes>* columns) {
+  for (int64_t r = 0; r < lanes; ++r) {
+    const uint8_t* row = in.bytes + std::min<int64_t>(y + r, in.height - 1) * in.stride;
+    auto* word = reinterpret_cast<uint8_t*>(words) + 4 * r;
+    for (int64_t x = 0; x < in.width - 1; ++x) {
+      std::memcpy(word + 4 * lanes * x, row + 3 * x, 4);
+    }
+    // Nobody says that there is a byte behind the last pixel.
+    std::memcpy(word + 4 * lanes * (in.width - 1), row + 3 * (in.width - 1), 3);
   }
-  sums >>= weight_bits;
-  sums = sums < 0 ? Sums16{} : sums;
-  sums = sums > 255 ? 255 - Sums16{} : sums;
-  return __builtin_convertvector(sums, Bytes16);
+  for (int64_t x = 0; x < in.width; ++x) {
+    columns[x] = {words[x] & 255, words[x] >> 8 & 255, words[x] >> 16 & 255};
+  }
 }
 
-template <int fixed_taps>
-DOGS_ACCEL_INLINE void weigh_four_rows(const Bytes16* pixels, const WeightTable& table, bool is_mirrored,
-                                       uint8_t* out, int64_t stride) {
+template <int lanes>
+DOGS_ACCEL_INLINE Vector<lanes> rounded_bytes(Vector<lanes> sums) {
+  const Vector<lanes> zero{};
+  sums >>= weight_bits;
+  sums = sums < 0 ? zero : sums;
+  return sums > 255 ? zero + 255 : sums;
+}
+
+// One output pixel of as many rows as there are lanes. With `fixed_taps` the loop has that length, else `taps`.
+template <int fixed_taps, int lanes>
+DOGS_ACCEL_INLINE Vector<lanes> weigh_columns(const PixelColumn<lanes>* columns, const int32_t* weights, int32_t taps) {
+  const Vector<lanes> start = Vector<lanes>{} + half_weight;
+  Vector<lanes> r = start, g = start, b = start;
+  const int32_t size = fixed_taps > 0 ? fixed_taps : taps;
+  for (int32_t k = 0; k < size; ++k) {
+    r += columns[k].r * weights[k];
+    g += columns[k].g * weights[k];
+    b += columns[k].b * weights[k];
+  }
+  return rounded_bytes<lanes>(r) | rounded_bytes<lanes>(g) << 8 | rounded_bytes<lanes>(b) << 16;
+}
+
+template <int fixed_taps, int lanes>
+DOGS_ACCEL_INLINE void weigh_gathered_rows(const PixelColumn<lanes>* columns, const WeightTable& table,
+                                           bool is_mirrored, uint8_t* out, int64_t stride) {
   const auto width = static_cast<int64_t>(table.first.size());
   for (int64_t x = 0; x < width; ++x) {
     const int64_t entry = is_mirrored ? width - 1 - x : x;
-    const Bytes16 four = weigh_pixels<fixed_taps>(pixels + table.first[entry], &table.weights[entry * table.taps],
-                                                  table.taps);
-    for (int64_t r = 0; r < rows_at_once; ++r) {
-      std::memcpy(out + r * stride + 3 * x, reinterpret_cast<const uint8_t*>(&four) + 4 * r, 4);
+    const Vector<lanes> words =
+        weigh_columns<fixed_taps, lanes>(columns + table.first[entry], &table.weights[entry * table.taps], table.taps);
+    for (int64_t r = 0; r < lanes; ++r) {
+      const int32_t word = words[r];
+      std::memcpy(out + r * stride + 3 * x, &word, 4);
     }
   }
 }
 
-// Gathers four rows, pixel by pixel; beyond the end there is room for taps of weight 0.
-DOGS_ACCEL_INLINE void interleave_rows(const Rows& in, int64_t y, uint32_t* pixels) {
-  for (int64_t r = 0; r < rows_at_once; ++r) {
-    const uint8_t* row = in.bytes + std::min<int64_t>(y + r, in.height - 1) * in.stride;
-    for (int64_t x = 0; x < in.width - 1; ++x) {
-      std::memcpy(pixels + rows_at_once * x + r, row + 3 * x, 4);
-    }
-    const uint8_t* last = row + 3 * (in.width - 1);  // nobody says that there is a byte behind it
-    pixels[rows_at_once * (in.width - 1) + r] = last[0] | last[1] << 8 | last[2] << 16;
-  }
-}
-
-// Writes the rows of `in` resampled along x to `out`, which has room for a multiple of four padded rows.
+// Writes the rows of `in` resampled along x to `out`, which has room for most_rows_at_once more.
+template <int lanes>
 DOGS_ACCEL_INLINE void resample_horizontally(const Rows& in, const WeightTable& table, bool is_mirrored,
-                                             std::vector<Bytes16>& pixels, uint8_t* out, int64_t stride) {
-  pixels.resize(in.width + table.taps);
-  for (int64_t y = 0; y < in.height; y += rows_at_once) {
-    interleave_rows(in, y, reinterpret_cast<uint32_t*>(pixels.data()));
+                                             std::vector<WidestVector>& buffer, uint8_t* out, int64_t stride) {
+  // Behind the last column there is room for taps of weight 0.
+  buffer.resize(in.width + 3 * static_cast<int64_t>(in.width + table.taps));
+  auto* const words = reinterpret_cast<Vector<lanes>*>(buffer.data());
+  auto* const columns = reinterpret_cast<PixelColumn<lanes>*>(words + in.width);
+  for (int64_t y = 0; y < in.height; y += lanes) {
+    gather_rows<lanes>(in, y, words, columns);
     uint8_t* rows = out + y * stride;
     switch (table.taps) {
       case 2:
-        weigh_four_rows<2>(pixels.data(), table, is_mirrored, rows, stride);
+        weigh_gathered_rows<2, lanes>(columns, table, is_mirrored, rows, stride);
         break;
       case 3:
-        weigh_four_rows<3>(pixels.data(), table, is_mirrored, rows, stride);
+        weigh_gathered_rows<3, lanes>(columns, table, is_mirrored, rows, stride);
         break;
       default:
-        weigh_four_rows<0>(pixels.data(), table, is_mirrored, rows, stride);
+        weigh_gathered_rows<0, lanes>(columns, table, is_mirrored, rows, stride);
     }
   }
 }
@@ -184,26 +217,27 @@ DOGS_ACCEL_INLINE void resample_vertically(const Rows& in, const WeightTable& ta
 // Buffers of one thread. They grow to what its largest image takes.
 struct Resampler {
   WeightTable horizontal, vertical;
-  std::vector<Bytes16> pixels;
+  std::vector<WidestVector> columns;
   std::vector<int32_t> sums;
   std::vector<uint8_t> between, result;
 
   // Returns rows that stay as they are until the next call; mirrored left to right where that is asked for.
+  template <int lanes>
   DOGS_ACCEL_INLINE Rows resample(const Rows& in, int32_t height, int32_t width, Interpolation interpolation,
                                   bool is_mirrored) {
     horizontal.fill(axis_of(in.width, width, interpolation));
     vertical.fill(axis_of(in.height, height, interpolation));
     const int64_t stride = padded_row(width);
-    result.resize((height + rows_at_once) * stride);
+    result.resize((height + most_rows_at_once) * stride);
     if (is_vertical_first(in.height, in.width, height, width)) {
       const int64_t wide_stride = padded_row(in.width);
       between.resize(height * wide_stride);
       resample_vertically(in, vertical, sums, between.data(), wide_stride);
-      resample_horizontally({between.data(), wide_stride, height, in.width}, horizontal, is_mirrored, pixels,
-                            result.data(), stride);
+      resample_horizontally<lanes>({between.data(), wide_stride, height, in.width}, horizontal, is_mirrored, columns,
+                                   result.data(), stride);
     } else {
-      between.resize((in.height + rows_at_once) * stride);
-      resample_horizontally(in, horizontal, is_mirrored, pixels, between.data(), stride);
+      between.resize((in.height + most_rows_at_once) * stride);
+      resample_horizontally<lanes>(in, horizontal, is_mirrored, columns, between.data(), stride);
       resample_vertically({between.data(), stride, in.height, width}, vertical, sums, result.data(), stride);
     }
     return {result.data(), stride, height, width};

@@ -19,9 +19,10 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+template <int lanes>
 DOGS_ACCEL_INLINE void squash_image(const Rows& in, int32_t height, int32_t width, Interpolation interpolation,
                                     Resampler& resampler, uint8_t* out) {
-  const Rows rows = resampler.resample(in, height, width, interpolation, /*is_mirrored=*/false);
+  const Rows rows = resampler.resample<lanes>(in, height, width, interpolation, /*is_mirrored=*/false);
   for (int64_t y = 0; y < height; ++y) {
     std::memcpy(out + y * 3 * width, rows.bytes + y * rows.stride, 3 * static_cast<size_t>(width));
   }
@@ -51,8 +52,8 @@ Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, 
       const Tensor& image = interleaved[i];
       const Rows in{static_cast<const uint8_t*>(image.const_data_ptr()), image.stride(0),
                     static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1))};
-      run_on_best_instruction_set([&]() __attribute__((always_inline)) {
-        squash_image(in, out_height, out_width, interpolation, resampler, bytes + i * height * width * 3);
+      run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
+        squash_image<lanes>(in, out_height, out_width, interpolation, resampler, bytes + i * height * width * 3);
       });
     }
   });
