@@ -131,12 +131,19 @@ inline void check_has_kernel(const std::vector<torch::stable::Tensor>& images) {
   }
 }
 
+inline void check_num_threads(int64_t num_threads) {
+  check(num_threads >= 0, "num_threads: got ", num_threads,
+        ", expected an integer >= 1, or 0 for as many as torch uses");
+}
+
 inline Interpolation checked_interpolation(const std::string& name) {
   check(name == "bilinear" || name == "bicubic", "interpolation: got '", name, "', expected 'bilinear' or 'bicubic'");
   return name == "bilinear" ? Interpolation::bilinear : Interpolation::bicubic;
 }
 
-inline void check_squash(const std::vector<torch::stable::Tensor>& images, int64_t height, int64_t width) {
+inline void check_squash(const std::vector<torch::stable::Tensor>& images, int64_t height, int64_t width,
+                         int64_t num_threads) {
+  check_num_threads(num_threads);
   constexpr int64_t limit = int64_t{1} << 24;  // where Pillow's float32 coordinates end
   check(height >= 1 && height <= max_size, "height: got ", height, ", expected 1 to ", max_size);
   check(width >= 1 && width <= max_size, "width: got ", width, ", expected 1 to ", max_size);
@@ -149,7 +156,8 @@ inline void check_squash(const std::vector<torch::stable::Tensor>& images, int64
 
 inline void check_augment(const torch::stable::Tensor& images, const torch::stable::Tensor& index,
                           const torch::stable::Tensor& params, int64_t size, const std::vector<double>& mean,
-                          const std::vector<double>& std, torch::headeronly::ScalarType dtype) {
+                          const std::vector<double>& std, torch::headeronly::ScalarType dtype, int64_t num_threads) {
+  check_num_threads(num_threads);
   using torch::headeronly::ScalarType;
   check(images.scalar_type() == ScalarType::Byte, "images: got dtype ",
         torch::headeronly::toString(images.scalar_type()), ", expected uint8");

@@ -302,11 +302,14 @@ def _stats_of_sums_fake(sums: Tensor) -> Tensor:
     return sums.new_empty((sums.shape[0], len(IMAGE_STATS)), dtype=torch.float64)
 
 
-def squash(images: Sequence[Tensor], size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+def squash(
+    images: Sequence[Tensor], size: tuple[int, int], interpolation: str = "bilinear", num_threads: int = 0
+) -> Tensor:
     """Resize images of any sizes to one, as Pillow does: antialiased, in fixed point.
 
     `images` are N uint8 RGB (H, W, 3) of any strides on one device; `size` is (height, width) in px; `interpolation` is
-    "bilinear" or "bicubic". Returns (N, height, width, 3) uint8 on that device.
+    "bilinear" or "bicubic". On a CPU at most `num_threads` threads share the images, 0 being as many as torch uses.
+    Returns (N, height, width, 3) uint8 on that device.
 
     Raises ValueError for the first image of another dtype, shape or device than it should have, for a size outside 1 to
     16,384, and for an unknown interpolation.
@@ -314,12 +317,12 @@ def squash(images: Sequence[Tensor], size: tuple[int, int], interpolation: str =
     Definition: `PIL.Image.resize` of Pillow 13, whose bytes these are. Older Pillows differ by one level at times, in
     images that lose more than twice as many px of height as of width.
     """
-    resized: Tensor = _call(torch.ops.dogs_accel.squash, list(images), *size, interpolation)
+    resized: Tensor = _call(torch.ops.dogs_accel.squash, list(images), *size, interpolation, num_threads)
     return resized
 
 
 @torch.library.register_fake("dogs_accel::squash")
-def _squash_fake(images: Sequence[Tensor], height: int, width: int, interpolation: str) -> Tensor:
+def _squash_fake(images: Sequence[Tensor], height: int, width: int, interpolation: str, num_threads: int = 0) -> Tensor:
     for i, image in enumerate(images):
         _check_fake_image(f"images[{i}]", image, images[0].device)
     device = images[0].device if images else None
@@ -362,6 +365,7 @@ def augment(
     std: Sequence[float],
     interpolation: str = "bilinear",
     dtype: torch.dtype = torch.float32,
+    num_threads: int = 0,
 ) -> Tensor:
     """Make a batch for a model from stored images, in one pass: crop, resize, flip, rotate, jitter, normalise, erase.
 
@@ -377,6 +381,8 @@ def augment(
     - then bytes become numbers, minus `mean` and divided by `std` (three each, of values in [0, 1]);
     - erase_*: the box in the output that becomes 0; height 0 erases nothing.
 
+    On a CPU at most `num_threads` threads share the samples, 0 being as many as torch uses.
+
     Returns (B, 3, size, size) float32, float16 or bfloat16, channels-last. On a CPU raises ValueError for a shape, a
     dtype, or the first row whose values cannot be; on a GPU the image of such a row is NaN, since raising would wait
     for the GPU.
@@ -385,9 +391,24 @@ def augment(
     `erase` on PIL images with Pillow 13, whose bits these are.
     """
     batch: Tensor = _call(
-        torch.ops.dogs_accel.augment, images, index, params, size, list(mean), list(std), interpolation, dtype
+        torch.ops.dogs_accel.augment,
+        images,
+        index,
+        params,
+        size,
+        list(mean),
+        list(std),
+        interpolation,
+        dtype,
+        num_threads,
     )
     return batch
+
+
+def _check_fake_device(name: str, tensor: Tensor, device: torch.device) -> None:
+    torch._check(
+        tensor.device == device, lambda: f"{name}: got device {tensor.device}, expected {device} as images have"
+    )
 
 
 @torch.library.register_fake("dogs_accel::augment")
@@ -400,14 +421,12 @@ def _augment_fake(
     std: Sequence[float],
     interpolation: str,
     dtype: torch.dtype,
+    num_threads: int = 0,
 ) -> Tensor:
     torch._check(images.dim() == 4, lambda: f"images: got shape {tuple(images.shape)}, expected (N, H, W, 3)")
     torch._check(index.dim() == 1, lambda: f"index: got shape {tuple(index.shape)}, expected (B,)")
-    for name, tensor in (("index", index), ("params", params)):
-        torch._check(
-            tensor.device == images.device,
-            lambda name=name, tensor=tensor: f"{name}: got device {tensor.device}, expected {images.device}",
-        )
+    _check_fake_device("index", index, images.device)
+    _check_fake_device("params", params, images.device)
     return images.new_empty((index.shape[0], size, size, 3), dtype=dtype).permute(0, 3, 1, 2)
 
 

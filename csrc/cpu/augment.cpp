@@ -17,6 +17,7 @@
 #include "../normalisation.h"
 #include "instruction_sets.h"
 #include "resample.h"
+#include "threads.h"
 
 namespace dogs_accel {
 namespace {
@@ -220,9 +221,10 @@ struct Batch {
 };
 
 template <class Bits>
-void augment_batch(const Batch& batch, const AugmentSettings& settings, const Levels<Bits>& levels, Bits* out) {
+void augment_batch(const Batch& batch, const AugmentSettings& settings, const Levels<Bits>& levels, int64_t num_threads,
+                   Bits* out) {
   const int64_t sample_size = int64_t{3} * settings.size * settings.size;
-  torch::stable::parallel_for(0, batch.size, 1, [&](int64_t begin, int64_t end) {
+  share_images(batch.size, num_threads, [&](int64_t begin, int64_t end) {
     Buffers buffers;
     buffers.pixels.size = settings.size;
     buffers.pixels.words.resize(static_cast<int64_t>(settings.size) * settings.size);
@@ -239,8 +241,8 @@ void augment_batch(const Batch& batch, const AugmentSettings& settings, const Le
 // (B, 3, size, size), channels last.
 Tensor augment(const Tensor& images, const Tensor& any_index, const Tensor& any_params, int64_t size,
                const std::vector<double>& mean, const std::vector<double>& std, const std::string& interpolation,
-               ScalarType dtype) {
-  check_augment(images, any_index, any_params, size, mean, std, dtype);
+               ScalarType dtype, int64_t num_threads) {
+  check_augment(images, any_index, any_params, size, mean, std, dtype, num_threads);
   const AugmentSettings settings{static_cast<int32_t>(images.size(1)), static_cast<int32_t>(images.size(2)),
                                  static_cast<int32_t>(size), checked_interpolation(interpolation)};
   const Tensor index = torch::stable::contiguous(any_index), params = torch::stable::contiguous(any_params);
@@ -256,7 +258,7 @@ Tensor augment(const Tensor& images, const Tensor& any_index, const Tensor& any_
   const Tensor out = torch::stable::new_empty(images, {batch.size, size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
     const auto levels = levels_of<decltype(value)>(MeanAndStd(mean, std));
-    augment_batch(batch, settings, levels,
+    augment_batch(batch, settings, levels, num_threads,
                   static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
   });
   return torch::stable::permute(out, {0, 3, 1, 2});

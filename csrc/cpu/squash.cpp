@@ -12,6 +12,7 @@
 #include "../checks.h"
 #include "instruction_sets.h"
 #include "resample.h"
+#include "threads.h"
 
 namespace dogs_accel {
 namespace {
@@ -38,15 +39,16 @@ std::vector<Tensor> with_whole_pixels(const std::vector<Tensor>& images) {
 }
 
 // (N, height, width, 3) uint8.
-Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, const std::string& interpolation_name) {
-  check_squash(images, height, width);
+Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, const std::string& interpolation_name,
+              int64_t num_threads) {
+  check_squash(images, height, width, num_threads);
   const Interpolation interpolation = checked_interpolation(interpolation_name);
   const auto num_images = static_cast<int64_t>(images.size());
   const Tensor out = torch::stable::new_empty(images[0], {num_images, height, width, 3});
   const std::vector<Tensor> interleaved = with_whole_pixels(images);
   auto* const bytes = static_cast<uint8_t*>(out.mutable_data_ptr());
   const auto out_height = static_cast<int32_t>(height), out_width = static_cast<int32_t>(width);
-  torch::stable::parallel_for(0, num_images, 1, [&](int64_t begin, int64_t end) {
+  share_images(num_images, num_threads, [&](int64_t begin, int64_t end) {
     Resampler resampler;
     for (int64_t i = begin; i < end; ++i) {
       const Tensor& image = interleaved[i];
@@ -61,8 +63,9 @@ Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, 
 }
 
 // Called where there is no image to tell the device, and for a device without a kernel.
-Tensor no_squash(const std::vector<Tensor>& images, int64_t height, int64_t width, const std::string& interpolation) {
-  check_squash(images, height, width);
+Tensor no_squash(const std::vector<Tensor>& images, int64_t height, int64_t width, const std::string& interpolation,
+                 int64_t num_threads) {
+  check_squash(images, height, width, num_threads);
   checked_interpolation(interpolation);
   check_has_kernel(images);
   return torch::stable::empty({0, height, width, 3}, ScalarType::Byte);

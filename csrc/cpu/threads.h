@@ -1,0 +1,20 @@
+// How many threads share the images of a call.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace dogs_accel {
+
+// Calls body(begin, end) for ranges of images, one a thread: at most `num_threads` and never more than torch uses,
+// which is also what 0 means. A loader whose decoder has threads of its own asks for fewer.
+template <class Body>
+void share_images(int64_t num_images, int64_t num_threads, const Body& body) {
+  const int64_t most = num_threads > 0 ? num_threads : num_images;
+  const int64_t grain = std::max<int64_t>(1, (num_images + most - 1) / most);
+  torch::stable::parallel_for(0, num_images, grain, body);
+}
+
+}  // namespace dogs_accel
