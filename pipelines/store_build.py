@@ -1,0 +1,301 @@
+"""A store while it is built: its pixels under another name, and a journal of the rows that have reached the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dogs_accel import ops
+from pipelines.decode import DecodedFile, decode_files
+from pipelines.store_index import (
+    ANEW,
+    INDEX_FILE,
+    FileEntry,
+    FileStamp,
+    StoreError,
+    StoreIndex,
+    StoreRequest,
+    file_stamp,
+    write_index,
+)
+
+PIXELS_FILE = "pixels.npy"
+BUILDING_FILE = "building.npy"
+JOURNAL_FILE = "journal.jsonl"
+
+_CHUNK = 128
+"""Rows that are flushed to the disk, and then journalled, together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StartedBuild:
+    """What earlier builds have left of a store that is not whole; nothing, of one that was never started."""
+
+    stamps: list[FileStamp | None]
+    """Of each file now, before any is read: if it changes from now on, that shows when the store is opened."""
+    entries: Mapping[int, FileEntry]
+    """Of each row that is finished and whose file is still the same."""
+    pixels: Path | None
+    """The file that they are in; None where there is nothing to go on from."""
+    num_journal_bytes: int
+    """Length of the journal without what the end of the build has cut off."""
+    reserved_bytes: int
+    """What the file has of the disk beyond the rows that are finished."""
+
+
+def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
+    """Look at what is in a folder that has no index; raises StoreError where it is the build of something else."""
+    stamps = [file_stamp(path) for path in request.paths]
+    lines, num_journal_bytes = _whole_lines(folder / JOURNAL_FILE)
+    if lines:
+        request.check_terms(folder, lines[0])
+        if lines[0] != _first_line(request):
+            raise StoreError(f"store {folder}: an interrupted build of other files is there; {ANEW}")
+    elif (folder / PIXELS_FILE).exists() and not (folder / INDEX_FILE).exists():
+        raise StoreError(f"store {folder}: {PIXELS_FILE} is there without {INDEX_FILE}; {ANEW}")
+    pixels = _started_pixels(folder, request) if lines else None
+    entries: dict[int, FileEntry] = {}
+    for line in lines[1:] if pixels else ():
+        row = line.pop("row")
+        entries[row] = FileEntry(**line)
+    entries = {row: entry for row, entry in entries.items() if entry.stamp == stamps[row]}
+    return StartedBuild(
+        stamps=stamps,
+        entries=entries,
+        pixels=pixels,
+        num_journal_bytes=num_journal_bytes,
+        reserved_bytes=max(0, _bytes_on_disk(folder / BUILDING_FILE) - len(entries) * request.row_bytes),
+    )
+
+
+def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read a journal up to where it was cut off: its lines, and their length in bytes."""
+    lines: list[dict[str, Any]] = []
+    num_bytes = 0
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return lines, num_bytes
+    for line in found.splitlines(keepends=True):
+        try:
+            content = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:  # a disk that lost its power may leave anything after what was flushed
+            content = None
+        if not isinstance(content, dict):
+            break
+        lines.append(content)
+        num_bytes += len(line)
+    return lines, num_bytes
+
+
+def _first_line(request: StoreRequest) -> dict[str, Any]:
+    return {**request.terms, "files": hashlib.sha256(json.dumps(request.names).encode()).hexdigest()}
+
+
+def _started_pixels(folder: Path, request: StoreRequest) -> Path | None:
+    num_bytes = len(_npy_header(request)) + request.num_bytes
+    # The last steps of a build are to rename the pixels and to write the index; it may have stopped in between.
+    for path in (folder / BUILDING_FILE, folder / PIXELS_FILE):
+        if (stamp := file_stamp(str(path))) is not None and stamp[0] == num_bytes:
+            return path
+    return None
+
+
+def _npy_header(request: StoreRequest) -> bytes:
+    file = io.BytesIO()
+    shape = (len(request.paths), *request.resize, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _bytes_on_disk(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def removable_bytes(folder: Path) -> int:
+    """Say how much of the disk `remove_store` would free."""
+    return sum(_bytes_on_disk(folder / name) for name in (PIXELS_FILE, BUILDING_FILE))
+
+
+def remove_store(folder: Path) -> None:
+    """Remove a store, or what there is of one."""
+    # The index first: without it nothing here passes for a store.
+    for name in (INDEX_FILE, PIXELS_FILE, JOURNAL_FILE, BUILDING_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_store(folder: Path, request: StoreRequest, *, num_threads: int, progress: bool) -> None:
+    """Decode the files whose rows are not finished yet, write those, and then let the store appear.
+
+    What is finished stays, however this ends.
+    """
+    started = read_started(folder, request)
+    todo = [row for row in range(len(request.paths)) if row not in started.entries]
+    bar = tqdm(
+        total=len(request.paths),
+        initial=len(started.entries),
+        desc=f"storing images at {request.resize[0]} x {request.resize[1]} px",
+        unit="img",
+        disable=not progress,
+    )
+    decoded = decode_files([request.paths[row] for row in todo], num_threads=num_threads)
+    with (
+        _writer(folder, request, started) as writer,
+        bar,
+        ThreadPoolExecutor(num_threads) as pool,
+        closing(decoded),  # type: ignore[type-var]
+    ):
+        for files in decoded:
+            parts = [files[at::num_threads] for at in range(min(num_threads, len(files)))]
+            for entries in pool.map(lambda part: _write_rows(writer, request, part, todo, started.stamps), parts):
+                writer.add(entries)
+            bar.update(len(files))
+    _publish(folder, request, {**started.entries, **writer.entries})
+
+
+def _write_rows(
+    writer: _Writer,
+    request: StoreRequest,
+    files: Sequence[DecodedFile],
+    rows: Sequence[int],
+    stamps: Sequence[FileStamp | None],
+) -> dict[int, FileEntry]:
+    """Squash and write some decoded files; rows are those of all files that are decoded, stamps those of all rows."""
+    images = {file.index: file.image for file in files if file.image is not None}
+    # One thread: others are at other files, and torch's would spin while they wait and take the cores from DALI.
+    squashed = ops.squash(list(images.values()), request.resize, request.terms["interpolation"], num_threads=1).numpy()
+    pixels = dict(zip(images, squashed, strict=True))
+    # A bad file's row is written too: the file may have been good when an earlier build wrote there.
+    nothing = np.zeros((*request.resize, 3), dtype=np.uint8)
+    for file in files:
+        writer.write_row(rows[file.index], pixels.get(file.index, nothing))
+    return {rows[file.index]: _entry(file, stamps[rows[file.index]]) for file in files}
+
+
+def _entry(file: DecodedFile, stamp: FileStamp | None) -> FileEntry:
+    size, mtime_ns = stamp or (None, None)
+    was_read = bool(file.encoded) or size == 0
+    return FileEntry(
+        size=len(file.encoded) if was_read else size,
+        mtime_ns=mtime_ns,
+        sha256=hashlib.sha256(file.encoded).hexdigest() if was_read else None,
+        problem=file.problem,
+    )
+
+
+@contextmanager
+def _writer(folder: Path, request: StoreRequest, started: StartedBuild) -> Iterator[_Writer]:
+    building, journal = folder / BUILDING_FILE, folder / JOURNAL_FILE
+    header = _npy_header(request)
+    if started.pixels is None:
+        journal.unlink(missing_ok=True)
+        building.unlink(missing_ok=True)
+        building.touch()
+    else:
+        started.pixels.replace(building)
+    with building.open("r+b", buffering=0) as pixels, journal.open("ab") as lines:
+        try:
+            # Room for all of it is taken now, so that a disk without it is found out before the work.
+            os.posix_fallocate(pixels.fileno(), 0, len(header) + request.num_bytes)
+        except OSError:
+            if started.pixels is None:
+                building.unlink()
+            raise
+        pixels.write(header)
+        if started.pixels is None:
+            os.fsync(pixels.fileno())
+            _append(lines, [_first_line(request)])
+        else:
+            lines.truncate(started.num_journal_bytes)
+        with ThreadPoolExecutor(1) as flusher:
+            writer = _Writer(pixels, lines, flusher, len(header), request.row_bytes)
+            try:
+                yield writer
+            finally:
+                writer.flush()
+
+
+class _Writer:
+    """Writes rows, from any thread, and journals them when they have reached the disk, behind the decoding."""
+
+    def __init__(
+        self, pixels: BinaryIO, lines: BinaryIO, flusher: ThreadPoolExecutor, first_byte: int, row_bytes: int
+    ) -> None:
+        self.entries: dict[int, FileEntry] = {}
+        """Of each row that was written."""
+        self._pixels = pixels
+        self._lines = lines
+        self._flusher = flusher
+        self._flushing: Future[None] | None = None
+        self._not_flushed: list[int] = []
+        self._first_byte = first_byte
+        self._row_bytes = row_bytes
+
+    def write_row(self, row: int, pixels: NDArray[np.uint8]) -> None:
+        left, offset = np.ascontiguousarray(pixels).reshape(-1).data, self._first_byte + row * self._row_bytes
+        while left:
+            num_written = os.pwrite(self._pixels.fileno(), left, offset)
+            left, offset = left[num_written:], offset + num_written
+
+    def add(self, entries: Mapping[int, FileEntry]) -> None:
+        """Take note of rows that have been written."""
+        self.entries.update(entries)
+        self._not_flushed += entries
+        if len(self._not_flushed) >= _CHUNK:
+            self._start_flush()
+
+    def flush(self) -> None:
+        """Wait until every row that was added is on the disk and in the journal."""
+        self._start_flush()
+        assert self._flushing is not None
+        self._flushing.result()
+
+    def _start_flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.result()
+        lines = [{"row": row, **asdict(self.entries[row])} for row in self._not_flushed]
+        self._flushing = self._flusher.submit(self._flush, lines)
+        self._not_flushed = []
+
+    def _flush(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        os.fdatasync(self._pixels.fileno())
+        _append(self._lines, lines)
+
+
+def _append(file: BinaryIO, lines: Sequence[Mapping[str, Any]]) -> None:
+    file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii"))
+    file.flush()
+    os.fdatasync(file.fileno())
+
+
+def _publish(folder: Path, request: StoreRequest, entries: Mapping[int, FileEntry]) -> None:
+    """Give the pixels their name and write the index, in this order on the disk too."""
+    (folder / BUILDING_FILE).replace(folder / PIXELS_FILE)
+    _sync_folder(folder)
+    files = {name: entries[row] for row, name in enumerate(request.names)}
+    write_index(folder, StoreIndex(terms=request.terms, root=request.root, entries=files))
+    _sync_folder(folder)
+    (folder / JOURNAL_FILE).unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,258 @@
+"""What a store says of the files it was made from, and whether they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.batch import available_cores
+from pipelines.recipe import Recipe
+
+FORMAT_VERSION = 1
+INDEX_FILE = "index.json"
+ANEW = "to build it anew, remove the folder or use `dogs-accel prepare --rebuild`"
+
+_log = logging.getLogger(__name__)
+
+FileStamp = tuple[int, int]
+"""Size in bytes and time of modification in ns."""
+
+
+class StoreError(ValueError):
+    """A store that cannot be used or built; the message names its folder, what is wrong and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """One file as it was when its row was made."""
+
+    size: int | None
+    """In bytes; None, as mtime_ns, of a file that was not there."""
+    mtime_ns: int | None
+    sha256: str | None
+    """Of the content, in hex; None of a file that could not be read."""
+    problem: str | None
+    """Why it cannot be decoded and its row is zeros; None where it can."""
+
+    @property
+    def stamp(self) -> FileStamp | None:
+        """Size and time together; None of a file that was not there."""
+        return None if self.size is None or self.mtime_ns is None else (self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StoreRequest:
+    """The files and the recipe that somebody wants a store of."""
+
+    terms: Mapping[str, Any]
+    """Format, resize and interpolation: what a store must agree with to be of use."""
+    recipe: str
+    """Name of the recipe, for messages."""
+    paths: list[str]
+    """Absolute and normalised, each once, sorted."""
+    root: str
+    """Their common folder."""
+
+    @classmethod
+    def of(cls, paths: Sequence[str | Path], recipe: Recipe) -> StoreRequest:
+        """Raise ValueError for a recipe that cannot have a store, and for no files."""
+        if not isinstance(recipe.resize, tuple):
+            raise ValueError(
+                f"resize: got {recipe.resize} in the recipe {recipe.name}, expected (height, width): "
+                "a store has images of one size"
+            )
+        absolute = sorted({absolute_path(path) for path in paths})
+        if not absolute:
+            raise ValueError("paths: got none, expected at least one file")
+        return cls(
+            terms={
+                "format": FORMAT_VERSION,
+                "resize": list(recipe.resize),
+                "interpolation": recipe.interpolation,
+            },
+            recipe=recipe.name,
+            paths=absolute,
+            root=os.path.commonpath({os.path.dirname(path) for path in absolute}),  # noqa: PTH120
+        )
+
+    @property
+    def resize(self) -> tuple[int, int]:
+        """(height, width) in px."""
+        height, width = self.terms["resize"]
+        return height, width
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one image in the store."""
+        height, width = self.resize
+        return height * width * 3
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all images in the store."""
+        return len(self.paths) * self.row_bytes
+
+    @property
+    def names(self) -> list[str]:
+        """The paths relative to the root, in the same order."""
+        start = len(_prefix(self.root))
+        return [path[start:] for path in self.paths]
+
+    def check_terms(self, folder: Path, found: Mapping[str, Any]) -> None:
+        """Raise StoreError where a store in `folder` was made on other terms."""
+        if found.get("format") != FORMAT_VERSION:
+            raise StoreError(
+                f"store {folder}: made in format {found.get('format')}, expected format {FORMAT_VERSION}; {ANEW}"
+            )
+        for field, wanted in self.terms.items():
+            if found.get(field) != wanted:
+                raise StoreError(
+                    f"store {folder}: made for {field} {_as_text(found.get(field))}, the recipe {self.recipe} has "
+                    f"{_as_text(wanted)}; give each its own folder, or {ANEW}"
+                )
+
+
+def absolute_path(path: str | Path) -> str:
+    """Make a path absolute and take out "." and "..", leaving links as they are."""
+    return os.path.abspath(path)  # noqa: PTH100  # Path.absolute keeps "..", Path.resolve follows links
+
+
+def file_stamp(path: str) -> FileStamp | None:
+    """Look at a file; None where there is none to look at."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # tens of thousands of them, and a Path takes longer than the call
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StoreIndex:
+    """What index.json holds."""
+
+    terms: Mapping[str, Any]
+    root: str
+    """Where the files were."""
+    entries: Mapping[str, FileEntry]
+    """One for each row, in their order; the key is the path relative to the root."""
+
+    def find(self, folder: Path, request: StoreRequest) -> dict[str, str]:
+        """Give {absolute path: path in this index}, also where the files have moved together.
+
+        Raises StoreError where a file is not in the store.
+        """
+        missing = request.paths
+        for root in self._possible_roots(request.paths[0]):
+            prefix = _prefix(root)
+            names = {path: path.removeprefix(prefix) for path in request.paths}
+            not_here = [path for path, name in names.items() if name not in self.entries]
+            if not not_here:
+                return names
+            missing = min(missing, not_here, key=len)
+        raise StoreError(
+            f"store {folder}: it lacks {_num_of(missing, request.paths)}, first: {missing[0]} "
+            f"(it has {len(self.entries):,}, from {self.root}); give each set of files its own folder, or {ANEW}"
+        )
+
+    def _possible_roots(self, path: str) -> Iterator[str]:
+        yield self.root
+        parts = path.split("/")
+        for at in range(1, len(parts)):
+            if "/".join(parts[at:]) in self.entries:
+                yield "/".join(parts[:at]) or "/"
+
+    def check_files(self, folder: Path, names: Mapping[str, str]) -> dict[str, FileEntry]:
+        """Compare files {path: name} with what they were; raises StoreError where one has changed.
+
+        Returns the entries of files with the same content and another time of modification, with that time.
+        """
+        stamps = {path: file_stamp(path) for path in names}
+        changes = {
+            path: change
+            for path, name in names.items()
+            if (change := _change(self.entries[name], stamps[path])) is not None
+        }
+        retimed = {
+            path: stamp[1]
+            for path, stamp in stamps.items()
+            if stamp is not None and path not in changes and stamp != self.entries[names[path]].stamp
+        }
+        if retimed:
+            _log.info("store %s: comparing the content of %d files whose time differs", folder, len(retimed))
+            changes |= self._changes_of_content({path: names[path] for path in retimed})
+        if changes:
+            first = min(changes)
+            raise StoreError(
+                f"store {folder}: {_num_of(changes, names)} changed since it was built, first: {first} "
+                f"({changes[first]}); {ANEW}"
+            )
+        return {names[path]: replace(self.entries[names[path]], mtime_ns=mtime) for path, mtime in retimed.items()}
+
+    def _changes_of_content(self, names: Mapping[str, str]) -> dict[str, str]:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            digests = dict(zip(names, pool.map(content_digest, names), strict=True))
+        return {path: "other content" for path, name in names.items() if digests[path] != self.entries[name].sha256}
+
+
+def content_digest(path: str) -> str | None:
+    """Sha256 of a file's content in hex; None where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _change(entry: FileEntry, stamp: FileStamp | None) -> str | None:
+    """Say what is different about a file beside its time, None if nothing is."""
+    if stamp is None or entry.stamp is None:
+        return None if entry.stamp == stamp else "gone" if stamp is None else "not there before"
+    return None if entry.size == stamp[0] else f"size {entry.size:,} -> {stamp[0]:,}"
+
+
+def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
+    """Read the index of a store, None where there is none; raises StoreError for one on other terms than requested."""
+    path = folder / INDEX_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        request.check_terms(folder, content)
+        entries = {file.pop("path"): FileEntry(**file) for file in content["files"]}
+        return StoreIndex(terms=request.terms, root=content["root"], entries=entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except StoreError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StoreError(f"store {folder}: {INDEX_FILE} is damaged ({error}); {ANEW}") from error
+
+
+def write_index(folder: Path, index: StoreIndex) -> None:
+    """Write index.json, one line a file; whoever reads meanwhile sees the old one or the new one."""
+    head = json.dumps({**index.terms, "root": index.root})
+    files = (json.dumps({"path": name, **asdict(entry)}) for name, entry in index.entries.items())
+    temporary = folder / f".{INDEX_FILE}"
+    with temporary.open("w", encoding="ascii") as file:
+        file.write(f'{head[:-1]}, "files": [\n')
+        file.write(",\n".join(files))
+        file.write("\n]}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / INDEX_FILE)
+
+
+def _prefix(root: str) -> str:
+    return root.rstrip("/") + "/"
+
+
+def _as_text(value: Any) -> str:
+    return str(tuple(value) if isinstance(value, list) else value)
+
+
+def _num_of(some: Sequence[str] | Mapping[str, str], all_: Sequence[str] | Mapping[str, str]) -> str:
+    return f"{len(some):,} of {len(all_):,} files"
