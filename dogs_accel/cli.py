@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dogs_accel.arguments import natural, positive
+
+_SHOWN = 10
 
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
@@ -18,12 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     _add_download(commands)
+    _add_prepare(commands)
     _add_metadata(commands)
     _add_eda(commands)
     options = parser.parse_args(arguments)
     try:
         for text in options.run(options):
-            print(text)
+            print(text, flush=True)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
     except KeyboardInterrupt:
@@ -41,6 +46,50 @@ def _download(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets.download import download
 
     yield from map(str, download(options.data).values())
+
+
+def _add_prepare(commands: Any) -> None:
+    command = commands.add_parser("prepare", help="decode every image once, into a store that loads without decoding")
+    command.add_argument("--data", required=True, metavar="DIR", help="root of Stanford Dogs or of a subset of it")
+    command.add_argument("--store", metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)")
+    command.add_argument(
+        "--image-size", type=positive, default=224, metavar="PX",
+        help="side of the model's input in px; images are stored a seventh larger, as published (default: 224)",
+    )  # fmt: skip
+    command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
+    command.add_argument("--rebuild", action="store_true", help="remove the store that is there and build it anew")
+    command.set_defaults(run=_prepare, when_stopped="stopped; the same command goes on from here")
+
+
+def _prepare(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.datasets import check_images_folder, open_dataset
+    from pipelines.recipe import EVAL
+    from pipelines.store import build_store, default_store_folder, plan_store, store_problems
+    from pipelines.store_index import INDEX_FILE
+
+    if options.rebuild:
+        options.when_stopped = "stopped; the same command without --rebuild goes on from here"
+    data = open_dataset(options.data, unpack=True, check_files=False)
+    check_images_folder(data.root)
+    if data.notice:
+        yield data.notice
+    recipe = EVAL.at(options.image_size)
+    folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
+    plan = plan_store(data.paths, recipe, folder, rebuild=options.rebuild)
+    yield str(plan)
+    if not plan.is_complete:
+        start = time.perf_counter()
+        build_store(data.paths, recipe, folder, num_threads=options.num_threads, rebuild=options.rebuild)
+        yield f"built in {time.perf_counter() - start:.1f} s"
+    problems = store_problems(folder, data.paths, recipe)
+    yield f"bad files: {len(problems):,} of {len(data):,}"
+    yield from (f"  {path}: {problem}" for path, problem in list(problems.items())[:_SHOWN])
+    if len(problems) > _SHOWN:
+        yield f"  and {len(problems) - _SHOWN:,} more in {folder / INDEX_FILE}"
+    yield (
+        f"next: --loader cached --store {shlex.quote(str(folder))}, "
+        f'or make_loader(..., backend="cached", store_dir="{folder}")'
+    )
 
 
 def _add_metadata(commands: Any) -> None:
