@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,8 +19,9 @@ from dogs_accel.config import add_arguments, parse_config
 from dogs_accel.eda import write_eda
 from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
-from dogs_accel.experiment import execute_run, split_loader
+from dogs_accel.experiment import execute_run
 from dogs_accel.files import write_json, write_manifest
+from dogs_accel.loading import build_stores, choose_loaders, describe_loaders, split_loader, without_new_stores
 from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
@@ -30,6 +30,7 @@ from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
 from pipelines import BadImageError
+from pipelines.store import StoreError
 
 
 def execute_plan(plan: Plan) -> list[RunOutcome]:
@@ -44,6 +45,8 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
     outcomes: list[RunOutcome] = []
     try:
         plan = examine_data(plan)
+        for text in build_stores(plan):
+            print(text)
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
             write_comparison(plan.out, outcomes)
@@ -113,6 +116,7 @@ def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
 
 def dry_run(plan: Plan) -> None:
     """Say how long the plan will take."""
+    plan = without_new_stores(plan)
     estimates = []
     for run in plan.runs:
         with ExitStack() as stack:
@@ -134,30 +138,20 @@ def run_plan(plan: Plan) -> None:
         print(f"\n{describe_outcomes(plan, outcomes)}")
 
 
-def show_loader_choices() -> None:
-    """Let the loaders' choice of a backend be seen, and nothing else that libraries log."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("  %(message)s"))
-    logger = logging.getLogger("pipelines")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [handler]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m dogs_accel.benchmark", description=__doc__.splitlines()[0])
     add_arguments(parser)
-    show_loader_choices()
     try:
-        plan = make_plan(parse_config(parser, arguments))
+        plan = choose_loaders(make_plan(parse_config(parser, arguments)))
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     if plan.data.notice:
         print(plan.data.notice)
-    print(describe_plan(plan))
+    print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
     try:
         run_plan(plan)
-    except (BadImageError, DivergedError, TrackingError) as error:
+    except (BadImageError, DivergedError, StoreError, TrackingError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\nstopped; what had ended is in {plan.out}\n")

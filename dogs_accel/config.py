@@ -90,6 +90,10 @@ class BenchmarkConfig:
         None, "only these of the planned runs, comma-separated, such as resnet50_staged", type=_names, metavar="NAMES"
     )
     loader: str = _option("auto", "what loads the images", choices=BACKENDS)
+    store: str | None = _option(
+        None, "folder of the decode-once store that --loader cached and auto read, and build where there is none "
+        "(default: in the user's cache)", metavar="DIR",
+    )  # fmt: skip
     batch_size: int | None = _option(None, "images a training step", type=positive, metavar="N")
     image_size: int | None = _option(None, "side of the model's input in px", type=positive, metavar="PX")
     epochs: Mapping[str, tuple[int, ...]] | None = _option(
@@ -120,6 +124,8 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         if self.gpu is not None and self.device is not None:
             raise ValueError(f"device: got both --gpu {self.gpu} and --device {self.device}, expected one of them")
+        if self.store is not None and self.loader not in ("auto", "cached"):
+            raise ValueError(f"store: got {self.store!r} with --loader {self.loader}, expected --loader cached or auto")
         for strategy in self.strategies:
             if strategy not in STRATEGIES:
                 raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")

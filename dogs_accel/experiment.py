@@ -17,29 +17,13 @@ from dogs_accel.comparison import RunOutcome
 from dogs_accel.datasets import Dataset
 from dogs_accel.evaluate import PUBLISHED_BINS, Predictions, evaluate_predictions, predict, report_table, top_confusions
 from dogs_accel.files import write_csv, write_json
+from dogs_accel.loading import split_loader
 from dogs_accel.models import build_model, count_total_params
 from dogs_accel.plan import Plan, PlannedRun
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun
 from dogs_accel.train import TIMING_NOTE, HistoryRow, Trainer, TrainResult
-from pipelines import Loader, make_loader
-
-
-def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
-    """Make the loader of one split: training is shuffled and augmented, the others are neither."""
-    assert plan.config.batch_size is not None
-    index = plan.splits[split]
-    return make_loader(
-        [plan.data.paths[i] for i in index],
-        plan.data.labels[index],
-        run.train_recipe if split == "train" else run.eval_recipe,
-        backend=plan.config.loader,
-        batch_size=plan.config.batch_size,
-        device=plan.device,
-        seed=plan.config.seed,
-        shuffle=split == "train",
-        num_threads=plan.config.num_threads,
-    )
+from pipelines import Loader
 
 
 def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:

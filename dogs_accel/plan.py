@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ class PlannedRun:
         return f"{self.spec.display}, {self.strategy}"
 
 
+@dataclass(frozen=True)
+class LoaderChoice:
+    """What loads the images of a recipe, and why."""
+
+    backend: str
+    reason: str
+    store_dir: Path | None = None
+    """Folder of the decode-once store that it reads, of all files of the data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A benchmark before anything has run."""
@@ -60,6 +70,8 @@ class Plan:
     amp: torch.dtype | None
     runs: list[PlannedRun]
     out: Path
+    loaders: Mapping[Recipe, LoaderChoice] = field(default_factory=dict)
+    """By recipe; empty until they are chosen."""
 
 
 def choose_device(config: BenchmarkConfig) -> torch.device:
@@ -160,7 +172,7 @@ def describe_plan(plan: Plan) -> str:
     lines = [
         f"preset   {config.preset_name}",
         f"data     {data.name}: {data.num_classes} breeds, {describe_sizes(plan.splits)} images, in {data.root}",
-        f"device   {plan.device} ({device}), {amp}, batch {config.batch_size}, loader {config.loader}",
+        f"device   {plan.device} ({device}), {amp}, batch {config.batch_size}",
         f"results  {plan.out}",
         "runs",
     ]

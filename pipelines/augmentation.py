@@ -8,6 +8,7 @@ RandomHorizontalFlip, RandomRotation, ColorJitter and RandomErasing.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from pipelines.recipe import Recipe
 
 _STREAM = 1
 _ATTEMPTS = 10
+_CHUNKS_AT_ONCE = 16
+"""Drawing for one batch costs a sample eight times what drawing for many does."""
 # One column of random numbers for each use, so that switching one augmentation off leaves the others as they were.
 _CROP_ATTEMPTS, _CROP_PLACE, _FLIP, _ANGLE, _FACTORS, _ORDER, _ERASE, _ERASE_ATTEMPTS, _ERASE_PLACE, _NUM = (
     0, 20, 22, 23, 24, 27, 30, 31, 51, 53,
@@ -86,6 +89,18 @@ def _rotation_matrix(angle_deg: float, size_px: int) -> tuple[float, ...]:
     x = cos * -centre + sin * -centre + centre
     y = minus_sin * -centre + cos * -centre + centre
     return (cos, sin, x, minus_sin, cos, y)
+
+
+def draw_packed(
+    recipe: Recipe, seed: int, epoch: int, chunks: Sequence[NDArray[np.int64]]
+) -> Iterator[NDArray[np.float64]]:
+    """Draw for each chunk of samples (n,), of a recipe with one size for all, what `pack_params` lays out: (n, 21)."""
+    for at in range(0, len(chunks), _CHUNKS_AT_ONCE):
+        some = chunks[at : at + _CHUNKS_AT_ONCE]
+        index = np.concatenate(some)
+        sizes = np.tile(np.array(recipe.resized(0, 0), dtype=np.int64), (len(index), 1))
+        packed = pack_params(draw_params(recipe, sizes, seed, epoch, index), recipe.crop)
+        yield from np.split(packed, np.cumsum([len(chunk) for chunk in some])[:-1])
 
 
 def _crop_boxes(recipe: Recipe, sizes: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -15,8 +15,10 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import nvidia.dali.fn as fn
@@ -24,6 +26,7 @@ import nvidia.dali.types as types
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import Pipeline
+from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # missing from its stub
 from nvidia.dali.data_node import DataNode
 from PIL import Image
 
@@ -74,16 +77,24 @@ def decode_files(
     Images are at their own size and equal to PIL's; large ones come in shorter lists. num_threads None is one for each
     available core. Raises ValueError for a batch_size or num_threads below 1.
     """
-    num_threads = available_cores() if num_threads is None else num_threads
-    for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected an integer >= 1")
-    return _batches(paths, batch_size, num_threads)
+    decoder = Decoder(batch_size=batch_size, num_threads=num_threads)
+    return _closing(decoder, decoder.decode(paths))
 
 
-def _batches(paths: Sequence[str | Path], batch_size: int, num_threads: int) -> Iterator[list[DecodedFile]]:
-    with ThreadPoolExecutor(num_threads) as pool:
-        yield from _Pass(pool, batch_size, num_threads).batches(paths)
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Leave the cores to DALI while files are decoded: torch's threads, which spin while they wait, would take them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _closing(decoder: Decoder, batches: Iterator[list[DecodedFile]]) -> Iterator[list[DecodedFile]]:
+    with decoder:
+        yield from batches
 
 
 def is_whole_jpeg(encoded: bytes) -> bool:
@@ -169,27 +180,43 @@ def _one_pixel() -> NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-class _Pass:
-    """One pass over the files: a pool reads ahead of DALI, and DALI decodes ahead of whoever takes the batches."""
+class Decoder:
+    """Decodes files in passes: a pool reads ahead of DALI, and DALI decodes ahead of whoever takes the batches.
 
-    def __init__(self, pool: ThreadPoolExecutor, batch_size: int, num_threads: int) -> None:
-        self._pool = pool
+    Its threads and memory stay for the next pass, until it is closed. On a GPU DALI decodes there; what PIL decodes is
+    copied to it.
+    """
+
+    def __init__(
+        self, *, batch_size: int = 32, num_threads: int | None = None, device: torch.device | None = None
+    ) -> None:
+        self._num_threads = available_cores() if num_threads is None else num_threads
         self._batch_size = batch_size
-        self._num_threads = num_threads
+        for name, value in (("batch_size", batch_size), ("num_threads", self._num_threads)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, expected an integer >= 1")
+        self._device = torch.device("cpu") if device is None else device
+        self._pool = ThreadPoolExecutor(self._num_threads)
+        self._pipeline: Pipeline | None = None
         self._grouped: Iterator[list[_File]] = iter(())
         self._started: deque[list[_File]] = deque()
         """Batches that have been read and not been passed on, in order."""
         self._reading_failed: Exception | None = None
 
-    def batches(self, paths: Sequence[str | Path]) -> Iterator[list[DecodedFile]]:
+    def decode(self, paths: Sequence[str | Path]) -> Iterator[list[DecodedFile]]:
+        """Decode each file once, in order, in lists of up to `batch_size`; no list crosses a multiple of it.
+
+        A bad file is in its list and ends nothing. A pass ends the one before it, which is not to be continued.
+        """
+        self._drain()
         self._grouped = self._group(self._read_ahead(paths))
-        pipeline = self._build()
         while True:
             try:
-                [output] = pipeline.run()
+                images = self._run()
             except StopIteration:
                 return
             except RuntimeError as error:  # after which a DALI pipeline cannot go on
+                self._pipeline = None
                 if self._reading_failed is not None:
                     raise self._reading_failed from None
                 if not self._started:
@@ -199,13 +226,36 @@ class _Pass:
                 _log.debug("%s", error)
                 while self._started:
                     yield self._finish(self._started.popleft())
-                pipeline = self._build()
                 continue
             files = self._started.popleft()
-            for file, image in zip((file for file in files if file.is_for_dali), output, strict=False):
+            for file, image in zip((file for file in files if file.is_for_dali), images, strict=False):
                 # Shared, not copied: the output's memory lives as long as a tensor of it.
                 file.image = torch.from_dlpack(image)
             yield self._finish(files)
+
+    def _run(self) -> Any:
+        """Take DALI's next batch: an image for each file of it that is for DALI."""
+        if self._pipeline is None:
+            self._pipeline = self._build()
+        if self._device.type == "cpu":
+            return self._pipeline.run()[0]
+        # The default stream's handle means that of the current device, so that has to be this one.
+        with torch.cuda.device(self._device):
+            return self._pipeline.run(torch.cuda.current_stream(self._device))[0]
+
+    def _drain(self) -> None:
+        """Throw away what an abandoned pass had under way."""
+        self._grouped = iter(())
+        if self._pipeline is not None:
+            try:
+                while True:
+                    self._run()
+            except StopIteration:
+                self._pipeline.reset()
+            except RuntimeError:  # of a file of that pass; the next pipeline knows nothing of it
+                self._pipeline = None
+        self._started.clear()
+        self._reading_failed = None
 
     def _read_ahead(self, paths: Sequence[str | Path]) -> Iterator[_File]:
         reading: deque[Future[_File]] = deque()
@@ -223,7 +273,7 @@ class _Pass:
                 yield batch
                 batch = []
             batch.append(file)
-            if len(batch) == self._batch_size:
+            if (file.index + 1) % self._batch_size == 0:
                 yield batch
                 batch = []
         if batch:
@@ -241,18 +291,38 @@ class _Pass:
         return [np.frombuffer(file.encoded, np.uint8) for file in files if file.is_for_dali] or [_one_pixel()]
 
     def _build(self) -> Pipeline:
+        is_gpu = self._device.type == "cuda"
         pipeline = Pipeline(
             batch_size=self._batch_size,
             num_threads=self._num_threads,
-            device_id=None,
+            device_id=self._device.index if is_gpu else None,
             prefetch_queue_depth=_PREFETCH,
         )
         with pipeline:
-            pipeline.set_outputs(rgb_node(fn.external_source(source=self._next_encoded, batch=True), gpu=False))
+            pipeline.set_outputs(rgb_node(fn.external_source(source=self._next_encoded, batch=True), gpu=is_gpu))
         pipeline.build()
         return pipeline
 
     def _finish(self, files: list[_File]) -> list[DecodedFile]:
         """Let PIL decode what is not decoded yet."""
-        list(self._pool.map(_File.decode_with_pil, [file for file in files if file.is_unfinished]))
+        by_pil = [file for file in files if file.is_unfinished]
+        list(self._pool.map(_File.decode_with_pil, by_pil))
+        for file in by_pil:
+            if file.image is not None:
+                file.image = file.image.to(self._device)
         return [file.finished() for file in files]
+
+    def close(self) -> None:
+        """End the threads and free the memory."""
+        self._pool.shutdown(cancel_futures=True)
+        self._pipeline = None
+        self._grouped = iter(())
+        self._started.clear()
+        if self._device.type == "cuda":
+            ReleaseUnusedMemory()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

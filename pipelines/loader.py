@@ -6,8 +6,10 @@ import difflib
 import functools
 import importlib.util
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,9 @@ from numpy.typing import NDArray
 from pipelines.batch import Loader, available_cores
 from pipelines.recipe import Recipe
 
-BACKENDS = ("auto", "torch", "dali")
+BACKENDS = ("auto", "torch", "dali", "cached")
+_MEMORY_SHARE = 0.5
+"""Of the machine's memory, what a store may take so that it stays there between epochs."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,17 +40,29 @@ def _resolve_device(device: torch.device | str | None) -> torch.device:
     return target
 
 
-def choose_backend(recipe: Recipe, device: torch.device) -> tuple[str, str]:
-    """Pick the backend for a recipe and a device: (name, the reason in a few words)."""
+def choose_backend(
+    paths: Sequence[str | Path], recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
+) -> tuple[str, str]:
+    """Pick the backend for files, a recipe and a device: (name, the reason in a few words)."""
+    if not isinstance(recipe.resize, tuple):
+        return "torch", "the others have only the squash resize"
     if not _has_dali():
         return "torch", "DALI is not installed"
-    if isinstance(recipe.resize, int) or recipe.resize is None:
-        return "torch", "DALI has only the squash resize"
-    if device.type == "cuda":
-        return "dali", "it decodes and augments on the GPU"
-    if recipe.jitters:
-        return "torch", "without a GPU, DALI takes longer over colour jitter than PIL does"
-    return "dali", "as fast as PIL here, without worker processes"
+    from pipelines.store import default_store_folder, plan_store
+
+    plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))
+    decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
+    if plan.is_complete:
+        return "cached", f"the files are decoded already, in {plan.folder}"
+    if not plan.fits:
+        return "dali", f"it {decoder}; too little room for a {plan}"
+    if plan.num_bytes > _MEMORY_SHARE * _memory_bytes():
+        return "dali", f"it {decoder}; more than half of the memory would go to a {plan}"
+    return "cached", f"every file is decoded once; {plan}"
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @functools.cache
@@ -67,13 +83,16 @@ def make_loader(
     num_threads: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    store_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
     """Make a loader that yields `Batch(images, labels, index)`.
 
     paths: N image files; labels: (N,) integers. device None is the GPU where there is one, else the CPU.
-    num_threads (worker processes for "torch") None is one for each available core. Raises ValueError for a
-    setting that cannot be, and BadImageError while iterating for a file that cannot be decoded.
+    num_threads (worker processes for "torch") None is one for each available core. store_dir is the folder of the
+    store that "cached" and "auto" read, and build where there is none; None is a folder in the user's cache that
+    follows from the paths and the recipe. Raises ValueError for a setting that cannot be, and BadImageError for a
+    file that cannot be decoded: at once where there is a store, else while iterating.
     """
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
@@ -81,10 +100,17 @@ def make_loader(
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
     target = _resolve_device(device)
     if backend == "auto":
-        backend, reason = choose_backend(recipe, target)
+        backend, reason = choose_backend(paths, recipe, target, store_dir)
         _say_once(recipe.name, backend, reason)
-    if backend == "dali":
-        from pipelines.dali import DaliLoader as Chosen
+    elif backend != "cached" and store_dir is not None:
+        raise ValueError(f"store_dir: got {str(store_dir)!r} for the {backend} loader, expected none: it has no store")
+    more: dict[str, Any] = {}
+    if backend == "cached":
+        from pipelines.cached import CachedLoader as Chosen
+
+        more["store_dir"] = store_dir
+    elif backend == "dali":
+        from pipelines.dali import DaliLoader as Chosen  # type: ignore[assignment]
     else:
         from pipelines.torchloader import TorchLoader as Chosen  # type: ignore[assignment]
     return Chosen(
@@ -99,4 +125,5 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         dtype=dtype,
+        **more,
     )

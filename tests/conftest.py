@@ -9,6 +9,14 @@ from dogs_accel import ops
 from dogs_accel.datasets.synthetic import write_synthetic
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stores and generated pictures for which no folder is given do not go to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def dogs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 invented breeds, 12 training and 6 test pictures each, about 128 x 96 px; only to be read."""

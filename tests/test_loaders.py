@@ -1,5 +1,6 @@
 """Every backend keeps the loader's promise, and shows the pixels that PIL and torchvision show."""
 
+import ctypes
 import threading
 from dataclasses import replace
 
@@ -13,7 +14,8 @@ from torchvision import transforms
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
 from pipelines.batch import epoch_order
 
-BACKENDS = ("torch", "dali")
+BACKENDS = ("torch", "dali", "cached")
+FAST = ("dali", "cached")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_batches(photos, backend):
         assert labels.dtype == index.dtype == torch.int64
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["torch", "dali"])
 def test_published_lengths(backend):
     for num, length in ((10_200, 319), (1_800, 57), (8_580, 269)):
         with make_loader(["x.jpg"] * num, np.zeros(num), EVAL, backend=backend, batch_size=32, device="cpu") as loader:
@@ -158,38 +160,35 @@ def test_the_reference_keeps_the_aspect_where_the_recipe_says_so(photos, resize)
     assert torch.equal(load(photos, recipe)[0], expected)
 
 
-@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN, EVAL.at(64), replace(EVAL, interpolation="bicubic")])
-def test_dali_shows_what_the_reference_shows(photos, recipe):
-    difference = compare_backends(photos, recipe)
-    assert difference.mean() < 0.5
-    # Nearest-neighbour rotation may pick the next pixel along an edge; those are few.
-    assert np.quantile(difference, 0.999) <= 3.01
+RECIPES = [EVAL, RESNET_TRAIN, VIT_TRAIN, EVAL.at(64), replace(RESNET_TRAIN, interpolation="bicubic")]
 
 
-@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN])
-def test_dali_shows_what_the_reference_shows_on_real_photos(shared_data, recipe):
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name}-{recipe.crop}-{recipe.interpolation}")
+def test_the_fast_loaders_show_what_the_reference_shows_bit_for_bit(photos, recipe, backend):
+    assert torch.equal(load(photos, recipe, backend=backend)[0], load(photos, recipe)[0])
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN], ids=lambda recipe: recipe.name)
+def test_so_they_do_on_real_photos(shared_data, recipe, backend):
     paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::12]
     assert len(paths) > 60
-    difference = compare_backends(paths, recipe)
-    assert difference.mean() < 0.5
-    assert np.quantile(difference, 0.999) <= 3.01
+    assert torch.equal(load(paths, recipe, epoch=7, backend=backend)[0], load(paths, recipe, epoch=7)[0])
 
 
-def compare_backends(paths, recipe):
-    ours, theirs = (levels(load(paths, recipe, backend=backend)[0], recipe) for backend in BACKENDS)
-    return (ours - theirs).abs().numpy()
-
-
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("field", ["flip", "rotation_deg", "brightness", "contrast", "saturation", "erasing"])
-def test_each_augmentation_alone_is_the_same_in_both(photos, field):
+def test_each_augmentation_alone_is_the_same_in_all(photos, field, backend):
     recipe = replace(EVAL, name=field, **{field: 15.0 if field == "rotation_deg" else 1.0 if field == "flip" else 0.9})
-    difference = compare_backends(photos, recipe)
-    assert difference.mean() < 0.5
-    assert (levels(load(photos, recipe)[0], recipe) - levels(load(photos)[0], recipe)).abs().mean() > 1
+    images = load(photos, recipe, backend=backend)[0]
+    assert torch.equal(images, load(photos, recipe)[0])
+    assert (levels(images, recipe) - levels(load(photos)[0], recipe)).abs().mean() > 1
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("category", ["grayscale", "progressive", "subsampling", "exif-orientation"])
-def test_unusual_jpegs_look_the_same_in_both(shared_data, category):
+def test_unusual_jpegs_look_the_same_in_all(shared_data, category, backend):
     paths = []
     for path in sorted((shared_data / "hard-images" / category).iterdir()):
         try:
@@ -197,8 +196,17 @@ def test_unusual_jpegs_look_the_same_in_both(shared_data, category):
         except (OSError, SyntaxError):
             continue
         paths.append(path)
-    difference = compare_backends(paths, EVAL)
-    assert difference.mean() < 1
+    assert torch.equal(load(paths, backend=backend)[0], load(paths)[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_of_a_jpeg_is_a_bad_file(shared_data, backend):
+    """Of some damaged files DALI returns what it has, without a word."""
+    truncated = sorted((shared_data / "hard-images" / "truncated").iterdir())
+    assert truncated
+    for path in truncated:
+        with pytest.raises(BadImageError, match=path.name):
+            load([path], EVAL.at(32), backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -263,22 +271,11 @@ def test_a_closed_loader_says_so_and_keeps_nothing(photos, backend):
     assert len(process.children()) <= children
 
 
-def test_a_file_that_dali_alone_cannot_read_is_told_from_a_bad_one(photos, monkeypatch):
-    loader = make_loader(photos, range(23), EVAL.at(32), backend="dali", batch_size=2, device="cpu")
-
-    def fail(*_):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(loader, "_drain", lambda pipeline: None)
-    monkeypatch.setattr(loader._pipeline, "run", fail)
-    with pytest.raises(RuntimeError, match=r"DALI failed while loading .*: out of memory"):
-        next(iter(loader))
-
-
 def test_file_names_that_are_not_utf8(photos, tmp_path):
     name = tmp_path / b"h\xfcndchen.jpg".decode("utf-8", "surrogateescape")
     name.write_bytes(photos[0].read_bytes())
-    assert torch.equal(load([name], backend="dali")[0], load(photos[:1], backend="dali")[0])
+    for backend in BACKENDS:
+        assert torch.equal(load([name], backend=backend)[0], load(photos[:1])[0])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -310,10 +307,11 @@ def test_labels_of_another_number_are_refused(photos):
         make_loader(photos, range(2), EVAL, device="cpu")
 
 
-def test_dali_refuses_what_it_lacks_and_auto_avoids_it(photos):
+@pytest.mark.parametrize("backend", FAST)
+def test_what_a_loader_lacks_is_refused_and_auto_avoids_it(photos, backend):
     keep = Recipe(name="keep", resize=256)
-    with pytest.raises(ValueError, match="resize: the dali loader squashes"):
-        make_loader(photos, range(23), keep, backend="dali", device="cpu")
+    with pytest.raises(ValueError, match=f"resize: the {backend} loader squashes"):
+        make_loader(photos, range(23), keep, backend=backend, device="cpu")
     with make_loader(photos, range(23), keep, backend="auto", device="cpu") as loader:
         assert loader.backend == "torch"
 
@@ -324,18 +322,91 @@ def test_epoch_order_is_a_permutation(num_samples):
     assert sorted(order.tolist()) == list(range(num_samples))
 
 
-@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN], ids=lambda recipe: recipe.name)
-def test_the_gpu_graph_can_be_put_together_without_a_gpu(recipe):
+def test_the_gpu_graph_can_be_put_together_without_a_gpu():
     """DALI checks operators, devices and arguments while the graph is made; only running it takes a GPU."""
-    from nvidia.dali import Pipeline
+    from nvidia.dali import Pipeline, fn
 
-    from pipelines.dali import recipe_graph
+    from pipelines.decode import rgb_node
 
     pipeline = Pipeline(batch_size=4, num_threads=1, device_id=0)
     with pipeline:
-        output = recipe_graph(recipe, dict, gpu=True, dtype=torch.float16)
+        output = rgb_node(fn.external_source(source=lambda: [], batch=True), gpu=True)
         assert output.device == "gpu"
         pipeline.set_outputs(output)
+
+
+def test_the_streaming_loader_puts_a_batch_together_of_large_images(photos, monkeypatch):
+    """The decoder gives large images in shorter lists."""
+    expected = load(photos)[0]
+    monkeypatch.setattr("pipelines.decode._MAX_BATCH_PX", 100_000)
+    assert torch.equal(load(photos, backend="dali")[0], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ten_epochs_leave_memory_as_one_did(photos, backend):
+    process = psutil.Process()
+    settings = {"backend": backend, "device": "cpu", "num_threads": 2, "batch_size": 5}
+    with make_loader(photos * 8, range(23 * 8), RESNET_TRAIN, **settings) as loader:
+        used = []
+        for _ in range(11):
+            for batch in loader:
+                assert len(batch.images)
+            ctypes.CDLL(None).malloc_trim(0)  # what is free but in pieces is not a leak
+            used.append(process.memory_info().rss + sum(child.memory_info().rss for child in process.children()))
+    # The first epoch grows what later ones use again; a batch is 3 MB, an epoch 110. Processes and DALI breathe.
+    assert max(used[2:]) - used[1] < {"torch": 110e6, "dali": 45e6, "cached": 15e6}[backend], used
+
+
+class TestAuto:
+    def test_decodes_once_where_the_store_fits(self, photos, tmp_path, caplog):
+        with (
+            caplog.at_level("INFO", logger="pipelines"),
+            make_loader(
+                photos, range(23), replace(EVAL, name="fits"), device="cpu", store_dir=tmp_path / "s"
+            ) as loader,
+        ):
+            assert loader.backend == "cached"
+        [said] = [text for text in caplog.messages if text.startswith("loader for fits")]
+        assert "cached (every file is decoded once; store: 23 images of 256 x 256 px" in said
+        assert (tmp_path / "s" / "index.json").is_file()
+
+    def test_says_that_the_store_is_there(self, photos, tmp_path, caplog):
+        for name in ("first", "again"):
+            with caplog.at_level("INFO", logger="pipelines"):
+                make_loader(photos, range(23), replace(EVAL, name=name), device="cpu", store_dir=tmp_path).close()
+        assert "loader for again: cached (the files are decoded already" in caplog.text
+
+    def test_streams_where_the_disk_is_too_small(self, photos, tmp_path, monkeypatch):
+        monkeypatch.setattr("pipelines.store._free_bytes", lambda folder: 1000)
+        with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
+            assert loader.backend == "dali"
+        assert not list(tmp_path.iterdir())
+
+    def test_streams_where_the_memory_is_too_small(self, photos, tmp_path, monkeypatch):
+        monkeypatch.setattr("pipelines.loader._memory_bytes", lambda: 1000)
+        with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
+            assert loader.backend == "dali"
+
+    def test_does_without_dali(self, photos, monkeypatch):
+        monkeypatch.setattr("pipelines.loader._has_dali", lambda: False)
+        with make_loader(photos, range(23), EVAL, device="cpu") as loader:
+            assert loader.backend == "torch"
+
+
+@pytest.mark.parametrize("backend", ["torch", "dali"])
+def test_a_store_for_a_loader_that_has_none_is_refused(photos, tmp_path, backend):
+    with pytest.raises(ValueError, match=f"store_dir: got .* for the {backend} loader"):
+        make_loader(photos, range(23), EVAL, backend=backend, device="cpu", store_dir=tmp_path)
+
+
+def test_the_cached_loader_reads_a_store_of_more_files(photos, tmp_path):
+    from pipelines.store import build_store
+
+    build_store(photos, EVAL, tmp_path, progress=False)
+    for some in (photos[3:9], photos[::-1]):
+        images, _ = load(some, RESNET_TRAIN, backend="cached", store_dir=tmp_path)
+        assert torch.equal(images, load(some, RESNET_TRAIN)[0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,0 +1,81 @@
+"""The loaders of a plan: which backend each recipe gets, and the store that it reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
+from pipelines import Loader, Recipe, make_loader
+from pipelines.loader import choose_backend
+from pipelines.store import build_store, default_store_folder, plan_store
+
+
+def choose_loaders(plan: Plan) -> Plan:
+    """Choose a backend for each recipe of a plan, over all of its files; nothing is written."""
+    recipes = dict.fromkeys(recipe for run in plan.runs for recipe in (run.train_recipe, run.eval_recipe))
+    return dataclasses.replace(plan, loaders={recipe: _choose(plan, recipe) for recipe in recipes})
+
+
+def _choose(plan: Plan, recipe: Recipe) -> LoaderChoice:
+    backend, reason = plan.config.loader, "as --loader says"
+    if backend not in ("auto", "cached"):
+        return LoaderChoice(backend, reason)
+    folder = Path(plan.config.store) if plan.config.store else default_store_folder(plan.data.paths, recipe)
+    if backend == "auto":
+        backend, reason = choose_backend(plan.data.paths, recipe, plan.device, folder)
+    return LoaderChoice(backend, reason, folder if backend == "cached" else None)
+
+
+def describe_loaders(plan: Plan) -> str:
+    """Say what was chosen and why, a line for each choice."""
+    names: dict[LoaderChoice, list[str]] = {}
+    for recipe, choice in plan.loaders.items():
+        names.setdefault(choice, []).append(recipe.name)
+    return "\n".join(
+        f"loader   {choice.backend} for {', '.join(dict.fromkeys(recipes))}: {choice.reason}"
+        for choice, recipes in names.items()
+    )
+
+
+def build_stores(plan: Plan) -> Iterator[str]:
+    """Build the stores that the loaders read, where they are not there yet, saying what is written before it is."""
+    for recipe, choice in plan.loaders.items():
+        if choice.store_dir is None:
+            continue
+        planned = plan_store(plan.data.paths, recipe, choice.store_dir)
+        if not planned.is_complete:
+            yield str(planned)
+        build_store(plan.data.paths, recipe, choice.store_dir, num_threads=plan.config.num_threads)
+
+
+def without_new_stores(plan: Plan) -> Plan:
+    """Let a recipe whose store is still to be built stream instead, for an estimate that writes nothing."""
+
+    def streaming(recipe: Recipe, choice: LoaderChoice) -> LoaderChoice:
+        if choice.store_dir is None or plan_store(plan.data.paths, recipe, choice.store_dir).is_complete:
+            return choice
+        return LoaderChoice("dali", "its store is not built yet, so the estimate streams")
+
+    return dataclasses.replace(plan, loaders={recipe: streaming(recipe, each) for recipe, each in plan.loaders.items()})
+
+
+def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
+    """Make the loader of one split: training is shuffled and augmented, the others are neither."""
+    assert plan.config.batch_size is not None
+    index = plan.splits[split]
+    recipe = run.train_recipe if split == "train" else run.eval_recipe
+    choice = plan.loaders[recipe]
+    return make_loader(
+        [plan.data.paths[i] for i in index],
+        plan.data.labels[index],
+        recipe,
+        backend=choice.backend,
+        batch_size=plan.config.batch_size,
+        device=plan.device,
+        seed=plan.config.seed,
+        shuffle=split == "train",
+        num_threads=plan.config.num_threads,
+        store_dir=choice.store_dir,
+    )
