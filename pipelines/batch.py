@@ -156,6 +156,10 @@ class Loader(abc.ABC):
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         """Yield a batch for each chunk of positions."""
 
+    def pairs(self) -> Pairs:
+        """Return the same loader with batches of (images, labels), as the loops of timm and many others want them."""
+        return Pairs(self)
+
     def close(self) -> None:
         """Let go of threads, processes and memory; the loader cannot be iterated afterwards."""
         self._is_closed = True
@@ -165,6 +169,23 @@ class Loader(abc.ABC):
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+
+class Pairs:
+    """A loader whose batches are (images, labels)."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self.loader.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return ((batch.images, batch.labels) for batch in self.loader)
 
 
 def open_rgb(path: str) -> Image.Image:

@@ -15,7 +15,6 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,17 +78,6 @@ def decode_files(
     """
     decoder = Decoder(batch_size=batch_size, num_threads=num_threads)
     return _closing(decoder, decoder.decode(paths))
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Leave the cores to DALI while files are decoded: torch's threads, which spin while they wait, would take them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _closing(decoder: Decoder, batches: Iterator[list[DecodedFile]]) -> Iterator[list[DecodedFile]]:
