@@ -17,8 +17,12 @@ _SHOWN = 10
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
 
+class CheckFailedError(Exception):
+    """A command did its work, and what it checked does not hold."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; what goes wrong ends in one line and exit code 2."""
+    """Run one command; what goes wrong ends in one line and exit code 2, a check that fails in exit code 1."""
     parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     _add_download(commands)
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text, flush=True)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
+    except CheckFailedError as error:
+        parser.exit(1, f"{parser.prog} {options.command}: FAILED: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{options.when_stopped}\n")
     return 0
@@ -203,7 +209,7 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
     yield from run.lines()
     yield from _written(write_parity(Path(options.out), run))
     if run.problems:
-        sys.exit(f"dogs-accel parity: FAILED: {'; '.join(run.problems)}")
+        raise CheckFailedError("; ".join(run.problems))
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Limit:
     def describe(self, measured: float) -> str:
         """Say what was measured and what was expected."""
         name, unit = _MEASURES[self.measure]
-        return f"{name} is {measured:.6g}{unit}, expected {self.relation} {self.value:g}"
+        return f"{name} is {measured:.4g}{unit}, expected {self.relation} {self.value:g}"
 
     def __str__(self) -> str:
         name, _ = _MEASURES[self.measure]

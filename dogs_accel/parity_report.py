@@ -179,7 +179,7 @@ def parity_figure(parity: Parity) -> Figure:
     if not parity.worst:
         raise ValueError("parity: got no images to draw, expected num_worst >= 1 when it was measured")
     differences = [np.abs(sample.ours.astype(np.int16) - sample.reference) for sample in parity.worst]
-    factor = amplification(max(int(difference.max()) for difference in differences))
+    factor = amplification(np.quantile(differences, 0.999))
     rows = len(parity.worst)
     figure = Figure(figsize=(8.4, 2.25 * rows + 0.9), layout="constrained")
     figure.suptitle(_figure_title(parity), fontsize=12)
@@ -198,10 +198,10 @@ def parity_figure(parity: Parity) -> Figure:
     return figure
 
 
-def amplification(max_levels: int) -> int:
-    """Give the largest power of two, up to 128, by which a difference stays within 255."""
+def amplification(levels: float) -> int:
+    """Give the largest power of two, up to 128, by which a difference of so many levels stays within 255."""
     factor = _MAX_FACTOR
-    while factor > 1 and factor * max_levels > 255:
+    while factor > 1 and factor * levels > 255:
         factor //= 2
     return factor
 
