@@ -179,7 +179,7 @@ def parity_figure(parity: Parity) -> Figure:
     if not parity.worst:
         raise ValueError("parity: got no images to draw, expected num_worst >= 1 when it was measured")
     differences = [np.abs(sample.ours.astype(np.int16) - sample.reference) for sample in parity.worst]
-    factor = amplification(np.quantile(differences, 0.999))
+    factor = amplification(np.quantile(differences, 0.99))
     rows = len(parity.worst)
     figure = Figure(figsize=(8.4, 2.25 * rows + 0.9), layout="constrained")
     figure.suptitle(_figure_title(parity), fontsize=12)
@@ -190,7 +190,7 @@ def parity_figure(parity: Parity) -> Figure:
             cell.imshow(picture, interpolation="nearest")
             cell.set(xticks=[], yticks=[])
             cell.spines[:].set_visible(False)
-        caption = f"{Path(sample.path).name}\nmean {sample.mean:.3f}\nmax {sample.max:g}"
+        caption = f"{Path(sample.path).name}\nmean {sample.mean:.4f}\nmax {sample.max:g} levels"
         axes[0].set_ylabel(caption, rotation=0, ha="right", va="center", fontsize=9, parse_math=False)
     for cell, title in zip(cells[0], (f"{REFERENCE}, the reference", parity.loader), strict=False):
         cell.set_title(title, fontsize=11)

@@ -372,7 +372,7 @@ def test_the_figure_shows_both_images_and_their_amplified_difference(paths):
     np.testing.assert_array_equal(reference, found.worst[0].reference)
     np.testing.assert_array_equal(np.minimum(np.abs(ours - reference) * 4, 255), difference)
     assert figure.axes[2].get_title() == "difference x 4"
-    assert figure.axes[0].get_ylabel().splitlines() == [Path(paths[11]).name, "mean 7.201", "max 36"]
+    assert figure.axes[0].get_ylabel().splitlines() == [Path(paths[11]).name, "mean 7.2012", "max 36 levels"]
     assert "here the 2 that differ most" in figure.get_suptitle()
 
 
