@@ -180,8 +180,9 @@ def build_model(spec: ModelSpec, num_classes: int, weights: str = "imagenet", se
 def build_pretrained(spec: ModelSpec, weights: str = "imagenet") -> BuiltModel:
     """Build a model with the head that its weights were trained with.
 
-    weights: "imagenet" downloads the published weights, anything else is a file of a state dict, which says how many
-    classes there are. Raises ValueError for "none" or a file that does not fit, OSError where a download fails.
+    weights: "imagenet" downloads the published weights, which are for the model's own input size; anything else is a
+    file of a state dict, which says how many classes there are. Raises ValueError for "none" or a file that does not
+    fit, OSError where a download fails.
     """
     if weights == "none":
         raise ValueError("weights: got none, expected imagenet or a file: random weights say nothing")
