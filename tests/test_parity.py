@@ -30,7 +30,7 @@ from dogs_accel.parity import (
     loader_logits,
     require_parity,
 )
-from dogs_accel.parity_report import amplification, parity_figure, spread
+from dogs_accel.parity_report import _maker, amplification, parity_figure, spread
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Batch, Loader, make_loader
 from pipelines.torchloader import TorchLoader
 
@@ -331,7 +331,7 @@ def test_a_real_model_sees_the_loss_of_antialiasing(shared_data):
     built = build_pretrained(spec, str(weights))
     assert built.model.classifier.out_features == 1000
     assert "without the head" not in built.note
-    photos = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::32]
+    photos = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::64]
     recipe = EVAL.at(spec.image_size, spec.mean, spec.std)
 
     def read(path):
@@ -387,6 +387,15 @@ def test_images_are_picked_evenly():
     assert spread(range(10), 4) == [0, 2, 5, 7]
     assert spread(range(3), 512) == [0, 1, 2]
     assert spread("ab", 1) == ["a"]
+
+
+def test_recipes_that_resize_alike_share_a_store(tmp_path):
+    def store(recipe):
+        return _maker("cached", recipe, tmp_path).keywords["store_dir"]
+
+    assert store(EVAL) == store(RESNET_TRAIN) == tmp_path / "256x256-bilinear"
+    assert len({store(EVAL), store(EVAL.at(100)), store(replace(EVAL, interpolation="bicubic"))}) == 3
+    assert _maker("dali", EVAL, tmp_path) is make_loader
 
 
 # ---- the command
@@ -450,10 +459,12 @@ def test_images_that_cannot_be_paired_end_in_exit_code_1(command, monkeypatch, c
         raise ParityError("loader dali, recipe eval: image 2 comes twice in an epoch")
 
     monkeypatch.setattr(parity_report, "check_parity", refuse)
+    monkeypatch.setattr(parity_report, "compare_logits", refuse)
     assert stopped([*command, "--loader", "dali", "--recipe", "eval"]) == 1
     printed = capsys.readouterr()
     assert "dali     eval          FAIL  loader dali, recipe eval: image 2 comes twice" in printed.out
-    assert "image 2 comes twice in an epoch" in printed.err
+    assert "\nFAIL  loader dali, recipe eval: image 2 comes twice" in printed.out
+    assert printed.err.count("image 2 comes twice in an epoch") == 2
 
 
 def test_without_weights_the_model_is_left_out_and_the_command_says_so(command, tmp_path, monkeypatch, capsys):
