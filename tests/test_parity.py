@@ -510,8 +510,7 @@ def test_a_bad_file_is_named(command, dogs_root, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_loaders_pass_on_real_photos(shared_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(parity, "gate_for", lambda backend, device: RESIZED_BY_DALI)
+def test_the_loaders_are_exact_on_real_photos(shared_data, tmp_path, capsys):
     root = shared_data / "stanford-dogs-mini"
     weights = shared_data / "weights" / "tf_efficientnet_lite0.pth"
     arguments = ["--num-images", "64", "--device", "cpu", "--model", "timm/tf_efficientnet_lite0"]
@@ -519,5 +518,7 @@ def test_the_loaders_pass_on_real_photos(shared_data, tmp_path, monkeypatch, cap
     assert main(["parity", *arguments, *paths]) == 0, capsys.readouterr()
     written = json.loads((tmp_path / "parity.json").read_text())
     assert [row["num_images"] for row in written["pixels"]] == [64] * 3 * len(parity_report.LOADERS)
-    assert all(row["mean"] < 0.5 and row["p999"] <= 3 for row in written["pixels"])
-    assert all(row["top1_agreement"] >= 0.995 for row in written["models"])
+    assert all(row["max"] <= 1 and row["share_differing"] < 1e-4 for row in written["pixels"])
+    assert all(row["gate"]["name"] == "exact" and row["passes"] for row in written["pixels"])
+    assert [row["loader"] for row in written["models"]] == list(parity_report.LOADERS)
+    assert all(row["top1_agreement"] == 1 for row in written["models"])
