@@ -17,20 +17,27 @@ _SHOWN = 10
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
 
+class CheckFailedError(Exception):
+    """A command did its work, and what it checked does not hold."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; what goes wrong ends in one line and exit code 2."""
+    """Run one command; what goes wrong ends in one line and exit code 2, a check that fails in exit code 1."""
     parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     _add_download(commands)
     _add_prepare(commands)
     _add_metadata(commands)
     _add_eda(commands)
+    _add_parity(commands)
     options = parser.parse_args(arguments)
     try:
         for text in options.run(options):
             print(text, flush=True)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
+    except CheckFailedError as error:
+        parser.exit(1, f"{parser.prog} {options.command}: FAILED: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{options.when_stopped}\n")
     return 0
@@ -147,6 +154,62 @@ def _eda(options: argparse.Namespace) -> Iterator[str]:
     if out / AUGMENTED_FILE not in written:
         yield f"{AUGMENTED_FILE} is left out: no training image is where the table says"
     yield from _written(written)
+
+
+def _add_parity(commands: Any) -> None:
+    command = commands.add_parser(
+        "parity", help="hold the loaders to the reference: the same pixels, and the same answers of a real model"
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="root of Stanford Dogs or of a subset of it")
+    command.add_argument("--loader", default="all", metavar="NAME", help="one of the loaders, or all (default: all)")
+    command.add_argument(
+        "--recipe", default="all", metavar="NAME", help="eval, resnet-train, vit-train or all (default: all)"
+    )
+    command.add_argument(
+        "--num-images", type=positive, default=512, metavar="N",
+        help="images, evenly spread over the dataset (default: 512)",
+    )  # fmt: skip
+    command.add_argument(
+        "--model", default="resnet50", metavar="NAME",
+        help="whose answers are compared: resnet50, vit_b_16, resnet18, timm/<name> (default: resnet50)",
+    )  # fmt: skip
+    command.add_argument(
+        "--weights", metavar="FILE", help="its weights (default: those of ImageNet, where they can be downloaded)"
+    )
+    command.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+    command.add_argument("--out", default="parity", metavar="DIR", help="folder for the results (default: parity)")
+    command.add_argument("--seed", type=natural, default=42, metavar="N", help="seed of the augmentation (default: 42)")
+    command.add_argument("--num-threads", type=positive, metavar="N", help="threads that load (default: one a core)")
+    command.set_defaults(run=_parity, when_stopped="stopped; nothing was written")
+
+
+def _parity(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.config import BenchmarkConfig
+    from dogs_accel.datasets import check_images_folder, open_dataset
+    from dogs_accel.parity_report import ParityRun, choose_loaders, choose_recipes, spread, write_parity
+    from dogs_accel.plan import choose_device
+
+    data = open_dataset(options.data, unpack=True, check_files=False)
+    check_images_folder(data.root)
+    if data.notice:
+        yield data.notice
+    run = ParityRun(
+        paths=spread(data.paths, options.num_images),
+        loaders=choose_loaders(options.loader),
+        recipes=choose_recipes(options.recipe),
+        model=options.model,
+        weights=options.weights,
+        device=choose_device(BenchmarkConfig(device=options.device)),
+        seed=options.seed,
+        num_threads=options.num_threads,
+    )
+    yield f"{len(run.paths):,} of {len(data):,} images in {data.root}, seed {run.seed}, on {run.device}"
+    yield from run.lines()
+    yield from _written(write_parity(Path(options.out), run))
+    if run.problems:
+        raise CheckFailedError("; ".join(run.problems))
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

@@ -177,6 +177,41 @@ def build_model(spec: ModelSpec, num_classes: int, weights: str = "imagenet", se
     return BuiltModel(model, f"{spec.display}: {load_weights(model, weights)}")
 
 
+def build_pretrained(spec: ModelSpec, weights: str = "imagenet") -> BuiltModel:
+    """Build a model with the head that its weights were trained with.
+
+    weights: "imagenet" downloads the published weights, which are for the model's own input size; anything else is a
+    file of a state dict, which says how many classes there are. Raises ValueError for "none" or a file that does not
+    fit, OSError where a download fails.
+    """
+    if weights == "none":
+        raise ValueError("weights: got none, expected imagenet or a file: random weights say nothing")
+    if weights != "imagenet":
+        return build_model(spec, _num_classes_of_file(spec, weights), weights)
+    try:
+        model = _create_pretrained(spec)
+    except (URLError, OSError) as error:
+        raise OSError(f"weights: cannot download the ImageNet weights of {spec.name} ({error})") from error
+    return BuiltModel(model, f"{spec.display}: ImageNet weights")
+
+
+def _create_pretrained(spec: ModelSpec) -> nn.Module:
+    if spec.name.startswith("timm/"):
+        import timm
+
+        return timm.create_model(spec.name.removeprefix("timm/"), pretrained=True)
+    return torchvision.models.get_model(spec.name, weights=_TORCHVISION[spec.name][2])
+
+
+def _num_classes_of_file(spec: ModelSpec, path: str) -> int:
+    state = _read_state(path)
+    with torch.device("meta"):
+        *_, head = head_names(_create(spec, 1, pretrained=False))
+    if f"{head}.weight" not in state:
+        raise ValueError(f"weights: {path!r} holds no head {head!r} of {spec.name}")
+    return len(state[f"{head}.weight"])
+
+
 def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
     try:
         if spec.name.startswith("timm/"):

@@ -10,8 +10,8 @@ LEAVES = {"dogs_accel.ops", "dogs_accel.timing"}
 # Each may import those to its left, itself and the leaves; what is in no list is free of rules of order.
 ORDER = [
     "files", "splits", "datasets", "phases", "models", "amp", "checkpoint", "scores", "train", "evaluate", "tracking",
-    "plots", "metadata_files", "duplicates", "metadata", "eda", "comparison", "config", "plan", "loading", "experiment",
-    "estimate", "benchmark",
+    "plots", "parity", "parity_report", "metadata_files", "duplicates", "metadata", "eda", "comparison", "config",
+    "plan", "loading", "experiment", "estimate", "benchmark",
 ]  # fmt: skip
 
 

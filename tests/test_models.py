@@ -1,10 +1,14 @@
+from urllib.error import URLError
+
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
 from dogs_accel.models import (
     build_model,
+    build_pretrained,
     count_total_params,
     count_trainable_params,
     head_names,
@@ -181,6 +185,34 @@ def test_real_weights_recognise_real_dogs(shared_data):
     built = build_model(spec, 30, str(shared_data / "weights" / "tf_efficientnet_lite0.pth"))
     assert "without the head (file: 1000 classes, here: 30)" in built.note
     assert head_names(built.model) == ["classifier"]
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", None), ("vit_b_16", 32), ("timm/resnet10t", None)])
+def test_a_pretrained_model_keeps_the_head_of_its_file(tmp_path, name, size):
+    donor = build(name, 7, size)
+    torch.save(donor.state_dict(), tmp_path / "w.pth")
+    built = build_pretrained(model_spec(name, size), str(tmp_path / "w.pth"))
+    own = built.model.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in donor.state_dict().items())
+    assert "without the head" not in built.note
+
+
+def test_a_pretrained_model_needs_weights_and_their_head(tmp_path):
+    with pytest.raises(ValueError, match="weights: got none, expected imagenet or a file"):
+        build_pretrained(model_spec("resnet18"), "none")
+    state = {key: value for key, value in build("resnet18", 5).state_dict().items() if not key.startswith("fc.")}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="holds no head 'fc' of resnet18"):
+        build_pretrained(model_spec("resnet18"), str(tmp_path / "w.pth"))
+
+
+def test_a_pretrained_model_that_cannot_be_downloaded_says_so(monkeypatch):
+    def refuse(*arguments, **settings):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.models, "get_model", refuse)
+    with pytest.raises(OSError, match=r"cannot download the ImageNet weights of resnet18 \(.*no network"):
+        build_pretrained(model_spec("resnet18"))
 
 
 def _statistics_after_a_step(bn_when_frozen, mode):
