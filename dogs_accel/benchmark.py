@@ -116,7 +116,10 @@ def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
 
 def dry_run(plan: Plan) -> None:
     """Say how long the plan will take."""
+    chosen = plan.loaders
     plan = without_new_stores(plan)
+    if plan.loaders != chosen:
+        print(describe_loaders(plan))
     estimates = []
     for run in plan.runs:
         with ExitStack() as stack:

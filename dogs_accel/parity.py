@@ -83,8 +83,6 @@ class Gate:
 
 EXACT = Gate("exact", (Limit("max", "<=", 1), Limit("share_differing", "<", 1e-4)))
 """The reference's 8-bit arithmetic: equal bytes, but for single levels that are rarer than 1 in 10,000."""
-RESIZED_BY_DALI = Gate("resized by DALI", (Limit("p999", "<=", 3),))
-"""PIL's pixels, and DALI's resampling."""
 DECODED_BY_GPU = Gate("decoded by a GPU", (Limit("mean", "<", 1), Limit("p999", "<", 8)))
 """Another JPEG decoder, whose pixels are not PIL's to begin with."""
 SAME_TOP1 = Limit("top1_agreement", ">=", 0.995)
