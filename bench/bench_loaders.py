@@ -1,79 +1,59 @@
-"""Loaders on real files: the published one, ours, and decoding alone, in one interleaved run."""
+"""Loaders on real files: as people write them, ours, and the ceilings; alone, at other settings, and with a model."""
+
+import dataclasses
+import functools
+import importlib.metadata
 
 import numpy as np
-import nvidia.dali.fn as fn
-import nvidia.dali.types as types
 import pytest
 import torch
-from nvidia.dali import Pipeline
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from rivals import PUBLISHED, rivals
 
-from dogs_accel.timing import interleaved
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, make_loader
-from pipelines.batch import available_cores
+from dogs_accel.bottleneck import describe_with_model, measure_with_model, training_step, verdict
+from dogs_accel.candidates import Workload, project_candidates
+from dogs_accel.ceilings import ceiling_candidates
+from dogs_accel.plots import save_figure
+from dogs_accel.throughput import describe_rows, describe_scaling, measure_loaders, measure_scaling
+from dogs_accel.throughput_plots import loaders_figure
+from dogs_accel.throughput_report import (
+    RECIPES,
+    Settings,
+    choose_model,
+    describe_model,
+    describe_workload,
+    measure_model,
+    time_store,
+)
+from pipelines import BACKENDS, make_loader
 
-BATCH_SIZE = 32
-RECIPES = {recipe.name: recipe for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN)}
-
-
-class PublishedDataset(Dataset):
-    """PIL and torchvision's transform classes, one image a call, as the published experiment has it."""
-
-    def __init__(self, paths, recipe):
-        self.paths = paths
-        crop = transforms.CenterCrop(recipe.crop)
-        if recipe.random_area is not None:
-            crop = transforms.RandomResizedCrop(recipe.crop, recipe.random_area)
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize(recipe.resize),
-                crop,
-                *([transforms.RandomHorizontalFlip(recipe.flip)] if recipe.flip else []),
-                *([transforms.RandomRotation(recipe.rotation_deg)] if recipe.rotation_deg else []),
-                *(
-                    [transforms.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation)]
-                    if recipe.jitters
-                    else []
-                ),
-                transforms.ToTensor(),
-                transforms.Normalize(recipe.mean, recipe.std),
-                *([transforms.RandomErasing(recipe.erasing)] if recipe.erasing else []),
-            ]
-        )  # fmt: skip
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        return self.transform(Image.open(self.paths[index]).convert("RGB")), 0
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ROUNDS = 5
+NUM_SCALING_PHOTOS = 128
+SCALED = (PUBLISHED, "torch", "dali", "cached")
+"""Candidates whose scaling is measured and that run with a model."""
 
 
-def decode_only(paths):
-    """DALI's decoder with nothing behind it: what no streaming loader can pass."""
-    names = [np.frombuffer(str(path).encode(), dtype=np.uint8) for path in paths]
-    work = iter(())
-    pipeline = Pipeline(batch_size=BATCH_SIZE, num_threads=available_cores(), device_id=None)
-    with pipeline:
-        encoded = fn.io.file.read(fn.external_source(source=lambda: next(work), batch=True))
-        pipeline.set_outputs(fn.decoders.image(encoded, output_type=types.RGB, adjust_orientation=False))
-
-    def epoch():
-        nonlocal work
-        work = iter([names[at : at + BATCH_SIZE] for at in range(0, len(names), BATCH_SIZE)])
-        try:
-            while True:
-                pipeline.run()
-        except StopIteration:
-            pipeline.reset()
-
-    return epoch
+@pytest.fixture(scope="module")
+def rounds(bench):
+    return ROUNDS if bench.measure else 1
 
 
-def drain(loader):
-    for batch in loader:
-        assert len(batch[0])
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """This project's loaders, which share a folder of stores."""
+    return project_candidates(BACKENDS, tmp_path_factory.mktemp("stores"))
+
+
+@pytest.fixture(scope="module")
+def scaled(ours):
+    """The candidates of SCALED that there are."""
+    return [each for each in [*rivals()[0], *ours] if each.name in SCALED]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """What the figure shows, filled by the benchmarks that come before it."""
+    return {"tables": {}}
 
 
 def in_order(loader):
@@ -93,32 +73,74 @@ def parity(ours, theirs, recipe):
     return measured
 
 
+def parity_of_dali(workload):
+    make = functools.partial(make_loader, workload.paths, np.zeros(len(workload.paths)), workload.recipe, device="cpu")
+    with make(backend="dali") as ours, make(backend="torch") as theirs:
+        return parity(ours, theirs, workload.recipe)
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_loaders(bench, photos, name):
-    recipe, labels = RECIPES[name], np.zeros(len(photos))
-    workers = available_cores()
-    published = DataLoader(
-        PublishedDataset(photos, recipe), BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=True
-    )
-    settings = {"batch_size": BATCH_SIZE, "device": "cpu", "shuffle": True, "num_threads": workers}
-    ours = {backend: make_loader(photos, labels, recipe, backend=backend, **settings) for backend in ("torch", "dali")}
-    candidates = {
-        "published: PIL, torchvision, DataLoader": lambda: drain(published),
-        "dogs_accel torch": lambda: drain(ours["torch"]),
-        "dogs_accel dali": lambda: drain(ours["dali"]),
-        "ceiling: DALI decodes, nothing else": decode_only(photos),
-    }
-    agreement = parity(ours["dali"], ours["torch"], recipe)
-    timings = interleaved(candidates, bench.rounds)
-    for loader in ours.values():
-        loader.close()
-    title = f"{name} recipe, {len(photos)} images, batch {BATCH_SIZE}, {workers} threads or workers, on the CPU"
-    bench.report(
+def test_loaders(bench, photos, rounds, ours, drawn, name):
+    workload = Workload(paths=tuple(photos), recipe=RECIPES[name], device=DEVICE)
+    agreement = parity_of_dali(workload)
+    theirs, absent = rivals()
+    store_seconds = time_store(ours, workload)
+    candidates = [*theirs, *ours, *ceiling_candidates()]
+    rows = measure_loaders(candidates, workload, PUBLISHED, rounds, cold_starts=bench.measure)
+    lines = [describe_rows(rows, "published"), *(f"  left out, not installed: {each}" for each in absent)]
+    if store_seconds is not None:
+        lines.append(f"  the store took {store_seconds:.1f} s to build, which the figures leave out")
+    drawn["tables"][f"{name} recipe"] = rows
+    bench.save(
         f"loaders_{name}",
-        title,
-        timings,
-        "published: PIL, torchvision, DataLoader",
-        len(photos),
-        "img",
+        describe_workload(workload),
+        "\n".join(lines),
+        unit="img/s",
+        baseline=PUBLISHED,
+        rounds=rounds,
+        opencv=None if "OpenCV" in " ".join(absent) else importlib.metadata.version("opencv-python-headless"),
+        store_seconds=store_seconds,
+        rows=[dataclasses.asdict(row) for row in rows],
         parity_of_dali=agreement,
     )
+
+
+def test_scaling(bench, photos, scaled, drawn):
+    workload = Workload(paths=tuple(photos[:NUM_SCALING_PHOTOS]), recipe=RECIPES["resnet-train"], device=DEVICE)
+    if bench.measure:
+        points = measure_scaling(scaled, workload)
+    else:
+        points = measure_scaling(scaled, workload, 1, {"num_threads": [1], "batch_size": [4], "image_size": [112]})
+    drawn["points"] = points
+    title = f"Scaling: {describe_workload(workload)}, each setting changed alone"
+    bench.save("loaders_scaling", title, describe_scaling(points), unit="img/s",
+               points=[dataclasses.asdict(point) for point in points])  # fmt: skip
+
+
+def test_with_a_model(bench, photos, scaled, drawn):
+    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
+    settings = Settings(data="", device=DEVICE)
+    spec = choose_model(settings, workload)
+    if bench.measure:
+        measured = measure_model(spec, scaled, workload)
+    else:
+        small = dataclasses.replace(workload, recipe=workload.recipe.at(spec.image_size), batch_size=2)
+        measured = measure_with_model(scaled, small, training_step(spec, DEVICE), rounds=1)
+    words = verdict(measured, PUBLISHED, on_gpu=workload.on_gpu)
+    drawn |= {"with_model": measured, "model": describe_model(spec)}
+    bench.save(
+        "loaders_with_model",
+        f"With {describe_model(spec)} in training: {describe_workload(workload)}",
+        f"{describe_with_model(measured)}\n  {words}",
+        unit="img/s",
+        model=describe_model(spec),
+        verdict=words,
+        with_model={name: dataclasses.asdict(each) for name, each in measured.items()},
+    )
+
+
+def test_figure(bench, drawn, tmp_path, results_folder):
+    if not drawn["tables"]:
+        pytest.skip("no benchmark of loaders ran before")
+    figure = loaders_figure(baseline="published", **drawn)
+    assert save_figure(figure, (results_folder if bench.measure else tmp_path) / "loaders.png").stat().st_size > 10_000
