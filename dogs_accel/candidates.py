@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pipelines import BACKENDS, Recipe, make_loader
 from pipelines.batch import available_cores
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg")
-STORE_BACKENDS = ("cached", "auto")
+STORE_BACKENDS = ("cached", "auto") if "cached" in BACKENDS else ()
 """Backends that take a `store_dir`."""
 
 
@@ -65,7 +66,7 @@ class Candidate:
 
 
 def project_candidates(backends: Sequence[str], store_dir: str | Path) -> list[Candidate]:
-    """Return this project's loaders by the names of their backends; the stores go to store_dir."""
+    """Return this project's loaders by the names of their backends; each workload's store is a folder in store_dir."""
     return [
         Candidate(name, functools.partial(_project_loader, backend=name, store_dir=str(store_dir)), is_ours=True)
         for name in backends
@@ -73,7 +74,7 @@ def project_candidates(backends: Sequence[str], store_dir: str | Path) -> list[C
 
 
 def _project_loader(workload: Workload, backend: str, store_dir: str) -> AnyLoader:
-    stored = {"store_dir": store_dir} if backend in STORE_BACKENDS and "cached" in BACKENDS else {}
+    stored = {"store_dir": store_folder(workload, store_dir)} if backend in STORE_BACKENDS else {}
     return make_loader(
         workload.paths,
         np.zeros(len(workload.paths), dtype=np.int64),
@@ -85,6 +86,12 @@ def _project_loader(workload: Workload, backend: str, store_dir: str) -> AnyLoad
         num_threads=workload.num_threads,
         **stored,  # type: ignore[arg-type]
     )
+
+
+def store_folder(workload: Workload, store_dir: str | Path) -> Path:
+    """Name the folder in store_dir of a workload's store: a store holds one set of files at one size."""
+    made_of = (workload.paths, workload.recipe.resize, workload.recipe.interpolation)
+    return Path(store_dir) / hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
 
 def load_epoch(loader: Iterable[Any], workload: Workload) -> None:

@@ -117,7 +117,7 @@ def choose_model(settings: Settings, workload: Workload) -> ModelSpec | None:
 
 
 @contextmanager
-def store_folder(folder: str | None) -> Iterator[str]:
+def stores_folder(folder: str | None) -> Iterator[str]:
     """Give the folder of the stores, or a temporary one that is deleted in the end."""
     if folder is not None:
         yield folder
@@ -129,7 +129,7 @@ def store_folder(folder: str | None) -> Iterator[str]:
 @contextmanager
 def all_candidates(settings: Settings) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
     """Give the loaders of the settings, and the ceilings."""
-    with store_folder(settings.store) as folder:
+    with stores_folder(settings.store) as folder:
         yield project_candidates(settings.backends, folder), ceiling_candidates(_has_dali())
 
 
