@@ -28,7 +28,6 @@ from pipelines import BACKENDS, make_loader
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDS = 5
-NUM_SCALING_PHOTOS = 128
 SCALED = (PUBLISHED, "torch", "dali", "cached")
 """Candidates whose scaling is measured and that run with a model."""
 
@@ -106,7 +105,7 @@ def test_loaders(bench, photos, rounds, ours, drawn, name):
 
 
 def test_scaling(bench, photos, scaled, drawn):
-    workload = Workload(paths=tuple(photos[:NUM_SCALING_PHOTOS]), recipe=RECIPES["resnet-train"], device=DEVICE)
+    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
     if bench.measure:
         points = measure_scaling(scaled, workload)
     else:

@@ -105,7 +105,7 @@ def ceiling_candidates(has_dali: bool = True) -> list[Candidate]:
     ceilings: dict[str, Callable[[Workload], Any]] = {
         "decode only": DecodeOnly,
         "read only": ReadOnly,
-        "memory: write the batches": WriteOnly,
+        "write the batches to memory": WriteOnly,
     }
     return [
         Candidate(name, functools.partial(make), is_ceiling=True)

@@ -237,7 +237,10 @@ def _add_throughput(commands: Any) -> None:
     )
     command.add_argument("--device", help="cpu, cuda or cuda:<index> (default: a GPU where there is one)")
     command.add_argument(
-        "--num-images", type=positive, default=512, metavar="N", help="how many of the files to load (default: 512)"
+        "--num-images",
+        type=positive,
+        metavar="N",
+        help="how many of the files to load (default: 512, or 8 batches for each thread where that is more)",
     )
     command.add_argument(
         "--rounds", type=positive, default=5, metavar="N", help="how often each loader takes its turn (default: 5)"

@@ -132,11 +132,13 @@ def measure_scaling(
     workload: Workload,
     rounds: int = 3,
     axes: Mapping[str, Sequence[int]] | None = None,
+    num_images: int = 128,
 ) -> list[ScalingPoint]:
     """Measure candidates at other settings, one setting changed at a time.
 
     axes has the values for each of AXES; None is threads up to the cores, BATCH_SIZES and IMAGE_SIZES. At each
-    setting the candidates take turns.
+    setting the candidates take turns, on num_images of the workload's images, or on more where those are less than
+    two batches for each thread.
     """
     if axes is None:
         axes = {
@@ -144,7 +146,11 @@ def measure_scaling(
             "batch_size": BATCH_SIZES,
             "image_size": IMAGE_SIZES,
         }
-    settings = {(axis, value): workload_at(workload, axis, value) for axis in axes for value in axes[axis]}
+    settings = {
+        (axis, value): _shortened(workload_at(workload, axis, value), num_images)
+        for axis in axes
+        for value in axes[axis]
+    }
     # The workload as it is stands on every axis and is measured once.
     timings = {setting: _time_candidates(candidates, setting, rounds) for setting in dict.fromkeys(settings.values())}
     points = []
@@ -153,6 +159,11 @@ def measure_scaling(
             rate, low, high = timing.rate(len(setting.paths))
             points.append(ScalingPoint(candidate=name, axis=axis, value=value, rate=rate, rate_low=low, rate_high=high))
     return points
+
+
+def _shortened(workload: Workload, num_images: int) -> Workload:
+    num_images = max(num_images, 2 * workload.batch_size * workload.num_threads)
+    return replace(workload, paths=workload.paths[:num_images])
 
 
 def _time_candidates(candidates: Sequence[Candidate], workload: Workload, rounds: int) -> dict[str, Timing]:

@@ -44,8 +44,8 @@ from pipelines.batch import available_cores
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (RESNET_TRAIN, VIT_TRAIN, EVAL)}
 CPU_MODEL, CPU_IMAGE_SIZE, GPU_MODEL = "resnet18", 64, "resnet50"
 """What stands for the model where none is named."""
-_SCALING_SHARE = 4
-"""The scaling is measured on one of so many images; it has many settings."""
+MIN_IMAGES, BATCHES_A_THREAD = 512, 8
+"""How many images are loaded where nobody says: so many, or so many batches for each thread."""
 _MODEL_SECONDS = 30.0
 _MAX_STEPS = 64
 _MODEL_ROUNDS = 3
@@ -63,7 +63,7 @@ class Settings:
     image_size: int | None = None
     num_threads: int | None = None
     device: str | None = None
-    num_images: int = 512
+    num_images: int | None = None
     rounds: int = 5
     store: str | None = None
 
@@ -96,13 +96,20 @@ def make_workload(settings: Settings) -> Workload:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: got {settings.device!r}, found {torch.cuda.device_count()} CUDA devices")
     recipe = RECIPES[settings.recipe]
+    num_threads = settings.num_threads or available_cores()
+    num_images = settings.num_images or enough_images(settings.batch_size, num_threads)
     return Workload(
-        paths=tuple(find_photos(settings.data, settings.num_images)),
+        paths=tuple(find_photos(settings.data, num_images)),
         recipe=recipe if settings.image_size is None else recipe.at(settings.image_size),
         batch_size=settings.batch_size,
-        num_threads=settings.num_threads or available_cores(),
+        num_threads=num_threads,
         device=str(device),
     )
+
+
+def enough_images(batch_size: int, num_threads: int) -> int:
+    """Images after which an epoch's start and end no longer matter."""
+    return max(MIN_IMAGES, BATCHES_A_THREAD * batch_size * num_threads)
 
 
 def choose_model(settings: Settings, workload: Workload) -> ModelSpec | None:
@@ -165,9 +172,8 @@ def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path
             yield f"  the store of these images took {store_seconds:.1f} s to build, which the figures leave out"
         rows = measure_loaders([*loaders, *ceilings], workload, baseline, settings.rounds)
         yield describe_rows(rows, baseline)
-        few = workload.paths[: max(len(workload.paths) // _SCALING_SHARE, workload.batch_size)]
         concrete = [each for each in loaders if each.name != "auto" or len(loaders) == 1]
-        points = measure_scaling(concrete, dataclasses.replace(workload, paths=few))
+        points = measure_scaling(concrete, workload)
         yield describe_scaling(points)
         with_model, words = None, None
         if spec is not None:

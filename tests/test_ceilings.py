@@ -47,4 +47,4 @@ def test_whole_batches_are_written(workload):
 
 
 def test_without_dali_decoding_alone_is_left_out():
-    assert [each.name for each in ceiling_candidates(has_dali=False)] == ["read only", "memory: write the batches"]
+    assert [each.name for each in ceiling_candidates(has_dali=False)] == ["read only", "write the batches to memory"]

@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from dogs_accel.bottleneck import LoaderWithModel
 from dogs_accel.candidates import Candidate, Workload, find_photos, load_epoch, project_candidates
 from dogs_accel.cli import main
 from dogs_accel.coldstart import ColdStart
 from dogs_accel.throughput import (
     Row,
+    ScalingPoint,
     describe_rows,
     describe_scaling,
     measure_loaders,
@@ -97,7 +99,7 @@ def test_scaling_measures_each_setting_once_for_all_axes():
         return Sleeper(workload, 0.02 / workload.batch_size / workload.num_threads)
 
     axes = {"num_threads": [1, 2], "batch_size": [4, 8], "image_size": [112, 224]}
-    points = measure_scaling([Candidate("sleeper", make)], WORKLOAD, rounds=2, axes=axes)
+    points = measure_scaling([Candidate("sleeper", make)], WORKLOAD, rounds=2, axes=axes, num_images=5)
     assert [(point.axis, point.value) for point in points] == [
         ("num_threads", 1), ("num_threads", 2), ("batch_size", 4), ("batch_size", 8), ("image_size", 112),
         ("image_size", 224),
@@ -108,6 +110,19 @@ def test_scaling_measures_each_setting_once_for_all_axes():
     assert rates["num_threads", 2] / rates["num_threads", 1] == pytest.approx(2, rel=0.25)
     assert rates["batch_size", 8] / rates["batch_size", 4] == pytest.approx(2, rel=0.25)
     assert describe_scaling(points).splitlines()[0].split() == ["img/s", "by", "threads", "or", "workers", "1", "2"]
+
+
+def test_scaling_takes_two_batches_for_each_thread_at_least():
+    made = []
+
+    def make(workload):
+        made.append(workload)
+        return Sleeper(workload, 0.0)
+
+    workload = dataclasses.replace(WORKLOAD, paths=tuple(map(str, range(100))))
+    axes = {"batch_size": [4, 16, 64]}
+    measure_scaling([Candidate("sleeper", make)], workload, rounds=1, axes=axes, num_images=20)
+    assert [workload.paths for workload in made] == [workload.paths[:num] for num in (20, 64, 100)]
 
 
 def row(name, ratio, is_ceiling=False, is_ours=False, cold=None, note=""):
@@ -144,6 +159,24 @@ def test_the_bars_are_the_ratios_from_one_on():
         assert [patch.get_x() for patch in axes.patches] == [1, 1, 1]
         assert axes.get_xscale() == "log"
         assert [text.get_text() for text in axes.texts] == ["1.00 x", "12.5 x", "80 x"]
+
+
+def test_the_lines_and_the_dots_are_the_rates():
+    rates = {1: 100.0, 2: 180.0}
+    points = [
+        ScalingPoint(candidate=name, axis="num_threads", value=value, rate=rate * scale, rate_low=rate, rate_high=rate)
+        for name, scale in (("published: PIL", 1), ("dali", 3))
+        for value, rate in rates.items()
+    ]
+    with_model = {
+        "dali": LoaderWithModel(loader_rate=540.0, compute_rate=200.0, end_to_end_rate=150.0, wait_share=0.25)
+    }
+    figure = loaders_figure({"eval": ROWS}, "published", points, with_model, "ResNet-18")
+    scaling, model = figure.subfigs[1].axes
+    assert [line.get_label() for line in scaling.lines] == ["published", "dali"]
+    assert [line.get_ydata().tolist() for line in scaling.lines] == [[100, 180], [300, 540]]
+    assert [line.get_xdata()[0] for line in model.lines] == [540, 200, 150]
+    assert [text.get_text() for text in model.texts] == ["waits 25 %"]
 
 
 def test_photos_are_a_sample_of_all_folders_in_order(tmp_path):
