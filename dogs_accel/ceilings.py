@@ -21,7 +21,7 @@ _RING = 4
 
 
 class ReadOnly:
-    """Reads every file and looks at nothing: the ceiling of a loader that decodes."""
+    """Reads every file, from the page cache where it is there, and looks at nothing."""
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload

@@ -75,7 +75,9 @@ class Settings:
     @property
     def backends(self) -> list[str]:
         """Names of the loaders to measure, in the order given."""
-        return list(BACKENDS) if self.loader == "all" else list(dict.fromkeys(self.loader.split(",")))
+        if self.loader == "all":
+            return list(BACKENDS)
+        return list(dict.fromkeys(name.strip() for name in self.loader.split(",")))
 
     @property
     def baseline(self) -> str:
@@ -172,7 +174,8 @@ def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path
             yield f"  the store of these images took {store_seconds:.1f} s to build, which the figures leave out"
         rows = measure_loaders([*loaders, *ceilings], workload, baseline, settings.rounds)
         yield describe_rows(rows, baseline)
-        concrete = [each for each in loaders if each.name != "auto" or len(loaders) == 1]
+        # What `auto` picks is measured under its own name.
+        concrete = [each for each in loaders if each.name != "auto" or baseline == "auto"]
         points = measure_scaling(concrete, workload)
         yield describe_scaling(points)
         with_model, words = None, None
