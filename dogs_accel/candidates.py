@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipelines import BACKENDS, Recipe, make_loader
+from pipelines import Recipe, make_loader
 from pipelines.batch import available_cores
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg")
-STORE_BACKENDS = ("cached", "auto") if "cached" in BACKENDS else ()
+STORE_BACKENDS = ("cached", "auto")
 """Backends that take a `store_dir`."""
 
 
@@ -74,7 +74,6 @@ def project_candidates(backends: Sequence[str], store_dir: str | Path) -> list[C
 
 
 def _project_loader(workload: Workload, backend: str, store_dir: str) -> AnyLoader:
-    stored = {"store_dir": store_folder(workload, store_dir)} if backend in STORE_BACKENDS else {}
     return make_loader(
         workload.paths,
         np.zeros(len(workload.paths), dtype=np.int64),
@@ -84,7 +83,7 @@ def _project_loader(workload: Workload, backend: str, store_dir: str) -> AnyLoad
         device=workload.device,
         shuffle=True,
         num_threads=workload.num_threads,
-        **stored,  # type: ignore[arg-type]
+        store_dir=store_folder(workload, store_dir) if backend in STORE_BACKENDS else None,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,19 @@ from dogs_accel.bottleneck import (
     training_step,
     verdict,
 )
-from dogs_accel.candidates import Candidate, Workload, find_photos, project_candidates
+from dogs_accel.candidates import (
+    STORE_BACKENDS,
+    Candidate,
+    Workload,
+    find_photos,
+    project_candidates,
+    store_folder,
+)
 from dogs_accel.ceilings import ceiling_candidates
 from dogs_accel.environment import cpu_name, describe_environment
 from dogs_accel.files import write_json
 from dogs_accel.models import ModelSpec, model_spec
+from dogs_accel.parity import REFERENCE, Parity, check_parity
 from dogs_accel.plots import save_figure
 from dogs_accel.throughput import (
     Row,
@@ -38,14 +47,16 @@ from dogs_accel.throughput import (
     measure_scaling,
 )
 from dogs_accel.throughput_plots import loaders_figure
-from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
+from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe, make_loader
 from pipelines.batch import available_cores
+from pipelines.store import plan_store
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (RESNET_TRAIN, VIT_TRAIN, EVAL)}
 CPU_MODEL, CPU_IMAGE_SIZE, GPU_MODEL = "resnet18", 64, "resnet50"
 """What stands for the model where none is named."""
 MIN_IMAGES, BATCHES_A_THREAD = 512, 8
 """How many images are loaded where nobody says: so many, or so many batches for each thread."""
+_PARITY_IMAGES = 64
 _MODEL_SECONDS = 30.0
 _MAX_STEPS = 64
 _MODEL_ROUNDS = 3
@@ -135,11 +146,30 @@ def stores_folder(folder: str | None) -> Iterator[str]:
         yield temporary
 
 
-@contextmanager
-def all_candidates(settings: Settings) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
-    """Give the loaders of the settings, and the ceilings."""
-    with stores_folder(settings.store) as folder:
-        yield project_candidates(settings.backends, folder), ceiling_candidates(_has_dali())
+def pass_parity(
+    candidates: Sequence[Candidate], workload: Workload, stores: str | Path
+) -> tuple[list[Candidate], list[Parity]]:
+    """Hold this project's loaders to the parity gate on some of the images: (those that pass, what was measured).
+
+    A loader that shows other pixels than the reference gets no speed. The reference is its own measure, and other
+    people's loaders are not held to it.
+    """
+    few = dataclasses.replace(workload, paths=workload.paths[:_PARITY_IMAGES])
+    measured = {}
+    for name in (each.name for each in candidates if each.is_ours and each.name != REFERENCE):
+        store_dir = store_folder(few, stores) if name in STORE_BACKENDS else None
+        measured[name] = check_parity(
+            few.paths,
+            few.recipe,
+            backend=name,
+            device=few.device,
+            batch_size=few.batch_size,
+            num_threads=few.num_threads,
+            num_worst=0,
+            make=functools.partial(make_loader, store_dir=store_dir),
+        )
+    passing = [each for each in candidates if each.name not in measured or measured[each.name].passes]
+    return passing, list(measured.values())
 
 
 def _has_dali() -> bool:
@@ -162,17 +192,23 @@ def describe_workload(workload: Workload) -> str:
 def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path]]:
     """Measure what the settings say; yields text for a terminal as it comes, and returns the files written.
 
-    Raises ValueError for a setting that cannot be.
+    Raises ValueError for a setting that cannot be, and where the baseline shows other pixels than the reference.
     """
     workload = make_workload(settings)
     spec = choose_model(settings, workload)
     title, baseline = describe_workload(workload), settings.baseline
-    with all_candidates(settings) as (loaders, ceilings):
+    with stores_folder(settings.store) as stores:
         yield title
-        store_seconds = time_store(loaders, workload)
+        loaders, parity = pass_parity(project_candidates(settings.backends, stores), workload, stores)
+        for each in parity:
+            if not each.passes:
+                yield f"  no speed without parity: {each.complaint}"
+        if baseline not in [each.name for each in loaders]:
+            raise ValueError(f"loader: {baseline} has no parity, expected one to compare the others with; add torch")
+        store_seconds = time_store(loaders, workload, stores)
         if store_seconds is not None:
             yield f"  the store of these images took {store_seconds:.1f} s to build, which the figures leave out"
-        rows = measure_loaders([*loaders, *ceilings], workload, baseline, settings.rounds)
+        rows = measure_loaders([*loaders, *ceiling_candidates(_has_dali())], workload, baseline, settings.rounds)
         yield describe_rows(rows, baseline)
         # What `auto` picks is measured under its own name.
         concrete = [each for each in loaders if each.name != "auto" or baseline == "auto"]
@@ -183,19 +219,37 @@ def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path
             with_model = measure_model(spec, concrete, workload)
             words = verdict(with_model, baseline, on_gpu=workload.on_gpu)
             yield f"img/s with {describe_model(spec)}:\n{describe_with_model(with_model)}\n{words}"
-    model = None if spec is None else describe_model(spec)
-    report = report_content(title, baseline, rows, points, with_model, model, words, store_seconds)
-    figure = loaders_figure({workload.recipe.name: rows}, baseline, points, with_model, model or "")
-    return [write_json(out / "throughput.json", report), save_figure(figure, out / "throughput.png")]
+    content = {
+        "title": title,
+        "unit": "img/s",
+        "baseline": baseline,
+        "date": time.strftime("%Y-%m-%d"),
+        "environment": describe_environment(),
+        "parity": [each.as_dict() for each in parity],
+        "store_seconds": store_seconds,
+        "rows": as_dicts(rows),
+        "scaling": as_dicts(points),
+        "model": None if spec is None else describe_model(spec),
+        "with_model": {name: dataclasses.asdict(each) for name, each in (with_model or {}).items()},
+        "verdict": words,
+    }
+    model = "" if spec is None else describe_model(spec)
+    figure = loaders_figure({f"{workload.recipe.name} recipe": rows}, baseline, points, with_model, model)
+    return [write_json(out / "throughput.json", content), save_figure(figure, out / "throughput.png")]
 
 
-def time_store(loaders: Sequence[Candidate], workload: Workload) -> float | None:
-    """Seconds until the `cached` loader is there for the first time; None where it does not take part."""
-    cached = [each for each in loaders if each.name == "cached"]
-    if not cached:
+def as_dicts(measured: Sequence[Row] | Sequence[ScalingPoint]) -> list[dict[str, Any]]:
+    """Lay out measurements for JSON."""
+    return [dataclasses.asdict(each) for each in measured]
+
+
+def time_store(loaders: Sequence[Candidate], workload: Workload, stores: str | Path) -> float | None:
+    """Build the workload's store in the folder of the stores: seconds, None where no loader needs it or it is there."""
+    needing = [each for each in loaders if each.name == "cached"]
+    if not needing or plan_store(workload.paths, workload.recipe, store_folder(workload, stores)).is_complete:
         return None
     start = time.perf_counter()
-    cached[0].make(workload).close()
+    needing[0].make(workload).close()
     return time.perf_counter() - start
 
 
@@ -225,29 +279,3 @@ def _affordable_steps(step: Step, workload: Workload, num_loaders: int, rounds: 
     # In a round the step is taken alone and with each loader, and each loader runs alone, for about as long.
     steps = _MODEL_SECONDS / (time.perf_counter() - start) / ((1 + 2 * num_loaders) * (rounds + 1))
     return max(3 * WARM_UP_STEPS, min(round(steps), _MAX_STEPS))
-
-
-def report_content(
-    title: str,
-    baseline: str,
-    rows: Sequence[Row],
-    points: Sequence[ScalingPoint],
-    with_model: Mapping[str, LoaderWithModel] | None,
-    model: str | None,
-    words: str | None,
-    store_seconds: float | None,
-) -> dict[str, Any]:
-    """Lay out the results for JSON, with the hardware and the versions."""
-    return {
-        "title": title,
-        "unit": "img/s",
-        "baseline": baseline,
-        "date": time.strftime("%Y-%m-%d"),
-        "environment": describe_environment(),
-        "store_seconds": store_seconds,
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "scaling": [dataclasses.asdict(point) for point in points],
-        "model": model,
-        "with_model": {name: dataclasses.asdict(each) for name, each in (with_model or {}).items()},
-        "verdict": words,
-    }

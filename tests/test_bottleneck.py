@@ -94,13 +94,13 @@ def test_the_share_of_waiting_and_the_rates_are_those_of_known_sleeps():
     workload = Workload(paths=("photo.jpg",) * 22, recipe=EVAL.at(8), batch_size=4, num_threads=1)
     candidates = [Candidate("slow", slow), Candidate("quick", lambda workload: SlowLoader(workload, 0.0))]
     found = measure_with_model(candidates, workload, lambda images: time.sleep(0.01), rounds=2)
-    assert found["slow"].wait_share == pytest.approx(0.75, abs=0.1)
-    assert found["quick"].wait_share < 0.1
+    assert found["slow"].wait_share == pytest.approx(0.75, abs=0.15)
+    assert found["quick"].wait_share < 0.2
     # 22 images are 6 batches; the first two steps do not count, so the rates are of 14 images in 4 steps.
-    assert found["slow"].end_to_end_rate == pytest.approx(14 / 0.16, rel=0.25)
-    assert found["quick"].end_to_end_rate == pytest.approx(14 / 0.04, rel=0.25)
-    assert found["slow"].compute_rate == pytest.approx(4 / 0.01, rel=0.25)
-    assert found["slow"].loader_rate == pytest.approx(22 / 0.18, rel=0.25)
+    assert found["slow"].end_to_end_rate == pytest.approx(14 / 0.16, rel=0.4)
+    assert found["quick"].end_to_end_rate == pytest.approx(14 / 0.04, rel=0.4)
+    assert found["slow"].compute_rate == pytest.approx(4 / 0.01, rel=0.4)
+    assert found["slow"].loader_rate == pytest.approx(22 / 0.18, rel=0.4)
     assert [loader.is_closed for loader in opened] == [True]
 
 

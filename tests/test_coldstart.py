@@ -53,7 +53,7 @@ def test_memory_counts_what_a_child_process_holds():
 
 def test_the_first_batch_and_the_peak_are_those_of_a_known_loader():
     cold = measure_cold_start(Candidate("heavy", Heavy), WORKLOAD)
-    assert 0.5 <= cold.first_batch_seconds < 0.9
+    assert 0.5 <= cold.first_batch_seconds < 1.5
     assert 95 < cold.peak_memory_mb < 230
     assert cold.peak_gpu_memory_mb is None
 

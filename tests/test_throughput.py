@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dogs_accel import throughput_report
 from dogs_accel.bottleneck import LoaderWithModel
 from dogs_accel.candidates import Candidate, Workload, find_photos, load_epoch, project_candidates
 from dogs_accel.cli import main
@@ -21,7 +22,7 @@ from dogs_accel.throughput import (
     workload_at,
 )
 from dogs_accel.throughput_plots import loaders_figure
-from pipelines import BACKENDS, EVAL, RESNET_TRAIN
+from pipelines import BACKENDS, EVAL, RESNET_TRAIN, make_loader
 
 WORKLOAD = Workload(paths=("photo.jpg",) * 10, recipe=EVAL, batch_size=4, num_threads=2)
 
@@ -48,15 +49,15 @@ def sleepers(**seconds):
 
 
 def test_rates_and_ratios_are_those_of_known_sleeps():
-    quick, slow = measure_loaders(sleepers(quick=0.002, slow=0.006), WORKLOAD, "slow", rounds=3, cold_starts=False)
-    assert quick.rate == pytest.approx(1 / 0.002, rel=0.2)
-    assert slow.rate == pytest.approx(1 / 0.006, rel=0.2)
+    quick, slow = measure_loaders(sleepers(quick=0.005, slow=0.015), WORKLOAD, "slow", rounds=3, cold_starts=False)
+    assert 0.5 / 0.005 < quick.rate <= 1 / 0.005
+    assert 0.5 / 0.015 < slow.rate <= 1 / 0.015
     assert quick.rate_low <= quick.rate <= quick.rate_high
-    assert quick.ratio == pytest.approx(3, rel=0.25)
+    assert quick.ratio == pytest.approx(3, rel=0.4)
     assert quick.ratio_low <= quick.ratio <= quick.ratio_high
     assert (slow.ratio, slow.ratio_low, slow.ratio_high) == (1, 1, 1)
     assert len(quick.seconds) == 3
-    assert slow.cpu_seconds_per_1000 < 1  # it sleeps 6 s
+    assert slow.cpu_seconds_per_1000 < 2  # it sleeps 15 s
     assert quick.cold is None
 
 
@@ -107,8 +108,8 @@ def test_scaling_measures_each_setting_once_for_all_axes():
     assert len(made) == len(set(made)) == 4
     rates = {(point.axis, point.value): point.rate for point in points}
     assert rates["num_threads", 2] == rates["batch_size", 4] == rates["image_size", 224]
-    assert rates["num_threads", 2] / rates["num_threads", 1] == pytest.approx(2, rel=0.25)
-    assert rates["batch_size", 8] / rates["batch_size", 4] == pytest.approx(2, rel=0.25)
+    assert rates["num_threads", 2] / rates["num_threads", 1] == pytest.approx(2, rel=0.4)
+    assert rates["batch_size", 8] / rates["batch_size", 4] == pytest.approx(2, rel=0.4)
     assert describe_scaling(points).splitlines()[0].split() == ["img/s", "by", "threads", "or", "workers", "1", "2"]
 
 
@@ -201,6 +202,22 @@ def test_a_loader_of_the_project_loads_the_workload(dogs_root, tmp_path):
         assert loader.batch_size == 4
         assert loader.num_threads == 1
         loader.close()
+
+
+def test_a_loader_with_other_pixels_gets_no_speed(dogs_root, tmp_path, monkeypatch):
+    def make_wrong(*arguments, backend, seed, **settings):
+        return make_loader(
+            *arguments, backend="torch", seed=seed + (backend == "dali"), **settings | {"store_dir": None}
+        )
+
+    monkeypatch.setattr(throughput_report, "make_loader", make_wrong)
+    workload = Workload(paths=tuple(find_photos(dogs_root, 6)), recipe=RESNET_TRAIN.at(32), batch_size=4, num_threads=1)
+    rival = Candidate("rival", Sleeper)
+    candidates = [rival, *project_candidates(["torch", "dali", "auto"], tmp_path)]
+    passing, measured = throughput_report.pass_parity(candidates, workload, tmp_path)
+    assert [each.name for each in passing] == ["rival", "torch", "auto"]
+    assert [each.passes for each in measured] == [False, True]
+    assert all(each.num_images == 6 for each in measured)
 
 
 @pytest.mark.slow
