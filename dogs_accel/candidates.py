@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dogs_accel.parity_report import spread
 from pipelines import Recipe, make_loader
 from pipelines.batch import available_cores
 
@@ -104,13 +104,12 @@ def load_epoch(loader: Iterable[Any], workload: Workload) -> None:
         raise RuntimeError(f"{type(loader).__name__}: gave {num_images} images, expected {len(workload.paths)}")
 
 
-def find_photos(root: str | Path, num_images: int, seed: int = 0) -> list[str]:
-    """Paths of up to num_images JPEG files below a folder: a sample of all, in the order of their names.
+def find_photos(root: str | Path, num_images: int) -> list[str]:
+    """Paths of up to num_images JPEG files below a folder, evenly spread over all in the order of their names.
 
     Raises ValueError where there is none.
     """
     paths = sorted(str(path) for path in Path(root).rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise ValueError(f"data: no {' or '.join(PHOTO_SUFFIXES)} file below {root}")
-    chosen = random.Random(seed).sample(range(len(paths)), min(num_images, len(paths)))
-    return [paths[i] for i in sorted(chosen)]
+    return spread(paths, num_images)

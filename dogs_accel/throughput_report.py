@@ -33,10 +33,13 @@ from dogs_accel.candidates import (
     store_folder,
 )
 from dogs_accel.ceilings import ceiling_candidates
+from dogs_accel.config import BenchmarkConfig
 from dogs_accel.environment import cpu_name, describe_environment
 from dogs_accel.files import write_json
 from dogs_accel.models import ModelSpec, model_spec
 from dogs_accel.parity import REFERENCE, Parity, check_parity
+from dogs_accel.parity_report import RECIPES
+from dogs_accel.plan import choose_device
 from dogs_accel.plots import save_figure
 from dogs_accel.throughput import (
     Row,
@@ -47,11 +50,10 @@ from dogs_accel.throughput import (
     measure_scaling,
 )
 from dogs_accel.throughput_plots import loaders_figure
-from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe, make_loader
+from pipelines import BACKENDS, make_loader
 from pipelines.batch import available_cores
 from pipelines.store import plan_store
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (RESNET_TRAIN, VIT_TRAIN, EVAL)}
 CPU_MODEL, CPU_IMAGE_SIZE, GPU_MODEL = "resnet18", 64, "resnet50"
 """What stands for the model where none is named."""
 MIN_IMAGES, BATCHES_A_THREAD = 512, 8
@@ -105,9 +107,6 @@ def _check_known(field: str, name: str, known: Sequence[str]) -> None:
 
 def make_workload(settings: Settings) -> Workload:
     """Find the files and the device that the settings speak of; raises ValueError."""
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: got {settings.device!r}, found {torch.cuda.device_count()} CUDA devices")
     recipe = RECIPES[settings.recipe]
     num_threads = settings.num_threads or available_cores()
     num_images = settings.num_images or enough_images(settings.batch_size, num_threads)
@@ -116,7 +115,7 @@ def make_workload(settings: Settings) -> Workload:
         recipe=recipe if settings.image_size is None else recipe.at(settings.image_size),
         batch_size=settings.batch_size,
         num_threads=num_threads,
-        device=str(device),
+        device=str(choose_device(BenchmarkConfig(device=settings.device))),
     )
 
 

@@ -180,7 +180,7 @@ def test_the_lines_and_the_dots_are_the_rates():
     assert [text.get_text() for text in model.texts] == ["waits 25 %"]
 
 
-def test_photos_are_a_sample_of_all_folders_in_order(tmp_path):
+def test_photos_are_spread_over_all_folders_in_order(tmp_path):
     for breed in "abcd":
         (tmp_path / breed).mkdir()
         for i in range(10):
@@ -242,9 +242,9 @@ def test_the_command_writes_what_it_says(dogs_root, tmp_path, capsys):
     ("options", "message"),
     [
         (["--loader", "torch,cachd"], "loader: got 'cachd', expected one of"),
-        (["--recipe", "evil"], "recipe: got 'evil', expected one of resnet-train, vit-train, eval (did you"),
+        (["--recipe", "evil"], "recipe: got 'evil', expected one of eval, resnet-train, vit-train (did you"),
         (["--model", "resnet51"], "models: got 'resnet51'"),
-        (["--device", "cuda:77"], "device: got 'cuda:77', found"),
+        (["--device", "cuda:77"], "--device cuda:77: torch"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_line(dogs_root, options, message, capsys):
