@@ -1,124 +1,132 @@
-"""Loaders on real files: the published one, ours, and decoding alone, in one interleaved run."""
+"""Loaders on real files: as people write them, ours, and the ceilings; alone, at other settings, and with a model."""
 
-import numpy as np
-import nvidia.dali.fn as fn
-import nvidia.dali.types as types
+import dataclasses
+import importlib.metadata
+
 import pytest
 import torch
-from nvidia.dali import Pipeline
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from rivals import PUBLISHED, rivals
 
-from dogs_accel.timing import interleaved
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, make_loader
-from pipelines.batch import available_cores
+from dogs_accel.bottleneck import describe_with_model, measure_with_model, training_step, verdict
+from dogs_accel.candidates import Workload, project_candidates
+from dogs_accel.ceilings import ceiling_candidates
+from dogs_accel.plots import save_figure
+from dogs_accel.throughput import describe_rows, describe_scaling, measure_loaders, measure_scaling
+from dogs_accel.throughput_plots import loaders_figure
+from dogs_accel.throughput_report import (
+    RECIPES,
+    Settings,
+    as_dicts,
+    choose_model,
+    describe_model,
+    describe_workload,
+    measure_model,
+    pass_parity,
+    time_store,
+)
+from pipelines import BACKENDS
 
-BATCH_SIZE = 32
-RECIPES = {recipe.name: recipe for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN)}
-
-
-class PublishedDataset(Dataset):
-    """PIL and torchvision's transform classes, one image a call, as the published experiment has it."""
-
-    def __init__(self, paths, recipe):
-        self.paths = paths
-        crop = transforms.CenterCrop(recipe.crop)
-        if recipe.random_area is not None:
-            crop = transforms.RandomResizedCrop(recipe.crop, recipe.random_area)
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize(recipe.resize),
-                crop,
-                *([transforms.RandomHorizontalFlip(recipe.flip)] if recipe.flip else []),
-                *([transforms.RandomRotation(recipe.rotation_deg)] if recipe.rotation_deg else []),
-                *(
-                    [transforms.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation)]
-                    if recipe.jitters
-                    else []
-                ),
-                transforms.ToTensor(),
-                transforms.Normalize(recipe.mean, recipe.std),
-                *([transforms.RandomErasing(recipe.erasing)] if recipe.erasing else []),
-            ]
-        )  # fmt: skip
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        return self.transform(Image.open(self.paths[index]).convert("RGB")), 0
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ROUNDS = 5
+SCALED = (PUBLISHED, "torch", "dali", "cached")
+"""Candidates whose scaling is measured and that run with a model."""
 
 
-def decode_only(paths):
-    """DALI's decoder with nothing behind it: what no streaming loader can pass."""
-    names = [np.frombuffer(str(path).encode(), dtype=np.uint8) for path in paths]
-    work = iter(())
-    pipeline = Pipeline(batch_size=BATCH_SIZE, num_threads=available_cores(), device_id=None)
-    with pipeline:
-        encoded = fn.io.file.read(fn.external_source(source=lambda: next(work), batch=True))
-        pipeline.set_outputs(fn.decoders.image(encoded, output_type=types.RGB, adjust_orientation=False))
-
-    def epoch():
-        nonlocal work
-        work = iter([names[at : at + BATCH_SIZE] for at in range(0, len(names), BATCH_SIZE)])
-        try:
-            while True:
-                pipeline.run()
-        except StopIteration:
-            pipeline.reset()
-
-    return epoch
+@pytest.fixture(scope="module")
+def rounds(bench):
+    return ROUNDS if bench.measure else 1
 
 
-def drain(loader):
-    for batch in loader:
-        assert len(batch[0])
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return tmp_path_factory.mktemp("stores")
 
 
-def in_order(loader):
-    """Epoch 0 of a loader as (N, 3, H, W) in the order of its files."""
-    loader.set_epoch(0)
-    batches = list(loader)
-    return torch.cat([batch.images for batch in batches])[torch.cat([batch.index for batch in batches]).argsort()]
+@pytest.fixture(scope="module")
+def ours(stores):
+    """This project's loaders, which share a folder of stores."""
+    return project_candidates(BACKENDS, stores)
 
 
-def parity(ours, theirs, recipe):
-    """Mean and 99.9th percentile of the difference in levels of 0 to 255; a loader that fails gets no speed."""
-    std = 255 * torch.tensor(recipe.std)[:, None, None]
-    difference = ((in_order(ours) - in_order(theirs)) * std).abs().numpy()
-    measured = {"mean": float(difference.mean()), "p999": float(np.quantile(difference, 0.999))}
-    assert measured["mean"] < 1, measured
-    assert measured["p999"] < 3.01, measured
-    return measured
+@pytest.fixture(scope="module")
+def scaled(ours, photos, stores):
+    """The candidates of SCALED that there are and that pass the parity gate."""
+    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
+    passing, _ = pass_parity([*rivals()[0], *ours], workload, stores)
+    return [each for each in passing if each.name in SCALED]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """What the figure shows, filled by the benchmarks that come before it."""
+    return {"tables": {}}
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_loaders(bench, photos, name):
-    recipe, labels = RECIPES[name], np.zeros(len(photos))
-    workers = available_cores()
-    published = DataLoader(
-        PublishedDataset(photos, recipe), BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=True
-    )
-    settings = {"batch_size": BATCH_SIZE, "device": "cpu", "shuffle": True, "num_threads": workers}
-    ours = {backend: make_loader(photos, labels, recipe, backend=backend, **settings) for backend in ("torch", "dali")}
-    candidates = {
-        "published: PIL, torchvision, DataLoader": lambda: drain(published),
-        "dogs_accel torch": lambda: drain(ours["torch"]),
-        "dogs_accel dali": lambda: drain(ours["dali"]),
-        "ceiling: DALI decodes, nothing else": decode_only(photos),
-    }
-    agreement = parity(ours["dali"], ours["torch"], recipe)
-    timings = interleaved(candidates, bench.rounds)
-    for loader in ours.values():
-        loader.close()
-    title = f"{name} recipe, {len(photos)} images, batch {BATCH_SIZE}, {workers} threads or workers, on the CPU"
-    bench.report(
+def test_loaders(bench, photos, rounds, stores, ours, drawn, name):
+    workload = Workload(paths=tuple(photos), recipe=RECIPES[name], device=DEVICE)
+    theirs, absent = rivals()
+    passing, parity = pass_parity(ours, workload, stores)
+    store_seconds = time_store(passing, workload, stores)
+    candidates = [*theirs, *passing, *ceiling_candidates()]
+    rows = measure_loaders(candidates, workload, PUBLISHED, rounds, cold_starts=bench.measure)
+    lines = [describe_rows(rows, "published"), *(f"  left out, not installed: {each}" for each in absent)]
+    lines += [f"  {each}" for each in parity]
+    if store_seconds is not None:
+        lines.append(f"  the store took {store_seconds:.1f} s to build, which the figures leave out")
+    drawn["tables"][f"{name} recipe"] = rows
+    bench.save(
         f"loaders_{name}",
-        title,
-        timings,
-        "published: PIL, torchvision, DataLoader",
-        len(photos),
-        "img",
-        parity_of_dali=agreement,
+        describe_workload(workload),
+        "\n".join(lines),
+        unit="img/s",
+        baseline=PUBLISHED,
+        rounds=rounds,
+        opencv=None if "OpenCV" in " ".join(absent) else importlib.metadata.version("opencv-python-headless"),
+        store_seconds=store_seconds,
+        rows=as_dicts(rows),
+        parity=[each.as_dict() for each in parity],
     )
+    for each in parity:  # those that fail have no speed in the table
+        each.require()
+
+
+def test_scaling(bench, photos, scaled, drawn):
+    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
+    if bench.measure:
+        points = measure_scaling(scaled, workload)
+    else:
+        points = measure_scaling(scaled, workload, 1, {"num_threads": [1], "batch_size": [4], "image_size": [112]})
+    drawn["points"] = points
+    title = f"Scaling: {describe_workload(workload)}, each setting changed alone"
+    bench.save("loaders_scaling", title, describe_scaling(points), unit="img/s",
+               points=as_dicts(points))  # fmt: skip
+
+
+def test_with_a_model(bench, photos, scaled, drawn):
+    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
+    settings = Settings(data="", device=DEVICE)
+    spec = choose_model(settings, workload)
+    if bench.measure:
+        measured = measure_model(spec, scaled, workload)
+    else:
+        small = dataclasses.replace(workload, recipe=workload.recipe.at(spec.image_size), batch_size=2)
+        measured = measure_with_model(scaled, small, training_step(spec, DEVICE), rounds=1)
+    words = verdict(measured, PUBLISHED, on_gpu=workload.on_gpu)
+    drawn |= {"with_model": measured, "model": describe_model(spec)}
+    bench.save(
+        "loaders_with_model",
+        f"With {describe_model(spec)} in training: {describe_workload(workload)}",
+        f"{describe_with_model(measured)}\n  {words}",
+        unit="img/s",
+        model=describe_model(spec),
+        verdict=words,
+        with_model={name: dataclasses.asdict(each) for name, each in measured.items()},
+    )
+
+
+def test_figure(bench, drawn, tmp_path, results_folder):
+    if not drawn["tables"]:
+        pytest.skip("no benchmark of loaders ran before")
+    figure = loaders_figure(baseline="published", **drawn)
+    assert save_figure(figure, (results_folder if bench.measure else tmp_path) / "loaders.png").stat().st_size > 10_000

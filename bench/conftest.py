@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dogs_accel.candidates import find_photos
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.environment import describe_environment
 from dogs_accel.files import write_json
@@ -48,29 +49,23 @@ class Bench:
             rate = num / timing.median
             rows.append(
                 {"candidate": candidate, "rate": rate, "ratio": ratio, "ratio_low": low, "ratio_high": high,
-                 "seconds": timing.seconds}
+                 "cpu_seconds": timing.cpu_seconds, "seconds": timing.seconds}
             )  # fmt: skip
         width = max(len(row["candidate"]) for row in rows)
-        lines = [title] + [
+        table = "\n".join(
             f"  {row['candidate']:<{width}}  {row['rate']:>14,.0f} {unit}/s  {row['ratio']:6.2f} x "
             f"({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
             for row in rows
-        ]
-        self.tables.append("\n".join(lines))
+        )
+        self.save(name, title, table, unit=f"{unit}/s", baseline=baseline, rounds=self.rounds, rows=rows, **more)
+
+    def save(self, name: str, title: str, text: str, **content: Any) -> None:
+        """Add a text below its title to what is printed in the end; when measuring, save `content` too."""
+        self.tables.append(f"{title}\n{text}")
         if self.measure:
-            write_json(
-                RESULTS / f"{name}.json",
-                {
-                    "title": title,
-                    "unit": f"{unit}/s",
-                    "baseline": baseline,
-                    "rounds": self.rounds,
-                    "date": time.strftime("%Y-%m-%d"),
-                    "environment": {k: v for k, v in describe_environment().items() if k != "command"},
-                    "rows": rows,
-                    **more,
-                },
-            )
+            environment = {key: value for key, value in describe_environment().items() if key != "command"}
+            about = {"title": title, "date": time.strftime("%Y-%m-%d"), "environment": environment}
+            write_json(RESULTS / f"{name}.json", about | content)
 
 
 _BENCH = pytest.StashKey[Bench]()
@@ -87,6 +82,12 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 @pytest.fixture(scope="session")
+def results_folder():
+    """Where results are kept."""
+    return RESULTS
+
+
+@pytest.fixture(scope="session")
 def photos(request, bench, tmp_path_factory):
     """Paths of --data, or of generated pictures of Stanford Dogs' sizes."""
     root = request.config.getoption("--data")
@@ -94,9 +95,7 @@ def photos(request, bench, tmp_path_factory):
         sizes = {"num_classes": 8, "train_per_class": 60, "test_per_class": 4} if bench.measure else {
             "num_classes": 2, "train_per_class": 8, "test_per_class": 2}  # fmt: skip
         root = write_synthetic(tmp_path_factory.mktemp("bench") / "set", size_px=FULL_SIZE_PX, **sizes)
-    paths = sorted(path for path in Path(root).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    assert paths, f"no .jpg or .jpeg below {root}"
-    return paths[: NUM_PHOTOS if bench.measure else 8]
+    return find_photos(root, NUM_PHOTOS if bench.measure else 8)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

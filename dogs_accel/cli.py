@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_metadata(commands)
     _add_eda(commands)
     _add_parity(commands)
+    _add_throughput(commands)
     options = parser.parse_args(arguments)
     try:
         for text in options.run(options):
@@ -210,6 +211,67 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
     yield from _written(write_parity(Path(options.out), run))
     if run.problems:
         raise CheckFailedError("; ".join(run.problems))
+
+
+def _add_throughput(commands: Any) -> None:
+    command = commands.add_parser("throughput", help="measure the loaders on your files and say who is the bottleneck")
+    command.add_argument("--data", required=True, metavar="DIR", help="folder with JPEG files, at any depth")
+    command.add_argument(
+        "--loader", default="all", metavar="NAMES", help="all, or some of them, as in torch,dali (default: all)"
+    )
+    command.add_argument(
+        "--recipe",
+        default="resnet-train",
+        metavar="NAME",
+        help="resnet-train, vit-train or eval (default: resnet-train)",
+    )
+    command.add_argument(
+        "--model", metavar="NAME",
+        help="resnet50, vit_b_16, timm/<name>, or none; its weights are random (default: resnet50 on a GPU; on a CPU "
+        "resnet18 at 64 px, so that it ends soon)",
+    )  # fmt: skip
+    command.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a batch (default: 32)")
+    command.add_argument("--image-size", type=positive, metavar="PX", help="side of the output (default: the recipe's)")
+    command.add_argument(
+        "--num-threads", type=positive, metavar="N", help="threads or worker processes (default: one a core)"
+    )
+    command.add_argument("--device", help="cpu, cuda or cuda:<index> (default: a GPU where there is one)")
+    command.add_argument(
+        "--num-images",
+        type=positive,
+        metavar="N",
+        help="how many of the files to load (default: 512, or 8 batches for each thread where that is more)",
+    )
+    command.add_argument(
+        "--rounds", type=positive, default=5, metavar="N", help="how often each loader takes its turn (default: 5)"
+    )
+    command.add_argument(
+        "--store", metavar="DIR", help="folder of the decode-once stores (default: a temporary one, deleted at the end)"
+    )
+    command.add_argument(
+        "--out", default="throughput", metavar="DIR", help="folder for the results (default: throughput)"
+    )
+    command.set_defaults(run=_throughput, when_stopped="stopped; nothing was written")
+
+
+def _throughput(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.throughput_report import Settings, measure_all
+
+    settings = Settings(
+        data=options.data,
+        loader=options.loader,
+        recipe=options.recipe,
+        model=options.model,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        num_threads=options.num_threads,
+        device=options.device,
+        num_images=options.num_images,
+        rounds=options.rounds,
+        store=options.store,
+    )
+    written = yield from measure_all(settings, Path(options.out))
+    yield from _written(written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

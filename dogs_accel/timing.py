@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import math
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -13,6 +21,8 @@ class Timing:
     """How long a candidate took, round by round."""
 
     seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...] = ()
+    """CPU time of this process and its workers in the same rounds."""
 
     @property
     def median(self) -> float:
@@ -27,17 +37,59 @@ class Timing:
         ratios = [theirs / ours for ours, theirs in zip(self.seconds, other.seconds, strict=True)]
         return statistics.median(ratios), min(ratios), max(ratios)
 
+    def rate(self, num: int) -> tuple[float, float, float]:
+        """How many of `num` things a round were done in a second: median, lowest and highest over the rounds."""
+        return num / self.median, num / max(self.seconds), num / min(self.seconds)
+
+
+def in_turns(
+    candidates: Mapping[str, Callable[[], Result]], rounds: int = 5, warm_up: int = 1
+) -> dict[str, list[Result]]:
+    """Call candidates in turns, each once a round; what they return, without the first `warm_up` rounds."""
+    results: dict[str, list[Result]] = {name: [] for name in candidates}
+    for turn in range(warm_up + rounds):
+        for name, work in candidates.items():
+            result = work()
+            if turn >= warm_up:
+                results[name].append(result)
+    return results
+
 
 def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int = 5, warm_up: int = 1) -> dict[str, Timing]:
     """Time candidates in turns, each once a round, after `warm_up` rounds that do not count.
 
     A candidate returns when its work is done; one that uses a GPU must wait for it.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(warm_up + rounds):
-        for name, work in candidates.items():
-            start = time.perf_counter()
-            work()
-            if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+    clocked = {name: functools.partial(_clocked, work) for name, work in candidates.items()}
+    return {
+        name: Timing(*map(tuple, zip(*results, strict=True)))
+        for name, results in in_turns(clocked, rounds, warm_up).items()
+    }
+
+
+def _clocked(work: Callable[[], object]) -> tuple[float, float]:
+    cpu, start = cpu_seconds(), time.perf_counter()
+    work()
+    return time.perf_counter() - start, cpu_seconds() - cpu
+
+
+def cpu_seconds() -> float:
+    """CPU time used so far by this process and by the processes that it started, ended ones included.
+
+    Of processes that still run, those count that were started through multiprocessing, such as the workers of a
+    DataLoader. NaN where the system does not tell the time of another process.
+    """
+    workers = multiprocessing.active_children()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = sum(_process_cpu_seconds(worker.pid) for worker in workers if worker.pid is not None)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + running
+
+
+def _process_cpu_seconds(pid: int) -> float:
+    """CPU time of another process; finer than the hundredths of a second in /proc."""
+    clock = ctypes.c_int()
+    try:
+        error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
+    except AttributeError:
+        return math.nan
+    return 0.0 if error else time.clock_gettime(clock.value)  # an error: it has ended since

@@ -11,7 +11,8 @@ LEAVES = {"dogs_accel.ops", "dogs_accel.timing"}
 ORDER = [
     "files", "splits", "datasets", "phases", "models", "amp", "checkpoint", "scores", "train", "evaluate", "tracking",
     "plots", "parity", "parity_report", "metadata_files", "duplicates", "metadata", "eda", "comparison", "config",
-    "plan", "loading", "experiment", "estimate", "benchmark",
+    "plan", "loading", "experiment", "estimate", "candidates", "ceilings", "coldstart", "throughput", "bottleneck",
+    "throughput_plots", "throughput_report", "benchmark",
 ]  # fmt: skip
 
 

@@ -1,0 +1,280 @@
+"""`dogs-accel throughput`: every loader on somebody's files, alone and with a model, and which one to take."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib.util
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dogs_accel.bottleneck import (
+    WARM_UP_STEPS,
+    LoaderWithModel,
+    Step,
+    describe_with_model,
+    measure_with_model,
+    training_step,
+    verdict,
+)
+from dogs_accel.candidates import (
+    STORE_BACKENDS,
+    Candidate,
+    Workload,
+    find_photos,
+    project_candidates,
+    store_folder,
+)
+from dogs_accel.ceilings import ceiling_candidates
+from dogs_accel.config import BenchmarkConfig
+from dogs_accel.environment import cpu_name, describe_environment
+from dogs_accel.files import write_json
+from dogs_accel.models import ModelSpec, model_spec
+from dogs_accel.parity import REFERENCE, Parity, check_parity
+from dogs_accel.parity_report import RECIPES
+from dogs_accel.plan import choose_device
+from dogs_accel.plots import save_figure
+from dogs_accel.throughput import (
+    Row,
+    ScalingPoint,
+    describe_rows,
+    describe_scaling,
+    measure_loaders,
+    measure_scaling,
+)
+from dogs_accel.throughput_plots import loaders_figure
+from pipelines import BACKENDS, make_loader
+from pipelines.batch import available_cores
+from pipelines.store import plan_store
+
+CPU_MODEL, CPU_IMAGE_SIZE, GPU_MODEL = "resnet18", 64, "resnet50"
+"""What stands for the model where none is named."""
+MIN_IMAGES, BATCHES_A_THREAD = 512, 8
+"""How many images are loaded where nobody says: so many, or so many batches for each thread."""
+_PARITY_IMAGES = 64
+_MODEL_SECONDS = 30.0
+_MAX_STEPS = 64
+_MODEL_ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command is asked to measure; None is the default that the machine suggests."""
+
+    data: str
+    loader: str = "all"
+    recipe: str = "resnet-train"
+    model: str | None = None
+    batch_size: int = 32
+    image_size: int | None = None
+    num_threads: int | None = None
+    device: str | None = None
+    num_images: int | None = None
+    rounds: int = 5
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.backends:
+            _check_known("loader", name, BACKENDS)
+        _check_known("recipe", self.recipe, list(RECIPES))
+
+    @property
+    def backends(self) -> list[str]:
+        """Names of the loaders to measure, in the order given."""
+        if self.loader == "all":
+            return list(BACKENDS)
+        return list(dict.fromkeys(name.strip() for name in self.loader.split(",")))
+
+    @property
+    def baseline(self) -> str:
+        """The loader that the others are compared with: the reference where it takes part, else the first."""
+        return "torch" if "torch" in self.backends else self.backends[0]
+
+
+def _check_known(field: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{field}: got {name!r}, expected one of {', '.join(known)}{hint}")
+
+
+def make_workload(settings: Settings) -> Workload:
+    """Find the files and the device that the settings speak of; raises ValueError."""
+    recipe = RECIPES[settings.recipe]
+    num_threads = settings.num_threads or available_cores()
+    num_images = settings.num_images or enough_images(settings.batch_size, num_threads)
+    return Workload(
+        paths=tuple(find_photos(settings.data, num_images)),
+        recipe=recipe if settings.image_size is None else recipe.at(settings.image_size),
+        batch_size=settings.batch_size,
+        num_threads=num_threads,
+        device=str(choose_device(BenchmarkConfig(device=settings.device))),
+    )
+
+
+def enough_images(batch_size: int, num_threads: int) -> int:
+    """Images after which an epoch's start and end no longer matter."""
+    return max(MIN_IMAGES, BATCHES_A_THREAD * batch_size * num_threads)
+
+
+def choose_model(settings: Settings, workload: Workload) -> ModelSpec | None:
+    """Look up the model of the settings, None for "none"; raises ValueError for an unknown name."""
+    if settings.model == "none":
+        return None
+    if settings.model is not None:
+        return model_spec(settings.model, settings.image_size)
+    if workload.on_gpu:
+        return model_spec(GPU_MODEL, settings.image_size)
+    return model_spec(CPU_MODEL, settings.image_size or CPU_IMAGE_SIZE)
+
+
+@contextmanager
+def stores_folder(folder: str | None) -> Iterator[str]:
+    """Give the folder of the stores, or a temporary one that is deleted in the end."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="dogs-accel-store-") as temporary:
+        yield temporary
+
+
+def pass_parity(
+    candidates: Sequence[Candidate], workload: Workload, stores: str | Path
+) -> tuple[list[Candidate], list[Parity]]:
+    """Hold this project's loaders to the parity gate on some of the images: (those that pass, what was measured).
+
+    A loader that shows other pixels than the reference gets no speed. The reference is its own measure, and other
+    people's loaders are not held to it.
+    """
+    few = dataclasses.replace(workload, paths=workload.paths[:_PARITY_IMAGES])
+    measured = {}
+    for name in (each.name for each in candidates if each.is_ours and each.name != REFERENCE):
+        store_dir = store_folder(few, stores) if name in STORE_BACKENDS else None
+        measured[name] = check_parity(
+            few.paths,
+            few.recipe,
+            backend=name,
+            device=few.device,
+            batch_size=few.batch_size,
+            num_threads=few.num_threads,
+            num_worst=0,
+            make=functools.partial(make_loader, store_dir=store_dir),
+        )
+    passing = [each for each in candidates if each.name not in measured or measured[each.name].passes]
+    return passing, list(measured.values())
+
+
+def _has_dali() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # not even a package named nvidia
+        return False
+
+
+def describe_workload(workload: Workload) -> str:
+    """Say in one line what is loaded, with what."""
+    kilobytes = sum(Path(path).stat().st_size for path in workload.paths) / len(workload.paths) / 1e3
+    where = torch.cuda.get_device_name(workload.device) if workload.on_gpu else cpu_name()
+    return (
+        f"{workload.recipe.name} recipe at {workload.recipe.crop} px, {len(workload.paths)} images of "
+        f"{kilobytes:.0f} kB each, batch {workload.batch_size}, {workload.num_threads} threads or workers, {where}"
+    )
+
+
+def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path]]:
+    """Measure what the settings say; yields text for a terminal as it comes, and returns the files written.
+
+    Raises ValueError for a setting that cannot be, and where the baseline shows other pixels than the reference.
+    """
+    workload = make_workload(settings)
+    spec = choose_model(settings, workload)
+    title, baseline = describe_workload(workload), settings.baseline
+    with stores_folder(settings.store) as stores:
+        yield title
+        loaders, parity = pass_parity(project_candidates(settings.backends, stores), workload, stores)
+        for each in parity:
+            if not each.passes:
+                yield f"  no speed without parity: {each.complaint}"
+        if baseline not in [each.name for each in loaders]:
+            raise ValueError(f"loader: {baseline} has no parity, expected one to compare the others with; add torch")
+        store_seconds = time_store(loaders, workload, stores)
+        if store_seconds is not None:
+            yield f"  the store of these images took {store_seconds:.1f} s to build, which the figures leave out"
+        rows = measure_loaders([*loaders, *ceiling_candidates(_has_dali())], workload, baseline, settings.rounds)
+        yield describe_rows(rows, baseline)
+        # What `auto` picks is measured under its own name.
+        concrete = [each for each in loaders if each.name != "auto" or baseline == "auto"]
+        points = measure_scaling(concrete, workload)
+        yield describe_scaling(points)
+        with_model, words = None, None
+        if spec is not None:
+            with_model = measure_model(spec, concrete, workload)
+            words = verdict(with_model, baseline, on_gpu=workload.on_gpu)
+            yield f"img/s with {describe_model(spec)}:\n{describe_with_model(with_model)}\n{words}"
+    content = {
+        "title": title,
+        "unit": "img/s",
+        "baseline": baseline,
+        "date": time.strftime("%Y-%m-%d"),
+        "environment": describe_environment(),
+        "parity": [each.as_dict() for each in parity],
+        "store_seconds": store_seconds,
+        "rows": as_dicts(rows),
+        "scaling": as_dicts(points),
+        "model": None if spec is None else describe_model(spec),
+        "with_model": {name: dataclasses.asdict(each) for name, each in (with_model or {}).items()},
+        "verdict": words,
+    }
+    model = "" if spec is None else describe_model(spec)
+    figure = loaders_figure({f"{workload.recipe.name} recipe": rows}, baseline, points, with_model, model)
+    return [write_json(out / "throughput.json", content), save_figure(figure, out / "throughput.png")]
+
+
+def as_dicts(measured: Sequence[Row] | Sequence[ScalingPoint]) -> list[dict[str, Any]]:
+    """Lay out measurements for JSON."""
+    return [dataclasses.asdict(each) for each in measured]
+
+
+def time_store(loaders: Sequence[Candidate], workload: Workload, stores: str | Path) -> float | None:
+    """Build the workload's store in the folder of the stores: seconds, None where no loader needs it or it is there."""
+    needing = [each for each in loaders if each.name == "cached"]
+    if not needing or plan_store(workload.paths, workload.recipe, store_folder(workload, stores)).is_complete:
+        return None
+    start = time.perf_counter()
+    needing[0].make(workload).close()
+    return time.perf_counter() - start
+
+
+def describe_model(spec: ModelSpec) -> str:
+    """Name the model and its input size."""
+    return f"{spec.display} at {spec.image_size} px"
+
+
+def measure_model(
+    spec: ModelSpec, loaders: Sequence[Candidate], workload: Workload, rounds: int = _MODEL_ROUNDS
+) -> dict[str, LoaderWithModel]:
+    """Measure loaders with the training step of a model, on as many images as some half a minute allows."""
+    own = dataclasses.replace(workload, recipe=workload.recipe.at(spec.image_size, spec.mean, spec.std))
+    step = training_step(spec, workload.device)
+    num_steps = _affordable_steps(step, own, len(loaders), rounds)
+    few = dataclasses.replace(own, paths=own.paths[: num_steps * own.batch_size])
+    return measure_with_model(loaders, few, step, rounds)
+
+
+def _affordable_steps(step: Step, workload: Workload, num_loaders: int, rounds: int) -> int:
+    images = torch.zeros(workload.batch_size, 3, workload.recipe.crop, workload.recipe.crop, device=workload.device)
+    step(images)
+    workload.finish()
+    start = time.perf_counter()
+    step(images)
+    workload.finish()
+    # In a round the step is taken alone and with each loader, and each loader runs alone, for about as long.
+    steps = _MODEL_SECONDS / (time.perf_counter() - start) / ((1 + 2 * num_loaders) * (rounds + 1))
+    return max(3 * WARM_UP_STEPS, min(round(steps), _MAX_STEPS))
