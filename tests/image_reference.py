@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 WEIGHT_BITS = 22
 SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 
@@ -90,7 +93,9 @@ def jitter(image: Array, which: int, factor: float) -> Array:
     return blend(other, image, factor)
 
 
-def augment(image: Array, params: Array, size: int, mean: Array, std: Array, interpolation: str) -> Array:
+def augment(
+    image: Array, params: Array, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str
+) -> Array:
     """(3, size, size) float32 of one stored image (H, W, 3) uint8 and one row of `dogs_accel.ops.augment`'s params."""
     top, left, height, width = params[:4].astype(int)
     image = resize(image[top : top + height, left : left + width].astype(np.int64), size, size, interpolation)

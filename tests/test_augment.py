@@ -80,9 +80,16 @@ def pil_batch(images: Tensor, index: Sequence[int], params: AugmentParams, recip
 
 
 def numpy_batch(images: Tensor, index: Sequence[int], packed: NDArray[np.float64], recipe: Recipe) -> Tensor:
-    settings = (recipe.crop, recipe.mean, recipe.std, recipe.interpolation)
-    rows = [image_reference.augment(images[i].cpu().numpy(), packed[row], *settings) for row, i in enumerate(index)]
-    return torch.from_numpy(np.stack(rows))
+    return torch.from_numpy(
+        np.stack(
+            [
+                image_reference.augment(
+                    images[i].cpu().numpy(), packed[row], recipe.crop, recipe.mean, recipe.std, recipe.interpolation
+                )
+                for row, i in enumerate(index)
+            ]
+        )
+    )
 
 
 def run(images: Tensor, index: Any, packed: Any, recipe: Recipe, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -452,7 +459,7 @@ GOOD_PARAMS = torch.from_numpy(pack_params(still(2, 24), 24))
 
 
 def call(**changed: Any) -> Tensor:
-    arguments = {
+    arguments: dict[str, Any] = {
         "images": GOOD_IMAGES,
         "index": GOOD_INDEX,
         "params": GOOD_PARAMS,
@@ -696,5 +703,5 @@ def test_meta_tensors_get_the_right_shape_and_strides() -> None:
     tensors = [tensor.to("meta") for tensor in (GOOD_IMAGES, GOOD_INDEX, GOOD_PARAMS)]
     got, real = AUGMENT(*tensors, 24, [0.5] * 3, [0.2] * 3, "bilinear", torch.float16), call(dtype=torch.float16)
     assert (got.shape, got.dtype, got.stride()) == (real.shape, real.dtype, real.stride())
-    with pytest.raises(RuntimeError, match="index: got device cpu, expected meta"):
+    with pytest.raises(RuntimeError, match="index: got device cpu, expected meta as images have"):
         AUGMENT(tensors[0], GOOD_INDEX, tensors[2], 24, [0.5] * 3, [0.2] * 3, "bilinear", torch.float16)
