@@ -340,6 +340,10 @@ def test_number_of_threads_changes_no_bit() -> None:
     images, index = make_store(5, 70, 90), [i % 5 for i in range(40)]
     packed = pack_params(drawn(ALL_STEPS, images, list(range(40))), ALL_STEPS.crop)
     assert_threads_change_no_bit(lambda: [run(images, index, packed, ALL_STEPS)])
+    many = {"images": make_store(4, 30, 40), "index": torch.arange(40) % 4, "params": GOOD_PARAMS[:1].repeat(40, 1)}
+    for num_threads in (1, 2, 7, 100):
+        assert torch.equal(call(**many, num_threads=num_threads), call(**many))
+        assert len(call(index=GOOD_INDEX[:0], params=GOOD_PARAMS[:0], num_threads=num_threads)) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a sparse file")
@@ -501,6 +505,7 @@ def call(**changed: Any) -> Tensor:
         ({"std": [0.5] * 4}, "std: got 4 numbers, expected 3"),
         ({"interpolation": "area"}, "interpolation: got 'area', expected 'bilinear' or 'bicubic'"),
         ({"dtype": torch.float64}, "dtype: got Double, expected float32, float16 or bfloat16"),
+        ({"num_threads": -1}, "num_threads: got -1, expected an integer >= 1, or 0 for as many as torch uses"),
         ({"dtype": torch.uint8}, "dtype: got Byte, expected float32, float16 or bfloat16"),
     ],
 )

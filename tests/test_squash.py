@@ -203,6 +203,9 @@ def test_no_images() -> None:
 def test_number_of_threads_changes_no_bit() -> None:
     images = make_images(40)
     assert_threads_change_no_bit(lambda: [SQUASH(images, 33, 31, name) for name in INTERPOLATIONS])
+    expected = ops.squash(images, (33, 31))
+    for num_threads in (1, 2, 7, 100):
+        assert torch.equal(ops.squash(images, (33, 31), num_threads=num_threads), expected)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a sparse file")
@@ -284,6 +287,11 @@ GOOD = torch.zeros(4, 5, 3, dtype=torch.uint8)
 def test_refuses_arguments(images: list[Tensor], size: tuple[int, int], interpolation: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         ops.squash(images, size, interpolation)
+
+
+def test_refuses_a_number_of_threads() -> None:
+    with pytest.raises(ValueError, match=r"^num_threads: got -1, expected an integer >= 1, or 0"):
+        ops.squash([GOOD], (5, 5), num_threads=-1)
 
 
 @needs_cuda
