@@ -220,6 +220,18 @@ def test_rotation_alone(device: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_shift_alone(device: str) -> None:
+    shifts = list(
+        itertools.product((0.0, 1.0, -1.0, 0.49, 0.5, -0.5, -0.51, 5.25, 23.5, 24.0, -24.0, 3000.0), repeat=2)
+    )
+    packed = pack_params(still(len(shifts), 24, (3, 4, 24, 24)), 24)
+    packed[:, [COLUMN["c"], COLUMN["f"]]] = shifts
+    images, index, recipe = make_store(2, 40, 50), [1] * len(shifts), Recipe(name="shift", resize=None, crop=24)
+    got = run(images.to(device), index, packed, recipe)
+    assert torch.equal(got.cpu(), numpy_batch(images, index, packed, recipe))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("which", range(3))
 def test_one_jitter_alone(device: str, which: int) -> None:
     factors = [0.0, 0.5, 1.0, 2.0, 1.9999, 0.85, 1.15, 1 + 1e-9, 1 - 1e-7, 1e-9, 255.0, 1e6]
