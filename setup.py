@@ -181,7 +181,13 @@ def main() -> None:
         extensions.append(
             cpp_extension.CUDAExtension(
                 "dogs_accel._C_cuda",
-                ["csrc/cuda/calibration.cu", "csrc/cuda/class_calibration.cu", "csrc/cuda/image_stats.cu"],
+                [
+                    "csrc/cuda/augment.cu",
+                    "csrc/cuda/calibration.cu",
+                    "csrc/cuda/class_calibration.cu",
+                    "csrc/cuda/image_stats.cu",
+                    "csrc/cuda/squash.cu",
+                ],
                 depends=headers,
                 extra_compile_args={"nvcc": nvcc_flags if chosen else [*nvcc_flags, *arch_flags(archs)]},
                 py_limited_api=True,

@@ -35,7 +35,7 @@ struct AugmentSettings {
 };
 
 constexpr double max_factor = 1e6;     // 255 times it is an int32
-constexpr double max_offset = 32768;   // 16 bits before the point, as in Pillow
+constexpr double max_offset = 32767;   // 16 bits before the point, as in Pillow, and room for rounding
 constexpr int32_t max_size = 1 << 14;  // of an image's side; a sum of grey over its pixels fits in 64 bits
 
 DOGS_ACCEL_HOST_DEVICE bool is_inside(const Box& box, int32_t height, int32_t width, double smallest) {
@@ -85,6 +85,13 @@ DOGS_ACCEL_HOST_DEVICE BadParams bad_params(const AugmentParams& params, const A
 struct FixedAffine {
   int32_t x, x_step_x, x_step_y;
   int32_t y, y_step_x, y_step_y;
+
+  DOGS_ACCEL_HOST_DEVICE int32_t from_x(int32_t out_x, int32_t out_y) const {
+    return (x + out_y * x_step_y + out_x * x_step_x) >> 16;
+  }
+  DOGS_ACCEL_HOST_DEVICE int32_t from_y(int32_t out_x, int32_t out_y) const {
+    return (y + out_y * y_step_y + out_x * y_step_x) >> 16;
+  }
 };
 
 DOGS_ACCEL_HOST_DEVICE int32_t fixed_point(double value) {
@@ -126,6 +133,37 @@ DOGS_ACCEL_HOST_DEVICE uint32_t blend_pixel(int32_t other, uint32_t pixel, float
 // What contrast blends with: the mean of grey, rounded.
 DOGS_ACCEL_HOST_DEVICE int32_t mean_of(int64_t sum, int64_t num_pixels) {
   return static_cast<int32_t>((2 * sum + num_pixels) / (2 * num_pixels));
+}
+
+DOGS_ACCEL_HOST_DEVICE uint32_t jittered(Jitter jitter, uint32_t pixel, int32_t mean, float factor) {
+  const int32_t other = jitter == saturation ? static_cast<int32_t>(grey(pixel)) : jitter == contrast ? mean : 0;
+  return blend_pixel(other, pixel, factor);
+}
+
+// The factors that change something, in their order. Contrast needs the mean over the image as the steps before it
+// leave it, so it begins a second pass.
+struct Steps {
+  Jitter jitter[num_jitters];
+  float factor[num_jitters];
+  int size, first_of_second_pass;
+
+  DOGS_ACCEL_HOST_DEVICE bool need_mean() const { return first_of_second_pass < size; }
+};
+
+DOGS_ACCEL_HOST_DEVICE Steps steps_of(const AugmentParams& params) {
+  Steps steps{};
+  for (int i = 0; i < num_jitters; ++i) {
+    const auto next = static_cast<Jitter>(static_cast<int>(params.order[i]));
+    const auto factor = static_cast<float>(params.factors[next]);
+    if (factor != 1.0f) {
+      steps.jitter[steps.size] = next;
+      steps.factor[steps.size++] = factor;
+    }
+  }
+  while (steps.need_mean() && steps.jitter[steps.first_of_second_pass] != contrast) {
+    ++steps.first_of_second_pass;
+  }
+  return steps;
 }
 
 }  // namespace dogs_accel

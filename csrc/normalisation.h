@@ -1,6 +1,8 @@
 // What the model sees of each byte of each channel, in the bits of the output's dtype; shared by the twins of augment.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -55,6 +57,11 @@ void with_output_type(torch::headeronly::ScalarType dtype, const Function& funct
   } else {
     function(torch::headeronly::BFloat16{});
   }
+}
+
+// (B, H, W, 3) as (B, 3, H, W), channels last. torch::stable::permute does not exist before torch 2.14.
+inline torch::stable::Tensor channels_last(const torch::stable::Tensor& batch) {
+  return torch::stable::transpose(torch::stable::transpose(batch, 1, 3), 2, 3);
 }
 
 }  // namespace dogs_accel

@@ -38,6 +38,22 @@ LOGIT_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "inner columns": lambda x: torch.nn.functional.pad(x, (3, 2), value=float("nan"))[:, 3:-2],
 }
 
+IMAGE_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x.contiguous(),
+    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "cropped": lambda x: torch.nn.functional.pad(x, (0, 0, 2, 3, 1, 2), value=77)[1:-2, 2:-3],
+    "every other row": lambda x: x.repeat_interleave(2, dim=0)[::2],
+    "every other column": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
+    "planar": lambda x: x.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+    "three of four channels": lambda x: torch.nn.functional.pad(x, (0, 1), value=99)[..., :3],
+    "one byte further": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
+}
+
+
+def make_image(height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+
 
 def make_logits(num_rows: int, num_classes: int, dtype: torch.dtype, scale: float = 3.0, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)

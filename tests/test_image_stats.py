@@ -17,9 +17,11 @@ from matplotlib.colors import rgb_to_hsv
 from operator_cases import (
     BACKENDS,
     DEVICES,
+    IMAGE_LAYOUTS,
     assert_compiles,
     assert_runs_on_the_current_stream_without_synchronising,
     assert_threads_change_no_bit,
+    make_image,
     needs_cuda,
 )
 from PIL import Image
@@ -50,22 +52,6 @@ SHAPES = [
     (CHUNK // 128, 129),
     (468, 401),
 ]
-
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "contiguous": lambda x: x.contiguous(),
-    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
-    "cropped": lambda x: torch.nn.functional.pad(x, (0, 0, 2, 3, 1, 2), value=77)[1:-2, 2:-3],
-    "every other row": lambda x: x.repeat_interleave(2, dim=0)[::2],
-    "every other column": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
-    "planar": lambda x: x.permute(2, 0, 1).contiguous().permute(1, 2, 0),
-    "three of four channels": lambda x: torch.nn.functional.pad(x, (0, 1), value=99)[..., :3],
-    "one byte further": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
-}
-
-
-def make_image(height: int, width: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
 
 
 def make_images(num_images: int, seed: int = 0) -> list[Tensor]:
@@ -115,17 +101,17 @@ def stats_of_sums_in_torchscript(sums: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
 def test_matches_references(device: str, shape: tuple[int, int], layout: str) -> None:
-    image = LAYOUTS[layout](make_image(*shape).to(device))
+    image = IMAGE_LAYOUTS[layout](make_image(*shape).to(device))
     assert image.shape == (*shape, 3)
     check_against_references(image)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
 def test_every_instruction_set_matches_the_reference(instruction_set: str, shape: tuple[int, int], layout: str) -> None:
-    image = LAYOUTS[layout](make_image(*shape, seed=5))
+    image = IMAGE_LAYOUTS[layout](make_image(*shape, seed=5))
     assert ops.image_sums(image).tolist() == reference_sums(image)
 
 
@@ -377,9 +363,9 @@ def test_refuses_mixed_devices() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
 def test_shards_add_up_exactly(device: str, layout: str) -> None:
-    image = LAYOUTS[layout](make_image(211, 333).to(device))
+    image = IMAGE_LAYOUTS[layout](make_image(211, 333).to(device))
     whole = ops.image_sums(image)
     for num_shards in (2, 7, 200):
         assert torch.equal(ops.image_sums(image.tensor_split(num_shards)).sum(0), whole)
@@ -398,10 +384,10 @@ def test_limit_instruction_set_refuses_unknown_names() -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
 def test_twins_agree_bit_for_bit(layout: str) -> None:
-    images = [LAYOUTS[layout](image) for image in make_images(500, seed=9)]
-    on_gpu = [LAYOUTS[layout](image.cuda()) for image in images]
+    images = [IMAGE_LAYOUTS[layout](image) for image in make_images(500, seed=9)]
+    on_gpu = [IMAGE_LAYOUTS[layout](image.cuda()) for image in images]
     assert torch.equal(SUMS(images), SUMS(on_gpu).cpu())
     assert torch.equal(STATS(images), STATS(on_gpu).cpu())
 

@@ -7,7 +7,6 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -37,9 +36,8 @@ struct Pixels {
 // One row of an affine transform, black where it comes from outside.
 DOGS_ACCEL_INLINE void fetch_row(const Rows& in, const FixedAffine& affine, int32_t y, int32_t size,
                                  uint32_t* __restrict__ out) {
-  const int32_t start_x = affine.x + y * affine.x_step_y, start_y = affine.y + y * affine.y_step_y;
   const auto is_inside = [&](int32_t x) {
-    const int32_t from_x = (start_x + x * affine.x_step_x) >> 16, from_y = (start_y + x * affine.y_step_x) >> 16;
+    const int32_t from_x = affine.from_x(x, y), from_y = affine.from_y(x, y);
     return from_x >= 0 && from_x < size && from_y >= 0 && from_y < size;
   };
   // What is inside is one run of pixels, since each coordinate goes one way.
@@ -51,7 +49,7 @@ DOGS_ACCEL_INLINE void fetch_row(const Rows& in, const FixedAffine& affine, int3
     out[--end] = 0;
   }
   for (int32_t x = begin; x < end; ++x) {
-    const int64_t from_x = (start_x + x * affine.x_step_x) >> 16, from_y = (start_y + x * affine.y_step_x) >> 16;
+    const int64_t from_x = affine.from_x(x, y), from_y = affine.from_y(x, y);
     std::memcpy(out + x, in.bytes + from_y * in.stride + 3 * from_x, 4);
   }
 }
@@ -63,15 +61,10 @@ DOGS_ACCEL_INLINE void copy_row(const Rows& in, int32_t y, int32_t size, uint32_
   }
 }
 
-DOGS_ACCEL_INLINE void blend_row(uint32_t* row, int32_t size, int32_t other, float factor) {
+template <Jitter jitter>
+DOGS_ACCEL_INLINE void jitter_row(uint32_t* row, int32_t size, int32_t mean, float factor) {
   for (int32_t x = 0; x < size; ++x) {
-    row[x] = blend_pixel(other, row[x], factor);
-  }
-}
-
-DOGS_ACCEL_INLINE void blend_row_with_grey(uint32_t* row, int32_t size, float factor) {
-  for (int32_t x = 0; x < size; ++x) {
-    row[x] = blend_pixel(static_cast<int32_t>(grey(row[x])), row[x], factor);
+    row[x] = jittered(jitter, row[x], mean, factor);
   }
 }
 
@@ -83,38 +76,21 @@ DOGS_ACCEL_INLINE int64_t sum_of_grey(const uint32_t* row, int32_t size) {
   return sum;
 }
 
-// The factors that change something, in their order. Contrast needs the mean over the image as the steps before it
-// leave it, so it begins a second pass.
-struct Steps {
-  std::array<Jitter, num_jitters> jitter;
-  std::array<float, num_jitters> factor;
-  int size = 0, first_of_second_pass = 0;
-
-  explicit Steps(const AugmentParams& params) {
-    for (const double which : params.order) {
-      const auto next = static_cast<Jitter>(static_cast<int>(which));
-      if (static_cast<float>(params.factors[next]) != 1.0f) {
-        jitter[size] = next;
-        factor[size++] = static_cast<float>(params.factors[next]);
-      }
-    }
-    while (first_of_second_pass < size && jitter[first_of_second_pass] != contrast) {
-      ++first_of_second_pass;
+// Those from `begin` to `end`.
+DOGS_ACCEL_INLINE void apply_steps(const Steps& steps, int begin, int end, int32_t mean, uint32_t* row, int32_t size) {
+  for (int i = begin; i < end; ++i) {
+    switch (steps.jitter[i]) {
+      case brightness:
+        jitter_row<brightness>(row, size, mean, steps.factor[i]);
+        break;
+      case contrast:
+        jitter_row<contrast>(row, size, mean, steps.factor[i]);
+        break;
+      default:
+        jitter_row<saturation>(row, size, mean, steps.factor[i]);
     }
   }
-
-  bool need_mean() const { return first_of_second_pass < size; }
-
-  DOGS_ACCEL_INLINE void apply(int begin, int end, int32_t mean, uint32_t* row, int32_t width) const {
-    for (int i = begin; i < end; ++i) {
-      if (jitter[i] == saturation) {
-        blend_row_with_grey(row, width, factor[i]);
-      } else {
-        blend_row(row, width, jitter[i] == contrast ? mean : 0, factor[i]);
-      }
-    }
-  }
-};
+}
 
 // What each byte of each channel becomes, in the bits of the output's dtype.
 template <class Bits>
@@ -172,7 +148,7 @@ template <int lanes, class Bits>
 DOGS_ACCEL_INLINE void augment_image(const Rows& stored, const AugmentParams& params, const AugmentSettings& settings,
                                      const Levels<Bits>& levels, Buffers& buffers, Bits* out) {
   const int32_t size = settings.size;
-  const Steps steps(params);
+  const Steps steps = steps_of(params);
   const FixedAffine affine = fixed_affine(params.matrix);
   const bool moves = !is_identity(affine);
   Rows rows{
@@ -195,7 +171,7 @@ DOGS_ACCEL_INLINE void augment_image(const Rows& stored, const AugmentParams& pa
     } else {
       copy_row(rows, y, size, row);
     }
-    steps.apply(0, steps.first_of_second_pass, 0, row, size);
+    apply_steps(steps, 0, steps.first_of_second_pass, 0, row, size);
     if (steps.need_mean()) {
       grey_sum += sum_of_grey(row, size);
     } else {
@@ -206,7 +182,7 @@ DOGS_ACCEL_INLINE void augment_image(const Rows& stored, const AugmentParams& pa
     const int32_t mean = mean_of(grey_sum, static_cast<int64_t>(size) * size);
     for (int32_t y = 0; y < size; ++y) {
       uint32_t* row = pixels.row(y);
-      steps.apply(steps.first_of_second_pass, steps.size, mean, row, size);
+      apply_steps(steps, steps.first_of_second_pass, steps.size, mean, row, size);
       normalise_words(row, size, levels, out + static_cast<int64_t>(y) * size * 3);
     }
   }
@@ -263,7 +239,7 @@ Tensor augment(const Tensor& images, const Tensor& any_index, const Tensor& any_
     augment_batch(batch, settings, levels, num_threads,
                   static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
   });
-  return torch::stable::permute(out, {0, 3, 1, 2});
+  return channels_last(out);
 }
 
 }  // namespace
