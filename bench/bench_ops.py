@@ -1,6 +1,7 @@
 """The compiled operators against what people use instead."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import rgb_to_hsv
@@ -13,8 +14,11 @@ from dogs_accel.calibration import (
     classwise_calibration_error,
     expected_calibration_error,
 )
-from dogs_accel.ops import image_stats, limit_instruction_set
+from dogs_accel.ops import augment, image_stats, limit_instruction_set, squash
 from dogs_accel.timing import interleaved
+from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
+from pipelines.augmentation import draw_params, pack_params
+from pipelines.torchloader import augment_image
 
 BINS = 15
 
@@ -147,16 +151,22 @@ def with_avx2(work):
     return run
 
 
+def one_and_all_threads(work):
+    """Name `work` as it is measured of every operator on images."""
+    return {
+        "dogs_accel, 1 thread, AVX2": with_threads(1, with_avx2(work)),
+        "dogs_accel, 1 thread": with_threads(1, work),
+        f"dogs_accel, all threads ({torch.get_num_threads()})": work,
+    }
+
+
 def compare_image_stats(bench, name, title, photos, work):
     """Report `work` on the photos against the published way and against reading their bytes, in images a second."""
     images = [Image.fromarray(photo.numpy()) for photo in photos]
     words = [photo.flatten()[: photo.numel() // 8 * 8].view(torch.int64) for photo in photos]
-    all_threads = torch.get_num_threads()
     candidates = {
         "PIL + NumPy + matplotlib": lambda: [published_stats(image) for image in images],
-        "dogs_accel, 1 thread, AVX2": with_threads(1, with_avx2(work)),
-        "dogs_accel, 1 thread": with_threads(1, work),
-        f"dogs_accel, all threads ({all_threads})": work,
+        **one_and_all_threads(work),
         "ceiling: add the bytes as int64, 1 thread": with_threads(1, lambda: [word.sum() for word in words]),
     }
     values = [torch.tensor(np.array(candidates["PIL + NumPy + matplotlib"]()), dtype=torch.float64)]
@@ -182,3 +192,49 @@ def test_image_stats_of_a_ragged_list(bench):
     megapixels = sum(photo.numel() for photo in photos) / 3e6
     title = f"The same of {len(photos)} photos of different sizes, {megapixels:.1f} megapixels, in one call"
     compare_image_stats(bench, "image_stats_ragged", title, photos, lambda: image_stats(photos))
+
+
+def test_squash(bench):
+    (height, width), size = (PHOTO_SIZE_PX, 256) if bench.measure else ((30, 20), 12)
+    photos = [make_photo(height, width, seed) for seed in range(32 if bench.measure else 2)]
+    images = [Image.fromarray(photo.numpy()) for photo in photos]
+    planar = [photo.permute(2, 0, 1).contiguous() for photo in photos]
+    candidates = {
+        "Pillow, 1 thread": lambda: [image.resize((size, size), Image.Resampling.BILINEAR) for image in images],
+        "torch interpolate on uint8, 1 thread": with_threads(
+            1,
+            lambda: [F.interpolate(p[None], (size, size), mode="bilinear", antialias=True) for p in planar],
+        ),
+        **one_and_all_threads(lambda: squash(photos, (size, size))),
+    }
+    expected = torch.stack([torch.from_numpy(np.array(image)) for image in candidates["Pillow, 1 thread"]()])
+    for name, work in candidates.items():
+        assert "dogs_accel" not in name or torch.equal(work(), expected)
+    timings = interleaved(candidates, bench.rounds)
+    title = f"{len(photos)} photos of {height} x {width} squashed to {size} x {size}"
+    bench.report("squash", title, timings, "Pillow, 1 thread", len(photos), "images")
+
+
+@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN], ids=lambda recipe: recipe.name)
+def test_augment(bench, recipe):
+    num, size = (32, recipe.crop) if bench.measure else (2, 32)
+    recipe = recipe.at(size)
+    height, width = recipe.resized(0, 0)
+    stored = torch.stack([make_photo(height, width, seed) for seed in range(num)])
+    images = [Image.fromarray(image.numpy()) for image in stored]
+    index = torch.arange(num)
+    params = draw_params(recipe, np.tile([height, width], (num, 1)), 0, 0, index.numpy())
+    packed = torch.from_numpy(pack_params(params, size))
+    candidates = {
+        "PIL and torchvision, 1 thread": with_threads(
+            1, lambda: torch.stack([augment_image(image, recipe, params, row) for row, image in enumerate(images)])
+        ),
+        **one_and_all_threads(lambda: augment(stored, index, packed, size=size, mean=recipe.mean, std=recipe.std)),
+        "ceiling: write the batch, 1 thread": with_threads(1, lambda: torch.zeros(num, 3, size, size)),
+    }
+    expected = candidates["PIL and torchvision, 1 thread"]()
+    for name, work in candidates.items():
+        assert "dogs_accel" not in name or torch.equal(work(), expected)
+    timings = interleaved(candidates, bench.rounds)
+    title = f"Recipe {recipe.name}: a batch of {num} at {size} px from stored bytes of {height} x {width}"
+    bench.report(f"augment_{recipe.name}", title, timings, "PIL and torchvision, 1 thread", num, "images")

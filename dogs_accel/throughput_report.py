@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import importlib.util
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -52,6 +51,7 @@ from dogs_accel.throughput import (
 from dogs_accel.throughput_plots import loaders_figure
 from pipelines import BACKENDS, make_loader
 from pipelines.batch import available_cores
+from pipelines.loader import has_dali
 from pipelines.store import plan_store
 
 CPU_MODEL, CPU_IMAGE_SIZE, GPU_MODEL = "resnet18", 64, "resnet50"
@@ -171,13 +171,6 @@ def pass_parity(
     return passing, list(measured.values())
 
 
-def _has_dali() -> bool:
-    try:
-        return importlib.util.find_spec("nvidia.dali") is not None
-    except ModuleNotFoundError:  # not even a package named nvidia
-        return False
-
-
 def describe_workload(workload: Workload) -> str:
     """Say in one line what is loaded, with what."""
     kilobytes = sum(Path(path).stat().st_size for path in workload.paths) / len(workload.paths) / 1e3
@@ -207,7 +200,7 @@ def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path
         store_seconds = time_store(loaders, workload, stores)
         if store_seconds is not None:
             yield f"  the store of these images took {store_seconds:.1f} s to build, which the figures leave out"
-        rows = measure_loaders([*loaders, *ceiling_candidates(_has_dali())], workload, baseline, settings.rounds)
+        rows = measure_loaders([*loaders, *ceiling_candidates(has_dali())], workload, baseline, settings.rounds)
         yield describe_rows(rows, baseline)
         # What `auto` picks is measured under its own name.
         concrete = [each for each in loaders if each.name != "auto" or baseline == "auto"]

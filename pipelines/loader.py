@@ -25,7 +25,8 @@ _MEMORY_SHARE = 0.5
 _log = logging.getLogger(__name__)
 
 
-def _has_dali() -> bool:
+def has_dali() -> bool:
+    """Whether DALI is installed."""
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:  # not even a package named nvidia
@@ -46,7 +47,7 @@ def choose_backend(
     """Pick the backend for files, a recipe and a device: (name, the reason in a few words)."""
     if not isinstance(recipe.resize, tuple):
         return "torch", "the others have only the squash resize"
-    if not _has_dali():
+    if not has_dali():
         return "torch", "DALI is not installed"
     from pipelines.store import default_store_folder, plan_store
 

@@ -389,7 +389,7 @@ class TestAuto:
             assert loader.backend == "dali"
 
     def test_does_without_dali(self, photos, monkeypatch):
-        monkeypatch.setattr("pipelines.loader._has_dali", lambda: False)
+        monkeypatch.setattr("pipelines.loader.has_dali", lambda: False)
         with make_loader(photos, range(23), EVAL, device="cpu") as loader:
             assert loader.backend == "torch"
 
