@@ -49,6 +49,8 @@ def choose_backend(
         return "torch", "the others have only the squash resize"
     if not has_dali():
         return "torch", "DALI is not installed"
+    if len(paths) == 0:
+        return "dali", "there are no files"
     from pipelines.store import default_store_folder, plan_store
 
     plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))

@@ -388,6 +388,10 @@ class TestAuto:
         with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
             assert loader.backend == "dali"
 
+    def test_no_files_are_no_epoch(self):
+        with make_loader([], [], EVAL, device="cpu") as loader:
+            assert list(loader) == []
+
     def test_does_without_dali(self, photos, monkeypatch):
         monkeypatch.setattr("pipelines.loader.has_dali", lambda: False)
         with make_loader(photos, range(23), EVAL, device="cpu") as loader:
