@@ -159,6 +159,7 @@ def main() -> None:
             [
                 "csrc/ops.cpp",
                 "csrc/cpu/augment.cpp",
+                "csrc/cpu/batch_memory.cpp",
                 "csrc/cpu/calibration.cpp",
                 "csrc/cpu/class_calibration.cpp",
                 "csrc/cpu/image_stats.cpp",

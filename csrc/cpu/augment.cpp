@@ -14,7 +14,7 @@
 
 #include "../checks.h"
 #include "../normalisation.h"
-#include "huge_pages.h"
+#include "batch_memory.h"
 #include "instruction_sets.h"
 #include "resample.h"
 #include "threads.h"
@@ -232,8 +232,7 @@ Tensor augment(const Tensor& images, const Tensor& any_index, const Tensor& any_
   for (int64_t i = 0; i < batch.size; ++i) {
     check_sample(i, batch.index[i], images.size(0), batch.params[i], settings);
   }
-  const Tensor out = torch::stable::new_empty(images, {batch.size, size, size, 3}, dtype);
-  prefer_huge_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
+  const Tensor out = new_batch({batch.size, size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
     const auto levels = levels_of<decltype(value)>(MeanAndStd(mean, std));
     augment_batch(batch, settings, levels, num_threads,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "batch_memory.h"
 #include "instruction_sets.h"
 #include "resample.h"
 #include "threads.h"
@@ -44,7 +45,7 @@ Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, 
   check_squash(images, height, width, num_threads);
   const Interpolation interpolation = checked_interpolation(interpolation_name);
   const auto num_images = static_cast<int64_t>(images.size());
-  const Tensor out = torch::stable::new_empty(images[0], {num_images, height, width, 3});
+  const Tensor out = new_batch({num_images, height, width, 3}, ScalarType::Byte);
   const std::vector<Tensor> interleaved = with_whole_pixels(images);
   auto* const bytes = static_cast<uint8_t*>(out.mutable_data_ptr());
   const auto out_height = static_cast<int32_t>(height), out_width = static_cast<int32_t>(width);
