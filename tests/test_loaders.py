@@ -355,8 +355,8 @@ def test_ten_epochs_leave_memory_as_one_did(photos, backend):
                 assert len(batch.images)
             ctypes.CDLL(None).malloc_trim(0)  # what is free but in pieces is not a leak
             used.append(tree_memory_bytes(os.getpid()))
-    # The first epoch grows what later ones use again; a batch is 3 MB, an epoch 110. DALI breathes, and worker processes
-    # come to own the pages that they were forked with.
+    # The first epoch grows what later ones use again; a batch is 3 MB, an epoch 110. DALI breathes, and workers come to
+    # own the pages that they were forked with.
     assert max(used[2:]) - used[1] < (150e6 if backend == "torch" else 45e6), used
 
 
