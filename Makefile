@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 CSRC   := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 ARGS   ?=
 
-.PHONY: benchmark test bench lint format setup clean FORCE
+.PHONY: benchmark test bench gpu-check lint format setup clean FORCE
 
 benchmark: setup
 	$(BIN)/python -m dogs_accel.benchmark $(ARGS)
@@ -17,6 +17,13 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark $(ARGS)
+
+# What only a GPU can show: kernels and loaders against their references there, then the loaders' speed.
+gpu-check: setup
+	@$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'gpu-check: torch sees no GPU')"
+	$(BIN)/python -m pytest tests/test_ops.py tests/test_class_calibration.py tests/test_image_stats.py \
+	  tests/test_squash.py tests/test_augment.py tests/test_loaders.py $(ARGS)
+	$(BIN)/python -m pytest bench/bench_loaders.py --benchmark
 
 lint: setup
 	$(BIN)/ruff format --check .
