@@ -21,7 +21,7 @@ using torch::stable::Tensor;
 
 constexpr int64_t page_size = int64_t{1} << 21;      // of the pages that large memory is asked for in
 constexpr int64_t smallest_kept = int64_t{1} << 20;  // below, malloc does well
-constexpr size_t most_free = 3;  // a squashed batch, a finished one, and one of another size
+constexpr size_t most_free = 3;                      // a squashed batch, a finished one, and one of another size
 
 struct Block {
   void* data;
