@@ -116,7 +116,7 @@ def test_with_a_model(bench, photos, scaled, drawn):
     drawn |= {"with_model": measured, "model": describe_model(spec)}
     bench.save(
         "loaders_with_model",
-        f"With {describe_model(spec)} in training: {describe_workload(workload)}",
+        f"In training: {describe_workload(dataclasses.replace(workload, recipe=workload.recipe.at(spec.image_size)))}",
         f"{describe_with_model(measured)}\n  {words}",
         unit="img/s",
         model=describe_model(spec),

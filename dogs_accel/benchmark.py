@@ -21,7 +21,14 @@ from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.experiment import execute_run
 from dogs_accel.files import write_json, write_manifest
-from dogs_accel.loading import build_stores, choose_loaders, describe_loaders, split_loader, without_new_stores
+from dogs_accel.loading import (
+    build_stores,
+    choose_loaders,
+    describe_loaders,
+    split_loader,
+    without_known_bad,
+    without_new_stores,
+)
 from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
@@ -117,7 +124,7 @@ def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
 def dry_run(plan: Plan) -> None:
     """Say how long the plan will take."""
     chosen = plan.loaders
-    plan = without_new_stores(plan)
+    plan = without_known_bad(without_new_stores(plan))
     if plan.loaders != chosen:
         print(describe_loaders(plan))
     estimates = []

@@ -6,15 +6,24 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
 from pipelines import Loader, Recipe, make_loader
 from pipelines.loader import choose_backend
-from pipelines.store import build_store, default_store_folder, plan_store
+from pipelines.store import build_store, default_store_folder, plan_store, store_problems
+from pipelines.store_index import absolute_path
 
 
 def choose_loaders(plan: Plan) -> Plan:
     """Choose a backend for each recipe of a plan, over all of its files; nothing is written."""
     recipes = dict.fromkeys(recipe for run in plan.runs for recipe in (run.train_recipe, run.eval_recipe))
+    sizes = sorted({f"{recipe.resize} {recipe.interpolation}" for recipe in recipes})
+    if plan.config.store is not None and len(sizes) > 1:
+        raise ValueError(
+            f"store: got one folder for images at {', '.join(sizes)}, expected models of one input size, or no --store "
+            "and so a folder for each"
+        )
     return dataclasses.replace(plan, loaders={recipe: _choose(plan, recipe) for recipe in recipes})
 
 
@@ -59,6 +68,18 @@ def without_new_stores(plan: Plan) -> Plan:
         return LoaderChoice("dali", "its store is not built yet, so the estimate streams")
 
     return dataclasses.replace(plan, loaders={recipe: streaming(recipe, each) for recipe, each in plan.loaders.items()})
+
+
+def without_known_bad(plan: Plan) -> Plan:
+    """Leave out of the splits what complete stores know to be bad, where bad files are to be skipped."""
+    if plan.config.on_bad_image != "skip":
+        return plan
+    bad: set[str] = set()
+    for recipe, choice in plan.loaders.items():
+        if choice.store_dir is not None and plan_store(plan.data.paths, recipe, choice.store_dir).is_complete:
+            bad |= set(store_problems(choice.store_dir, plan.data.paths, recipe))
+    is_bad = np.array([absolute_path(path) in bad for path in plan.data.paths])
+    return dataclasses.replace(plan, splits={name: index[~is_bad[index]] for name, index in plan.splits.items()})
 
 
 def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:

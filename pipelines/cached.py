@@ -14,8 +14,9 @@ from pipelines.batch import Batch
 from pipelines.fused import FusedLoader
 from pipelines.store import build_store, default_store_folder, open_store
 
-_GPU_SHARE = 0.5
-"""Of the GPU's free memory, what the images of one loader may take; beyond it they stay on the host."""
+_GPU_SHARE = 0.25
+"""Of the GPU's memory, what the images of one loader may take: there are others, and a model. The rest stays on the
+host."""
 
 
 class CachedLoader(FusedLoader):
@@ -38,8 +39,9 @@ class CachedLoader(FusedLoader):
             self._rows = torch.arange(len(store.rows), device=self.device)
 
     def _fits_on_gpu(self) -> bool:
-        free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        return len(self._rows) * self._images[0].numel() <= _GPU_SHARE * free_bytes
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)
+        num_bytes = len(self._rows) * self._images[0].numel()
+        return num_bytes <= _GPU_SHARE * total_bytes and num_bytes <= free_bytes / 2
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         for chunk, params in zip(chunks, self._packed(epoch, chunks), strict=True):

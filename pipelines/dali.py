@@ -16,7 +16,10 @@ from pipelines.fused import FusedLoader
 
 
 class DaliLoader(FusedLoader):
-    """Decodes with `num_threads` threads while the batch before is augmented; on a GPU the pixels stay there."""
+    """Decodes while the batch before is augmented; on a GPU the pixels stay there.
+
+    `num_threads` threads decode, as many read, and on a CPU a quarter as many augment, at least the caller's own.
+    """
 
     backend = "dali"
 

@@ -34,6 +34,10 @@ from pipelines.batch import BadImageError, available_cores, bad_image_errors, de
 _log = logging.getLogger(__name__)
 
 _PREFETCH = 2
+_MOST_UNEXPLAINED = 2
+"""Failures of a GPU in a row for which no file is to blame, after which the error is raised."""
+_MOST_SHOWN = 300
+"""Letters of an error of DALI, whose first lines say what happened and whose others where."""
 _READ_AHEAD = 64
 """Files that are read before their batch is put together."""
 _MAX_BATCH_PX = 1 << 26
@@ -190,6 +194,7 @@ class Decoder:
         self._started: deque[list[_File]] = deque()
         """Batches that have been read and not been passed on, in order."""
         self._reading_failed: Exception | None = None
+        self._num_unexplained = 0
 
     def decode(self, paths: Sequence[str | Path]) -> Iterator[list[DecodedFile]]:
         """Decode each file once, in order, in lists of up to `batch_size`; no list crosses a multiple of it.
@@ -209,12 +214,19 @@ class Decoder:
                     raise self._reading_failed from None
                 if not self._started:
                     raise
+                reason = " ".join(str(error).split())[:_MOST_SHOWN]
                 num_files = sum(len(files) for files in self._started)
-                _log.warning("a damaged file stopped DALI; PIL decodes the %d files in flight, none is lost", num_files)
-                _log.debug("%s", error)
+                _log.warning("DALI stopped (%s); PIL decodes the %d files in flight, none is lost", reason, num_files)
+                self._num_unexplained += 1
                 while self._started:
-                    yield self._finish(self._started.popleft())
+                    finished = self._finish(self._started.popleft())
+                    if any(file.problem is not None for file in finished):
+                        self._num_unexplained = 0
+                    yield finished
+                if self._device.type == "cuda" and self._num_unexplained >= _MOST_UNEXPLAINED:
+                    raise
                 continue
+            self._num_unexplained = 0
             files = self._started.popleft()
             for file, image in zip((file for file in files if file.is_for_dali), images, strict=False):
                 # Shared, not copied: the output's memory lives as long as a tensor of it.

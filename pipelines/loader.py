@@ -51,15 +51,20 @@ def choose_backend(
         return "torch", "DALI is not installed"
     if len(paths) == 0:
         return "dali", "there are no files"
-    from pipelines.store import default_store_folder, plan_store
+    from pipelines.store import StoreError, default_store_folder, plan_store
 
-    plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))
     decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
+    try:
+        plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))
+    except StoreError as error:
+        if store_dir is not None:  # somebody means that one
+            raise
+        return "dali", f"it {decoder}; {error}"
     if plan.is_complete:
         return "cached", f"the files are decoded already, in {plan.folder}"
     if not plan.fits:
         return "dali", f"it {decoder}; too little room for a {plan}"
-    if plan.num_bytes > _MEMORY_SHARE * _memory_bytes():
+    if plan.total_bytes > _MEMORY_SHARE * _memory_bytes():
         return "dali", f"it {decoder}; more than half of the memory would go to a {plan}"
     return "cached", f"every file is decoded once; {plan}"
 

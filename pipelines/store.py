@@ -85,6 +85,12 @@ class StorePlan:
     """Whether the store is there, made of these files as they are now, so that there is nothing to do."""
 
     @property
+    def total_bytes(self) -> int:
+        """Size of the whole store."""
+        height, width = self.resize
+        return self.num_images * height * width * 3
+
+    @property
     def fits(self) -> bool:
         """Whether the disk has room for what is still to be written."""
         return self.num_bytes <= self.free_bytes

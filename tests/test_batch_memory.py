@@ -51,6 +51,15 @@ def test_threads_get_memory_of_their_own():
         assert all(pool.map(check, list(range(100)) * 3))
 
 
+def test_a_very_large_batch_is_not_kept():
+    process = psutil.Process()
+    before = process.memory_info().rss
+    huge = flat(7, num=420)  # 605 MB
+    assert process.memory_info().rss - before > 400e6
+    del huge
+    assert process.memory_info().rss - before < 150e6
+
+
 def test_few_batches_are_kept():
     process = psutil.Process()
     flat(0, num=20)

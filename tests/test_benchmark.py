@@ -249,6 +249,34 @@ def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
     assert f"left out: 2 files; there remain {remain} images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_dry_run_leaves_out_what_the_store_knows_to_be_bad(with_bad_files, tmp_path, capsys):
+    root, cut, _ = with_bad_files
+    arguments = ["--data", str(root), *TINY, "--on-bad-image", "skip", "--store", str(tmp_path / "store")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert main([*arguments, "--dry-run", "--out", str(tmp_path / "dry")]) == 0
+    assert "the files are decoded already" in capsys.readouterr().out
+    _, error = stop_message(["--data", str(root), *TINY, "--store", str(tmp_path / "store"), "--dry-run"], capsys)
+    assert f"{cut}: " in error
+
+
+def test_one_store_for_two_sizes_is_refused(dogs_root, tmp_path, capsys):
+    arguments = ["--data", str(dogs_root), "--preset", "paper", "--models", "resnet18,timm/tf_efficientnet_b1"]
+    arguments += [
+        "--device",
+        "cpu",
+        "--store",
+        str(tmp_path / "s"),
+        "--out",
+        str(tmp_path / "out"),
+        "--weights",
+        "none",
+    ]
+    _, error = stop_message(arguments, capsys)
+    assert "store: got one folder for images at" in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
     root = tmp_path / "dogs"
     shutil.copytree(dogs_root, root)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pipelines.batch import BadImageError, open_rgb
-from pipelines.decode import _File, decode_files, is_whole_jpeg
+from pipelines.decode import Decoder, _File, decode_files, is_whole_jpeg
 
 
 def picture(width, height, mode="RGB", seed=0):
@@ -221,7 +221,7 @@ def test_a_file_at_which_dali_gives_up_costs_no_other(tmp_path, caplog):
     assert all(map(is_whole_jpeg, contents))
     files = assert_as_pil(write(tmp_path, contents), batch_size=4)
     assert {file.index for file in files if file.problem} == bad
-    assert "stopped DALI" in caplog.text
+    assert "DALI stopped (" in caplog.text
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
@@ -336,3 +336,19 @@ def test_a_file_without_permission(tmp_path):
     [path] = write(tmp_path, [encoded(picture(40, 30))])
     path.chmod(0)
     assert decoded([path])[0].problem == "Permission denied"
+
+
+def test_a_gpu_that_fails_again_and_again_is_not_the_files_fault(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "good.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    decoder = Decoder(batch_size=1, num_threads=1, device=torch.device("cuda:0"))
+
+    def fail():
+        decoder._next_encoded()
+        raise RuntimeError("CUDA out of memory\nand a trace")
+
+    monkeypatch.setattr(decoder, "_run", fail)
+    monkeypatch.setattr(decoder, "_finish", lambda files: [file.finished() for file in files])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(decoder.decode([path] * 5))
+    assert "DALI stopped (CUDA out of memory and a trace); PIL decodes" in caplog.text

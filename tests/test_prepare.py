@@ -115,7 +115,7 @@ def test_what_is_wrong_is_one_line(root, tmp_path, capsys, monkeypatch):
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(shared_data, tmp_path, capsys):
-    root, store = shared_data / "stanford-dogs-mini", tmp_path / "store"
+    root, store = shared_data / "stanford-dogs-crops", tmp_path / "store"
     process = subprocess.Popen(
         [sys.executable, "-m", "dogs_accel", "prepare", "--data", root, "--store", store, "--num-threads", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
@@ -131,8 +131,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(shared_data, tmp_path, capsys
     assert err.splitlines()[-1] == "stopped; the same command goes on from here"
     assert "Traceback" not in err
     [plan] = out.splitlines()
-    assert plan.startswith("store: 771 images of 256 x 256 px, 151.6 MB in ")
+    assert plan.startswith("store: 5,128 images of 256 x 256 px, 1.0 GB in ")
     num_done = (store / "journal.jsonl").read_bytes().count(b"\n") - 1
-    assert 0 < num_done < 771
+    assert 0 < num_done < 5128
     plan = prepare(capsys, root, "--store", store)[0]
-    assert plan.startswith(f"store: 771 images of 256 x 256 px, {num_done} of them done, the others ")
+    assert plan.startswith(f"store: 5,128 images of 256 x 256 px, {num_done:,} of them done, the others ")

@@ -22,6 +22,7 @@ using torch::stable::Tensor;
 constexpr int64_t page_size = int64_t{1} << 21;      // of the pages that large memory is asked for in
 constexpr int64_t smallest_kept = int64_t{1} << 20;  // below, malloc does well
 constexpr size_t most_free = 3;                      // a squashed batch, a finished one, and one of another size
+constexpr int64_t most_free_bytes = int64_t{1} << 29;
 
 struct Block {
   void* data;
@@ -51,6 +52,7 @@ class FreeBlocks {
       if (found != blocks_.end()) {
         const Block block = *found;
         blocks_.erase(found);
+        num_bytes_ -= block.num_bytes;
         return block;
       }
     }
@@ -60,7 +62,9 @@ class FreeBlocks {
   void give(const Block& block) {
     const std::lock_guard lock(mutex_);
     blocks_.insert(blocks_.begin(), block);
-    if (blocks_.size() > most_free) {
+    num_bytes_ += block.num_bytes;
+    while (blocks_.size() > most_free || num_bytes_ > most_free_bytes) {
+      num_bytes_ -= blocks_.back().num_bytes;
       std::free(blocks_.back().data);
       blocks_.pop_back();
     }
@@ -69,6 +73,7 @@ class FreeBlocks {
  private:
   std::mutex mutex_;
   std::vector<Block> blocks_;  // the last one given comes first
+  int64_t num_bytes_ = 0;
 };
 
 // Never destroyed: a tensor may outlive every static object.
