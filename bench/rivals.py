@@ -16,6 +16,7 @@ from torchvision import io, transforms
 from torchvision.transforms import v2
 
 from dogs_accel.candidates import Candidate
+from pipelines.decode import shut_down
 
 _IDLE_LOOK_SECONDS = 0.002
 _IDLE_CPU_SECONDS = 0.0005
@@ -224,8 +225,9 @@ class DaliAsDocumented:
 
         self._workload = workload
         self._ran = False
+        self._pipeline = self._build(workload)
         self._iterator = DALIClassificationIterator(
-            self._build(workload), reader_name="Reader", last_batch_policy=LastBatchPolicy.PARTIAL
+            self._pipeline, reader_name="Reader", last_batch_policy=LastBatchPolicy.PARTIAL
         )
 
     @staticmethod
@@ -263,6 +265,7 @@ class DaliAsDocumented:
     def close(self):
         """End DALI's threads."""
         self._iterator = None
+        shut_down(self._pipeline)
 
 
 def documented_graph(workload):

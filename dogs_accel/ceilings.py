@@ -80,7 +80,9 @@ class DecodeOnly:
 
     def close(self) -> None:
         """End DALI's threads."""
-        self._pipeline = None
+        from pipelines.decode import shut_down
+
+        shut_down(self._pipeline)
 
 
 class WriteOnly:

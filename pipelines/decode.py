@@ -12,6 +12,7 @@ import functools
 import io
 import logging
 import struct
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -172,6 +173,39 @@ def _one_pixel() -> NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
+def _read_ahead(pool: ThreadPoolExecutor, paths: Sequence[str | Path]) -> Iterator[_File]:
+    reading: deque[Future[_File]] = deque()
+    for index, path in enumerate(paths):
+        reading.append(pool.submit(_File(index=index).read, path))
+        if len(reading) > _READ_AHEAD:
+            yield reading.popleft().result()
+    for future in reading:
+        yield future.result()
+
+
+def _in_groups(files: Iterator[_File], batch_size: int) -> Iterator[list[_File]]:
+    group: list[_File] = []
+    for file in files:
+        if group and sum(each.num_px for each in group) + file.num_px > _MAX_BATCH_PX:
+            yield group
+            group = []
+        group.append(file)
+        if (file.index + 1) % batch_size == 0:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def shut_down(pipeline: Pipeline) -> None:
+    """End a pipeline's threads now.
+
+    A pipeline is part of a cycle, so the garbage collector ends it some time later, and should a process have been
+    forked meanwhile, it crashes there: it waits for threads that the fork has not taken along.
+    """
+    pipeline._shutdown()
+
+
 class Decoder:
     """Decodes files in passes: a pool reads ahead of DALI, and DALI decodes ahead of whoever takes the batches.
 
@@ -202,14 +236,14 @@ class Decoder:
         A bad file is in its list and ends nothing. A pass ends the one before it, which is not to be continued.
         """
         self._drain()
-        self._grouped = self._group(self._read_ahead(paths))
+        self._grouped = _in_groups(_read_ahead(self._pool, paths), self._batch_size)
         while True:
             try:
                 images = self._run()
             except StopIteration:
                 return
             except RuntimeError as error:  # after which a DALI pipeline cannot go on
-                self._pipeline = None
+                self._end_pipeline()
                 if self._reading_failed is not None:
                     raise self._reading_failed from None
                 if not self._started:
@@ -253,31 +287,9 @@ class Decoder:
             except StopIteration:
                 self._pipeline.reset()
             except RuntimeError:  # of a file of that pass; the next pipeline knows nothing of it
-                self._pipeline = None
+                self._end_pipeline()
         self._started.clear()
         self._reading_failed = None
-
-    def _read_ahead(self, paths: Sequence[str | Path]) -> Iterator[_File]:
-        reading: deque[Future[_File]] = deque()
-        for index, path in enumerate(paths):
-            reading.append(self._pool.submit(_File(index=index).read, path))
-            if len(reading) > _READ_AHEAD:
-                yield reading.popleft().result()
-        for future in reading:
-            yield future.result()
-
-    def _group(self, files: Iterator[_File]) -> Iterator[list[_File]]:
-        batch: list[_File] = []
-        for file in files:
-            if batch and sum(each.num_px for each in batch) + file.num_px > _MAX_BATCH_PX:
-                yield batch
-                batch = []
-            batch.append(file)
-            if (file.index + 1) % self._batch_size == 0:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
     def _next_encoded(self) -> list[NDArray[np.uint8]]:
         """Give DALI its part of the next batch."""
@@ -292,6 +304,8 @@ class Decoder:
 
     def _build(self) -> Pipeline:
         is_gpu = self._device.type == "cuda"
+        # A bound method would keep this object alive, and so the pipeline, until the garbage collector comes.
+        decoder = weakref.proxy(self)
         pipeline = Pipeline(
             batch_size=self._batch_size,
             num_threads=self._num_threads,
@@ -299,7 +313,9 @@ class Decoder:
             prefetch_queue_depth=_PREFETCH,
         )
         with pipeline:
-            pipeline.set_outputs(rgb_node(fn.external_source(source=self._next_encoded, batch=True), gpu=is_gpu))
+            pipeline.set_outputs(
+                rgb_node(fn.external_source(source=lambda: decoder._next_encoded(), batch=True), gpu=is_gpu)
+            )
         pipeline.build()
         return pipeline
 
@@ -315,11 +331,20 @@ class Decoder:
     def close(self) -> None:
         """End the threads and free the memory."""
         self._pool.shutdown(cancel_futures=True)
-        self._pipeline = None
+        self._end_pipeline()
         self._grouped = iter(())
         self._started.clear()
         if self._device.type == "cuda":
             ReleaseUnusedMemory()
+
+    def _end_pipeline(self) -> None:
+        if self._pipeline is not None:
+            shut_down(self._pipeline)
+        self._pipeline = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pipeline"):  # else its making has failed
+            self._end_pipeline()
 
     def __enter__(self) -> Decoder:
         return self

@@ -3,6 +3,7 @@
 import errno
 import gc
 import io
+import multiprocessing
 import os
 import random
 import struct
@@ -352,3 +353,25 @@ def test_a_gpu_that_fails_again_and_again_is_not_the_files_fault(tmp_path, monke
     with pytest.raises(RuntimeError, match="out of memory"):
         list(decoder.decode([path] * 5))
     assert "DALI stopped (CUDA out of memory and a trace); PIL decodes" in caplog.text
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_nothing_of_dali_is_left_for_a_forked_process_to_end(tmp_path, is_closed):
+    """It would wait there for threads that the fork has not taken along, and crash."""
+    path = tmp_path / "good.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            decoder = Decoder(batch_size=1, num_threads=1)
+            next(decoder.decode([path] * 5))
+            if is_closed:
+                decoder.close()
+            del decoder
+        forked = multiprocessing.get_context("fork").Process(target=gc.collect)
+        forked.start()
+        forked.join(60)
+    finally:
+        gc.enable()
+    assert forked.exitcode == 0

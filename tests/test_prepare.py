@@ -119,6 +119,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(shared_data, tmp_path, capsys
     process = subprocess.Popen(
         [sys.executable, "-m", "dogs_accel", "prepare", "--data", root, "--store", store, "--num-threads", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+        # What runs in the background of a shell may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 60
     while not (store / "journal.jsonl").exists() or (store / "journal.jsonl").read_bytes().count(b"\n") < 2:
