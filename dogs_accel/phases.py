@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 MODES = ("head_only", "full_finetune")
+_PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Some epochs with one learning rate; each phase starts a fresh AdamW and a cosine to zero."""
+    """Some epochs with one learning rate; each phase starts a fresh AdamW and a cosine to zero.
+
+    Everything from warmup_epochs on is off in the published strategies.
+    """
 
     name: str
     mode: str
@@ -19,6 +25,16 @@ class Phase:
     epochs: int
     lr: float
     weight_decay: float = 1e-4
+    warmup_epochs: int = 0
+    """Epochs in which the learning rate climbs from 0; the cosine goes over the rest."""
+    layer_decay: float = 1.0
+    """Each layer group learns at this share of the learning rate of the group above it, the head at lr itself."""
+    unfreeze_every: int = 0
+    """Epochs between two unfreezings, which start with the head alone; 0 trains everything at once."""
+    patience: int = 0
+    """Epochs in a row without a gain of validation accuracy that end the phase; 0 never does."""
+    min_delta: float = 0.0
+    """A gain of validation accuracy, a share of 1, counts where it is larger than this."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -27,9 +43,75 @@ class Phase:
             raise ValueError(f"epochs: got {self.epochs}, expected an integer >= 1")
         if self.lr <= 0:
             raise ValueError(f"lr: got {self.lr}, expected a number > 0")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"warmup_epochs: got {self.warmup_epochs} for a phase of {self.epochs}, "
+                f"expected an integer from 0 to {self.epochs - 1}"
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay: got {self.layer_decay}, expected a number > 0 and <= 1")
+        if self.unfreeze_every < 0:
+            raise ValueError(f"unfreeze_every: got {self.unfreeze_every}, expected an integer >= 0")
+        if self.unfreeze_every and self.mode != "full_finetune":
+            raise ValueError(f"unfreeze_every: got {self.unfreeze_every} with mode {self.mode}, expected 0")
+        if self.patience < 0:
+            raise ValueError(f"patience: got {self.patience}, expected an integer >= 0")
+        if not self.min_delta >= 0:
+            raise ValueError(f"min_delta: got {self.min_delta}, expected a number >= 0")
 
     def __str__(self) -> str:
-        return f"{self.name}({self.epochs}, {self.lr:g})"
+        """Name, epochs, learning rate and what else is not as published: "head_only(3, 0.001, patience=2)"."""
+        values = [f"{self.epochs}", f"{self.lr:g}"]
+        values += [
+            f"{field.name}={getattr(self, field.name):g}"
+            for field in dataclasses.fields(self)
+            if field.default is not dataclasses.MISSING and self._is_set(field)
+        ]
+        return f"{self.name}({', '.join(values)})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The published keys, and of the other fields those that are not at their default."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name in _PUBLISHED_KEYS or self._is_set(field)
+        }
+
+    def _is_set(self, field: dataclasses.Field[Any]) -> bool:
+        return getattr(self, field.name) != field.default
+
+    def lr_factor(self, epochs_done: float) -> float:
+        """Share of lr at a moment of the phase, in epochs since its start, from 0 to `epochs`.
+
+        It climbs in a line, step by step, to 1 at warmup_epochs, and then falls epoch by epoch as cosine_factor does
+        over the epochs that are left.
+        """
+        if epochs_done < self.warmup_epochs:
+            return epochs_done / self.warmup_epochs
+        return cosine_factor(math.floor(epochs_done) - self.warmup_epochs, self.epochs - self.warmup_epochs)
+
+    def num_trainable_groups(self, epoch: int, num_groups: int) -> int:
+        """How many of a model's layer groups, counted from the head, train in an epoch (counted from 0)."""
+        if self.mode == "head_only":
+            return 1
+        if not self.unfreeze_every:
+            return num_groups
+        return min(num_groups, 1 + epoch // self.unfreeze_every)
+
+    def stops_after(self, val_accuracies: Sequence[float]) -> bool:
+        """Whether the phase ends early, given the validation accuracy of each of its epochs so far.
+
+        As in Keras and Lightning, an epoch gains when it is more than min_delta above the epoch that gained last
+        (the first always gains), so that small steps add up; the phase ends with the `patience`-th epoch in a row
+        that does not. Epochs of warm-up and before an unfreezing count like any other.
+        """
+        best, num_without_gain = -math.inf, 0
+        for accuracy in val_accuracies:
+            if accuracy - self.min_delta > best:
+                best, num_without_gain = accuracy, 0
+            else:
+                num_without_gain += 1
+        return 0 < self.patience <= num_without_gain
 
 
 STRATEGIES: dict[str, tuple[tuple[str, int], ...]] = {
