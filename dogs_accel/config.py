@@ -104,6 +104,10 @@ class BenchmarkConfig:
         0.15, "share of the official training images that is validation; small sets need more", type=float, metavar="R"
     )
     seed: int = _option(42, "seed of the split, of new heads, of order and of augmentation", type=natural, metavar="N")
+    seeds: int = _option(
+        1, "train each configuration with this many seeds, from --seed on, on the same split", type=positive,
+        metavar="N",
+    )  # fmt: skip
     weights: str | None = _option(None, "imagenet, none, or a file with a state dict", metavar="WHICH")
     amp: str = _option("auto", "mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU", choices=AMP_CHOICES)
     bn_when_frozen: str = _option(

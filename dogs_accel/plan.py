@@ -30,9 +30,13 @@ EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One model under one strategy."""
+    """One model under one strategy, with one seed."""
 
     name: str
+    configuration: str
+    """Name of the model and the strategy, which runs with other seeds share."""
+    seed: int
+    """Of the new head, of order and of augmentation; the split has the seed of the settings."""
     spec: ModelSpec
     phases: list[Phase]
     train_recipe: Recipe
@@ -46,7 +50,8 @@ class PlannedRun:
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.spec.display}, {self.strategy}"
+        one_of_several = self.name != self.configuration
+        return f"{self.spec.display}, {self.strategy}" + (f", seed {self.seed}" if one_of_several else "")
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def open_data(config: BenchmarkConfig) -> Dataset:
 
 
 def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
-    """Lay out the grid of models and strategies of resolved settings, or the part that --runs names."""
+    """Lay out the grid of models, strategies and seeds of resolved settings, or the part that --runs names."""
     assert config.models is not None
     lr = PRESETS[config.preset_name].lr
     runs = []
@@ -119,22 +124,32 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
         spec = model_spec(name, config.image_size)
         normalisation = {"mean": spec.mean, "std": spec.std}
         for strategy in config.strategies:
-            runs.append(
+            configuration = f"{spec.slug}_{strategy}"
+            runs += [
                 PlannedRun(
-                    name=f"{spec.slug}_{strategy}",
+                    name=configuration if config.seeds == 1 else f"{configuration}_seed{seed}",
+                    configuration=configuration,
+                    seed=seed,
                     spec=spec,
                     phases=strategy_phases(strategy, spec.family, lr, config.phase_epochs(strategy)),
                     train_recipe=_TRAIN_RECIPE[spec.family].at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
                 )
-            )
-    if config.runs is None:
-        return runs
-    planned = {run.name: run for run in runs}
-    for name in config.runs:
-        if name not in planned:
-            raise ValueError(f"runs: got {name!r}, expected some of {', '.join(planned)}")
-    return [planned[name] for name in config.runs]
+                for seed in range(config.seed, config.seed + config.seeds)
+            ]
+    return runs if config.runs is None else _named_runs(runs, config.runs)
+
+
+def _named_runs(runs: Sequence[PlannedRun], names: Sequence[str]) -> list[PlannedRun]:
+    """Pick the runs of these names, each once, in their order; a configuration's name stands for all of its seeds."""
+    chosen: dict[str, PlannedRun] = {}
+    for name in names:
+        named = {run.name: run for run in runs if name in (run.name, run.configuration)}
+        if not named:
+            known = dict.fromkeys([run.configuration for run in runs] + [run.name for run in runs])
+            raise ValueError(f"runs: got {name!r}, expected some of {', '.join(known)}")
+        chosen |= named
+    return list(chosen.values())
 
 
 def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> None:
@@ -176,8 +191,13 @@ def describe_plan(plan: Plan) -> str:
         f"results  {plan.out}",
         "runs",
     ]
-    width = max(len(run.name) for run in plan.runs)
+    configurations: dict[str, list[PlannedRun]] = {}
     for run in plan.runs:
+        configurations.setdefault(run.configuration, []).append(run)
+    width = max(map(len, configurations))
+    for name, (run, *others) in configurations.items():
         phases = " -> ".join(map(str, run.phases))
-        lines.append(f"  {run.name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
+        lines.append(f"  {name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
+        if config.seeds > 1:
+            lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
     return "\n".join(lines)

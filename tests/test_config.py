@@ -20,12 +20,12 @@ def test_every_flag_reaches_its_field():
         "--gpu", "1", "--data", "dogs", "--preset", "demo", "--models", "resnet50,timm/x", "--strategies", "full",
         "--runs", "a,b", "--loader", "torch", "--batch-size", "8", "--image-size", "96", "--epochs", "full=2",
         "--seed", "7", "--weights", "none", "--amp", "off", "--bn-when-frozen", "train", "--num-threads", "3",
-        "--out", "o", "--wandb", "disabled", "--dry-run", "--val-ratio", "0.25",
+        "--seeds", "3", "--out", "o", "--wandb", "disabled", "--dry-run", "--val-ratio", "0.25",
     )  # fmt: skip
     assert config == BenchmarkConfig(
         gpu=1, data="dogs", preset="demo", models=("resnet50", "timm/x"), strategies=("full",), runs=("a", "b"),
         loader="torch", batch_size=8, image_size=96, epochs={"full": (2,)}, seed=7, weights="none", amp="off",
-        bn_when_frozen="train", num_threads=3, out="o", wandb="disabled", dry_run=True, val_ratio=0.25,
+        bn_when_frozen="train", num_threads=3, out="o", wandb="disabled", dry_run=True, val_ratio=0.25, seeds=3,
     )  # fmt: skip
 
 
@@ -64,6 +64,7 @@ def test_epochs_of_a_strategy_win_over_those_of_all():
         (["--batch-size", "0"], "argument --batch-size: got '0', expected an integer >= 1"),
         (["--batch-size", "many"], "argument --batch-size: got 'many', expected an integer >= 1"),
         (["--seed", "-1"], "argument --seed: got '-1', expected an integer >= 0"),
+        (["--seeds", "0"], "argument --seeds: got '0', expected an integer >= 1"),
         (["--epochs", "0"], "argument --epochs: got '0', expected an integer >= 1"),
         (["--epochs", "half=2"], "argument --epochs: got 'half', expected one of full, staged, head"),
         (["--epochs", ""], "argument --epochs: got '', expected numbers such as 2"),

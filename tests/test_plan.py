@@ -66,3 +66,43 @@ def test_the_plan_says_what_will_happen(dogs_root, tmp_path):
     assert "resnet18_staged" in text
     assert "head_only(3, 0.003) -> full_finetune(8, 0.001)" in text
     assert str(tmp_path / "r") in text
+
+
+def test_one_seed_is_that_of_the_settings():
+    assert {name: (run.configuration, run.seed) for name, run in runs(preset="paper", seed=7).items()} == {
+        name: (name, 7) for name in ("resnet50_full", "resnet50_staged", "vit_b16_full", "vit_b16_staged")
+    }
+
+
+def test_several_seeds_are_runs_of_their_own():
+    planned = runs(preset="paper", models=("resnet50",), seed=42, seeds=3)
+    assert [(name, run.configuration, run.seed) for name, run in planned.items()] == [
+        (f"resnet50_{strategy}_seed{seed}", f"resnet50_{strategy}", seed)
+        for strategy in ("full", "staged")
+        for seed in (42, 43, 44)
+    ]
+    assert planned["resnet50_full_seed43"].title == "ResNet-50, Full fine-tuning for 12 epochs, seed 43"
+    assert planned["resnet50_full_seed43"].strategy == "Full fine-tuning for 12 epochs"
+
+
+def test_runs_are_chosen_by_their_own_name_or_by_that_of_all_seeds():
+    def chosen(*names):
+        return list(runs(preset="paper", models=("resnet50",), seeds=2, runs=names))
+
+    assert chosen("resnet50_full") == ["resnet50_full_seed42", "resnet50_full_seed43"]
+    assert chosen("resnet50_staged_seed43", "resnet50_full_seed42") == [
+        "resnet50_staged_seed43", "resnet50_full_seed42",
+    ]  # fmt: skip
+    assert chosen("resnet50_full_seed43", "resnet50_full") == ["resnet50_full_seed43", "resnet50_full_seed42"]
+    with pytest.raises(ValueError, match="got 'resnet50_full_seed44', expected some of resnet50_full, resnet50_staged, "
+                                         "resnet50_full_seed42, resnet50_full_seed43"):  # fmt: skip
+        chosen("resnet50_full_seed44")
+
+
+def test_the_split_is_that_of_the_first_seed_and_the_plan_lists_a_configuration_once(dogs_root, tmp_path):
+    settings = {"data": str(dogs_root), "preset": "demo", "models": ("resnet18",), "seed": 5, "device": "cpu"}
+    one, three = (make_plan(BenchmarkConfig(**settings, seeds=seeds, out=str(tmp_path / "r"))) for seeds in (1, 3))
+    assert all((one.splits[name] == three.splits[name]).all() for name in one.splits)
+    assert describe_plan(three).splitlines()[-2:] == [
+        line + "  seed 5, 6, 7" for line in describe_plan(one).splitlines()[-2:]
+    ]
