@@ -12,9 +12,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
+import pandas as pd
 import torch
 
-from dogs_accel.comparison import RunOutcome, comparison_table, write_comparison
+from dogs_accel.comparison import (
+    MEASURES,
+    RunOutcome,
+    comparison_table,
+    has_repeats,
+    repeats_table,
+    write_comparison,
+)
 from dogs_accel.config import add_arguments, parse_config
 from dogs_accel.eda import write_eda
 from dogs_accel.environment import describe_environment
@@ -92,12 +100,7 @@ def examine_data(plan: Plan) -> Plan:
 
 def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
     """Lay out the result as text for a terminal: the table and what was written."""
-    table = comparison_table(outcomes)
-    table["95 % interval"] = ["{:.4f} to {:.4f}".format(*run.metrics["accuracy_ci95"]) for run in outcomes]
-    columns = ["Model", "Training strategy", "Test accuracy", "95 % interval", "Macro F1", "ECE", "Train time (s)"]
-    shown = table[columns].to_string(
-        index=False, float_format="{:.4f}".format, formatters={"Train time (s)": "{:.1f}".format}
-    )
+    shown = _describe_repeats(outcomes) if has_repeats(outcomes) else _describe_runs(outcomes)
     files = sorted(
         str(path.relative_to(plan.out))
         for path in plan.out.rglob("*")
@@ -107,6 +110,28 @@ def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
         files.append(f"{WANDB_FOLDER}/ (the runs of Weights & Biases)")
     listed = "\n".join(f"  {name}" for name in files)
     return f"{shown}\n\nwritten to {plan.out}\n{listed}"
+
+
+def _describe_runs(outcomes: Sequence[RunOutcome]) -> str:
+    table = comparison_table(outcomes)
+    table["95 % interval"] = ["{:.4f} to {:.4f}".format(*run.metrics["accuracy_ci95"]) for run in outcomes]
+    columns = ["Model", "Training strategy", "Test accuracy", "95 % interval", "Macro F1", "ECE", "Train time (s)"]
+    return _show(table[columns])
+
+
+def _describe_repeats(outcomes: Sequence[RunOutcome]) -> str:
+    table = repeats_table(outcomes)
+    ends = zip(table["Test accuracy 95 % low"], table["Test accuracy 95 % high"], strict=True)
+    table["95 % interval"] = ["" if np.isnan(low) else f"{low:.4f} to {high:.4f}" for low, high in ends]
+    table = table.rename(columns={f"{measure} mean": measure for measure in MEASURES})
+    columns = ["Model", "Training strategy", "Seeds", "Test accuracy", "95 % interval", "Macro F1", "ECE"]
+    seeds = " or ".join(map(str, sorted({num for num in table["Seeds"] if num > 1})))
+    note = f"means; 95 % interval of the mean over {seeds} seeds (Student's t)"
+    return f"{_show(table[[*columns, 'Train time (s)']])}\n{note}"
+
+
+def _show(table: pd.DataFrame) -> str:
+    return table.to_string(index=False, float_format="{:.4f}".format, formatters={"Train time (s)": "{:.1f}".format})
 
 
 def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t
 
 from dogs_accel.files import write_csv
-from dogs_accel.plots import comparison_figure, save_figure
+from dogs_accel.plots import comparison_figure, repeats_figure, save_figure
 
 FAMILY_NAME = {"cnn": "CNN", "vit": "Transformer"}
+MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
+"""Columns of model_comparison.csv that differ from seed to seed."""
+_CONFIGURATION = ["Model", "Family", "Training strategy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,7 @@ class RunOutcome:
     model: str
     family: str
     strategy: str
+    seed: int
     total_params: int
     training_seconds: float
     metrics: dict[str, Any]
@@ -45,26 +51,87 @@ def experiment_to_row(run: RunOutcome) -> dict[str, Any]:
     }
 
 
+def has_repeats(runs: Sequence[RunOutcome]) -> bool:
+    """Whether any model and strategy ran with more than one seed."""
+    return len({(run.model, run.strategy) for run in runs}) < len(runs)
+
+
 def comparison_table(runs: Sequence[RunOutcome]) -> pd.DataFrame:
-    """Tabulate the runs in the order in which they ran."""
-    return pd.DataFrame([experiment_to_row(run) for run in runs])
+    """Tabulate the runs in the order in which they ran; where there are repeats, a column Seed tells them apart."""
+    table = pd.DataFrame([experiment_to_row(run) for run in runs])
+    return table.assign(Seed=[run.seed for run in runs]) if has_repeats(runs) else table
+
+
+def repeats_table(runs: Sequence[RunOutcome]) -> pd.DataFrame:
+    """Tabulate each model and strategy over its seeds, in the order in which they first ran.
+
+    Of every measure the mean, the sample standard deviation (SD) and the ends of the 95 % interval of the mean; of a
+    single run there is only the mean.
+    """
+    rows = []
+    for key, group in comparison_table(runs).groupby(_CONFIGURATION, sort=False):
+        row = dict(zip(_CONFIGURATION, key, strict=True)) | {"Seeds": len(group)}
+        for measure in MEASURES:
+            values = group[measure]
+            low, high = mean_interval(values)
+            row |= {
+                f"{measure} mean": values.mean(),
+                f"{measure} SD": values.std(),
+                f"{measure} 95 % low": low,
+                f"{measure} 95 % high": high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_interval(values: pd.Series) -> tuple[float, float]:
+    """95 % interval of the mean of repeated runs, by Student's t; a pair of NaN for a single one.
+
+    It covers what changes with the seed alone: the split, and so the test images, are the same in every run.
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = float(student_t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5)
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def best_per_family(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep the row of highest test accuracy of each family, the earlier run of equals."""
+    """Keep the row of highest test accuracy of each family, the earlier one of equals.
+
+    table: that of `comparison_table`. Where it has repeats, a configuration's means compete, since its luckiest seed
+    would win by luck, and a column Seeds says of how many.
+    """
+    if "Seed" in table:
+        groups = table.groupby(_CONFIGURATION, sort=False)
+        means = groups[list(MEASURES)].mean().round({"Train time (s)": 2})
+        table = means.assign(Seeds=groups.size()).reset_index()
     best = table.loc[table.groupby("Family", sort=False)["Test accuracy"].idxmax()]
-    return best[["Model", "Family", "Training strategy", "Test accuracy", "Macro F1", "ECE", "Train time (s)"]].rename(
+    columns = ["Model", "Family", "Training strategy", "Test accuracy", "Macro F1", "ECE", "Train time (s)"]
+    return best[columns + ["Seeds"] * ("Seeds" in table)].rename(
         columns={"Training strategy": "Best strategy", "Test accuracy": "Accuracy"}
     )
 
 
 def write_comparison(folder: Path, runs: Sequence[RunOutcome]) -> list[Path]:
-    """Write model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png and runs_summary.csv."""
+    """Write the tables over the runs and their picture.
+
+    model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png and runs_summary.csv; where there are
+    repeats also seeds_comparison.csv.
+    """
     table = comparison_table(runs)
-    figure = comparison_figure(table, [run.family for run in runs], [run.metrics["accuracy_ci95"] for run in runs])
-    return [
+    written = [
         write_csv(folder / "model_comparison.csv", table),
         write_csv(folder / "best_per_family_comparison.csv", best_per_family(table)),
-        save_figure(figure, folder / "comparison_overview.png"),
+        save_figure(_overview(table, runs), folder / "comparison_overview.png"),
         write_csv(folder / "wandb_export" / "runs_summary.csv", pd.DataFrame([run.tracked for run in runs])),
     ]
+    if has_repeats(runs):
+        written.append(write_csv(folder / "seeds_comparison.csv", repeats_table(runs)))
+    return written
+
+
+def _overview(table: pd.DataFrame, runs: Sequence[RunOutcome]) -> Figure:
+    if has_repeats(runs):
+        families = {(run.model, run.strategy): run.family for run in runs}
+        return repeats_figure(table, repeats_table(runs), list(families.values()))
+    return comparison_figure(table, [run.family for run in runs], [run.metrics["accuracy_ci95"] for run in runs])

@@ -132,6 +132,30 @@ def test_the_same_seed_gives_the_same_logits(finished, dogs_root, tmp_path):
 
 
 @pytest.mark.slow
+def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path):
+    """The first of several seeds is the run that one seed gives."""
+    arguments = ["--data", str(dogs_root), *TINY]
+    several = command(*arguments, "--seeds", "2", "--out", str(tmp_path / "two"))
+    assert several.returncode == 0, several.stderr
+    assert "seed 42, 43" in several.stdout
+    assert "95 % interval of the mean over 2 seeds" in several.stdout
+    assert command(*arguments, "--out", str(tmp_path / "one")).returncode == 0
+    first, second, alone = (
+        Predictions.load(tmp_path / name / "test_logits.npz")
+        for name in ("two/cnn/resnet18_full_seed42", "two/cnn/resnet18_full_seed43", "one/cnn/resnet18_full")
+    )
+    np.testing.assert_array_equal(first.logits, alone.logits)
+    assert first.ids.tolist() == second.ids.tolist()
+    assert (first.logits != second.logits).any()
+    runs, seeds = (pd.read_csv(tmp_path / "two" / f"{name}_comparison.csv") for name in ("model", "seeds"))
+    assert runs["Seed"].tolist() == [42, 43]
+    assert seeds["Test accuracy mean"].tolist() == pytest.approx([runs["Test accuracy"].mean()])
+    summary = pd.read_csv(tmp_path / "two" / "wandb_export" / "runs_summary.csv")
+    assert summary["config.seed"].tolist() == [42, 43]
+    assert not (tmp_path / "one" / "seeds_comparison.csv").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["torch", "dali"])
 def test_real_photos_with_both_loaders(shared_data, tmp_path, loader):
     """80 breeds and too few photos of some for 15 %: the command says so, and runs with the ratio that it names."""

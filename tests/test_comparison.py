@@ -1,14 +1,28 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
-from dogs_accel.comparison import RunOutcome, best_per_family, comparison_table, write_comparison
+from dogs_accel.benchmark import describe_outcomes
+from dogs_accel.comparison import (
+    MEASURES,
+    RunOutcome,
+    best_per_family,
+    comparison_table,
+    mean_interval,
+    repeats_table,
+    write_comparison,
+)
 
 
-def outcome(model, family, strategy, accuracy, seconds):
+def outcome(model, family, strategy, accuracy, seconds, seed=42):
     return RunOutcome(
         model=model,
         family=family,
         strategy=strategy,
+        seed=seed,
         total_params=23_753_912,
         training_seconds=seconds,
         metrics={
@@ -56,3 +70,91 @@ def test_files(tmp_path, runs):
     assert pd.read_csv(paths[0])["Test accuracy"].tolist() == [run.metrics["accuracy"] for run in runs]
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert pd.read_csv(paths[3])["config.batch_size"].tolist() == [32] * len(runs)
+
+
+# The second configuration has the luckiest seed and the lower mean; the last one has run once.
+REPEATS = [
+    outcome("ResNet-50", "cnn", "full", 0.80, 10.0, 7),
+    outcome("ResNet-50", "cnn", "full", 0.82, 11.0, 8),
+    outcome("ResNet-50", "cnn", "full", 0.84, 15.0, 9),
+    outcome("ResNet-50", "cnn", "staged", 0.70, 20.0, 7),
+    outcome("ResNet-50", "cnn", "staged", 0.90, 20.0, 8),
+    outcome("ViT-B/16", "vit", "full", 0.91, 30.0, 7),
+]
+
+
+def test_runs_of_several_seeds_are_rows_with_their_seed():
+    table = comparison_table(REPEATS)
+    assert list(table.columns) == [*comparison_table(RUNS).columns, "Seed"]
+    assert table["Seed"].tolist() == [7, 8, 9, 7, 8, 7]
+    assert table["Test accuracy"].tolist() == [0.80, 0.82, 0.84, 0.70, 0.90, 0.91]
+
+
+def test_repeats_by_hand():
+    table = repeats_table(REPEATS)
+    assert table["Training strategy"].tolist() == ["full", "staged", "full"]
+    assert table["Seeds"].tolist() == [3, 2, 1]
+    assert table["Test accuracy mean"].tolist() == pytest.approx([0.82, 0.80, 0.91])
+    assert table["Test accuracy SD"].tolist() == pytest.approx([0.02, 0.02**0.5, np.nan], nan_ok=True)
+    # Of Student's t with 2 and with 1 degree of freedom, as tables print it.
+    half = [4.302653 * 0.02 / 3**0.5, 12.706205 * 0.1, np.nan]
+    assert table["Test accuracy 95 % low"].tolist() == pytest.approx(
+        [0.82 - half[0], 0.80 - half[1], np.nan], nan_ok=True, rel=1e-6
+    )
+    assert table["Test accuracy 95 % high"].tolist() == pytest.approx(
+        [0.82 + half[0], 0.80 + half[1], np.nan], nan_ok=True, rel=1e-6
+    )
+    assert table["Train time (s) mean"].tolist() == [12, 20, 30]
+    assert table["Train time (s) SD"].tolist() == pytest.approx([7**0.5, 0, np.nan], nan_ok=True)
+    assert list(table.columns) == [
+        "Model", "Family", "Training strategy", "Seeds",
+        *(f"{measure} {what}" for measure in MEASURES for what in ("mean", "SD", "95 % low", "95 % high")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("num", [2, 3, 10])
+def test_the_interval_is_that_of_scipy(num):
+    values = np.random.default_rng(num).normal(0.9, 0.01, num)
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(pd.Series(values)) == pytest.approx((expected.low, expected.high))
+
+
+def test_equal_runs_have_an_interval_of_no_width():
+    assert mean_interval(pd.Series([0.5, 0.5, 0.5])) == (0.5, 0.5)
+
+
+def test_the_best_is_of_the_highest_mean_and_not_the_luckiest_seed():
+    best = best_per_family(comparison_table(REPEATS))
+    assert best["Best strategy"].tolist() == ["full", "full"]
+    assert best["Accuracy"].tolist() == pytest.approx([0.82, 0.91])
+    assert best["Macro F1"].tolist() == pytest.approx([0.815, 0.905])
+    assert best["Train time (s)"].tolist() == [12, 30]
+    assert best["Seeds"].tolist() == [3, 1]
+
+
+def test_files_of_repeats(tmp_path):
+    paths = write_comparison(tmp_path, REPEATS)
+    assert [path.name for path in paths][-1] == "seeds_comparison.csv"
+    assert [path.stat().st_size > 0 for path in paths] == [True] * 5
+    pd.testing.assert_frame_equal(pd.read_csv(paths[-1]), repeats_table(REPEATS))
+    assert paths[-1].read_text().splitlines()[3].startswith("ViT-B/16,Transformer,full,1,0.91,,,,")
+
+
+def words(text):
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_the_text_of_one_seed_has_each_runs_own_interval(tmp_path):
+    header, first, *_ = words(describe_outcomes(SimpleNamespace(out=tmp_path), RUNS))
+    assert header == "Model Training strategy Test accuracy 95 % interval Macro F1 ECE Train time (s)"
+    assert first == "ResNet-50 full 0.8557 0.8457 to 0.8657 0.8507 0.0400 227.1"
+
+
+def test_the_text_of_repeats_has_the_means(tmp_path):
+    assert words(describe_outcomes(SimpleNamespace(out=tmp_path), REPEATS))[:5] == [
+        "Model Training strategy Seeds Test accuracy 95 % interval Macro F1 ECE Train time (s)",
+        "ResNet-50 full 3 0.8200 0.7703 to 0.8697 0.8150 0.0400 12.0",
+        "ResNet-50 staged 2 0.8000 -0.4706 to 2.0706 0.7950 0.0400 20.0",
+        "ViT-B/16 full 1 0.9100 0.9050 0.0400 30.0",
+        "means; 95 % interval of the mean over 2 or 3 seeds (Student's t)",
+    ]
