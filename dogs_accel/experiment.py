@@ -35,8 +35,8 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
     assert config.weights is not None
     folder = plan.out / run.spec.family / run.name
     folder.mkdir(parents=True)
-    torch.manual_seed(config.seed)
-    built = build_model(run.spec, data.num_classes, config.weights, config.seed)
+    torch.manual_seed(run.seed)
+    built = build_model(run.spec, data.num_classes, config.weights, run.seed)
     total_params = count_total_params(built.model)
     print(f"\n{run.title}\n  {built.note}, {total_params:,} parameters")
     with _tracked_run(plan, run, total_params) as tracked:
@@ -56,6 +56,7 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
         model=run.spec.display,
         family=run.spec.family,
         strategy=run.strategy,
+        seed=run.seed,
         total_params=total_params,
         training_seconds=trained.training_seconds,
         metrics=metrics["test"],
@@ -70,7 +71,7 @@ def _tracked_run(plan: Plan, run: PlannedRun, total_params: int) -> TrackedRun:
         mode=plan.config.wandb,
         folder=plan.out,
         config={
-            "seed": plan.config.seed,
+            "seed": run.seed,
             "family": run.spec.family,
             "phases": [dataclasses.asdict(phase) for phase in run.phases],
             "dataset": plan.data.name,

@@ -95,7 +95,7 @@ def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
         backend=choice.backend,
         batch_size=plan.config.batch_size,
         device=plan.device,
-        seed=plan.config.seed,
+        seed=run.seed,
         shuffle=split == "train",
         num_threads=plan.config.num_threads,
         store_dir=choice.store_dir,
