@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
+from dogs_accel.checkpoint import CheckpointError
 from dogs_accel.comparison import (
     MEASURES,
     RunOutcome,
@@ -23,12 +27,13 @@ from dogs_accel.comparison import (
     repeats_table,
     write_comparison,
 )
-from dogs_accel.config import add_arguments, parse_config
+from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
+from dogs_accel.distributed import OtherProcessError, joined, world_from_environment
 from dogs_accel.eda import write_eda
 from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.experiment import execute_run
-from dogs_accel.files import write_json, write_manifest
+from dogs_accel.files import remove_partial, write_json, write_manifest
 from dogs_accel.loading import (
     build_stores,
     choose_loaders,
@@ -40,11 +45,13 @@ from dogs_accel.loading import (
 from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
-from dogs_accel.plan import Plan, describe_plan, describe_sizes, make_plan
+from dogs_accel.numerics import set_numerics
+from dogs_accel.plan import Plan, choose_device, describe_plan, describe_sizes, make_plan
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
 from pipelines import BadImageError
+from pipelines.batch import available_cores
 from pipelines.store import StoreError
 
 
@@ -54,25 +61,39 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
     Each run's files are there as soon as it ends, and the comparison and the manifest cover what has ended, whatever
     stops the rest.
     """
-    plan.out.mkdir(parents=True, exist_ok=True)
-    write_json(plan.out / "config.json", dataclasses.asdict(plan.config))
-    write_json(plan.out / "environment.json", describe_environment())
     outcomes: list[RunOutcome] = []
+    is_first = plan.world.is_first
+    if is_first:
+        _open_folder(plan)
     try:
-        plan = examine_data(plan)
-        for text in build_stores(plan):
-            print(text)
+        splits = plan.world.from_first(lambda: examine_data(plan))
+        plan = dataclasses.replace(plan, splits=splits)
+        with plan.world.first_here():
+            for text in build_stores(plan):
+                print(text)
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
-            write_comparison(plan.out, outcomes)
+            if is_first:
+                write_comparison(plan.out, outcomes)
     finally:
-        # W&B keeps writing to its own folder, and has checksums of its own.
-        write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
+        if is_first:
+            # W&B keeps writing to its own folder, and has checksums of its own.
+            write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
     return outcomes
 
 
-def examine_data(plan: Plan) -> Plan:
-    """Decode every image once, write the metadata and its figures, and return the plan without the bad files.
+def _open_folder(plan: Plan) -> None:
+    """Make the folder of results, or make the one that is there ready to go on with."""
+    plan.out.mkdir(parents=True, exist_ok=True)
+    remove_partial(plan.out)
+    if not (plan.out / CONFIG_FILE).exists():
+        write_json(plan.out / "environment.json", describe_environment())
+        # Settings that say how to go on are not a part of what was run.
+        write_json(plan.out / CONFIG_FILE, dataclasses.asdict(dataclasses.replace(plan.config, resume=None)))
+
+
+def examine_data(plan: Plan) -> dict[str, NDArray[np.int64]]:
+    """Decode every image once, write the metadata and its figures, and return the splits without the bad files.
 
     Raises BadImageError where there are any and --on-bad-image is not skip, or where too little remains: a split
     without an image, a breed without a training image.
@@ -95,7 +116,7 @@ def examine_data(plan: Plan) -> Plan:
         breeds = ", ".join(plan.data.class_names[label] for label in sorted(untaught))
         raise BadImageError(f"no training image of {breeds} can be decoded, see {listed}")
     write_eda(plan.out, plan.out / "eda", seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
-    return dataclasses.replace(plan, splits=splits)
+    return splits
 
 
 def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
@@ -162,10 +183,13 @@ def dry_run(plan: Plan) -> None:
 
 def run_plan(plan: Plan) -> None:
     """Run a plan on its device and print the result."""
+    set_numerics(tf32=plan.config.tf32, deterministic=plan.config.deterministic)
     if plan.device.type == "cuda":
         torch.cuda.set_device(plan.device)
     else:
         keep_freed_memory()
+        if plan.world.size > 1:  # torchrun leaves one thread to each
+            torch.set_num_threads(max(1, available_cores() // plan.world.local_size))
     if plan.config.dry_run:
         dry_run(plan)
     else:
@@ -177,20 +201,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m dogs_accel.benchmark", description=__doc__.splitlines()[0])
     add_arguments(parser)
-    try:
-        plan = choose_loaders(make_plan(parse_config(parser, arguments)))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
-    if plan.data.notice:
-        print(plan.data.notice)
-    print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
-    try:
-        run_plan(plan)
-    except (BadImageError, DivergedError, StoreError, TrackingError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"\nstopped; what had ended is in {plan.out}\n")
+    with ExitStack() as stack:
+        try:
+            config, world = parse_config(parser, arguments), world_from_environment()
+            stack.enter_context(joined(world, choose_device(config, world)))
+            if not world.is_first:
+                stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            config = world.from_first(config.with_folder)
+            with world.first_here():
+                plan = choose_loaders(make_plan(config, world))
+        except OtherProcessError:
+            return 2
+        except (ValueError, OSError) as error:
+            parser.exit(2, _error_line(parser, error))
+        if plan.data.notice:
+            print(plan.data.notice)
+        print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
+        try:
+            run_plan(plan)
+        except OtherProcessError:
+            return 2
+        except (BadImageError, CheckpointError, DivergedError, StoreError, TrackingError) as error:
+            parser.exit(2, _error_line(parser, error))
+        except KeyboardInterrupt:
+            parser.exit(130, f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n")
     return 0
+
+
+def _error_line(parser: argparse.ArgumentParser, error: Exception) -> str:
+    """One line, which names the process where there are several."""
+    rank = os.environ.get("RANK")
+    return f"{parser.prog}: {f'rank {rank}: ' if rank is not None else ''}error: {error}\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,12 @@ import torch
 
 from dogs_accel.files import replacing
 
-_FORMAT = 1
+_FORMAT = 2
+_SHOWN = 4
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, of another format or of another run; the message names the file and says which."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> Path:
@@ -20,8 +27,47 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code in it. Raises ValueError for another format."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint onto the CPU without running any code in it.
+
+    Raises CheckpointError for a file that is damaged or of another format, FileNotFoundError where there is none.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        # torch raises all of these of damaged files, none with the file's name.
+        raise CheckpointError(f"checkpoint: {path} cannot be read ({str(error).splitlines()[0]})") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise ValueError(f"checkpoint: {path} is not of format {_FORMAT}")
+        raise CheckpointError(f"checkpoint: {path} is not of format {_FORMAT}")
     return state
+
+
+def load_resumable(last_path: Path, best_path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the last checkpoint of a run that is to go on, and see to it that the best one beside it belongs to it.
+
+    identity: what makes the run the run that it is, as nested dicts and lists of numbers and text. Raises
+    CheckpointError where a checkpoint is damaged or another run's, naming what differs.
+    """
+    state = load_checkpoint(last_path)
+    if differing := list(_differences(state["identity"], identity)):
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise CheckpointError(f"checkpoint: {last_path} is of another run: {'; '.join(differing[:_SHOWN])}{more}")
+    if state["best"]["epoch_total"] == len(state["history"]):
+        # The run may have been killed between writing the two.
+        save_checkpoint(best_path, {"model": state["model"], "row": state["best"]})
+    elif load_checkpoint(best_path)["row"] != state["best"]:
+        raise CheckpointError(f"checkpoint: {best_path} does not belong to {last_path}")
+    return state
+
+
+def _differences(recorded: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Name what differs between two nested dicts and lists."""
+    if isinstance(recorded, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*recorded, *now]):
+            yield from _differences(recorded.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(recorded, list) and isinstance(now, list) and len(recorded) == len(now):
+        for i, (one, other) in enumerate(zip(recorded, now, strict=True)):
+            yield from _differences(one, other, f"{name}[{i}]")
+    elif recorded != now:
+        yield f"{name} {recorded!r} there, {now!r} here"

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dogs_accel.amp import AMP_CHOICES
 from dogs_accel.arguments import natural, positive
+from dogs_accel.files import read_json
 from dogs_accel.phases import PUBLISHED_LR, STRATEGIES
 from dogs_accel.tracking import MODES as WANDB_MODES
 from pipelines import BACKENDS
+
+CONFIG_FILE = "config.json"
+_MAY_CHANGE = {
+    "gpu", "device", "loader", "store", "num_threads", "eval_batch_size", "channels_last", "fused_optimizer",
+    "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
+}  # fmt: skip
+"""Settings that a run may go on without: they say where and how it is computed, not what."""
 
 
 def _option(default: Any, help: str, **argument: Any) -> Any:
@@ -94,7 +104,13 @@ class BenchmarkConfig:
         None, "folder of the decode-once store that --loader cached and auto read, and build where there is none "
         "(default: in the user's cache)", metavar="DIR",
     )  # fmt: skip
-    batch_size: int | None = _option(None, "images a training step", type=positive, metavar="N")
+    batch_size: int | None = _option(
+        None, "images a training step, of all processes together", type=positive, metavar="N"
+    )
+    eval_batch_size: int | None = _option(
+        None, "images a step of validation and test (default: 256 on a GPU, 64 on a CPU, at least the batch size)",
+        type=positive, metavar="N",
+    )  # fmt: skip
     image_size: int | None = _option(None, "side of the model's input in px", type=positive, metavar="PX")
     epochs: Mapping[str, tuple[int, ...]] | None = _option(
         None, "epochs of each phase: 2 for every phase, 1+3 for two, full=4,staged=1+3 by strategy",
@@ -110,6 +126,17 @@ class BenchmarkConfig:
     )  # fmt: skip
     weights: str | None = _option(None, "imagenet, none, or a file with a state dict", metavar="WHICH")
     amp: str = _option("auto", "mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU", choices=AMP_CHOICES)
+    tf32: bool = _option(False, "let float32 convolutions and matrix products of a GPU round to TF32")
+    channels_last: bool = _option(True, "keep images and convolutions in channels-last memory")
+    fused_optimizer: bool = _option(True, "AdamW in one kernel")
+    compile: bool = _option(False, "torch.compile of the training step, with static shapes")
+    cuda_graphs: bool = _option(False, "replay forward and backward of whole batches as one CUDA graph")
+    cache_features: bool = _option(
+        False, "train a head on features of the frozen backbone that are computed once, so without augmentation; "
+        "the results are labelled so",
+    )  # fmt: skip
+    deterministic: bool = _option(False, "on a GPU too, take only kernels that give the same bits again")
+    profile: bool = _option(False, "trace a few steps of each phase for a browser (Chrome trace format)")
     bn_when_frozen: str = _option(
         "eval", "BatchNorm of a frozen backbone: eval keeps its statistics, train lets them drift as the published "
         "runs did", choices=("eval", "train"),
@@ -123,6 +150,10 @@ class BenchmarkConfig:
     )
     out: str | None = _option(None, "folder for the results (default: runs/<preset>-<time>)", metavar="DIR")
     wandb: str = _option("offline", "Weights & Biases", choices=WANDB_MODES)
+    resume: str | None = _option(
+        None, "go on with the run in DIR where it was stopped or killed, with its settings; without DIR the one in "
+        "--out, which is started if it is not there", nargs="?", const="", metavar="DIR",
+    )  # fmt: skip
     dry_run: bool = _option(False, "print the plan, with the time it will take, and stop")
 
     def __post_init__(self) -> None:
@@ -130,6 +161,10 @@ class BenchmarkConfig:
             raise ValueError(f"device: got both --gpu {self.gpu} and --device {self.device}, expected one of them")
         if self.store is not None and self.loader not in ("auto", "cached"):
             raise ValueError(f"store: got {self.store!r} with --loader {self.loader}, expected --loader cached or auto")
+        if self.cache_features and self.bn_when_frozen == "train":
+            raise ValueError(
+                "cache_features: got it with --bn-when-frozen train, expected features that stay as they are"
+            )
         for strategy in self.strategies:
             if strategy not in STRATEGIES:
                 raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")
@@ -155,6 +190,11 @@ class BenchmarkConfig:
         filled = {field: getattr(preset, field) if value is None else value for field, value in own.items()}
         return dataclasses.replace(self, preset=self.preset_name, **filled)
 
+    def with_folder(self) -> BenchmarkConfig:
+        """Return the settings with a folder for the results: the one that was named, or one of this moment."""
+        default = Path("runs") / f"{self.preset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return self if self.out is not None else dataclasses.replace(self, out=str(default))
+
     def phase_epochs(self, strategy: str) -> tuple[int, ...] | None:
         """Epochs a phase that override a strategy's own, if any."""
         epochs = self.epochs or {}
@@ -166,15 +206,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(BenchmarkConfig):
         options = dict(field.metadata)
         if isinstance(field.default, bool):
-            options["action"] = "store_true"
+            options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+            options["help"] += " (default: yes)" * field.default
         elif field.default is not None:
             shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
             options["help"] += f" (default: {shown})"
         options["help"] = options["help"].replace("%", "%%")
-        parser.add_argument(f"--{field.name.replace('_', '-')}", default=field.default, **options)
+        # What is not said stays unsaid, so that a run that goes on can tell.
+        parser.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, **options)
 
 
 def parse_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> BenchmarkConfig:
-    """Read the command line; a wrong setting ends the program with one line and exit code 2."""
-    values = vars(parser.parse_args(arguments))
-    return BenchmarkConfig(**values)
+    """Read the command line; a flag that is wrong by itself ends the program with one line and exit code 2.
+
+    Raises ValueError for settings that contradict each other, or those of the run that is to go on.
+    """
+    given = vars(parser.parse_args(arguments))
+    return BenchmarkConfig(**given) if given.get("resume") is None else _resumed_config(given)
+
+
+def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
+    """Take the settings of a run that is to go on, and of those that were said now the ones that may change."""
+    folder = given["resume"] or given.get("out")
+    if folder is None:
+        raise ValueError("resume: got no folder, expected --resume DIR, or --out DIR beside it")
+    if given.get("out", folder) != folder:
+        raise ValueError(f"resume: got {folder} and --out {given['out']}, expected one folder")
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        if given["resume"]:
+            raise ValueError(f"resume: {folder} holds no run ({CONFIG_FILE} is missing); start it with --out {folder}")
+        return BenchmarkConfig(**given)
+    recorded = config_from_json(read_json(path))
+    for name, value in given.items():
+        if name not in _MAY_CHANGE and value != getattr(recorded, name):
+            raise ValueError(f"{name}: got {value}, but the run in {folder} has {getattr(recorded, name)}")
+    changed: dict[str, Any] = {name: value for name, value in given.items() if name in _MAY_CHANGE}
+    if {"gpu", "device"} & set(given):
+        changed = {"gpu": None, "device": None} | changed
+    return dataclasses.replace(recorded, **changed | {"resume": folder, "out": folder})
+
+
+def config_from_json(recorded: Mapping[str, Any]) -> BenchmarkConfig:
+    """Read settings as config.json holds them, in which tuples have become lists."""
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(map(restored, value))
+        return {key: restored(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+    return BenchmarkConfig(**{name: restored(value) for name, value in recorded.items()})

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dogs_accel import ops
+from dogs_accel.numerics import describe_numerics
 from pipelines.batch import available_cores
 
 _PACKAGES = (
@@ -31,8 +32,7 @@ def describe_environment() -> dict[str, Any]:
         "gpus": [_describe_gpu(i) for i in range(torch.cuda.device_count())],
         "torch_cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+        "numerics": describe_numerics(),
         "extension_cuda": ops.cuda_status(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

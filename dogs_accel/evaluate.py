@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dogs_accel.amp import autocast
 from dogs_accel.calibration import expected_calibration_error
+from dogs_accel.distributed import ALONE, World
 from dogs_accel.files import replacing
 from dogs_accel.scores import f1_scores
 from pipelines.batch import Loader
@@ -57,22 +58,35 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, loader: Loader, ids: Sequence[str], *, amp: torch.dtype | None = None, label: str = ""
+    model: nn.Module,
+    loader: Loader,
+    ids: Sequence[str],
+    *,
+    amp: torch.dtype | None = None,
+    world: World = ALONE,
+    label: str = "",
 ) -> Predictions:
-    """Run a model over an evaluation loader; ids are those of the loader's dataset, in its order."""
+    """Run a model over an evaluation loader; ids are those of the loader's dataset, in its order.
+
+    The processes of a world share the samples, and each returns the predictions of all, in the dataset's order.
+    """
     model.eval()
     logits, labels, index = [], [], []
-    with tqdm(total=loader.num_samples, desc=label, unit=" img", leave=False, disable=None, delay=0.5) as bar:
+    quiet = None if world.is_first else True
+    with tqdm(total=loader.num_samples, desc=label, unit=" img", leave=False, disable=quiet, delay=0.5) as bar:
         for batch in loader:
             with autocast(loader.device, amp):
                 logits.append(model(batch.images).float())
             labels.append(batch.labels)
             index.append(batch.index)
             bar.update(len(batch.labels))
+    parts = world.gather(tuple(torch.cat(part).cpu().numpy() for part in (logits, labels, index)))
+    every_logit, every_label, every_index = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = every_index.argsort()
+    if not np.array_equal(every_index[order], np.arange(loader.dataset_size)):
+        raise RuntimeError(f"loader: gave {len(order)} samples, not each of {loader.dataset_size} once")
     return Predictions(
-        logits=torch.cat(logits).cpu().numpy(),
-        labels=torch.cat(labels).cpu().numpy(),
-        ids=np.asarray(ids, dtype=np.str_)[torch.cat(index).cpu().numpy()],
+        logits=every_logit[order], labels=every_label[order], ids=np.asarray(ids, dtype=np.str_)[every_index[order]]
     )
 
 

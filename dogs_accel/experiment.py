@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,124 +18,191 @@ from dogs_accel.calibration import calibration_bins
 from dogs_accel.comparison import RunOutcome
 from dogs_accel.datasets import Dataset
 from dogs_accel.evaluate import PUBLISHED_BINS, Predictions, evaluate_predictions, predict, report_table, top_confusions
-from dogs_accel.files import write_csv, write_json
-from dogs_accel.loading import split_loader
-from dogs_accel.models import build_model, count_total_params
+from dogs_accel.files import read_json, write_csv, write_json
+from dogs_accel.flops import count_flops, peak_flops
+from dogs_accel.loading import plain_train_loader, split_loader
+from dogs_accel.models import BuiltModel, build_model, count_total_params
 from dogs_accel.plan import Plan, PlannedRun
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
-from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun
+from dogs_accel.profile_summary import profile_figure, summarise_profile
+from dogs_accel.tracking import TrackedRun, summary_row
 from dogs_accel.train import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
 
 
 def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
-    """Train, evaluate and write one run into its folder.
+    """Train, evaluate and write one run into its folder, or read what it has left there if it is finished.
 
-    What a later step needs is on disk before it starts: a failure costs that step and nothing before it.
+    What a later step needs is on disk before it starts: a failure costs that step and nothing before it. Of several
+    processes the first alone writes.
     """
-    config, data = plan.config, plan.data
-    assert config.weights is not None
     folder = plan.out / run.spec.family / run.name
-    folder.mkdir(parents=True)
-    torch.manual_seed(run.seed)
-    built = build_model(run.spec, data.num_classes, config.weights, run.seed)
-    total_params = count_total_params(built.model)
-    print(f"\n{run.title}\n  {built.note}, {total_params:,} parameters")
-    with _tracked_run(plan, run, total_params) as tracked:
-        with split_loader(plan, run, "train") as train_loader, split_loader(plan, run, "val") as val_loader:
-            trained = _train(plan, run, built.model, train_loader, val_loader, tracked, folder)
-            predictions = {"val": _predict(plan, run, built.model, val_loader, "val", folder)}
-        # The test split is read here, once, after every choice has been made on validation.
-        with split_loader(plan, run, "test") as test_loader:
-            predictions["test"] = _predict(plan, run, built.model, test_loader, "test", folder)
-        metrics = {split: evaluate_predictions(predictions[split]) for split in predictions}
-        _summarise(tracked, trained, metrics)
-        _write_artifacts(folder, run, data, predictions["test"], metrics)
-        backends = {"train": train_loader.backend, "val": val_loader.backend, "test": test_loader.backend}
-        _write_run_metadata(folder, run, plan, trained, tracked, built.note, backends)
-    _print_result(trained, metrics["test"])
-    return RunOutcome(
-        model=run.spec.display,
-        family=run.spec.family,
-        strategy=run.strategy,
-        seed=run.seed,
-        total_params=total_params,
-        training_seconds=trained.training_seconds,
-        metrics=metrics["test"],
-        tracked=tracked.as_row(),
-    )
+    metadata_path = folder / f"{run.name}_run_metadata.json"
+    record = plan.world.from_first(lambda: read_json(metadata_path) if metadata_path.exists() else None)
+    if record is not None and record["state"] == "finished":
+        print(f"\n{run.title}\n  finished already, test accuracy {record['summary']['test/accuracy']:.4f}")
+        return _outcome(plan, run, folder, record)
+    built = build_model(run.spec, plan.data.num_classes, _weights(plan), run.seed)
+    print(f"\n{run.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
+    tracked = _tracked_run(plan, run, count_total_params(built.model), record)
+    if plan.world.is_first:
+        folder.mkdir(parents=True, exist_ok=plan.resumes)
+        write_json(metadata_path, tracked.as_record())
+    with tracked:
+        metadata = _train_and_evaluate(plan, run, built, tracked, folder)
+    record = plan.world.from_first(lambda: tracked.as_record() | metadata)
+    if plan.world.is_first:
+        # The last file: a run that has it is finished.
+        write_json(metadata_path, record)
+    return _outcome(plan, run, folder, record)
 
 
-def _tracked_run(plan: Plan, run: PlannedRun, total_params: int) -> TrackedRun:
+def _weights(plan: Plan) -> str:
+    assert plan.config.weights is not None
+    return plan.config.weights
+
+
+def _tracked_run(plan: Plan, run: PlannedRun, total_params: int, record: dict[str, Any] | None) -> TrackedRun:
+    """Make the run as W&B knows it, in the first process; record is what was written of it before it was stopped."""
+    known = {key: record[key] for key in ("run_id", "created_at")} if record is not None else {}
     return TrackedRun(
         name=run.name,
         display_name=run.title,
-        mode=plan.config.wandb,
+        mode=plan.config.wandb if plan.world.is_first else "disabled",
         folder=plan.out,
         config={
             "seed": run.seed,
             "family": run.spec.family,
-            "phases": [dataclasses.asdict(phase) for phase in run.phases],
+            "phases": [phase.as_dict() for phase in run.phases],
             "dataset": plan.data.name,
             "strategy": run.strategy,
-            "batch_size": plan.config.batch_size,
+            "batch_size": plan.batch_size,
             "image_size": run.spec.image_size,
             "model_name": run.spec.display,
             "num_classes": plan.data.num_classes,
             "total_params": total_params,
         },
+        resumes=record is not None,
+        **known,
     )
 
 
-def _train(
+def run_identity(plan: Plan, run: PlannedRun) -> dict[str, Any]:
+    """Say what makes a run the run that it is: a checkpoint of a run with another identity is not gone on with."""
+    return {
+        "model": run.spec.name,
+        "image_size": run.spec.image_size,
+        "num_classes": plan.data.num_classes,
+        "weights": plan.config.weights,
+        "seed": run.seed,
+        "batch_size": plan.batch_size,
+        "phases": [phase.as_dict() for phase in run.phases],
+        "train_recipe": dataclasses.asdict(run.train_recipe),
+        "eval_recipe": dataclasses.asdict(run.eval_recipe),
+        "amp": str(plan.amp),
+        "tf32": plan.config.tf32,
+        "bn_when_frozen": plan.config.bn_when_frozen,
+        "cache_features": plan.config.cache_features,
+        "images": {
+            split: hashlib.sha256(
+                "\n".join(f"{plan.data.ids[i]} {plan.data.labels[i]}" for i in index).encode()
+            ).hexdigest()
+            for split, index in plan.splits.items()
+        },
+    }
+
+
+def _train_and_evaluate(
+    plan: Plan, run: PlannedRun, built: BuiltModel, tracked: TrackedRun, folder: Path
+) -> dict[str, Any]:
+    """Do the work of a run; returns what its metadata say beside what W&B knows."""
+    with ExitStack() as stack:
+        train_loader = stack.enter_context(split_loader(plan, run, "train"))
+        val_loader = stack.enter_context(split_loader(plan, run, "val"))
+        plain_loader = stack.enter_context(plain_train_loader(plan, run)) if plan.config.cache_features else None
+        trainer = _trainer(plan, run, built.model, train_loader, val_loader, plain_loader, tracked, folder)
+        trained = trainer.run(run.phases, resume=plan.resumes)
+        predictions = {"val": _predict(plan, run, trainer.model, val_loader, "val")}
+    # The test split is read here, once, after every choice has been made on validation.
+    with split_loader(plan, run, "test") as test_loader:
+        predictions["test"] = _predict(plan, run, trainer.model, test_loader, "test")
+    metrics = {split: evaluate_predictions(predictions[split]) for split in predictions}
+    _summarise(tracked, trained, metrics)
+    if plan.world.is_first:
+        for split, each in predictions.items():
+            each.save(folder / f"{split}_logits.npz")
+        _write_artifacts(folder, run, plan.data, predictions["test"], metrics)
+        save_figure(profile_figure(trained.history, run.title), folder / "training_profile.png")
+    _print_result(trained, metrics["test"])
+    backends = {"train": train_loader.backend, "val": val_loader.backend, "test": test_loader.backend}
+    return _describe_run(plan, run, trained, built.note, backends)
+
+
+def _trainer(
     plan: Plan,
     run: PlannedRun,
     model: nn.Module,
     train_loader: Loader,
     val_loader: Loader,
+    plain_loader: Loader | None,
     tracked: TrackedRun,
     folder: Path,
-) -> TrainResult:
+) -> Trainer:
     num_epochs = sum(phase.epochs for phase in run.phases)
-    history: list[HistoryRow] = []
 
-    def on_epoch(row: HistoryRow) -> None:
-        history.append(row)
+    def write(history: list[HistoryRow]) -> None:
         write_csv(folder / f"{run.name}_history.csv", pd.DataFrame(history))
-        tracked.log(
-            {
-                **{f"train/{name}": row[f"train_{name}"] for name in ("loss", "acc", "macro_f1", "weighted_f1")},
-                **{f"val/{name}": row[f"val_{name}"] for name in ("loss", "acc", "macro_f1", "weighted_f1")},
-                "trainer/lr": row["lr"],
-            },
-            step=row["epoch_total"],
-        )
+
+    def on_epoch(history: list[HistoryRow]) -> None:
+        write(history)
+        row = history[-1]
         print(
             f"  epoch {row['epoch_total']:>2}/{num_epochs}  {row['phase']:<13}  train loss {row['train_loss']:.3f} "
             f"acc {row['train_acc']:.3f}  val loss {row['val_loss']:.3f} acc {row['val_acc']:.3f}",
             flush=True,
         )
+        _log(tracked, row)
 
-    trainer = Trainer(
+    def on_resume(history: list[HistoryRow]) -> None:
+        write(history)
+        print(f"  goes on after epoch {len(history)}/{num_epochs}")
+        for row in history:
+            _log(tracked, row)
+
+    return Trainer(
         model,
         train_loader,
         val_loader,
         num_classes=plan.data.num_classes,
         device=plan.device,
         folder=folder,
-        amp=plan.amp,
+        seed=run.seed,
+        settings=plan.step,
         bn_when_frozen=plan.config.bn_when_frozen,
+        plain_train_loader=plain_loader,
+        world=plan.world,
+        identity=run_identity(plan, run),
         label=run.name,
-        on_epoch=on_epoch,
+        trace=plan.config.profile,
+        on_epoch=on_epoch if plan.world.is_first else None,
+        on_resume=on_resume if plan.world.is_first else None,
     )
-    return trainer.run(run.phases)
 
 
-def _predict(plan: Plan, run: PlannedRun, model: nn.Module, loader: Loader, split: str, folder: Path) -> Predictions:
+def _log(tracked: TrackedRun, row: HistoryRow) -> None:
+    tracked.log(
+        {
+            **{f"train/{name}": row[f"train_{name}"] for name in ("loss", "acc", "macro_f1", "weighted_f1")},
+            **{f"val/{name}": row[f"val_{name}"] for name in ("loss", "acc", "macro_f1", "weighted_f1")},
+            "trainer/lr": row["lr"],
+        },
+        step=row["epoch_total"],
+    )
+
+
+def _predict(plan: Plan, run: PlannedRun, model: nn.Module, loader: Loader, split: str) -> Predictions:
     ids = [plan.data.ids[i] for i in plan.splits[split]]
-    predictions = predict(model, loader, ids, amp=plan.amp, label=f"{run.name} {split}")
-    predictions.save(folder / f"{split}_logits.npz")
-    return predictions
+    return predict(model, loader, ids, amp=plan.amp, world=plan.world, label=f"{run.name} {split}")
 
 
 def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
@@ -179,38 +248,52 @@ def _write_artifacts(
     save_figure(figure, folder / "calibration.png")
 
 
-def _write_run_metadata(
-    folder: Path,
-    run: PlannedRun,
-    plan: Plan,
-    trained: TrainResult,
-    tracked: TrackedRun,
-    weights: str,
-    backends: dict[str, str],
-) -> None:
-    write_json(
-        folder / f"{run.name}_run_metadata.json",
-        {
-            "run_id": tracked.run_id,
-            "group": GROUP,
-            "job_type": JOB_TYPE,
-            "phase_plan": " -> ".join(map(str, run.phases)),
-            "config": tracked.config,
-            "summary": tracked.summary,
-            "weights": weights,
-            "train_recipe": dataclasses.asdict(run.train_recipe),
-            "eval_recipe": dataclasses.asdict(run.eval_recipe),
-            "num_images": {split: len(index) for split, index in plan.splits.items()},
-            "loaders": backends,
-            "device": str(plan.device),
-            "amp": str(plan.amp).removeprefix("torch.") if plan.amp else None,
-            "bn_when_frozen": plan.config.bn_when_frozen,
-            "training_seconds": trained.training_seconds,
-            "training_seconds_note": TIMING_NOTE,
-            "checkpoint_seconds": trained.checkpoint_seconds,
-            "images_per_second": trained.images_per_second,
-            "best_epoch": trained.best_epoch,
-            "best_val_accuracy": trained.best_val_accuracy,
-            "data_notice": plan.data.notice,
-        },
+def _describe_run(
+    plan: Plan, run: PlannedRun, trained: TrainResult, weights: str, backends: dict[str, str]
+) -> dict[str, Any]:
+    flops = [
+        None
+        if plan.config.cache_features and phase.mode == "head_only"
+        else count_flops(run.spec, plan.data.num_classes, phase.mode)
+        for phase in run.phases
+    ]
+    return {
+        "phase_plan": " -> ".join(map(str, run.phases)),
+        "weights": weights,
+        "train_recipe": dataclasses.asdict(run.train_recipe),
+        "eval_recipe": dataclasses.asdict(run.eval_recipe),
+        "num_images": {split: len(index) for split, index in plan.splits.items()},
+        "loaders": backends,
+        "device": str(plan.device),
+        "num_processes": plan.world.size,
+        "eval_batch_size": plan.eval_batch_size,
+        "amp": str(plan.amp).removeprefix("torch.") if plan.amp else None,
+        "step": {name: value for name, value in dataclasses.asdict(plan.step).items() if name != "amp"},
+        "bn_when_frozen": plan.config.bn_when_frozen,
+        "cache_features": plan.config.cache_features,
+        "training_seconds": trained.training_seconds,
+        "training_seconds_note": TIMING_NOTE,
+        "checkpoint_seconds": trained.checkpoint_seconds,
+        "images_per_second": trained.images_per_second,
+        "best_epoch": trained.best_epoch,
+        "best_val_accuracy": trained.best_val_accuracy,
+        "resumed_after": trained.resumed_after,
+        "profile": summarise_profile(
+            trained.history, flops, peak_flops(plan.device, plan.amp, plan.config.tf32), plan.world.size
+        ),
+        "data_notice": plan.data.notice,
+    }
+
+
+def _outcome(plan: Plan, run: PlannedRun, folder: Path, record: dict[str, Any]) -> RunOutcome:
+    """Read what the comparison needs of a finished run."""
+    return RunOutcome(
+        model=run.spec.display,
+        family=run.spec.family,
+        strategy=run.strategy,
+        seed=run.seed,
+        total_params=record["config"]["total_params"],
+        training_seconds=record["training_seconds"],
+        metrics=plan.world.from_first(lambda: read_json(folder / "metrics.json")),
+        tracked=summary_row(record),
     )

@@ -14,13 +14,14 @@ from typing import Any
 import pandas as pd
 
 MANIFEST = "MANIFEST.json"
+_PARTIAL = ".partial-"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with its suffix, that takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PARTIAL}{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,11 +39,22 @@ def _umask() -> int:
     return current
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process was writing below a folder."""
+    for path in folder.rglob(f"{_PARTIAL}*"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON that people can read and diff."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
     return path
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
 from pipelines import Loader, Recipe, make_loader
+from pipelines.batch import available_cores
 from pipelines.loader import choose_backend
 from pipelines.store import build_store, default_store_folder, plan_store, store_problems
 from pipelines.store_index import absolute_path
@@ -83,20 +84,33 @@ def without_known_bad(plan: Plan) -> Plan:
 
 
 def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
-    """Make the loader of one split: training is shuffled and augmented, the others are neither."""
-    assert plan.config.batch_size is not None
-    index = plan.splits[split]
-    recipe = run.train_recipe if split == "train" else run.eval_recipe
+    """Make this process's loader of one split: training is shuffled and augmented, the others are neither.
+
+    A batch of training is its share of the batch size, a batch of the others has the batch size of evaluation.
+    """
+    is_train = split == "train"
+    return _loader(plan, run, split, run.train_recipe if is_train else run.eval_recipe, shuffle=is_train)
+
+
+def plain_train_loader(plan: Plan, run: PlannedRun) -> Loader:
+    """Make this process's loader of the training split as evaluation sees it."""
+    return _loader(plan, run, "train", run.eval_recipe, shuffle=False)
+
+
+def _loader(plan: Plan, run: PlannedRun, split: str, recipe: Recipe, *, shuffle: bool) -> Loader:
+    index, world = plan.splits[split], plan.world
     choice = plan.loaders[recipe]
     return make_loader(
         [plan.data.paths[i] for i in index],
         plan.data.labels[index],
         recipe,
         backend=choice.backend,
-        batch_size=plan.config.batch_size,
+        batch_size=plan.batch_size // world.size if shuffle else plan.eval_batch_size,
         device=plan.device,
         seed=run.seed,
-        shuffle=split == "train",
-        num_threads=plan.config.num_threads,
+        shuffle=shuffle,
+        num_threads=plan.config.num_threads or max(1, available_cores() // world.local_size),
+        rank=world.rank,
+        world_size=world.size,
         store_dir=choice.store_dir,
     )

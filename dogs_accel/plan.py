@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,15 @@ from dogs_accel.amp import amp_dtype
 from dogs_accel.config import PRESETS, BenchmarkConfig
 from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
+from dogs_accel.distributed import ALONE, World
 from dogs_accel.models import ModelSpec, build_model, model_spec
 from dogs_accel.phases import Phase, strategy_label, strategy_phases
 from dogs_accel.splits import SPLITS
+from dogs_accel.training_step import StepSettings
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
+_EVAL_BATCH_SIZE = {"cpu": 64, "cuda": 256}
 EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
 """The embedded default: how many breeds and pictures are generated where no --data is given."""
 
@@ -75,13 +77,45 @@ class Plan:
     amp: torch.dtype | None
     runs: list[PlannedRun]
     out: Path
+    world: World = ALONE
     loaders: Mapping[Recipe, LoaderChoice] = field(default_factory=dict)
     """By recipe; empty until they are chosen."""
 
+    @property
+    def batch_size(self) -> int:
+        """Images a training step, of all processes together."""
+        assert self.config.batch_size is not None
+        return self.config.batch_size
 
-def choose_device(config: BenchmarkConfig) -> torch.device:
-    """Pick the device; --gpu and --device are taken at their word or refused."""
+    @property
+    def eval_batch_size(self) -> int:
+        """Images a step of validation and test, of each process."""
+        if self.config.eval_batch_size is not None:
+            return self.config.eval_batch_size
+        return max(self.batch_size, _EVAL_BATCH_SIZE[self.device.type])
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on with what is in `out` already."""
+        return self.config.resume is not None
+
+    @property
+    def step(self) -> StepSettings:
+        """The switches of a training step."""
+        return StepSettings(
+            amp=self.amp,
+            channels_last=self.config.channels_last,
+            fused_optimizer=self.config.fused_optimizer,
+            compile=self.config.compile,
+            cuda_graphs=self.config.cuda_graphs,
+        )
+
+
+def choose_device(config: BenchmarkConfig, world: World = ALONE) -> torch.device:
+    """Pick the device; --gpu and --device are taken at their word or refused. Of several processes each has its own."""
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if world.size > 1:
+        return _device_of_many(config, world, num_gpus)
     if config.gpu is None and config.device is None:
         return torch.device("cuda:0" if num_gpus else "cpu")
     if config.device == "cpu":
@@ -97,6 +131,21 @@ def choose_device(config: BenchmarkConfig) -> torch.device:
         instead = f"--gpu {num_gpus - 1}" if num_gpus else "--device cpu"
         raise ValueError(f"{flag}: torch {torch.__version__} sees {sees}; type {instead} instead")
     return torch.device("cuda", index)
+
+
+def _device_of_many(config: BenchmarkConfig, world: World, num_gpus: int) -> torch.device:
+    """Pick the device of one of several processes: the GPU of its place on its machine, or the CPU."""
+    if config.gpu is not None or config.device not in (None, "cpu", "cuda"):
+        flag = f"--gpu {config.gpu}" if config.gpu is not None else f"--device {config.device}"
+        raise ValueError(f"{flag}: got it with {world.size} processes, expected none: each takes a GPU of its own")
+    if config.device == "cpu" or (config.device is None and num_gpus == 0):
+        return torch.device("cpu")
+    if world.local_size > num_gpus:
+        raise ValueError(
+            f"device: got {world.local_size} processes on a machine where torch sees {num_gpus} CUDA devices, "
+            "expected one a device (or --device cpu)"
+        )
+    return torch.device("cuda", world.local_rank)
 
 
 def embedded_root() -> Path:
@@ -159,19 +208,31 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
         build_model(spec, num_classes, config.weights)
 
 
-def make_plan(config: BenchmarkConfig) -> Plan:
+def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
     """Check everything that can be checked before the first step."""
-    config = config.resolved()
-    device = choose_device(config)
+    config = config.resolved().with_folder()
+    assert config.out is not None
+    device = choose_device(config, world)
+    _check_world(config, world, device)
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
-    out = Path(config.out or Path("runs") / f"{config.preset_name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one")
+    out = Path(config.out)
+    if config.resume is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     data = open_data(config)
     check_models(config, runs, data.num_classes)
     splits = {name: data.split(name, seed=config.seed, val_ratio=config.val_ratio) for name in SPLITS}
-    return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out)
+    return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out, world=world)
+
+
+def _check_world(config: BenchmarkConfig, world: World, device: torch.device) -> None:
+    assert config.batch_size is not None
+    if config.batch_size % world.size:
+        raise ValueError(
+            f"batch_size: got {config.batch_size} for {world.size} processes, which share it, expected a multiple"
+        )
+    if config.cuda_graphs and (world.size > 1 or device.type != "cuda"):
+        raise ValueError(f"cuda_graphs: got it with {world.size} process(es) on {device.type}, expected one on a GPU")
 
 
 def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:
@@ -187,7 +248,7 @@ def describe_plan(plan: Plan) -> str:
     lines = [
         f"preset   {config.preset_name}",
         f"data     {data.name}: {data.num_classes} breeds, {describe_sizes(plan.splits)} images, in {data.root}",
-        f"device   {plan.device} ({device}), {amp}, batch {config.batch_size}",
+        f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {plan.out}",
         "runs",
     ]
@@ -201,3 +262,9 @@ def describe_plan(plan: Plan) -> str:
         if config.seeds > 1:
             lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
     return "\n".join(lines)
+
+
+def _describe_batch(plan: Plan) -> str:
+    world = plan.world
+    shared = f" ({plan.batch_size // world.size} in each of {world.size} processes)" if world.size > 1 else ""
+    return f"{plan.batch_size}{shared}, {plan.eval_batch_size} in evaluation"

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dogs_accel.distributed import ALONE, World
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -17,6 +19,11 @@ class Scores:
     accuracy: float
     macro_f1: float
     weighted_f1: float
+
+    def as_columns(self, split: str) -> dict[str, float]:
+        """Return the scores under the names of the published histories, such as val_acc."""
+        values = {"loss": self.loss, "acc": self.accuracy, "macro_f1": self.macro_f1, "weighted_f1": self.weighted_f1}
+        return {f"{split}_{name}": value for name, value in values.items()}
 
 
 class ScoreCounter:
@@ -34,8 +41,9 @@ class ScoreCounter:
         # bincount would copy its largest value to the host, and so wait for the device.
         self._counts.index_add_(0, cell, torch.ones_like(cell))
 
-    def scores(self) -> Scores:
-        """Read the scores of everything added."""
+    def scores(self, world: World = ALONE) -> Scores:
+        """Read the scores of everything added, in all processes; once only."""
+        world.add_up(self._counts, self._loss_sum)
         counts = self._counts.cpu().numpy().reshape(self.num_classes, self.num_classes)
         total = int(counts.sum())
         macro, weighted = f1_scores(counts)

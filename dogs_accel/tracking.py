@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -13,6 +14,10 @@ PROJECT = "dogs-accel"
 GROUP = "stanford-dogs-fair-benchmark"
 JOB_TYPE = "train"
 MODES = ("offline", "online", "disabled")
+_RECORD_KEYS = (
+    "run_id", "run_name", "display_name", "url", "state", "entity", "project", "group", "job_type", "created_at",
+    "updated_at",
+)  # fmt: skip
 WANDB_FOLDER = "wandb"
 """What W&B calls its folder."""
 
@@ -37,6 +42,8 @@ class TrackedRun:
     config: dict[str, Any]
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     created_at: str = field(default_factory=_now)
+    resumes: bool = False
+    """Whether it goes on with a run of the same id, whose values are logged again."""
     updated_at: str = ""
     url: str | None = None
     entity: str | None = None
@@ -49,6 +56,9 @@ class TrackedRun:
             import wandb
 
             self.folder.mkdir(parents=True, exist_ok=True)
+            # What an offline run that was killed has logged is a part of what this one will log.
+            for cut_short in (self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"):
+                shutil.rmtree(cut_short)
             try:
                 self._run = self._start()
             except wandb.errors.Error as error:
@@ -69,6 +79,7 @@ class TrackedRun:
             config=self.config,
             dir=self.folder,
             mode=self.mode,  # type: ignore[arg-type]  # one of MODES
+            resume="allow" if self.resumes and self.mode == "online" else None,
             settings=wandb.Settings(silent=True, console="off"),
         )
 
@@ -90,8 +101,8 @@ class TrackedRun:
         if self._run is not None:
             self._run.finish(exit_code=0 if kind is None else 1)
 
-    def as_row(self) -> dict[str, Any]:
-        """Return the run as a row of runs_summary.csv."""
+    def as_record(self) -> dict[str, Any]:
+        """Return everything that is known of the run, config and summary as dicts."""
         return {
             "run_id": self.run_id,
             "run_name": self.name,
@@ -104,6 +115,13 @@ class TrackedRun:
             "job_type": JOB_TYPE,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
-            **{f"config.{key}": value for key, value in self.config.items()},
-            **{f"summary.{key}": value for key, value in self.summary.items()},
+            "config": self.config,
+            "summary": self.summary,
         }
+
+
+def summary_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a row of runs_summary.csv of a run's record, of which other keys are left out."""
+    own = {key: record[key] for key in _RECORD_KEYS}
+    nested = {f"{part}.{key}": value for part in ("config", "summary") for key, value in record[part].items()}
+    return own | nested

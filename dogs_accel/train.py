@@ -1,34 +1,52 @@
-"""Training: phases over loaders, the history of every epoch, and the best weights on validation."""
+"""Training: phases over loaders, every epoch's history, the best weights on validation, going on after a kill."""
 
 from __future__ import annotations
 
-import functools
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from dogs_accel.amp import autocast
-from dogs_accel.checkpoint import load_checkpoint, save_checkpoint
-from dogs_accel.models import count_trainable_params, set_train_mode, set_trainable_stage
-from dogs_accel.phases import Phase, cosine_factor
+from dogs_accel.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from dogs_accel.distributed import ALONE, World, share_gradients, share_statistics
+from dogs_accel.features import FeatureLoader, cache_features, head_of
+from dogs_accel.layer_groups import layer_groups, param_groups, set_trainable_groups
+from dogs_accel.models import count_trainable_params, set_train_mode
+from dogs_accel.phases import Phase
 from dogs_accel.scores import ScoreCounter, Scores
-from pipelines.batch import Loader
+from dogs_accel.step_profile import EpochProfile, traced_steps
+from dogs_accel.timing import StepClock
+from dogs_accel.training_step import (
+    Forward,
+    StepSettings,
+    TrainingStep,
+    forward_of,
+    make_optimizer,
+    make_scaler,
+    prepare_model,
+)
+from pipelines.batch import Batch, Loader
 
 TIMING_NOTE = (
-    "training_seconds is the wall clock of training and validation over all epochs, the start of the loaders' workers "
-    "included; building the model, writing checkpoints and the evaluation after training are left out"
+    "training_seconds is the wall clock of training and validation over all epochs, the start of the loaders' workers, "
+    "compiling and caching features included; building the model, writing checkpoints, epochs that a kill cut short "
+    "and the evaluation after training are left out"
 )
 
 HistoryRow = dict[str, Any]
-"""One epoch, with the published columns: index counts rows from 0, stage the phases from 1, epoch the epochs of the
-phase and epoch_total those of the run from 1; lr is read after the scheduler's step, as in the published files."""
+"""One epoch. First the published columns: index counts rows from 0, stage the phases from 1, epoch the epochs of the
+phase and epoch_total those of the run from 1; lr is read after the scheduler's step, as in the published files. Then
+`seconds`, training_seconds so far, and what EpochProfile measures of the first process."""
+
+AnyLoader = Loader | FeatureLoader
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,8 @@ class TrainResult:
     checkpoint_seconds: float
     images_per_second: float
     """Training and validation images over training_seconds."""
+    resumed_after: list[int]
+    """Epochs of the run after which it went on from a checkpoint."""
 
 
 class DivergedError(ArithmeticError):
@@ -50,7 +70,14 @@ class DivergedError(ArithmeticError):
 
 
 class Trainer:
-    """Trains one model through its phases."""
+    """Trains one model through its phases, alone or as one of the processes of a world.
+
+    All randomness follows from (seed, epoch, rank), so that a run that goes on from a checkpoint sees what it would
+    have seen. The batch of all processes together is the one that counts: `batch_size` of the loaders times the size
+    of the world. Where `plain_train_loader` is given, the training images without augmentation, the head is trained on
+    features of the frozen backbone that are computed once. identity says what makes this run the run that it is; a
+    checkpoint of another one is refused. on_epoch and on_resume get the history so far.
+    """
 
     def __init__(
         self,
@@ -61,38 +88,60 @@ class Trainer:
         num_classes: int,
         device: torch.device,
         folder: Path,
-        amp: torch.dtype | None = None,
+        seed: int = 0,
+        settings: StepSettings = StepSettings(),  # noqa: B008  # frozen
         bn_when_frozen: str = "eval",
+        plain_train_loader: Loader | None = None,
+        world: World = ALONE,
+        identity: Mapping[str, Any] | None = None,
         label: str = "",
-        on_epoch: Callable[[HistoryRow], None] | None = None,
+        trace: bool = False,
+        on_epoch: Callable[[list[HistoryRow]], None] | None = None,
+        on_resume: Callable[[list[HistoryRow]], None] | None = None,
     ) -> None:
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = prepare_model(share_statistics(model, world, device), device, settings)
         self.train_loader = train_loader
         self.val_loader = val_loader
+        self.plain_train_loader = plain_train_loader
         self.num_classes = num_classes
         self.device = device
         self.folder = folder
-        self.amp = amp
+        self.seed = seed
+        self.settings = settings
         self.bn_when_frozen = bn_when_frozen
+        self.world = world
+        self.identity = json.loads(json.dumps(identity or {}))
         self.label = label
+        self.trace = trace
         self.on_epoch = on_epoch
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
+        self.on_resume = on_resume
+        self.scaler = make_scaler(device, settings)
+        self.clock = StepClock(device)
         self.history: list[HistoryRow] = []
+        self.resumed_after: list[int] = []
         self._best: HistoryRow | None = None
+        self._optimizer_state: dict[str, Any] | None = None
         self._training_seconds = 0.0
         self._checkpoint_seconds = 0.0
+        self._num_groups = len(layer_groups(self.model))
+        train_loader.clock = self.clock
 
-    def run(self, phases: Sequence[Phase]) -> TrainResult:
+    def run(self, phases: Sequence[Phase], *, resume: bool = False) -> TrainResult:
         """Train through the phases; at the end the model holds the weights of its best validation accuracy.
 
-        Raises DivergedError as soon as an epoch's loss is not finite.
+        resume goes on after the epoch that ended last in the folder, if any did. Raises DivergedError as soon as an
+        epoch's loss is not finite, CheckpointError for checkpoints that are damaged or another run's.
         """
+        if not phases:
+            raise ValueError("phases: got none, expected at least one")
+        if resume:
+            self._restore()
         for stage, phase in enumerate(phases, start=1):
             self._run_phase(stage, phase)
-        if self._best is None:
-            raise ValueError("phases: got none, expected at least one")
-        self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
-        num_images = len(self.history) * (self.train_loader.num_samples + self.val_loader.num_samples)
+        assert self._best is not None
+        best = self.world.from_first(lambda: load_checkpoint(self.best_path)["model"])
+        self.model.load_state_dict(best)
+        num_images = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
         return TrainResult(
             history=self.history,
             best_epoch=self._best["epoch_total"],
@@ -100,6 +149,7 @@ class Trainer:
             training_seconds=self._training_seconds,
             checkpoint_seconds=self._checkpoint_seconds,
             images_per_second=num_images / self._training_seconds,
+            resumed_after=self.resumed_after,
         )
 
     @property
@@ -113,107 +163,212 @@ class Trainer:
         return self.folder / "last.pt"
 
     def _run_phase(self, stage: int, phase: Phase) -> None:
-        set_trainable_stage(self.model, phase.mode)
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=phase.lr,
-            weight_decay=phase.weight_decay,
-            fused=True,
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, functools.partial(cosine_factor, num_epochs=phase.epochs)
-        )
-        for epoch in range(1, phase.epochs + 1):
-            start = time.perf_counter()
-            train = self._train_epoch(optimizer, f"{phase.name} {epoch}/{phase.epochs}")
-            val = self._validate(f"{phase.name} {epoch}/{phase.epochs} val")
-            scheduler.step()
-            self._training_seconds += time.perf_counter() - start
-            row = self._history_row(stage, phase, epoch, train, val, float(scheduler.get_last_lr()[0]))
-            if not math.isfinite(train.loss) or not math.isfinite(val.loss):
-                raise DivergedError(
-                    f"{self.label}: the loss of {phase.name} epoch {epoch} is {train.loss} in training and {val.loss} "
-                    f"in validation at lr {phase.lr:g}; the state of the epoch before is in {self.last_path}"
-                )
+        accuracies = [row["val_acc"] for row in self.history if row["stage"] == stage]
+        if len(accuracies) == phase.epochs or phase.stops_after(accuracies):
+            return
+        start = time.perf_counter()
+        course = self._course(stage, phase)
+        self._training_seconds += time.perf_counter() - start
+        optimizer = make_optimizer(param_groups(self.model, phase), phase.lr, phase.weight_decay, self.settings)
+        if accuracies:
+            assert self._optimizer_state is not None
+            # The settings are this process's own: a run may go on with other switches or on another device.
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": self._optimizer_state, "param_groups": groups})
+        self._optimizer_state = None
+        step, num_trained = None, -1
+        while len(accuracies) < phase.epochs and not phase.stops_after(accuracies):
+            epoch = len(accuracies)
+            num_groups = phase.num_trainable_groups(epoch, self._num_groups)
+            if step is None or num_groups != num_trained:
+                step, num_trained = self._make_step(course, optimizer, num_groups), num_groups
+            row = self._run_epoch(course, epoch, step)
+            accuracies.append(row["val_acc"])
             self.history.append(row)
-            self._save(optimizer, scheduler)
+            self._save(optimizer)
             if self.on_epoch is not None:
-                self.on_epoch(row)
+                self.on_epoch(self.history)
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer, step: str) -> Scores:
+    def _course(self, stage: int, phase: Phase) -> _Course:
+        """Choose what a phase runs: the whole model over images, or its head over features."""
+        model = self.model
+        train: AnyLoader = self.train_loader
+        val: AnyLoader = self.val_loader
+        if self.plain_train_loader is not None and phase.mode == "head_only":
+            amp = self.settings.amp
+            train = cache_features(model, self.plain_train_loader, self.train_loader, self.world, amp)
+            val = cache_features(model, self.val_loader, self.val_loader, self.world, amp)
+            model = head_of(model)
+        return _Course(stage, phase, model, train, val, forward_of(model, self.device, self.settings))
+
+    def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, num_groups: int) -> TrainingStep:
+        set_trainable_groups(self.model, num_groups)
+        return TrainingStep(
+            share_gradients(course.model, self.world, self.device),
+            optimizer,
+            device=self.device,
+            settings=self.settings,
+            scaler=self.scaler,
+            clock=self.clock,
+        )
+
+    def _run_epoch(self, course: _Course, epoch: int, step: TrainingStep) -> HistoryRow:
+        phase = course.phase
+        title = f"{self.label} {phase.name} {epoch + 1}/{phase.epochs}"
+        profile = EpochProfile(self.clock, self.device)
+        train = self._train_epoch(course, epoch, step, title)
+        profile.end_training()
+        val = self._validate(course, f"{title} val")
+        measured = profile.row(course.train.num_samples)
+        self._training_seconds += measured["epoch_seconds"]
+        if not math.isfinite(train.loss) or not math.isfinite(val.loss):
+            raise DivergedError(
+                f"{self.label}: the loss of {phase.name} epoch {epoch + 1} is {train.loss} in training and {val.loss} "
+                f"in validation at lr {phase.lr:g}; the state of the epoch before is in {self.last_path}"
+            )
+        return {
+            "index": len(self.history),
+            "stage": course.stage,
+            "epoch": epoch + 1,
+            "epoch_total": len(self.history) + 1,
+            **train.as_columns("train"),
+            **val.as_columns("val"),
+            "lr": phase.lr * phase.lr_factor(epoch + 1),
+            "phase": phase.name,
+            "trainable_params": count_trainable_params(self.model),
+            "seconds": self._training_seconds,
+            **measured,
+        }
+
+    def _train_epoch(self, course: _Course, epoch: int, step: TrainingStep, title: str) -> Scores:
         set_train_mode(self.model, self.bn_when_frozen)
         counter = ScoreCounter(self.num_classes, self.device)
         # The global epoch, so that no two phases see the same crops.
-        self.train_loader.set_epoch(len(self.history))
-        with self._bar(self.train_loader, step) as bar:
-            for images, labels, _ in self.train_loader:
-                optimizer.zero_grad(set_to_none=True)
-                with autocast(self.device, self.amp):
-                    logits = self.model(images)
-                    loss = nn.functional.cross_entropy(logits, labels)
-                self.scaler.scale(loss).backward()
-                self.scaler.step(optimizer)
-                self.scaler.update()
-                counter.add(loss, logits, labels)
-                bar.update(len(labels))
-        return counter.scores()
+        course.train.set_epoch(len(self.history))
+        torch.manual_seed(_epoch_seed(self.seed, len(self.history), self.world.rank))
+        num_steps = -(-course.train.dataset_size // (course.train.batch_size * self.world.size))
+        step.set_lr(course.phase.lr_factor(epoch))
+        with self._bar(course.train, title) as bar, traced_steps(self._trace_path(course.phase, epoch)) as step_done:
+            self.clock.mark("start")
+            for at, (batch, weight) in enumerate(self._weighted(course.train, num_steps)):
+                self.clock.mark("data_wait")
+                if epoch < course.phase.warmup_epochs:
+                    step.set_lr(course.phase.lr_factor(epoch + (at + 1) / num_steps))
+                loss, logits = step(batch.images, batch.labels, weight)
+                if weight:
+                    counter.add(loss, logits, batch.labels)
+                    bar.update(len(batch.labels))
+                step_done()
+        # Where BatchNorm sees the batch of its own process only, all go on with the statistics of the first.
+        self.world.copy_from_first(self.model.buffers())
+        return counter.scores(self.world)
+
+    def _weighted(self, loader: AnyLoader, num_steps: int) -> Iterator[tuple[Batch, float]]:
+        """Give each batch of this process the weight that makes the mean over processes the mean over their images.
+
+        A process that has no image left of the last batch takes part with one that weighs nothing.
+        """
+        batches, global_size = iter(loader), loader.batch_size * self.world.size
+        batch: Batch | None = None
+        for at in range(num_steps):
+            following = next(batches, None)
+            if following is not None:
+                batch = following
+                num_images = min(global_size, loader.dataset_size - at * global_size)
+                yield batch, len(batch.labels) * self.world.size / num_images
+            elif batch is not None:
+                yield Batch(batch.images[:1], batch.labels[:1], batch.index[:1]), 0.0
+            else:
+                raise ValueError(f"{loader.dataset_size} training images are too few for {self.world.size} processes")
+
+    def _trace_path(self, phase: Phase, epoch: int) -> Path | None:
+        wanted = self.trace and epoch == 0 and self.world.is_first
+        return self.folder / f"trace_{phase.name}.json.gz" if wanted else None
 
     @torch.inference_mode()
-    def _validate(self, step: str) -> Scores:
+    def _validate(self, course: _Course, title: str) -> Scores:
         self.model.eval()
         counter = ScoreCounter(self.num_classes, self.device)
-        with self._bar(self.val_loader, step) as bar:
-            for images, labels, _ in self.val_loader:
-                with autocast(self.device, self.amp):
-                    logits = self.model(images)
-                    loss = nn.functional.cross_entropy(logits, labels)
+        with self._bar(course.val, title) as bar:
+            for images, labels, _ in course.val:
+                loss, logits = course.forward(images, labels)
                 counter.add(loss, logits, labels)
                 bar.update(len(labels))
-        return counter.scores()
+        return counter.scores(self.world)
 
-    def _bar(self, loader: Loader, step: str) -> Any:
-        """Progress in images with rate and time left, on a terminal only."""
+    def _bar(self, loader: AnyLoader, title: str) -> Any:
+        """Progress in images of this process with rate and time left, of the first one, on a terminal only."""
         return tqdm(
-            total=loader.num_samples, desc=f"{self.label} {step}", unit=" img", leave=False, disable=None, delay=0.5
+            total=loader.num_samples,
+            desc=title,
+            unit=" img",
+            leave=False,
+            disable=None if self.world.is_first else True,
+            delay=0.5,
         )
 
-    def _history_row(self, stage: int, phase: Phase, epoch: int, train: Scores, val: Scores, lr: float) -> HistoryRow:
-        return {
-            "index": len(self.history),
-            "stage": stage,
-            "epoch": epoch,
-            "epoch_total": len(self.history) + 1,
-            "train_loss": train.loss,
-            "train_acc": train.accuracy,
-            "train_macro_f1": train.macro_f1,
-            "train_weighted_f1": train.weighted_f1,
-            "val_loss": val.loss,
-            "val_acc": val.accuracy,
-            "val_macro_f1": val.macro_f1,
-            "val_weighted_f1": val.weighted_f1,
-            "lr": lr,
-            "phase": phase.name,
-            "trainable_params": count_trainable_params(self.model),
-        }
-
-    def _save(self, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+    def _save(self, optimizer: torch.optim.Optimizer) -> None:
         start = time.perf_counter()
         row = self.history[-1]
-        if self._best is None or row["val_acc"] > self._best["val_acc"]:
+        is_best = self._best is None or row["val_acc"] > self._best["val_acc"]
+        if is_best:
             self._best = row
-            save_checkpoint(self.best_path, {"model": self.model.state_dict(), "row": row})
-        save_checkpoint(
-            self.last_path,
-            {
-                "model": self.model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "history": self.history,
-                "best": self._best,
-                "training_seconds": self._training_seconds,
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            },
-        )
+        if self.world.is_first:
+            model = self.model.state_dict()
+            # In this order: where the last one says that it is the best too, the best can be made from it.
+            save_checkpoint(
+                self.last_path,
+                {
+                    "identity": self.identity,
+                    "model": model,
+                    "optimizer": optimizer.state_dict()["state"],
+                    "scaler": self.scaler.state_dict(),
+                    "history": self.history,
+                    "best": self._best,
+                    "training_seconds": self._training_seconds,
+                    "checkpoint_seconds": self._checkpoint_seconds,
+                    "resumed_after": self.resumed_after,
+                },
+            )
+            if is_best:
+                save_checkpoint(self.best_path, {"model": model, "row": row})
         self._checkpoint_seconds += time.perf_counter() - start
+
+    def _restore(self) -> None:
+        """Take up the state of the last checkpoint, if there is one."""
+
+        def load() -> dict[str, Any] | None:
+            if not self.last_path.exists():
+                return None
+            return load_resumable(self.last_path, self.best_path, self.identity)
+
+        state = self.world.from_first(load)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history, self._best = state["history"], state["best"]
+        self._training_seconds = state["training_seconds"]
+        self._checkpoint_seconds = state["checkpoint_seconds"]
+        self.resumed_after = [*state["resumed_after"], len(self.history)]
+        self._optimizer_state = state["optimizer"]
+        if self.on_resume is not None:
+            self.on_resume(self.history)
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What a phase trains and validates."""
+
+    stage: int
+    phase: Phase
+    model: nn.Module
+    train: AnyLoader
+    val: AnyLoader
+    forward: Forward
+    """Of validation."""
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Seed of what the model itself draws, such as dropout."""
+    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0])

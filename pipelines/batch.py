@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from dogs_accel.timing import StepClock
 from pipelines.philox import words
 from pipelines.recipe import Recipe
 
@@ -62,6 +63,8 @@ class Loader(abc.ABC):
     """
 
     backend: str
+    clock: StepClock | None = None
+    """Told what waiting and what copying to the device is, where somebody times that."""
 
     def __init__(
         self,
@@ -117,6 +120,11 @@ class Loader(abc.ABC):
         """Samples of this rank in an epoch."""
         return len(range(self.rank, len(self.paths), self.world_size))
 
+    @property
+    def dataset_size(self) -> int:
+        """Samples of all ranks in an epoch."""
+        return len(self.paths)
+
     def __len__(self) -> int:
         """Batches of this rank in an epoch, the same in every epoch.
 
@@ -155,6 +163,17 @@ class Loader(abc.ABC):
     @abc.abstractmethod
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         """Yield a batch for each chunk of positions."""
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device, without waiting for the copy."""
+        if self.device.type != "cuda":
+            return tensor
+        if self.clock is not None:
+            self.clock.mark("data_wait")
+        moved = tensor.pin_memory().to(self.device, non_blocking=True)
+        if self.clock is not None:
+            self.clock.mark("transfer")
+        return moved
 
     def pairs(self) -> Pairs:
         """Return the same loader with batches of (images, labels), as the loops of timm and many others want them."""

@@ -50,6 +50,3 @@ class FusedLoader(Loader):
             num_threads=num_threads,
         )
         return Batch(batch, self._device_labels[index], index)
-
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor

@@ -107,6 +107,8 @@ class TorchLoader(Loader):
             collate_fn=_as_is,
             pin_memory=self.device.type == "cuda",
             persistent_workers=True,
+            # Else it would draw from torch's own generator, and dropout would depend on which loader it is.
+            generator=torch.Generator(),
         )
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
@@ -116,7 +118,7 @@ class TorchLoader(Loader):
         for batch in self._workers:
             if isinstance(batch, BadImageError):
                 raise batch
-            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+            yield Batch(*map(self._to_device, batch))
 
     def close(self) -> None:
         """End the worker processes."""

@@ -33,6 +33,7 @@ FILES_OF_A_RUN = {
     "metrics.json",
     "test_logits.npz",
     "top_confusions.csv",
+    "training_profile.png",
     "val_logits.npz",
 }
 METADATA_FILES = {

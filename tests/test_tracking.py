@@ -2,7 +2,7 @@
 
 import pytest
 
-from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun
+from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun, summary_row
 
 
 def tracked(folder, mode):
@@ -25,7 +25,7 @@ def run(folder, mode):
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_row_of_the_summary(tmp_path, mode):
-    row = run(tmp_path / "wandb", mode).as_row()
+    row = summary_row(run(tmp_path / "wandb", mode).as_record())
     assert (row["group"], row["job_type"]) == (GROUP, JOB_TYPE) == ("stanford-dogs-fair-benchmark", "train")
     assert row["state"] == "finished"
     assert row["config.batch_size"] == 32
@@ -51,4 +51,4 @@ def test_a_failed_run_says_so(tmp_path):
     one = tracked(tmp_path, "disabled")
     with pytest.raises(RuntimeError), one:
         raise RuntimeError
-    assert one.as_row()["state"] == "failed"
+    assert summary_row(one.as_record())["state"] == "failed"

@@ -13,6 +13,7 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.models import set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
 from dogs_accel.train import DivergedError, Trainer
+from dogs_accel.training_step import StepSettings
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
 CPU = torch.device("cpu")
@@ -103,11 +104,11 @@ def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
 
 def test_history_rows_have_the_published_columns(loaders, tmp_path):
     rows = []
-    _, result = train(loaders, tmp_path, [HEAD, FULL], on_epoch=rows.append)
+    _, result = train(loaders, tmp_path, [HEAD, FULL], on_epoch=lambda history: rows.append(history[-1]))
     assert rows == result.history
-    assert ",".join(rows[0]) == (
+    assert ",".join(rows[0]).startswith(
         "index,stage,epoch,epoch_total,train_loss,train_acc,train_macro_f1,train_weighted_f1,"
-        "val_loss,val_acc,val_macro_f1,val_weighted_f1,lr,phase,trainable_params"
+        "val_loss,val_acc,val_macro_f1,val_weighted_f1,lr,phase,trainable_params,seconds,"
     )
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["stage"] for row in rows] == [1, 1, 2, 2, 2]
@@ -138,8 +139,12 @@ def test_the_model_ends_with_the_weights_of_its_best_epoch(loaders, tmp_path):
     best = max(result.history, key=lambda row: row["val_acc"])
     assert result.best_epoch == best["epoch_total"] <= 3
     assert result.best_val_accuracy == best["val_acc"]
-    scores = trainer._validate("again")
-    assert (scores.accuracy, scores.loss) == (best["val_acc"], pytest.approx(best["val_loss"], rel=1e-5))
+    model = trainer.model.eval()
+    with torch.inference_mode():
+        batches = [(model(images), labels) for images, labels, _ in loaders["val"]]
+    logits, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    assert (logits.argmax(1) == labels).double().mean() == best["val_acc"]
+    assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(best["val_loss"], rel=1e-5)
 
 
 def test_every_epoch_leaves_a_checkpoint_that_holds_the_whole_state(loaders, tmp_path):
@@ -148,14 +153,13 @@ def test_every_epoch_leaves_a_checkpoint_that_holds_the_whole_state(loaders, tmp
     assert last["history"] == result.history
     assert last["best"] == result.history[result.best_epoch - 1]
     assert set(last["model"]) == set(trainer.model.state_dict())
-    assert len(last["optimizer"]["state"]) == len(list(trainer.model.parameters()))
-    assert last["scheduler"]["last_epoch"] == FULL.epochs
+    assert len(last["optimizer"]) == len(list(trainer.model.parameters()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     torch.save({"model": {}}, tmp_path / "old.pt")
-    with pytest.raises(ValueError, match=r"old\.pt is not of format 1"):
+    with pytest.raises(ValueError, match=r"old\.pt is not of format 2"):
         load_checkpoint(tmp_path / "old.pt")
     save_checkpoint(tmp_path / "new.pt", {"a": [1, {"b": torch.ones(2)}]})
     assert torch.equal(load_checkpoint(tmp_path / "new.pt")["a"][1]["b"], torch.ones(2))
@@ -163,7 +167,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
 
 def test_bf16_learns_about_as_well(loaders, tmp_path):
     _, full = train(loaders, tmp_path, [FULL])
-    _, mixed = train(loaders, tmp_path, [FULL], amp=torch.bfloat16)
+    _, mixed = train(loaders, tmp_path, [FULL], settings=StepSettings(amp=torch.bfloat16))
     assert mixed.history[-1]["train_loss"] == pytest.approx(full.history[-1]["train_loss"], rel=0.1)
     assert mixed.history[-1]["train_loss"] != full.history[-1]["train_loss"]
 
