@@ -1,0 +1,162 @@
+"""A run that is killed, at whatever moment, goes on and ends as if nothing had happened."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dogs_accel.benchmark import main
+from dogs_accel.checkpoint import load_checkpoint
+from dogs_accel.evaluate import Predictions
+from dogs_accel.files import sha256
+
+NUM_KILLS = 20
+SEED = 20261122
+PUBLISHED_COLUMNS = 15
+TIMED_PICTURES = {"comparison_overview.png", "training_profile.png"}
+
+
+def run(arguments):
+    """The body of a process: the command, as `python -m dogs_accel.benchmark` runs it."""
+    raise SystemExit(main(arguments))
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Start the command in a process of its own, forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dogs_accel.benchmark", "wandb", "timm", "pipelines.dali", "pipelines.cached"])
+
+    def started(*arguments):
+        process = context.Process(target=run, args=(arguments,))
+        process.start()
+        return process
+
+    return started
+
+
+def finish(process):
+    process.join(timeout=300)
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def arguments(dogs_root, tmp_path_factory):
+    return [
+        "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "full=2,staged=1+2",
+        "--device", "cpu", "--store", str(tmp_path_factory.mktemp("resume") / "store"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, arguments, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    finish(start(*arguments, "--out", str(out)))
+    return out
+
+
+def assert_same_results(one: Path, two: Path):
+    """All that two runs of the same settings must have in common: everything but times and names of runs."""
+    files = {
+        str(path.relative_to(folder)) for folder in (one, two) for path in folder.rglob("*") if path.is_file()
+    }
+    files = sorted(name for name in files if not name.startswith("wandb/"))
+    for name in files:
+        assert_same_file(one / name, two / name)
+    listed = json.loads((two / "MANIFEST.json").read_text())["files"]
+    assert set(listed) == set(files) - {"MANIFEST.json"}
+    assert all(sha256(two / name) == entry["sha256"] for name, entry in listed.items())
+
+
+def assert_same_file(one: Path, two: Path):
+    assert one.exists(), one
+    assert two.exists(), two
+    if one.suffix == ".pt":
+        states = load_checkpoint(one), load_checkpoint(two)
+        for key in ("model", "optimizer"):
+            assert_same_tensors(*(state.get(key) for state in states))
+    elif one.suffix == ".npz":
+        first, second = Predictions.load(one), Predictions.load(two)
+        for field in ("logits", "labels", "ids"):
+            np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+    elif one.name.endswith("_history.csv"):
+        pd.testing.assert_frame_equal(
+            *(pd.read_csv(path).iloc[:, :PUBLISHED_COLUMNS] for path in (one, two)), check_exact=True
+        )
+    elif one.name in ("model_comparison.csv", "best_per_family_comparison.csv"):
+        pd.testing.assert_frame_equal(
+            *(pd.read_csv(path).drop(columns="Train time (s)") for path in (one, two)), check_exact=True
+        )
+    elif one.suffix in (".json", ".csv") and "run_metadata" not in one.name and one.name not in (
+        "config.json", "environment.json", "MANIFEST.json", "runs_summary.csv"
+    ):  # fmt: skip
+        assert one.read_text() == two.read_text(), one
+    elif one.suffix == ".png" and one.name not in TIMED_PICTURES:
+        assert one.read_bytes() == two.read_bytes(), one
+
+
+def assert_same_tensors(one, two):
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_same_tensors(one[key], two[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    else:
+        assert one == two
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments, undisturbed, tmp_path):
+    out, chance = tmp_path / "killed", random.Random(SEED)
+    command = [*arguments, "--out", str(out), "--resume"]
+    reached = []
+    for kill in range(NUM_KILLS):
+        process = start(*command)
+        # A quarter of the kills at any moment, the others once a run is under way: most of the work is there.
+        if kill % 4:
+            before = stamps(out)
+            while stamps(out) == before and process.is_alive():
+                time.sleep(0.01)
+        process.join(timeout=chance.uniform(0, 3))
+        process.kill()
+        process.join()
+        reached.append(num_epochs(out))
+    assert reached == sorted(reached)
+    assert reached[-1] > 0
+    finish(start(*command))
+    assert_same_results(undisturbed, out)
+    for metadata in out.rglob("*_run_metadata.json"):
+        recorded = json.loads(metadata.read_text())
+        assert recorded["state"] == "finished"
+        # Each W&B run was started again under its own name, and what it left behind is gone.
+        assert len(list((out / "wandb").glob(f"offline-run-*-{recorded['run_id']}"))) == 1
+    resumed = [json.loads(path.read_text())["resumed_after"] for path in out.rglob("*_run_metadata.json")]
+    assert sum(map(len, resumed)) > 0
+
+
+def stamps(out):
+    """When the record of each run was written last, which is what a run begins and ends with."""
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*_run_metadata.json")}
+
+
+def num_epochs(out):
+    """Epochs of all runs that are safe on the disk."""
+    return sum(len(load_checkpoint(path)["history"]) for path in out.rglob("last.pt"))
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_repeated(start, undisturbed, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(undisturbed, out)
+    before = {path: sha256(path) for path in out.rglob("*") if path.is_file() and "wandb" not in path.parts}
+    finish(start("--resume", str(out)))
+    after = {path: sha256(path) for path in out.rglob("*") if path.is_file() and "wandb" not in path.parts}
+    assert after == before
