@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError for a file that is damaged or of another format, FileNotFoundError where there is none.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch.load does not look at the checksums
+                raise ValueError("a checksum is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         # torch raises all of these of damaged files, none with the file's name.
-        raise CheckpointError(f"checkpoint: {path} cannot be read ({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"checkpoint: {path} cannot be read ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"checkpoint: {path} is not of format {_FORMAT}")
     return state

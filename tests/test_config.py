@@ -1,8 +1,10 @@
 import argparse
+import dataclasses
 
 import pytest
 
 from dogs_accel.config import BenchmarkConfig, add_arguments, parse_config, parse_epochs
+from dogs_accel.files import write_json
 
 
 def parse(*arguments):
@@ -21,11 +23,15 @@ def test_every_flag_reaches_its_field():
         "--runs", "a,b", "--loader", "torch", "--batch-size", "8", "--image-size", "96", "--epochs", "full=2",
         "--seed", "7", "--weights", "none", "--amp", "off", "--bn-when-frozen", "train", "--num-threads", "3",
         "--seeds", "3", "--out", "o", "--wandb", "disabled", "--dry-run", "--val-ratio", "0.25",
+        "--eval-batch-size", "16", "--tf32", "--no-channels-last", "--no-fused-optimizer", "--compile", "--cuda-graphs",
+        "--deterministic", "--profile",
     )  # fmt: skip
     assert config == BenchmarkConfig(
         gpu=1, data="dogs", preset="demo", models=("resnet50", "timm/x"), strategies=("full",), runs=("a", "b"),
         loader="torch", batch_size=8, image_size=96, epochs={"full": (2,)}, seed=7, weights="none", amp="off",
         bn_when_frozen="train", num_threads=3, out="o", wandb="disabled", dry_run=True, val_ratio=0.25, seeds=3,
+        eval_batch_size=16, tf32=True, channels_last=False, fused_optimizer=False, compile=True, cuda_graphs=True,
+        deterministic=True, profile=True,
     )  # fmt: skip
 
 
@@ -89,8 +95,77 @@ def test_a_wrong_flag_ends_in_one_line(arguments, message, capsys):
             "models: got 'resnet50,resnet50', expected one or more names, each once",
         ),
         ({"runs": ()}, "runs: got ''"),
+        ({"cache_features": True, "bn_when_frozen": "train"}, "cache_features: got it with --bn-when-frozen train"),
     ],
 )
 def test_settings_that_contradict_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         BenchmarkConfig(**settings)
+
+
+RUN = (
+    "--data",
+    "dogs",
+    "--models",
+    "resnet18,resnet50",
+    "--epochs",
+    "full=4,staged=1+3",
+    "--seed",
+    "7",
+    "--device",
+    "cpu",
+)
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A folder of results with the settings of RUN."""
+    config = parse(*RUN, "--out", str(tmp_path)).resolved()
+    write_json(tmp_path / "config.json", dataclasses.asdict(config))
+    return tmp_path, config
+
+
+@pytest.mark.parametrize("how", ["folder", "out", "the whole command"])
+def test_a_run_goes_on_with_its_own_settings(recorded, how):
+    folder, config = recorded
+    said = {
+        "folder": ["--resume", str(folder)],
+        "out": ["--resume", "--out", str(folder)],
+        "the whole command": [*RUN, "--out", str(folder), "--resume"],
+    }[how]
+    assert parse(*said) == dataclasses.replace(config, resume=str(folder))
+
+
+def test_a_run_may_go_on_elsewhere_and_faster(recorded):
+    folder, config = recorded
+    resumed = parse("--resume", str(folder), "--gpu", "1", "--num-threads", "2", "--compile", "--wandb", "disabled")
+    assert resumed == dataclasses.replace(
+        config, resume=str(folder), gpu=1, device=None, num_threads=2, compile=True, wandb="disabled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["--seed", "8"], "seed: got 8, but the run in .* has 7$"),
+        (
+            ["--epochs", "2"],
+            r"epochs: got \{'': \(2,\)\}, but the run in .* has \{'full': \(4,\), 'staged': \(1, 3\)\}$",
+        ),
+        (["--models", "resnet18"], r"models: got \('resnet18',\), but the run"),
+        (["--out", "/elsewhere"], "resume: got .* and --out /elsewhere, expected one folder"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(recorded, said, message):
+    folder, _ = recorded
+    with pytest.raises(ValueError, match=message):
+        parse("--resume", str(folder), *said)
+
+
+def test_what_is_not_there_is_started_or_refused(tmp_path):
+    out = str(tmp_path / "new")
+    assert parse(*RUN, "--out", out, "--resume") == dataclasses.replace(parse(*RUN, "--out", out), resume="")
+    with pytest.raises(ValueError, match=r"resume: .* holds no run \(config.json is missing\); start it with --out"):
+        parse(*RUN, "--resume", out)
+    with pytest.raises(ValueError, match="resume: got no folder, expected --resume DIR, or --out DIR beside it"):
+        parse(*RUN, "--resume")

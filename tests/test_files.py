@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from dogs_accel.files import replacing, write_json, write_manifest
+from dogs_accel.files import remove_partial, replacing, write_json, write_manifest
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -13,6 +13,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
         temporary.write_text(f"half {1 / 0}")
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_what_a_killed_process_was_writing_can_be_removed(tmp_path):
+    path = tmp_path / "runs" / "result.json"
+    write_json(path, {"a": 1})
+    writing = replacing(path)
+    writing.__enter__().write_text("half")
+    assert len(list(path.parent.iterdir())) == 2
+    remove_partial(tmp_path)
+    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
 
 
 def test_a_result_can_be_read_by_whoever_reads_the_folder(tmp_path):

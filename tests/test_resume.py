@@ -64,9 +64,7 @@ def undisturbed(start, arguments, tmp_path_factory):
 
 def assert_same_results(one: Path, two: Path):
     """All that two runs of the same settings must have in common: everything but times and names of runs."""
-    files = {
-        str(path.relative_to(folder)) for folder in (one, two) for path in folder.rglob("*") if path.is_file()
-    }
+    files = {str(path.relative_to(folder)) for folder in (one, two) for path in folder.rglob("*") if path.is_file()}
     files = sorted(name for name in files if not name.startswith("wandb/"))
     for name in files:
         assert_same_file(one / name, two / name)

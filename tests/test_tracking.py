@@ -1,17 +1,20 @@
 """Real W&B, offline: what is written to disk is what was logged."""
 
+import time
+
 import pytest
 
 from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun, summary_row
 
 
-def tracked(folder, mode):
+def tracked(folder, mode, **more):
     return TrackedRun(
         name="resnet50_full",
         display_name="ResNet-50, full",
         mode=mode,
         folder=folder,
         config={"batch_size": 32, "seed": 42},
+        **more,
     )
 
 
@@ -52,3 +55,14 @@ def test_a_failed_run_says_so(tmp_path):
     with pytest.raises(RuntimeError), one:
         raise RuntimeError
     assert summary_row(one.as_record())["state"] == "failed"
+
+
+def test_a_run_that_goes_on_replaces_what_it_left_behind(tmp_path):
+    first = run(tmp_path, "offline")
+    [left] = (tmp_path / "wandb").glob(f"offline-run-*-{first.run_id}")
+    time.sleep(1.1)  # W&B names its folders by the second
+    with tracked(tmp_path, "offline", run_id=first.run_id, created_at=first.created_at, resumes=True) as again:
+        again.log({"val/acc": 0.5}, step=1)
+    [there] = (tmp_path / "wandb").glob(f"offline-run-*-{first.run_id}")
+    assert there != left
+    assert summary_row(again.as_record())["created_at"] == first.created_at

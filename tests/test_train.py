@@ -1,6 +1,10 @@
 """The engine against a plain float32 loop, and what it promises about phases, best weights and checkpoints."""
 
 import copy
+import gzip
+import json
+import shutil
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -8,12 +12,13 @@ import torch
 from torch import nn
 
 from dogs_accel.amp import amp_dtype
-from dogs_accel.checkpoint import load_checkpoint, save_checkpoint
+from dogs_accel.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.models import set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
+from dogs_accel.step_profile import PARTS
 from dogs_accel.train import DivergedError, Trainer
-from dogs_accel.training_step import StepSettings
+from dogs_accel.training_step import StepSettings, TrainingStep
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
 CPU = torch.device("cpu")
@@ -36,32 +41,39 @@ def tiny_net():
     return TinyNet()
 
 
+@contextmanager
+def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True):  # noqa: B008  # frozen
+    data = open_dataset(dogs_root)
+    with ExitStack() as stack:
+        made = {}
+        for split, each in (("train", recipe), ("val", EVAL.at(32))):
+            index = data.split(split)
+            made[split] = make_loader(
+                [data.paths[i] for i in index],
+                data.labels[index],
+                each,
+                backend="dali",
+                batch_size=8,
+                device="cpu",
+                seed=1,
+                shuffle=shuffle and split == "train",
+            )
+            stack.callback(made[split].close)
+        yield made
+
+
 @pytest.fixture
 def loaders(dogs_root):
-    data = open_dataset(dogs_root)
-    made = {}
-    for split, recipe in (("train", VIT_TRAIN.at(32)), ("val", EVAL.at(32))):
-        index = data.split(split)
-        made[split] = make_loader(
-            [data.paths[i] for i in index],
-            data.labels[index],
-            recipe,
-            backend="dali",
-            batch_size=8,
-            device="cpu",
-            seed=1,
-            shuffle=split == "train",
-        )
-    yield made
-    for loader in made.values():
-        loader.close()
+    with made_loaders(dogs_root) as made:
+        yield made
 
 
-def train(loaders, folder, phases, model=None, **settings):
+def train(loaders, folder, phases, model=None, resume=False, **settings):
+    folder.mkdir(exist_ok=True)
     trainer = Trainer(
         model or tiny_net(), loaders["train"], loaders["val"], num_classes=4, device=CPU, folder=folder, **settings
     )
-    return trainer, trainer.run(phases)
+    return trainer, trainer.run(phases, resume=resume)
 
 
 HEAD = Phase(name="head_only", mode="head_only", epochs=2, lr=1e-2)
@@ -199,3 +211,198 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tm
     with pytest.raises(DivergedError, match=r"net: the loss of full_finetune epoch [12] is .* at lr 1e\+38"):
         train(loaders, tmp_path, [HEAD, blow_up], label="net")
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) >= 2
+
+
+class StopError(Exception):
+    """What ends a training run in the middle."""
+
+
+def stopped_after(num_epochs):
+    def on_epoch(history):
+        if len(history) == num_epochs:
+            raise StopError
+
+    return on_epoch
+
+
+@pytest.fixture(scope="module")
+def whole(dogs_root, tmp_path_factory):
+    """An undisturbed training run of two phases, with dropout: (folder, result, final weights)."""
+    folder = tmp_path_factory.mktemp("whole")
+    with made_loaders(dogs_root) as loaders:
+        trainer, result = train(loaders, folder, [HEAD, FULL], model=DropoutNet(), seed=3)
+    return folder, result, trainer.model.state_dict()
+
+
+class DropoutNet(TinyNet):
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__()
+        self.body.append(nn.Dropout(0.3))
+
+
+def published(history):
+    return [dict(list(row.items())[:15]) for row in history]
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 3, 4, 5])
+def test_a_run_that_goes_on_ends_in_the_same_bits(dogs_root, whole, tmp_path, num_epochs):
+    _, expected, weights = whole
+    with made_loaders(dogs_root) as loaders, pytest.raises(StopError):
+        train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, on_epoch=stopped_after(num_epochs))
+    seen = []
+    with made_loaders(dogs_root) as loaders:
+        trainer, result = train(
+            loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, resume=True,
+            on_resume=lambda history: seen.append(len(history)),
+        )  # fmt: skip
+    assert seen == result.resumed_after == [num_epochs]
+    assert published(result.history) == published(expected.history)
+    assert (result.best_epoch, result.best_val_accuracy) == (expected.best_epoch, expected.best_val_accuracy)
+    assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in weights.items())
+
+
+def test_the_best_checkpoint_is_made_again_where_a_kill_came_before_it(dogs_root, whole, tmp_path):
+    folder, _, _ = whole
+    last = load_checkpoint(folder / "last.pt")
+    # As if the last epoch had been the best and the process had died between the two files.
+    best = last["history"][-1]
+    save_checkpoint(tmp_path / "last.pt", {**last, "best": best})
+    shutil.copy(folder / "best.pt", tmp_path / "best.pt")
+    with made_loaders(dogs_root) as loaders:
+        trainer, result = train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, resume=True)
+    assert result.best_epoch == 5
+    assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in last["model"].items())
+
+
+def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_path):
+    folder, _, _ = whole
+
+    def refused(message, **settings):
+        with made_loaders(dogs_root) as loaders, pytest.raises(CheckpointError, match=message):
+            train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), resume=True, **settings)
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    content = (folder / "last.pt").read_bytes()
+    for cut in (0, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "last.pt").write_bytes(content[:cut])
+        refused(r"checkpoint: .*last\.pt cannot be read")
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 0xFF
+    (tmp_path / "last.pt").write_bytes(damaged)
+    refused(r"checkpoint: .*last\.pt cannot be read")
+    last = load_checkpoint(folder / "last.pt")
+    save_checkpoint(tmp_path / "last.pt", {**last, "best": last["history"][1]})
+    save_checkpoint(tmp_path / "best.pt", {"model": last["model"], "row": last["history"][0]})
+    refused(r"best\.pt does not belong to .*last\.pt")
+
+
+def test_what_makes_a_run_is_in_its_checkpoint(loaders, tmp_path):
+    identity = {"phases": [{"epochs": 2}, {"epochs": 3}], "seed": 1, "images": {"train": "a"}}
+    train(loaders, tmp_path, [HEAD], identity=identity)
+    changed = {"phases": [{"epochs": 2}, {"epochs": 4}], "seed": 1, "images": {"train": "b"}, "amp": "bf16"}
+    differing = r"phases\[1\]\.epochs 3 there, 4 here; images\.train 'a' there, 'b' here; amp None there, 'bf16' here$"
+    with pytest.raises(CheckpointError, match=rf"last\.pt is of another run: {differing}"):
+        train(loaders, tmp_path, [HEAD], identity=changed, resume=True)
+
+
+def test_a_phase_warms_up_step_by_step(loaders, tmp_path, monkeypatch):
+    rates = []
+    call = TrainingStep.__call__
+
+    def recorded(self, *arguments):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return call(self, *arguments)
+
+    monkeypatch.setattr(TrainingStep, "__call__", recorded)
+    phase = Phase(name="tune", mode="full_finetune", epochs=3, lr=1.0, warmup_epochs=1)
+    _, result = train(loaders, tmp_path, [phase])
+    num_steps = len(loaders["train"])
+    assert rates == pytest.approx(
+        [(step + 1) / num_steps for step in range(num_steps)] + [1] * num_steps + [0.5] * num_steps
+    )
+    assert [row["lr"] for row in result.history] == pytest.approx([1, 0.5, 0])
+
+
+def test_layer_groups_learn_at_their_own_rate(loaders, tmp_path):
+    phase = Phase(name="tune", mode="full_finetune", epochs=1, lr=1e-2, layer_decay=1e-6)
+    model = tiny_net()
+    before = copy.deepcopy(model.state_dict())
+    train(loaders, tmp_path, [phase], model=model)
+    moved = {key: (value - before[key]).abs().max().item() for key, value in model.state_dict().items()}
+    assert moved["fc.weight"] > 1e-3
+    assert 0 < moved["body.0.weight"] < 1e-5
+
+
+def test_a_model_thaws_from_the_head_down(dogs_root, tmp_path):
+    phase = Phase(name="thaw", mode="full_finetune", epochs=3, lr=1e-2, unfreeze_every=1)
+    with made_loaders(dogs_root) as loaders:
+        _, result = train(loaders, tmp_path / "whole", [phase])
+    head, everything = 32 * 4 + 4, sum(p.numel() for p in tiny_net().parameters())
+    assert [row["trainable_params"] for row in result.history] == [head, everything, everything]
+    for num_epochs in (1, 2):
+        folder = tmp_path / str(num_epochs)
+        with made_loaders(dogs_root) as loaders, pytest.raises(StopError):
+            train(loaders, folder, [phase], on_epoch=stopped_after(num_epochs))
+        with made_loaders(dogs_root) as loaders:
+            _, again = train(loaders, folder, [phase], resume=True)
+        assert published(again.history) == published(result.history)
+
+
+def test_a_phase_without_gain_ends_early(dogs_root, tmp_path):
+    stuck = Phase(name="stuck", mode="full_finetune", epochs=9, lr=1e-12, patience=2, min_delta=0.01)
+    with made_loaders(dogs_root) as loaders:
+        _, result = train(loaders, tmp_path, [stuck, HEAD])
+    assert [row["phase"] for row in result.history] == ["stuck"] * 3 + ["head_only"] * 2
+    with made_loaders(dogs_root) as loaders:
+        _, again = train(loaders, tmp_path, [stuck, HEAD], resume=True)
+    assert again.history == result.history
+
+
+def test_every_epoch_says_where_its_time_went(loaders, tmp_path):
+    _, result = train(loaders, tmp_path, [HEAD, FULL])
+    so_far = 0.0
+    for row in result.history:
+        parts = sum(row[f"{part}_s"] for part in (*PARTS, "other", "validation"))
+        assert parts == pytest.approx(row["epoch_seconds"], rel=0.02)
+        assert row["train_images_per_second"] == pytest.approx(40 / (row["epoch_seconds"] - row["validation_s"]))
+        assert 0 < row["median_step_ms"] <= row["p95_step_ms"]
+        assert row["transfer_s"] == row["graph_s"] == 0
+        assert row["peak_memory_mib"] > 100
+        so_far += row["epoch_seconds"]
+        assert row["seconds"] == pytest.approx(so_far, rel=0.05)
+    assert result.training_seconds == result.history[-1]["seconds"]
+
+
+def test_a_trace_has_the_steps_and_their_parts(loaders, tmp_path):
+    # 5 batches: 1 is left out, 2 warm the profiler up, the others are traced.
+    train(loaders, tmp_path, [HEAD, FULL], trace=True)
+    for phase in ("head_only", "full_finetune"):
+        with gzip.open(tmp_path / f"trace_{phase}.json.gz") as file:
+            names = [event.get("name") for event in json.load(file)["traceEvents"]]
+        assert min(names.count(part) for part in ("forward", "backward", "optimizer")) >= 2
+        assert "aten::convolution" in names
+
+
+def test_a_head_on_cached_features_learns_what_it_learns_on_the_frozen_backbone(dogs_root, tmp_path):
+    """The slow way: images without augmentation in the same order, through the backbone every time."""
+    with made_loaders(dogs_root, EVAL.at(32)) as loaders:
+        _, slow = train(loaders, tmp_path / "slow", [HEAD])
+    with made_loaders(dogs_root) as loaders, made_loaders(dogs_root, EVAL.at(32), shuffle=False) as plain:
+        trainer, fast = train(loaders, tmp_path / "fast", [HEAD, FULL], plain_train_loader=plain["train"])
+    for one, other in zip(slow.history, fast.history, strict=False):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
+    assert len(fast.history) == 5
+    assert set(load_checkpoint(trainer.best_path)["model"]) == set(tiny_net().state_dict())
+
+
+def test_features_need_one_head_and_no_dropout(dogs_root, tmp_path):
+    with made_loaders(dogs_root, EVAL.at(32), shuffle=False) as plain:
+        settings = {"plain_train_loader": plain["train"]}
+        with pytest.raises(ValueError, match=r"cache_features: the model has dropout \(body\.5\)"):
+            train(plain, tmp_path, [HEAD], model=DropoutNet(), **settings)
+        net = tiny_net()
+        net.register_forward_hook(lambda module, inputs, logits: logits * 2)
+        with pytest.raises(ValueError, match="cache_features: the model's logits are not the output of its head"):
+            train(plain, tmp_path, [HEAD], model=net, **settings)

@@ -1,0 +1,75 @@
+"""The parts of an epoch's time, from the marks of its steps."""
+
+import time
+
+import pytest
+import torch
+
+from dogs_accel.step_profile import PARTS, EpochProfile, step_seconds
+from dogs_accel.timing import StepClock
+
+CPU = torch.device("cpu")
+
+
+def pause(clock, part, seconds):
+    time.sleep(seconds)
+    clock.mark(part)
+
+
+def test_a_clock_gives_each_part_the_time_since_the_mark_before():
+    clock = StepClock(CPU)
+    clock.mark("start")
+    pause(clock, "data_wait", 0.02)
+    pause(clock, "forward", 0.05)
+    marks = clock.read()
+    assert [part for part, _ in marks] == ["data_wait", "forward"]
+    assert [seconds for _, seconds in marks] == [pytest.approx(0.02, abs=0.015), pytest.approx(0.05, abs=0.015)]
+    assert clock.read() == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_clock_of_a_gpu_times_the_gpu_and_not_the_host():
+    clock = StepClock(torch.device("cuda"))
+    factor = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    clock.mark("start")
+    start = time.perf_counter()
+    for _ in range(20):
+        factor = factor @ factor
+    clock.mark("forward")
+    launched = time.perf_counter() - start
+    [(_, seconds)] = clock.read()
+    assert seconds > 2 * launched
+
+
+def test_steps_end_with_their_optimizer():
+    marks = [
+        ("data_wait", 1.0),
+        ("forward", 2.0),
+        ("optimizer", 3.0),
+        ("transfer", 0.5),
+        ("graph", 4.0),
+        ("optimizer", 1.0),
+    ]
+    assert step_seconds([*marks, ("data_wait", 9.0)]).tolist() == [6.0, 5.5]
+
+
+def test_the_columns_of_an_epoch_add_up():
+    clock = StepClock(CPU)
+    profile = EpochProfile(clock, CPU)
+    clock.mark("start")
+    for seconds in (0.06, 0.01, 0.02, 0.03):  # the first step is slow, as where kernels are chosen
+        pause(clock, "forward", seconds)
+        clock.mark("optimizer")
+    time.sleep(0.03)
+    profile.end_training()
+    time.sleep(0.04)
+    row = profile.row(num_images=30)
+    assert row["forward_s"] == pytest.approx(0.12, abs=0.02)
+    assert row["other_s"] == pytest.approx(0.03, abs=0.02)
+    assert row["validation_s"] == pytest.approx(0.04, abs=0.02)
+    assert row["first_step_ms"] == pytest.approx(60, abs=15)
+    assert row["median_step_ms"] == pytest.approx(20, abs=8)
+    assert row["p95_step_ms"] == pytest.approx(29, abs=12)
+    assert row["epoch_seconds"] == pytest.approx(sum(row[f"{part}_s"] for part in (*PARTS, "other", "validation")))
+    assert row["train_images_per_second"] == pytest.approx(30 / (row["epoch_seconds"] - row["validation_s"]))
