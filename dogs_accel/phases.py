@@ -165,6 +165,8 @@ def cosine_factor(epoch: int, num_epochs: int) -> float:
 
 def strategy_label(phases: Sequence[Phase]) -> str:
     """Name a list of phases as the published tables do, such as "Head 3 + full fine-tune 8 epochs"."""
+    if any(phase.as_dict().keys() - set(_PUBLISHED_KEYS) for phase in phases):
+        return " -> ".join(map(str, phases))
     last = phases[-1].epochs
     epochs = f"{last} epoch{'s' * (last != 1)}"
     match [phase.mode for phase in phases]:

@@ -18,6 +18,7 @@ from dogs_accel.config import PRESETS, BenchmarkConfig
 from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
 from dogs_accel.distributed import ALONE, World
+from dogs_accel.features import head_of
 from dogs_accel.models import ModelSpec, build_model, model_spec
 from dogs_accel.phases import Phase, strategy_label, strategy_phases
 from dogs_accel.splits import SPLITS
@@ -43,11 +44,14 @@ class PlannedRun:
     phases: list[Phase]
     train_recipe: Recipe
     eval_recipe: Recipe
+    cache_features: bool = False
+    """Whether phases that train the head alone do so on features that are computed once."""
 
     @property
     def strategy(self) -> str:
-        """The strategy as the published tables name it."""
-        return strategy_label(self.phases)
+        """The strategy as the published tables name it, and what of it is not as published."""
+        kept = self.cache_features and any(phase.mode == "head_only" for phase in self.phases)
+        return strategy_label(self.phases) + ", head on cached features without augmentation" * kept
 
     @property
     def title(self) -> str:
@@ -183,6 +187,7 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     phases=strategy_phases(strategy, spec.family, lr, config.phase_epochs(strategy)),
                     train_recipe=_TRAIN_RECIPE[spec.family].at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
+                    cache_features=config.cache_features,
                 )
                 for seed in range(config.seed, config.seed + config.seeds)
             ]
@@ -205,7 +210,9 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
     """Build every model once, so that a download or a file that fails does so before hours of training."""
     assert config.weights is not None
     for spec in dict.fromkeys(run.spec for run in runs):
-        build_model(spec, num_classes, config.weights)
+        built = build_model(spec, num_classes, config.weights)
+        if config.cache_features:
+            head_of(built.model)
 
 
 def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:

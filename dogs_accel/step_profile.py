@@ -19,8 +19,7 @@ from dogs_accel.timing import StepClock
 PARTS = ("data_wait", "transfer", "forward", "backward", "graph", "optimizer")
 """Of a step. data_wait is what passes between a step and the next batch, the loader's own work on the device included;
 graph is forward and backward replayed as one CUDA graph."""
-_TRACED = {"wait": 1, "warmup": 2, "active": 4}
-"""Steps of a trace: left out, not recorded, recorded."""
+_TRACED_STEPS = 4
 
 
 class EpochProfile:
@@ -83,8 +82,8 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 @contextmanager
-def traced_steps(path: Path | None) -> Iterator[Callable[[], None]]:
-    """Give a function to be called after each step; a few of the first steps are traced into `path`.
+def traced_steps(path: Path | None, num_steps: int) -> Iterator[Callable[[], None]]:
+    """Give a function to be called after each step of num_steps; a few of the first are traced into `path`.
 
     The file has the Chrome trace format, which https://ui.perfetto.dev and chrome://tracing open. None traces nothing.
     """
@@ -99,6 +98,9 @@ def traced_steps(path: Path | None) -> Iterator[Callable[[], None]]:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    schedule = torch.profiler.schedule(**_TRACED, repeat=1)
+    # The first step compiles and allocates; the one before the trace warms the profiler up.
+    wait = 1 if num_steps > _TRACED_STEPS + 1 else 0
+    active = max(1, min(_TRACED_STEPS, num_steps - wait - 1))
+    schedule = torch.profiler.schedule(wait=wait, warmup=1, active=active, repeat=1)
     with torch.profiler.profile(activities=activities, schedule=schedule, on_trace_ready=write) as profiler:
         yield profiler.step

@@ -248,7 +248,8 @@ class Trainer:
         torch.manual_seed(_epoch_seed(self.seed, len(self.history), self.world.rank))
         num_steps = -(-course.train.dataset_size // (course.train.batch_size * self.world.size))
         step.set_lr(course.phase.lr_factor(epoch))
-        with self._bar(course.train, title) as bar, traced_steps(self._trace_path(course.phase, epoch)) as step_done:
+        trace_path = self._trace_path(course.phase, epoch)
+        with self._bar(course.train, title) as bar, traced_steps(trace_path, num_steps) as step_done:
             self.clock.mark("start")
             for at, (batch, weight) in enumerate(self._weighted(course.train, num_steps)):
                 self.clock.mark("data_wait")

@@ -157,6 +157,21 @@ def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path):
 
 
 @pytest.mark.slow
+def test_cached_features_are_labelled_in_the_results(dogs_root, tmp_path):
+    arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--models", "resnet18"]
+    arguments += ["--strategies", "staged", "--epochs", "2", "--device", "cpu", "--wandb", "disabled"]
+    assert command(*arguments, "--cache-features", "--profile", "--out", str(tmp_path / "out")).returncode == 0
+    label = "Head 2 + full fine-tune 2 epochs, head on cached features without augmentation"
+    assert pd.read_csv(tmp_path / "out" / "model_comparison.csv")["Training strategy"].tolist() == [label]
+    folder = tmp_path / "out" / "cnn" / "resnet18_staged"
+    metadata = json.loads((folder / "resnet18_staged_run_metadata.json").read_text())
+    assert metadata["cache_features"] is True
+    assert [phase["training_flops_per_image"] is None for phase in metadata["profile"]["phases"]] == [True, False]
+    assert metadata["profile"]["peak_memory_mib"] > 0
+    assert (folder / "trace_full_finetune.json.gz").stat().st_size > 1000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["torch", "dali"])
 def test_real_photos_with_both_loaders(shared_data, tmp_path, loader):
     """80 breeds and too few photos of some for 15 %: the command says so, and runs with the ratio that it names."""

@@ -8,7 +8,8 @@ from dogs_accel.numerics import describe_numerics, set_numerics
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch):
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before afterwards
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     yield
     set_numerics()
 

@@ -18,6 +18,8 @@ def test_published_labels():
     assert strategy_label(strategy_phases("full", "cnn")) == "Full fine-tuning for 12 epochs"
     assert strategy_label(strategy_phases("staged", "vit")) == "Head 3 + full fine-tune 8 epochs"
     assert strategy_label(strategy_phases("head", "cnn", epochs=[1])) == "Head only for 1 epoch"
+    warm = Phase(name="full_finetune", mode="full_finetune", epochs=12, lr=1e-4, warmup_epochs=1)
+    assert strategy_label([warm]) == "full_finetune(12, 0.0001, warmup_epochs=1)"
 
 
 # The learning rates that the published histories hold, read after the scheduler's step.
