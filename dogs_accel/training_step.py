@@ -15,6 +15,10 @@ from dogs_accel.timing import StepClock
 _WARM_UP_STEPS = 3
 """Steps before a CUDA graph is captured, in which cuDNN and cuBLAS choose kernels and allocate."""
 
+_MAX_COMPILED = 64
+"""Graphs of one function that torch.compile keeps before it gives up and runs it as it is: two batch sizes in training
+and two in evaluation for each model and phase, of all runs of a process. torch's own 8 are too few for four runs."""
+
 Forward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -31,34 +35,52 @@ class StepSettings:
     cuda_graphs: bool = False
     """Replay forward and backward of whole batches as one launch."""
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Layout of images and of the weights of convolutions."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
 
 def prepare_model(model: nn.Module, device: torch.device, settings: StepSettings) -> nn.Module:
     """Move a model to its device and memory layout."""
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return model.to(device=device, memory_format=settings.memory_format)  # type: ignore[call-overload]
 
 
 def make_optimizer(param_groups: Any, lr: float, weight_decay: float, settings: StepSettings) -> torch.optim.AdamW:
     """AdamW over parameters or groups of them; a group's `initial_lr` is its lr before any schedule."""
-    optimizer = torch.optim.AdamW(param_groups, lr=lr, weight_decay=weight_decay, fused=settings.fused_optimizer)
+    # None, and not False, leaves torch its own choice among the unfused ones, which is not the slowest.
+    fused = True if settings.fused_optimizer else None
+    optimizer = torch.optim.AdamW(param_groups, lr=lr, weight_decay=weight_decay, fused=fused)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
 
 
 def forward_of(model: nn.Module, device: torch.device, settings: StepSettings) -> Forward:
-    """Return (images, labels) -> (mean cross-entropy, logits), compiled if the settings say so."""
+    """Return (images, labels) -> (mean cross-entropy, logits), compiled if the settings say so.
+
+    Images may have any layout; loaders give channels-last ones, in which a convolution would run whatever the layout
+    of its weights.
+    """
 
     def forward(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if images.ndim == 4:  # not the features of a frozen backbone
+            images = images.contiguous(memory_format=settings.memory_format)
         with autocast(device, settings.amp):
             logits = model(images)
             return nn.functional.cross_entropy(logits, labels), logits
 
-    return torch.compile(forward, dynamic=False) if settings.compile else forward
+    if not settings.compile:
+        return forward
+    torch._dynamo.config.recompile_limit = max(_MAX_COMPILED, torch._dynamo.config.recompile_limit)
+    return torch.compile(forward, dynamic=False)
 
 
 class TrainingStep:
-    """Forward, backward and optimiser step of one model; to be made anew when other parameters become trainable."""
+    """Forward, backward and optimiser step of one model; to be made anew when other parameters become trainable.
+
+    The parts are timed where a clock is given, which somebody must read: it keeps a mark of each until then.
+    """
 
     def __init__(
         self,
@@ -72,7 +94,7 @@ class TrainingStep:
     ) -> None:
         self.optimizer = optimizer
         self.scaler = scaler or make_scaler(device, settings)
-        self.clock = clock or StepClock(device)
+        self.clock = clock
         self._model = model
         self._forward = forward_of(model, device, settings)
         self._use_graph = settings.cuda_graphs
@@ -88,27 +110,31 @@ class TrainingStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step and return (mean loss, logits), which the next step may overwrite.
 
-        images: (B, 3, H, W), labels: (B,) int64; weight scales the gradient.
+        images: (B, 3, H, W), labels: (B,) int64; weight scales the gradient, not the loss that is returned.
         """
         if self._use_graph and self._graph is None:
             self._graph = _CapturedStep(self._model, self._forward, self.scaler, images, labels)
-        if self._graph is not None and self._graph.fits(images):
+        if self._graph is not None and self._graph.fits(images) and weight == 1:
             loss, logits = self._graph.replay(images, labels)
-            self.clock.mark("graph")
+            self._mark("graph")
         else:
             # The gradients that a graph writes to must stay where they are.
             self.optimizer.zero_grad(set_to_none=self._graph is None)
             with torch.profiler.record_function("forward"):
                 loss, logits = self._forward(images, labels)
-            self.clock.mark("forward")
+            self._mark("forward")
             with torch.profiler.record_function("backward"):
                 self.scaler.scale(loss if weight == 1 else loss * weight).backward()
-            self.clock.mark("backward")
+            self._mark("backward")
         with torch.profiler.record_function("optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self.clock.mark("optimizer")
+        self._mark("optimizer")
         return loss.detach(), logits.detach()
+
+    def _mark(self, part: str) -> None:
+        if self.clock is not None:
+            self.clock.mark(part)
 
 
 def make_scaler(device: torch.device, settings: StepSettings) -> torch.amp.GradScaler:
@@ -117,7 +143,12 @@ def make_scaler(device: torch.device, settings: StepSettings) -> torch.amp.GradS
 
 
 class _CapturedStep:
-    """Forward and backward of a batch size as a CUDA graph."""
+    """Forward and backward of a batch size as a CUDA graph.
+
+    It reads and writes what has the same address in every step: parameters, their gradients, buffers, the scale of a
+    GradScaler, all of which change in place. Weights that autocast rounds are rounded within the graph, since its cache
+    lives as long as the forward; dropout draws from torch's generator, which a replay moves on as a step would.
+    """
 
     def __init__(
         self,
@@ -133,20 +164,24 @@ class _CapturedStep:
         def run() -> tuple[torch.Tensor, torch.Tensor]:
             loss, logits = forward(self._images, self._labels)
             scaler.scale(loss).backward()
-            return loss, logits
+            # What holds the autograd graph would keep the nodes that add up gradients, which are bound to this stream.
+            return loss.detach(), logits.detach()
 
+        # One stream for both, on which the libraries have their workspaces when the capture begins.
         stream = torch.cuda.Stream(images.device)
-        stream.wait_stream(torch.cuda.current_stream(images.device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_STEPS):
-                _drop_gradients(model)
-                run()
-        torch.cuda.current_stream(images.device).wait_stream(stream)
-        # Gradients that are not there when the capture begins are made, and from then on overwritten, by the graph.
-        _drop_gradients(model)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._loss, self._logits = run()
+        with torch.random.fork_rng(devices=[images.device]):  # warming up draws what the steps are to draw
+            stream.wait_stream(torch.cuda.current_stream(images.device))
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP_STEPS):
+                    _drop_gradients(model)
+                    run()
+            torch.cuda.current_stream(images.device).wait_stream(stream)
+            # Without gradients at its beginning the capture makes them, and each replay overwrites them.
+            _drop_gradients(model)
+            self._graph = torch.cuda.CUDAGraph()
+            # Threads of a loader may allocate and wait meanwhile; only this one must not.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                self._loss, self._logits = run()
         with torch.no_grad():  # the warm-up has counted into the statistics of BatchNorm
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
@@ -156,6 +191,7 @@ class _CapturedStep:
         return images.shape == self._images.shape
 
     def replay(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Leave the gradients of a batch and return (mean loss, logits), which the next replay overwrites."""
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._graph.replay()
