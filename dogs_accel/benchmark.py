@@ -9,7 +9,8 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
@@ -155,15 +156,18 @@ def _show(table: pd.DataFrame) -> str:
     return table.to_string(index=False, float_format="{:.4f}".format, formatters={"Train time (s)": "{:.1f}".format})
 
 
-def describe_estimates(plan: Plan, estimates: Sequence[Estimate]) -> str:
-    """Lay out the times of a dry run as text for a terminal."""
+def describe_estimates(plan: Plan, estimates: Mapping[str, Estimate]) -> str:
+    """Lay out the times of a dry run, by configuration, as text for a terminal."""
     lines = ["estimated from a few steps on this machine"]
-    for run, estimate in zip(plan.runs, estimates, strict=True):
+    num_runs = Counter(run.configuration for run in plan.runs)
+    for name, estimate in estimates.items():
+        times = f"{num_runs[name]} x " if num_runs[name] > 1 else ""
         lines.append(
-            f"  {run.name}: {estimate.minutes:.1f} min "
-            f"(loader {estimate.loader_rate:,.0f} img/s, full training {estimate.train_rate:,.1f} img/s)"
+            f"  {name}: {times}{estimate.minutes:.1f} min "
+            f"(loader {estimate.loader_rate:,.0f} img/s, training {estimate.train_rate:,.1f} img/s)"
         )
-    lines.append(f"  in all: {sum(estimate.minutes for estimate in estimates):.1f} min")
+    total = sum(num_runs[name] * estimate.minutes for name, estimate in estimates.items())
+    lines.append(f"  in all: {total:.1f} min")
     return "\n".join(lines)
 
 
@@ -173,11 +177,20 @@ def dry_run(plan: Plan) -> None:
     plan = without_known_bad(without_new_stores(plan))
     if plan.loaders != chosen:
         print(describe_loaders(plan))
-    estimates = []
+    estimates: dict[str, Estimate] = {}
     for run in plan.runs:
+        if run.configuration in estimates:  # another seed takes as long
+            continue
         with ExitStack() as stack:
             loaders = {split: stack.enter_context(split_loader(plan, run, split)) for split in SPLITS}
-            estimates.append(estimate_run(run.spec, run.phases, loaders, plan.data.num_classes, plan.amp))
+            estimates[run.configuration] = estimate_run(
+                run.spec,
+                run.phases,
+                loaders,
+                plan.data.num_classes,
+                plan.step,
+                cache_features=plan.config.cache_features,
+            )
     print(describe_estimates(plan, estimates))
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from dogs_accel.amp import amp_dtype, autocast
+from dogs_accel.amp import amp_dtype
 from dogs_accel.candidates import Candidate, Workload, load_epoch
 from dogs_accel.models import ModelSpec, build_model, set_train_mode
 from dogs_accel.timing import in_turns
+from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer, prepare_model
 
 NUM_CLASSES = 120
 WARM_UP_STEPS = 2
@@ -25,7 +25,7 @@ WARM_UP_STEPS = 2
 _MATTERS = 0.05
 """Share of a step from which on waiting is worth a word; below it lies within the noise of a measurement."""
 
-Step = Callable[[torch.Tensor], None]
+Step = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +91,16 @@ def _percent(share: float) -> str:
 def training_step(spec: ModelSpec, device: str) -> Step:
     """Build a model with random weights and return its training step on a batch: forward, backward, AdamW.
 
-    With mixed precision on a GPU, as in training.
+    With the switches that training has by default.
     """
     target = torch.device(device)
-    amp = amp_dtype("auto", target)
-    model = build_model(spec, NUM_CLASSES, "none").model.to(device=target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = StepSettings(amp=amp_dtype("auto", target))
+    model = prepare_model(build_model(spec, NUM_CLASSES, "none").model, target, settings)
     set_train_mode(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    scaler = torch.amp.GradScaler(target.type, enabled=amp == torch.float16)
+    optimizer = make_optimizer(model.parameters(), 1e-4, 1e-4, settings)
+    step = TrainingStep(model, optimizer, device=target, settings=settings)
     labels = torch.arange(1 << 16, device=target) % NUM_CLASSES
-
-    def step(images: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(target, amp):
-            loss = F.cross_entropy(model(images), labels[: len(images)])
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
+    return lambda images: step(images, labels[: len(images)])
 
 
 @dataclass(frozen=True)

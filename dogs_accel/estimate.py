@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dogs_accel.amp import autocast
-from dogs_accel.models import ModelSpec, build_model, set_trainable_stage
+from dogs_accel.models import ModelSpec, build_model, set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
+from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
 from pipelines.batch import Batch, Loader
 
 _PROBE_BATCHES = 32
 _PROBE_IMAGES = 4
 _PROBE_SECONDS = 1.0
+
+Step = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,27 @@ class Estimate:
 
 
 def estimate_run(
-    spec: ModelSpec, phases: Sequence[Phase], loaders: Mapping[str, Loader], num_classes: int, amp: torch.dtype | None
+    spec: ModelSpec,
+    phases: Sequence[Phase],
+    loaders: Mapping[str, Loader],
+    num_classes: int,
+    settings: StepSettings,
+    *,
+    cache_features: bool = False,
 ) -> Estimate:
     """Estimate a run from some of its batches and about a second of steps of the model with random weights.
 
-    On a GPU loading and computing overlap, on a CPU they share the cores.
+    The steps are those of training and evaluation, each with its own batch size, but not compiled, which would take
+    longer than the rest. A head on cached features costs the forward that makes them. On a GPU loading and computing
+    overlap, on a CPU they share the cores.
     """
     device = loaders["train"].device
+    settings = dataclasses.replace(settings, compile=False)
     loader_rate = _loader_rate(loaders["train"])
-    model = build_model(spec, num_classes, "none").model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.randn(loaders["train"].batch_size, 3, spec.image_size, spec.image_size, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    forward_rate = _rate(lambda part: _forward(model, part, amp), images)
-    train_rate = {}
-    for phase in phases:
-        set_trainable_stage(model, phase.mode)
-        train_rate[phase.mode] = _rate(lambda part: _step(model, part, amp), images)
+    model = prepare_model(build_model(spec, num_classes, "none").model, device, settings)
+    forward_rate = _rate(_evaluation(model, device, settings), _random_images(loaders["val"], spec, settings))
+    images = _random_images(loaders["train"], spec, settings)
+    train_rate = {mode: _rate(_training(model, mode, device, settings), images) for mode in _modes(phases)}
     num_train, num_val, num_test = (loaders[split].num_samples for split in ("train", "val", "test"))
 
     def seconds(num_images: int, rate: float) -> float:
@@ -54,6 +62,9 @@ def estimate_run(
 
     total = seconds(num_val + num_test, forward_rate)
     for phase in phases:
+        if cache_features and phase.mode == "head_only":
+            total += seconds(num_train + num_val, forward_rate)
+            continue
         total += phase.epochs * (seconds(num_train, train_rate[phase.mode]) + seconds(num_val, forward_rate))
     return Estimate(total / 60, loader_rate, train_rate[phases[-1].mode])
 
@@ -81,21 +92,41 @@ def _timed(batches: Iterator[Batch], device: torch.device) -> float:
     return num_images / (time.perf_counter() - start)
 
 
-@torch.inference_mode()
-def _forward(model: nn.Module, images: torch.Tensor, amp: torch.dtype | None) -> None:
-    with autocast(images.device, amp):
-        model(images)
+def _modes(phases: Sequence[Phase]) -> list[str]:
+    return list(dict.fromkeys(phase.mode for phase in phases))
 
 
-def _step(model: nn.Module, images: torch.Tensor, amp: torch.dtype | None) -> None:
-    with autocast(images.device, amp):
-        loss = model(images).float().logsumexp(dim=1).mean()
-    loss.backward()
+def _random_images(loader: Loader, spec: ModelSpec, settings: StepSettings) -> torch.Tensor:
+    """Images of a whole batch of a loader."""
+    images = torch.randn(loader.batch_size, 3, spec.image_size, spec.image_size, device=loader.device)
+    return images.contiguous(memory_format=settings.memory_format)
 
 
-def _rate(work: Callable[[torch.Tensor], None], images: torch.Tensor) -> float:
-    """Images per second of a step: of a whole batch, or of a few images where that would take long."""
-    few = images[:_PROBE_IMAGES]
+def _labels(images: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(images), dtype=torch.int64, device=images.device)
+
+
+def _evaluation(model: nn.Module, device: torch.device, settings: StepSettings) -> Step:
+    forward = torch.inference_mode()(forward_of(model, device, settings))
+
+    def work(images: torch.Tensor) -> None:
+        model.eval()
+        forward(images, _labels(images))
+
+    return work
+
+
+def _training(model: nn.Module, mode: str, device: torch.device, settings: StepSettings) -> Step:
+    set_trainable_stage(model, mode)
+    set_train_mode(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    step = TrainingStep(model, make_optimizer(trained, 1e-4, 1e-4, settings), device=device, settings=settings)
+    return lambda images: step(images, _labels(images))
+
+
+def _rate(work: Step, images: torch.Tensor) -> float:
+    """Images per second of a step: of a whole batch, or on a CPU of a few images where that would take long."""
+    few = images if images.is_cuda else images[:_PROBE_IMAGES]
     _seconds(work, few)  # the first call chooses kernels and allocates
     seconds_an_image = _seconds(work, few) / len(few)
     if seconds_an_image * len(images) > _PROBE_SECONDS:
@@ -105,7 +136,7 @@ def _rate(work: Callable[[torch.Tensor], None], images: torch.Tensor) -> float:
     return steps * len(images) / sum(_seconds(work, images) for _ in range(steps))
 
 
-def _seconds(work: Callable[[torch.Tensor], None], images: torch.Tensor) -> float:
+def _seconds(work: Step, images: torch.Tensor) -> float:
     """Time one call, to the end of the device's work."""
     start = time.perf_counter()
     work(images)

@@ -26,7 +26,7 @@ from dogs_accel.training_step import StepSettings
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
-_EVAL_BATCH_SIZE = {"cpu": 64, "cuda": 256}
+EVAL_BATCH_SIZE = {"cpu": 64, "cuda": 256}
 EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
 """The embedded default: how many breeds and pictures are generated where no --data is given."""
 
@@ -96,7 +96,7 @@ class Plan:
         """Images a step of validation and test, of each process."""
         if self.config.eval_batch_size is not None:
             return self.config.eval_batch_size
-        return max(self.batch_size, _EVAL_BATCH_SIZE[self.device.type])
+        return max(self.batch_size, EVAL_BATCH_SIZE[self.device.type])
 
     @property
     def resumes(self) -> bool:
