@@ -22,6 +22,10 @@ RESULTS = Path(__file__).parent / "results"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dogs_accel benchmarks")
     group.addoption("--benchmark", action="store_true", help="measure at full size and write bench/results/*.json")
+    group.addoption(
+        "--run-images", type=int, default=2_400, metavar="N",
+        help="generated pictures on which the published runs are timed, on a GPU (default: 2400)",
+    )  # fmt: skip
     group.addoption("--data", metavar="DIR", help="measure loading on the images below DIR (default: generated ones)")
 
 
