@@ -32,6 +32,7 @@ from dogs_accel.config import PRESETS
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.features import head_of
 from dogs_accel.flops import count_flops, peak_flops
+from dogs_accel.memory import keep_freed_memory
 from dogs_accel.models import ModelSpec, build_model, model_spec, set_train_mode, set_trainable_stage
 from dogs_accel.numerics import set_numerics
 from dogs_accel.plan import EVAL_BATCH_SIZE
@@ -274,7 +275,11 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _release_memory():
+def as_a_run_does():
+    """Begin with the settings of a run and end without what a measurement held."""
+    set_numerics()
+    if not ON_GPU:
+        keep_freed_memory()
     yield
     release_memory()
 
