@@ -25,6 +25,8 @@ TIMED_PICTURES = {"comparison_overview.png", "training_profile.png"}
 
 def run(arguments):
     """The body of a process: the command, as `python -m dogs_accel.benchmark` runs it."""
+    # As in a process of its own, so that its workers are its children and end with it.
+    multiprocessing.set_start_method("fork", force=True)
     raise SystemExit(main(arguments))
 
 
