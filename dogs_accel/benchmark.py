@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch.distributed import DistError
 
 from dogs_accel.checkpoint import CheckpointError
 from dogs_accel.comparison import (
@@ -29,7 +30,7 @@ from dogs_accel.comparison import (
     write_comparison,
 )
 from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
-from dogs_accel.distributed import OtherProcessError, joined, world_from_environment
+from dogs_accel.distributed import ALONE, LostProcessError, OtherProcessError, World, joined, world_from_environment
 from dogs_accel.eda import write_eda
 from dogs_accel.environment import describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
@@ -47,7 +48,7 @@ from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
 from dogs_accel.numerics import set_numerics
-from dogs_accel.plan import Plan, choose_device, describe_plan, describe_sizes, make_plan
+from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
@@ -64,14 +65,11 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
     """
     outcomes: list[RunOutcome] = []
     is_first = plan.world.is_first
-    if is_first:
-        _open_folder(plan)
+    plan.world.from_first(lambda: _open_folder(plan))
     try:
         splits = plan.world.from_first(lambda: examine_data(plan))
         plan = dataclasses.replace(plan, splits=splits)
-        with plan.world.first_here():
-            for text in build_stores(plan):
-                print(text)
+        plan.world.first_here(lambda: _build_stores(plan))
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
             if is_first:
@@ -81,6 +79,11 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
             # W&B keeps writing to its own folder, and has checksums of its own.
             write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
     return outcomes
+
+
+def _build_stores(plan: Plan) -> None:
+    for text in build_stores(plan):
+        print(text)
 
 
 def _open_folder(plan: Plan) -> None:
@@ -214,31 +217,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m dogs_accel.benchmark", description=__doc__.splitlines()[0])
     add_arguments(parser)
-    with ExitStack() as stack:
-        try:
-            config, world = parse_config(parser, arguments), world_from_environment()
-            stack.enter_context(joined(world, choose_device(config, world)))
-            if not world.is_first:
-                stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
-            config = world.from_first(config.with_folder)
-            with world.first_here():
-                plan = choose_loaders(make_plan(config, world))
-        except OtherProcessError:
-            return 2
-        except (ValueError, OSError) as error:
-            parser.exit(2, _error_line(parser, error))
-        if plan.data.notice:
-            print(plan.data.notice)
-        print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
-        try:
-            run_plan(plan)
-        except OtherProcessError:
-            return 2
-        except (BadImageError, CheckpointError, DivergedError, StoreError, TrackingError) as error:
-            parser.exit(2, _error_line(parser, error))
-        except KeyboardInterrupt:
-            parser.exit(130, f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n")
+    world = ALONE
+    try:
+        with ExitStack() as stack:
+            world = _join(parser, stack)
+            _run(parser, arguments, world)
+    except OtherProcessError as error:
+        if isinstance(error, LostProcessError):
+            print(_error_line(parser, error), end="", file=sys.stderr, flush=True)
+        world.await_end()
+        return 2
     return 0
+
+
+def _join(parser: argparse.ArgumentParser, stack: ExitStack) -> World:
+    """Connect this process with the others, of which the first alone prints, until the stack is closed."""
+    try:
+        world = world_from_environment()
+        stack.enter_context(joined(world))
+    except (ValueError, DistError) as error:
+        parser.exit(2, _error_line(parser, error))
+    if not world.is_first:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+    return world
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world: World) -> None:
+    try:
+        config = world.from_first(lambda: parse_config(parser, arguments).with_folder())
+        plan = world.first_here(lambda: choose_loaders(make_plan(config, world)))
+        check_alike(plan)
+    except (ValueError, OSError) as error:
+        parser.exit(2, _error_line(parser, error))
+    if plan.data.notice:
+        print(plan.data.notice)
+    print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
+    try:
+        run_plan(plan)
+    except (BadImageError, CheckpointError, DivergedError, StoreError, TrackingError) as error:
+        if isinstance(error, DivergedError) and not world.is_first:  # all have the same loss
+            raise OtherProcessError(str(error)) from error
+        parser.exit(2, _error_line(parser, error))
+    except KeyboardInterrupt:
+        message = f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n"
+        parser.exit(130, message if world.is_first else None)
 
 
 def _error_line(parser: argparse.ArgumentParser, error: Exception) -> str:

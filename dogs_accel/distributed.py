@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,10 +20,17 @@ Value = TypeVar("Value")
 _TIMEOUT = timedelta(hours=1)
 """How long a process waits for the others, of which the first may decode all images meanwhile. One that has failed is
 not waited for: torchrun ends the others at once."""
+_LAST_SECONDS = 10.0
+"""How long a process stays when another has failed, so that torchrun sees that one end first, and names it."""
+_VARIABLES = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
 
 
 class OtherProcessError(RuntimeError):
-    """The first process failed at what it does for all, and says why itself."""
+    """Another process failed at what all of them need, and says why itself."""
+
+
+class LostProcessError(OtherProcessError):
+    """Another process has ended without a word to this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,23 +51,60 @@ class World:
     def from_first(self, make: Callable[[], Value]) -> Value:
         """Call `make` in the first process alone and return in each what it returned.
 
-        What it raises there ends the others with an OtherProcessError.
+        What it raises there ends the others with an OtherProcessError, or with the SystemExit that it raised.
         """
         if self.size == 1:
             return make()
-        result: list[Any] = [None, None]
-        error: Exception | None = None
+        result: list[Any] = [None, None, None]
+        error: Exception | SystemExit | None = None
         if self.is_first:
             try:
                 result[0] = make()
+            except SystemExit as caught:
+                error, result[1] = caught, caught.code
             except Exception as caught:
-                error, result[1] = caught, str(caught)
+                error, result[2] = caught, str(caught)
         dist.broadcast_object_list(result, src=0)
         if error is not None:
             raise error
         if result[1] is not None:
-            raise OtherProcessError(result[1])
+            raise SystemExit(result[1])
+        if result[2] is not None:
+            raise OtherProcessError(result[2])
         return result[0]
+
+    def in_all(self, make: Callable[[], Value]) -> Value:
+        """Call `make` in every process and return here what it returned here.
+
+        Where it fails in any, all of them raise: the first of those in which it failed what it raised there, the
+        others an OtherProcessError.
+        """
+        if self.size == 1:
+            return make()
+        value: Any = None
+        error: Exception | None = None
+        try:
+            value = make()
+        except Exception as caught:
+            error = caught
+        problems = self.gather(None if error is None else str(error))
+        failed = [rank for rank, problem in enumerate(problems) if problem is not None]
+        if error is not None and failed[0] == self.rank:
+            raise error
+        if failed:
+            raise OtherProcessError(problems[failed[0]])
+        return value
+
+    def first_here(self, make: Callable[[], Value]) -> Value:
+        """Do what `in_all` does, but in the first process of each machine before its others, for which it writes files.
+
+        What fails in a first one is not tried in the others.
+        """
+        if self.size == 1:
+            return make()
+        is_first_here = self.local_rank == 0
+        values = [self.in_all(make if is_turn else lambda: None) for is_turn in (is_first_here, not is_first_here)]
+        return values[0 if is_first_here else 1]  # type: ignore[return-value]
 
     def gather(self, value: Value) -> list[Value]:
         """Return the values of all processes, in the order of their ranks, in each."""
@@ -78,20 +124,17 @@ class World:
         """Give tensors the values that they have in the first process."""
         if self.size > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                whole = tensor.contiguous()  # which torch insists on
+                dist.broadcast(whole, src=0)
+                if whole is not tensor:
+                    tensor.copy_(whole)
 
-    @contextmanager
-    def first_here(self) -> Iterator[None]:
-        """Let the first process of each machine go through the block before its others, for which it writes files."""
-        if self.local_rank > 0:
-            self._meet()
-        yield
-        if self.local_rank == 0:
-            self._meet()
-        self._meet()
-
-    def _meet(self) -> None:
-        self.add_up(torch.zeros(1))
+    def await_end(self) -> None:
+        """Wait for the process that failed to say why and end, whereupon torchrun ends this one."""
+        if self.size > 1:
+            with suppress(RuntimeError):
+                dist.barrier()
+            time.sleep(_LAST_SECONDS)
 
 
 ALONE = World()
@@ -99,28 +142,40 @@ ALONE = World()
 
 def world_from_environment(environment: Mapping[str, str] = os.environ) -> World:
     """Read what torchrun says of this process; without torchrun it is alone. Raises ValueError for half of it."""
-    names = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
-    there = {field: int(environment[name]) for field, name in names.items() if name in environment}
-    if not {"rank", "size"} & set(there):
+    if "RANK" not in environment and "WORLD_SIZE" not in environment:
         return ALONE
-    if len(there) < len(names):
-        missing = ", ".join(names[field] for field in names if field not in there)
-        raise ValueError(f"distributed: {missing} not set beside the others; start with torchrun")
-    return World(**there)
+    if missing := [name for name in _VARIABLES.values() if name not in environment]:
+        raise ValueError(f"distributed: {', '.join(missing)} not set beside the others; start with torchrun")
+    given = {field: environment[name] for field, name in _VARIABLES.items()}
+    for field, text in given.items():
+        if not text.isdecimal():
+            raise ValueError(f"distributed: got {_VARIABLES[field]}={text}, expected an integer >= 0")
+    return World(**{field: int(text) for field, text in given.items()})
 
 
 @contextmanager
-def joined(world: World, device: torch.device) -> Iterator[None]:
-    """Connect this process with the others for the length of the block: NCCL between GPUs, gloo between CPUs."""
+def joined(world: World) -> Iterator[None]:
+    """Connect this process with the others for the length of the block: NCCL between GPUs, gloo between CPUs.
+
+    Raises LostProcessError where another process ended meanwhile.
+    """
     if world.size == 1:
         yield
         return
-    on_gpu = device.type == "cuda"
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
     try:
         yield
-    finally:
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise LostProcessError("another process has ended") from error
+    else:
+        # Not after a failure, when it might wait for processes that wait for this one to end.
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistBackendError) or "gloo/transport" in str(error)
 
 
 def share_gradients(model: nn.Module, world: World, device: torch.device) -> nn.Module:
@@ -130,8 +185,22 @@ def share_gradients(model: nn.Module, world: World, device: torch.device) -> nn.
     """
     if world.size == 1:
         return model
+    # Of weights with sides of 1, such as a class token, whose strides may be said in several ways.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def all_reduce_bytes(num_bytes: int, num_processes: int) -> int:
+    """Bytes that each process sends, and receives as many, where a ring adds up `num_bytes` that each of them has.
+
+    A ring passes N - 1 of N parts on to be added and N - 1 to be known: 2 (N - 1) / N of the bytes (Patarasuk and Yuan,
+    "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009), parts being rounded up. Raises
+    ValueError for fewer processes than one.
+    """
+    if num_processes < 1:
+        raise ValueError(f"num_processes: got {num_processes}, expected an integer >= 1")
+    return 2 * (num_processes - 1) * -(-num_bytes // num_processes)
 
 
 def share_statistics(model: nn.Module, world: World, device: torch.device) -> nn.Module:

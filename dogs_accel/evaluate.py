@@ -80,7 +80,9 @@ def predict(
             labels.append(batch.labels)
             index.append(batch.index)
             bar.update(len(batch.labels))
-    parts = world.gather(tuple(torch.cat(part).cpu().numpy() for part in (logits, labels, index)))
+    here = tuple(torch.cat(part).cpu().numpy() for part in (logits, labels, index)) if index else None
+    # A process gets no sample where there are fewer than processes.
+    parts = [part for part in world.gather(here) if part is not None]
     every_logit, every_label, every_index = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = every_index.argsort()
     if not np.array_equal(every_index[order], np.arange(loader.dataset_size)):

@@ -22,7 +22,7 @@ from dogs_accel.files import read_json, write_csv, write_json
 from dogs_accel.flops import count_flops, peak_flops
 from dogs_accel.loading import plain_train_loader, split_loader
 from dogs_accel.models import BuiltModel, build_model, count_total_params
-from dogs_accel.plan import Plan, PlannedRun
+from dogs_accel.plan import Plan, PlannedRun, bn_sees
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.profile_summary import profile_figure, summarise_profile
 from dogs_accel.tracking import TrackedRun, summary_row
@@ -45,10 +45,14 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
     built = build_model(run.spec, plan.data.num_classes, _weights(plan), run.seed)
     print(f"\n{run.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
     tracked = _tracked_run(plan, run, count_total_params(built.model), record)
-    if plan.world.is_first:
+
+    def begin() -> None:
         folder.mkdir(parents=True, exist_ok=plan.resumes)
         write_json(metadata_path, tracked.as_record())
-    with tracked:
+
+    plan.world.from_first(begin)
+    with ExitStack() as stack:
+        plan.world.in_all(lambda: stack.enter_context(tracked))
         metadata = _train_and_evaluate(plan, run, built, tracked, folder)
     record = plan.world.from_first(lambda: tracked.as_record() | metadata)
     if plan.world.is_first:
@@ -266,6 +270,7 @@ def _describe_run(
         "loaders": backends,
         "device": str(plan.device),
         "num_processes": plan.world.size,
+        "bn_sees": bn_sees(plan),
         "eval_batch_size": plan.eval_batch_size,
         "amp": str(plan.amp).removeprefix("torch.") if plan.amp else None,
         "step": {name: value for name, value in dataclasses.asdict(plan.step).items() if name != "amp"},

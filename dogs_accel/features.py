@@ -84,7 +84,9 @@ def cache_features(
             index.append(batch.index)
     finally:
         hook.remove()
-    parts = world.gather(tuple(torch.cat(part).cpu() for part in (features, labels, index)))
+    here = tuple(torch.cat(part).cpu() for part in (features, labels, index)) if index else None
+    # A process gets no sample where there are fewer than processes.
+    parts = [part for part in world.gather(here) if part is not None]
     every_feature, every_label, every_index = (torch.cat(part).to(loader.device) for part in zip(*parts, strict=True))
     order = every_index.argsort()
     return FeatureLoader(every_feature[order], every_label[order], like)

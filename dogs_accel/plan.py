@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -141,7 +142,9 @@ def _device_of_many(config: BenchmarkConfig, world: World, num_gpus: int) -> tor
     """Pick the device of one of several processes: the GPU of its place on its machine, or the CPU."""
     if config.gpu is not None or config.device not in (None, "cpu", "cuda"):
         flag = f"--gpu {config.gpu}" if config.gpu is not None else f"--device {config.device}"
-        raise ValueError(f"{flag}: got it with {world.size} processes, expected none: each takes a GPU of its own")
+        raise ValueError(
+            f"{flag}: got it with {world.size} processes, expected --device cuda or nothing: each takes its own GPU"
+        )
     if config.device == "cpu" or (config.device is None and num_gpus == 0):
         return torch.device("cpu")
     if world.local_size > num_gpus:
@@ -224,11 +227,13 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
     out = Path(config.out)
-    if config.resume is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if world.is_first and config.resume is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     data = open_data(config)
     check_models(config, runs, data.num_classes)
     splits = {name: data.split(name, seed=config.seed, val_ratio=config.val_ratio) for name in SPLITS}
+    if len(splits["train"]) < world.size:
+        raise ValueError(f"data: got {len(splits['train'])} training images for {world.size} processes, expected more")
     return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out, world=world)
 
 
@@ -240,6 +245,27 @@ def _check_world(config: BenchmarkConfig, world: World, device: torch.device) ->
         )
     if config.cuda_graphs and (world.size > 1 or device.type != "cuda"):
         raise ValueError(f"cuda_graphs: got it with {world.size} process(es) on {device.type}, expected one on a GPU")
+
+
+def check_alike(plan: Plan) -> None:
+    """Compare what the processes would work on, which machines may have differently.
+
+    Raises ValueError in the first process that differs from the first one.
+    """
+    images = "\n".join(f"{name} {label}" for name, label in zip(plan.data.ids, plan.data.labels, strict=True))
+    here = {
+        "device": plan.device.type,
+        "amp": str(plan.amp),
+        "data": f"{len(plan.data)} images of {hashlib.sha256(images.encode()).hexdigest()[:16]}",
+    }
+    first = plan.world.gather(here)[0]
+
+    def check() -> None:
+        for name, value in here.items():
+            if value != first[name]:
+                raise ValueError(f"{name}: got {value}, expected {first[name]} as rank 0 has")
+
+    plan.world.in_all(check)
 
 
 def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:
@@ -257,6 +283,7 @@ def describe_plan(plan: Plan) -> str:
         f"data     {data.name}: {data.num_classes} breeds, {describe_sizes(plan.splits)} images, in {data.root}",
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {plan.out}",
+        *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),
         "runs",
     ]
     configurations: dict[str, list[PlannedRun]] = {}
@@ -269,6 +296,17 @@ def describe_plan(plan: Plan) -> str:
         if config.seeds > 1:
             lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
     return "\n".join(lines)
+
+
+def _describe_world(plan: Plan) -> str:
+    return f"{plan.world.size} processes, learning rates as for the whole batch; BatchNorm sees {bn_sees(plan)}"
+
+
+def bn_sees(plan: Plan) -> str:
+    """Say of which images BatchNorm computes its statistics in training."""
+    if plan.world.size == 1 or plan.device.type == "cuda":
+        return "the whole batch"
+    return "the images of its own process (torch shares its statistics between GPUs only)"
 
 
 def _describe_batch(plan: Plan) -> str:

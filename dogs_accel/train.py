@@ -134,6 +134,9 @@ class Trainer:
         """
         if not phases:
             raise ValueError("phases: got none, expected at least one")
+        num_images, num_processes = self.train_loader.dataset_size, self.world.size
+        if num_images < num_processes:
+            raise ValueError(f"train_loader: got {num_images} images for {num_processes} processes, expected more")
         if resume:
             self._restore()
         for stage, phase in enumerate(phases, start=1):
@@ -141,14 +144,14 @@ class Trainer:
         assert self._best is not None
         best = self.world.from_first(lambda: load_checkpoint(self.best_path)["model"])
         self.model.load_state_dict(best)
-        num_images = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
+        num_seen = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
         return TrainResult(
             history=self.history,
             best_epoch=self._best["epoch_total"],
             best_val_accuracy=self._best["val_acc"],
             training_seconds=self._training_seconds,
             checkpoint_seconds=self._checkpoint_seconds,
-            images_per_second=num_images / self._training_seconds,
+            images_per_second=num_seen / self._training_seconds,
             resumed_after=self.resumed_after,
         )
 
@@ -277,10 +280,9 @@ class Trainer:
                 batch = following
                 num_images = min(global_size, loader.dataset_size - at * global_size)
                 yield batch, len(batch.labels) * self.world.size / num_images
-            elif batch is not None:
-                yield Batch(batch.images[:1], batch.labels[:1], batch.index[:1]), 0.0
             else:
-                raise ValueError(f"{loader.dataset_size} training images are too few for {self.world.size} processes")
+                assert batch is not None
+                yield Batch(batch.images[:1], batch.labels[:1], batch.index[:1]), 0.0
 
     def _trace_path(self, phase: Phase, epoch: int) -> Path | None:
         wanted = self.trace and epoch == 0 and self.world.is_first

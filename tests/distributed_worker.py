@@ -1,0 +1,212 @@
+"""What each of several processes finds out, as JSON for the tests: torchrun ... distributed_worker.py DATA OUT."""
+
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from dogs_accel import train
+from dogs_accel.datasets import open_dataset
+from dogs_accel.distributed import OtherProcessError, World, joined, world_from_environment
+from dogs_accel.evaluate import evaluate_predictions, predict
+from dogs_accel.models import build_model, model_spec
+from dogs_accel.phases import Phase
+from dogs_accel.plan import check_alike
+from dogs_accel.scores import ScoreCounter
+from pipelines import EVAL, VIT_TRAIN, make_loader
+
+BATCH_SIZE = 6
+"""Of all processes together."""
+NUM_TRAIN = (25, 23, 30)
+"""A last global batch of one image, of an uneven number, and a whole one."""
+NUM_VAL = 7
+EVALUATED = (("resnet18", 23), ("timm/vit_tiny_patch16_224", 23), ("resnet18", 2))
+"""Models and numbers of test images, which leave the last process with fewer than the others, or with none."""
+CPU = torch.device("cpu")
+
+
+class PlainNet(nn.Module):
+    """Without BatchNorm, which sees the images of its own process only."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.fc = nn.Linear(32, 4)
+
+    def forward(self, images):
+        return self.fc(self.body(images))
+
+
+class Watched(train.Trainer):
+    """Keeps what each step got."""
+
+    def _weighted(self, loader, num_steps):
+        for batch, weight in super()._weighted(loader, num_steps):
+            self.steps.append((batch.index.tolist(), weight))
+            yield batch, weight
+
+
+def loader_of(data, split, num_images, recipe, batch_size, world, *, shuffle=False):
+    index = data.split(split, val_ratio=0.3)[:num_images]
+    return make_loader(
+        [data.paths[i] for i in index],
+        data.labels[index],
+        recipe,
+        backend="dali",
+        batch_size=batch_size,
+        device="cpu",
+        seed=3,
+        shuffle=shuffle,
+        num_threads=1,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+
+def trained(data, world, folder, num_images):
+    """Gradients, samples and history of two epochs in which the weights stay all but the same."""
+    torch.manual_seed(0)
+    model, gradients = PlainNet(), []
+    make_optimizer = train.make_optimizer
+
+    def watched_optimizer(*arguments):
+        optimizer = make_optimizer(*arguments)
+        parameters = list(model.parameters())
+        optimizer.register_step_pre_hook(
+            lambda *_: gradients.append(torch.cat([each.grad.flatten() for each in parameters]).tolist())
+        )
+        return optimizer
+
+    train.make_optimizer = watched_optimizer
+    try:
+        with (
+            loader_of(
+                data, "train", num_images, VIT_TRAIN.at(32), BATCH_SIZE // world.size, world, shuffle=True
+            ) as few,
+            loader_of(data, "val", NUM_VAL, EVAL.at(32), 3, world) as val,
+        ):
+            trainer = Watched(model, few, val, num_classes=4, device=CPU, folder=folder, world=world)
+            trainer.steps = []
+            result = trainer.run([Phase(name="all", mode="full_finetune", epochs=2, lr=1e-12)])
+    finally:
+        train.make_optimizer = make_optimizer
+    return {"gradients": gradients, "steps": trainer.steps, "history": result.history}
+
+
+def evaluated(data, world, name, num_images):
+    """Predictions and scores of a model that all processes have alike."""
+    spec = model_spec(name, 64)
+    model = build_model(spec, data.num_classes, "none", seed=1).model.eval()
+    ids = [data.ids[i] for i in data.split("test", val_ratio=0.3)[:num_images]]
+    counter = ScoreCounter(data.num_classes, CPU)
+    with loader_of(data, "test", num_images, EVAL.at(64), 5, world) as loader:
+        predictions = predict(model, loader, ids, world=world)
+        with torch.inference_mode():
+            for images, labels, _ in loader:
+                logits = model(images)
+                counter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
+    return {
+        "logits": predictions.logits.tolist(),
+        "labels": predictions.labels.tolist(),
+        "ids": predictions.ids.tolist(),
+        "expected_ids": ids,
+        "metrics": evaluate_predictions(predictions),
+        "scores": counter.scores(world).as_columns("test"),
+    }
+
+
+def work(data, world, folder):
+    """What must not depend on the number of processes."""
+    return {
+        "trained": {num: trained(data, world, folder / str(num), num) for num in NUM_TRAIN},
+        "evaluated": {f"{name} {num}": evaluated(data, world, name, num) for name, num in EVALUATED},
+    }
+
+
+def outcome(call):
+    """What a call returned, or the name and the words of what it raised."""
+    try:
+        return call()
+    except (ValueError, OtherProcessError, SystemExit) as error:
+        return [type(error).__name__, str(error)]
+
+
+def world_facts(world, folder):
+    """What the processes tell each other; the last one plays a second machine."""
+    last = world.size - 1
+    here = World(
+        rank=world.rank,
+        size=world.size,
+        local_rank=0 if world.rank == last else world.rank,
+        local_size=1 if world.rank == last else last,
+    )
+    path = folder / "order"
+
+    def note(failing=None):
+        with path.open("a") as file:
+            file.write(f"{world.rank}\n")
+        if world.rank == failing:
+            raise ValueError(f"broken in {world.rank}")
+        return world.rank
+
+    def fail(words="broken"):
+        raise ValueError(words)
+
+    def leave():
+        sys.exit(3)
+
+    def fail_but_first():
+        return fail(f"broken in {world.rank}") if world.rank else "fine"
+
+    counts = torch.tensor([world.rank + 1, 2**40], dtype=torch.int64)
+    halves = torch.tensor(0.5, dtype=torch.float64)
+    world.add_up(counts, halves)
+    strided = torch.full((2, 3), float(world.rank)).T
+    world.copy_from_first([strided])
+    facts = {
+        "from_first": world.from_first(lambda: {"rank": world.rank, "array": torch.arange(3).tolist()}),
+        "from_first_failing": outcome(lambda: world.from_first(fail)),
+        "from_first_leaving": outcome(lambda: world.from_first(leave)),
+        "in_all": world.in_all(lambda: world.rank * 10),
+        "in_all_failing": outcome(lambda: world.in_all(fail_but_first)),
+        "gathered": world.gather(f"of {world.rank}"),
+        "sums": [counts.tolist(), halves.item()],
+        "copied": strided.tolist(),
+        "first_here": here.first_here(note),
+    }
+    facts["order"] = world.from_first(path.read_text).split()
+    world.from_first(path.unlink)
+    facts["first_here_failing"] = outcome(lambda: here.first_here(lambda: note(failing=last)))
+    facts["order_failing"] = world.from_first(path.read_text).split()
+    return facts
+
+
+def other_data(data, world):
+    """What is said where a machine has its images in another order."""
+    here = dataclasses.replace(data, ids=data.ids[::-1]) if world.rank else data
+    return outcome(lambda: check_alike(SimpleNamespace(world=world, device=CPU, amp=None, data=here)))
+
+
+def main():
+    data, out = open_dataset(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    world = world_from_environment()
+    with joined(world), tempfile.TemporaryDirectory() as own:
+        folder = Path(world.from_first(lambda: own))
+        found = {"world": world_facts(world, folder), **work(data, world, folder)}
+        found["other_data"] = other_data(data, world)
+        with loader_of(data, "train", world.size - 1, EVAL.at(32), 1, world) as loader:
+            trainer = train.Trainer(PlainNet(), loader, loader, num_classes=4, device=CPU, folder=folder, world=world)
+            found["too_few"] = outcome(lambda: trainer.run([Phase(name="all", mode="full_finetune", epochs=1, lr=1.0)]))
+        every = world.gather(found)
+    if world.is_first:
+        out.write_text(json.dumps(every))
+
+
+if __name__ == "__main__":
+    main()
