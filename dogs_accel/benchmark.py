@@ -32,10 +32,11 @@ from dogs_accel.comparison import (
 from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
 from dogs_accel.distributed import ALONE, LostProcessError, OtherProcessError, World, joined, world_from_environment
 from dogs_accel.eda import write_eda
-from dogs_accel.environment import describe_environment
+from dogs_accel.environment import ENVIRONMENT_FILE, describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.experiment import execute_run
-from dogs_accel.files import remove_partial, write_json, write_manifest
+from dogs_accel.features import FeatureError
+from dogs_accel.files import BusyError, only_process_in, remove_partial, write_json, write_manifest
 from dogs_accel.loading import (
     build_stores,
     choose_loaders,
@@ -63,19 +64,23 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
     Each run's files are there as soon as it ends, and the comparison and the manifest cover what has ended, whatever
     stops the rest.
     """
+    with ExitStack() as stack:
+        plan.world.from_first(lambda: _open_folder(plan, stack))
+        return _execute_runs(plan)
+
+
+def _execute_runs(plan: Plan) -> list[RunOutcome]:
     outcomes: list[RunOutcome] = []
-    is_first = plan.world.is_first
-    plan.world.from_first(lambda: _open_folder(plan))
     try:
         splits = plan.world.from_first(lambda: examine_data(plan))
         plan = dataclasses.replace(plan, splits=splits)
         plan.world.first_here(lambda: _build_stores(plan))
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
-            if is_first:
+            if plan.world.is_first:
                 write_comparison(plan.out, outcomes)
     finally:
-        if is_first:
+        if plan.world.is_first:
             # W&B keeps writing to its own folder, and has checksums of its own.
             write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
     return outcomes
@@ -86,14 +91,15 @@ def _build_stores(plan: Plan) -> None:
         print(text)
 
 
-def _open_folder(plan: Plan) -> None:
-    """Make the folder of results, or make the one that is there ready to go on with."""
+def _open_folder(plan: Plan, stack: ExitStack) -> None:
+    """Make the folder of results, or the one that is there ready to go on with, and keep others out of it."""
     plan.out.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(only_process_in(plan.out))
     remove_partial(plan.out)
-    if not (plan.out / CONFIG_FILE).exists():
-        write_json(plan.out / "environment.json", describe_environment())
-        # Settings that say how to go on are not a part of what was run.
-        write_json(plan.out / CONFIG_FILE, dataclasses.asdict(dataclasses.replace(plan.config, resume=None)))
+    if not plan.resumes:
+        write_json(plan.out / CONFIG_FILE, dataclasses.asdict(plan.config))
+    if not (plan.out / ENVIRONMENT_FILE).exists():
+        write_json(plan.out / ENVIRONMENT_FILE, describe_environment())
 
 
 def examine_data(plan: Plan) -> dict[str, NDArray[np.int64]]:
@@ -254,7 +260,9 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world
     print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
     try:
         run_plan(plan)
-    except (BadImageError, CheckpointError, DivergedError, StoreError, TrackingError) as error:
+    except (
+        BadImageError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError, TrackingError
+    ) as error:  # fmt: skip
         if isinstance(error, DivergedError) and not world.is_first:  # all have the same loss
             raise OtherProcessError(str(error)) from error
         parser.exit(2, _error_line(parser, error))

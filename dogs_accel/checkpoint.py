@@ -12,7 +12,7 @@ import torch
 
 from dogs_accel.files import replacing
 
-_FORMAT = 2
+_FORMAT = 3
 _SHOWN = 4
 
 
@@ -30,15 +30,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> Path:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code in it.
 
-    Raises CheckpointError for a file that is damaged or of another format, FileNotFoundError where there is none.
+    Raises CheckpointError for a file that is damaged, of another format or not there.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch.load does not look at the checksums
                 raise ValueError("a checksum is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         # torch raises all of these of damaged files, none with the file's name.
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -55,15 +53,20 @@ def load_resumable(last_path: Path, best_path: Path, identity: Mapping[str, Any]
     CheckpointError where a checkpoint is damaged or another run's, naming what differs.
     """
     state = load_checkpoint(last_path)
-    if differing := list(_differences(state["identity"], identity)):
-        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-        raise CheckpointError(f"checkpoint: {last_path} is of another run: {'; '.join(differing[:_SHOWN])}{more}")
+    require_same_run(last_path, state["identity"], identity)
     if state["best"]["epoch_total"] == len(state["history"]):
         # The run may have been killed between writing the two.
         save_checkpoint(best_path, {"model": state["model"], "row": state["best"]})
     elif load_checkpoint(best_path)["row"] != state["best"]:
         raise CheckpointError(f"checkpoint: {best_path} does not belong to {last_path}")
     return state
+
+
+def require_same_run(path: Path, recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, naming what differs, where a file was written by a run of another identity."""
+    if differing := list(_differences(recorded, identity)):
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise CheckpointError(f"checkpoint: {path} is of another run: {'; '.join(differing[:_SHOWN])}{more}")
 
 
 def _differences(recorded: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -19,10 +19,11 @@ from pipelines import BACKENDS
 
 CONFIG_FILE = "config.json"
 _MAY_CHANGE = {
-    "gpu", "device", "loader", "store", "num_threads", "eval_batch_size", "channels_last", "fused_optimizer",
-    "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
+    "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
+    "fused_optimizer", "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
 }  # fmt: skip
-"""Settings that a run may go on without: they say where and how it is computed, not what."""
+"""Settings that may change when a run goes on: they say where and how it is computed, not what. Where data and weights
+lie is among them; that they are the same is seen by what they hold."""
 
 
 def _option(default: Any, help: str, **argument: Any) -> Any:
@@ -206,7 +207,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(BenchmarkConfig):
         options = dict(field.metadata)
         if isinstance(field.default, bool):
-            options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+            options["action"] = argparse.BooleanOptionalAction
             options["help"] += " (default: yes)" * field.default
         elif field.default is not None:
             shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
@@ -230,13 +231,13 @@ def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
     folder = given["resume"] or given.get("out")
     if folder is None:
         raise ValueError("resume: got no folder, expected --resume DIR, or --out DIR beside it")
-    if given.get("out", folder) != folder:
+    if Path(given.get("out", folder)) != Path(folder):
         raise ValueError(f"resume: got {folder} and --out {given['out']}, expected one folder")
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         if given["resume"]:
             raise ValueError(f"resume: {folder} holds no run ({CONFIG_FILE} is missing); start it with --out {folder}")
-        return BenchmarkConfig(**given)
+        return BenchmarkConfig(**given | {"resume": None})
     recorded = config_from_json(read_json(path))
     for name, value in given.items():
         if name not in _MAY_CHANGE and value != getattr(recorded, name):
@@ -255,4 +256,7 @@ def config_from_json(recorded: Mapping[str, Any]) -> BenchmarkConfig:
             return tuple(map(restored, value))
         return {key: restored(each) for key, each in value.items()} if isinstance(value, dict) else value
 
+    known = {field.name for field in dataclasses.fields(BenchmarkConfig)}
+    if unknown := sorted(recorded.keys() - known):
+        raise ValueError(f"{CONFIG_FILE}: got {', '.join(unknown)}, expected settings of this version")
     return BenchmarkConfig(**{name: restored(value) for name, value in recorded.items()})

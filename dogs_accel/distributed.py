@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -168,7 +168,7 @@ def joined(world: World) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise
-        raise LostProcessError("another process has ended") from error
+        raise LostProcessError(f"the connection to another process is lost ({str(error).splitlines()[0]})") from error
     else:
         # Not after a failure, when it might wait for processes that wait for this one to end.
         dist.destroy_process_group()
@@ -188,7 +188,27 @@ def share_gradients(model: nn.Module, world: World, device: torch.device) -> nn.
     # Of weights with sides of 1, such as a class token, whose strides may be said in several ways.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
+
+
+def gather_samples(
+    world: World, index: Sequence[torch.Tensor], parts: Sequence[Sequence[torch.Tensor]], num_samples: int
+) -> list[torch.Tensor]:
+    """Put what the processes computed of their samples together, in the order of the samples, on the CPU of each.
+
+    index: (n,) int64 of each batch of this process; parts: for each result its batches, (n, ...). Raises RuntimeError
+    where a sample is missing or comes more than once.
+    """
+    # A process has no sample where there are fewer than processes.
+    here = [torch.cat(list(batches)).cpu() for batches in (index, *parts)] if index else None
+    found = [each for each in world.gather(here) if each is not None]
+    every_index, *results = (torch.cat(pieces) for pieces in zip(*found, strict=True))
+    order = every_index.argsort()
+    if not torch.equal(every_index[order], torch.arange(num_samples)):
+        raise RuntimeError(f"loader: gave {len(order)} samples, not each of {num_samples} once")
+    return [result[order] for result in results]
 
 
 def all_reduce_bytes(num_bytes: int, num_processes: int) -> int:

@@ -15,6 +15,7 @@ from dogs_accel import ops
 from dogs_accel.numerics import describe_numerics
 from pipelines.batch import available_cores
 
+ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (
     "dogs-accel", "torch", "torchvision", "nvidia-dali-cuda120", "timm", "numpy", "pandas", "scikit-learn",
     "scipy", "matplotlib", "pillow", "wandb",

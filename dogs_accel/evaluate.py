@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from dogs_accel.amp import autocast
 from dogs_accel.calibration import expected_calibration_error
-from dogs_accel.distributed import ALONE, World
+from dogs_accel.distributed import ALONE, World, gather_samples
 from dogs_accel.files import replacing
 from dogs_accel.scores import f1_scores
 from pipelines.batch import Loader
@@ -80,16 +80,8 @@ def predict(
             labels.append(batch.labels)
             index.append(batch.index)
             bar.update(len(batch.labels))
-    here = tuple(torch.cat(part).cpu().numpy() for part in (logits, labels, index)) if index else None
-    # A process gets no sample where there are fewer than processes.
-    parts = [part for part in world.gather(here) if part is not None]
-    every_logit, every_label, every_index = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = every_index.argsort()
-    if not np.array_equal(every_index[order], np.arange(loader.dataset_size)):
-        raise RuntimeError(f"loader: gave {len(order)} samples, not each of {loader.dataset_size} once")
-    return Predictions(
-        logits=every_logit[order], labels=every_label[order], ids=np.asarray(ids, dtype=np.str_)[every_index[order]]
-    )
+    every_logit, every_label = gather_samples(world, index, (logits, labels), loader.dataset_size)
+    return Predictions(every_logit.numpy(), every_label.numpy(), np.asarray(ids, dtype=np.str_))
 
 
 def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:

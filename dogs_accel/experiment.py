@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from dogs_accel.calibration import calibration_bins
+from dogs_accel.checkpoint import CheckpointError, require_same_run
 from dogs_accel.comparison import RunOutcome
 from dogs_accel.datasets import Dataset
+from dogs_accel.environment import cpu_name
 from dogs_accel.evaluate import PUBLISHED_BINS, Predictions, evaluate_predictions, predict, report_table, top_confusions
-from dogs_accel.files import read_json, write_csv, write_json
+from dogs_accel.files import read_json, sha256, write_csv, write_json
 from dogs_accel.flops import count_flops, peak_flops
 from dogs_accel.loading import plain_train_loader, split_loader
 from dogs_accel.models import BuiltModel, build_model, count_total_params
-from dogs_accel.plan import Plan, PlannedRun, bn_sees
+from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.profile_summary import profile_figure, summarise_profile
 from dogs_accel.tracking import TrackedRun, summary_row
@@ -38,7 +39,8 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
     """
     folder = plan.out / run.spec.family / run.name
     metadata_path = folder / f"{run.name}_run_metadata.json"
-    record = plan.world.from_first(lambda: read_json(metadata_path) if metadata_path.exists() else None)
+    identity = run_identity(plan, run)
+    record = plan.world.from_first(lambda: _read_record(metadata_path, identity))
     if record is not None and record["state"] == "finished":
         print(f"\n{run.title}\n  finished already, test accuracy {record['summary']['test/accuracy']:.4f}")
         return _outcome(plan, run, folder, record)
@@ -48,17 +50,29 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
 
     def begin() -> None:
         folder.mkdir(parents=True, exist_ok=plan.resumes)
-        write_json(metadata_path, tracked.as_record())
+        write_json(metadata_path, {**tracked.as_record(), "identity": identity})
 
     plan.world.from_first(begin)
     with ExitStack() as stack:
         plan.world.in_all(lambda: stack.enter_context(tracked))
         metadata = _train_and_evaluate(plan, run, built, tracked, folder)
-    record = plan.world.from_first(lambda: tracked.as_record() | metadata)
+    record = plan.world.from_first(lambda: {**tracked.as_record(), "identity": identity, **metadata})
     if plan.world.is_first:
         # The last file: a run that has it is finished.
         write_json(metadata_path, record)
     return _outcome(plan, run, folder, record)
+
+
+def _read_record(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Read what a run has written of itself, if it was begun. Raises CheckpointError where it was another one."""
+    if not path.exists():
+        return None
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint: {error}; remove it to run that run again") from error
+    require_same_run(path, record.get("identity", {}), identity)
+    return record
 
 
 def _weights(plan: Plan) -> str:
@@ -97,7 +111,7 @@ def run_identity(plan: Plan, run: PlannedRun) -> dict[str, Any]:
         "model": run.spec.name,
         "image_size": run.spec.image_size,
         "num_classes": plan.data.num_classes,
-        "weights": plan.config.weights,
+        "weights": _weights(plan) if _weights(plan) in ("imagenet", "none") else sha256(Path(_weights(plan))),
         "seed": run.seed,
         "batch_size": plan.batch_size,
         "phases": [phase.as_dict() for phase in run.phases],
@@ -107,12 +121,7 @@ def run_identity(plan: Plan, run: PlannedRun) -> dict[str, Any]:
         "tf32": plan.config.tf32,
         "bn_when_frozen": plan.config.bn_when_frozen,
         "cache_features": plan.config.cache_features,
-        "images": {
-            split: hashlib.sha256(
-                "\n".join(f"{plan.data.ids[i]} {plan.data.labels[i]}" for i in index).encode()
-            ).hexdigest()
-            for split, index in plan.splits.items()
-        },
+        "images": {split: images_digest(plan.data, index) for split, index in plan.splits.items()},
     }
 
 
@@ -186,6 +195,7 @@ def _trainer(
         plain_train_loader=plain_loader,
         world=plan.world,
         identity=run_identity(plan, run),
+        session=_session(plan),
         label=run.name,
         trace=plan.config.profile,
         on_epoch=on_epoch if plan.world.is_first else None,
@@ -252,6 +262,18 @@ def _write_artifacts(
     save_figure(figure, folder / "calibration.png")
 
 
+def _session(plan: Plan) -> dict[str, Any]:
+    """Say where this process computes, and with which switches."""
+    return {
+        "device": str(plan.device),
+        "device_name": torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else cpu_name(),
+        "num_processes": plan.world.size,
+        "bn_sees": bn_sees(plan),
+        "eval_batch_size": plan.eval_batch_size,
+        "step": {name: value for name, value in dataclasses.asdict(plan.step).items() if name != "amp"},
+    }
+
+
 def _describe_run(
     plan: Plan, run: PlannedRun, trained: TrainResult, weights: str, backends: dict[str, str]
 ) -> dict[str, Any]:
@@ -268,12 +290,8 @@ def _describe_run(
         "eval_recipe": dataclasses.asdict(run.eval_recipe),
         "num_images": {split: len(index) for split, index in plan.splits.items()},
         "loaders": backends,
-        "device": str(plan.device),
-        "num_processes": plan.world.size,
-        "bn_sees": bn_sees(plan),
-        "eval_batch_size": plan.eval_batch_size,
+        **_session(plan),
         "amp": str(plan.amp).removeprefix("torch.") if plan.amp else None,
-        "step": {name: value for name, value in dataclasses.asdict(plan.step).items() if name != "amp"},
         "bn_when_frozen": plan.config.bn_when_frozen,
         "cache_features": plan.config.cache_features,
         "training_seconds": trained.training_seconds,
@@ -282,12 +300,17 @@ def _describe_run(
         "images_per_second": trained.images_per_second,
         "best_epoch": trained.best_epoch,
         "best_val_accuracy": trained.best_val_accuracy,
-        "resumed_after": trained.resumed_after,
-        "profile": summarise_profile(
-            trained.history, flops, peak_flops(plan.device, plan.amp, plan.config.tf32), plan.world.size
-        ),
+        "sessions": trained.sessions,
+        "profile": summarise_profile(trained.history, flops, _peak(plan, trained.sessions), plan.world.size),
         "data_notice": plan.data.notice,
     }
+
+
+def _peak(plan: Plan, sessions: list[dict[str, Any]]) -> float | None:
+    """Peak of one device in operations a second, where it is known and the run was always on the same ones."""
+    if len({(session["device_name"], session["num_processes"]) for session in sessions}) > 1:
+        return None
+    return peak_flops(plan.device, plan.amp, plan.config.tf32)
 
 
 def _outcome(plan: Plan, run: PlannedRun, folder: Path, record: dict[str, Any]) -> RunOutcome:

@@ -9,20 +9,33 @@ import torch
 from torch import nn
 
 from dogs_accel.amp import autocast
-from dogs_accel.distributed import World
+from dogs_accel.distributed import World, gather_samples
 from dogs_accel.models import head_names
 from pipelines.batch import Batch, Loader, epoch_order
 
 
+class FeatureError(ValueError):
+    """A model whose head cannot be trained on features that are computed once."""
+
+
 def head_of(model: nn.Module) -> nn.Module:
-    """Return the one layer that turns features into logits. Raises ValueError for a model with several."""
+    """Return the one layer that turns features into logits.
+
+    Raises FeatureError for a model with several, or whose features change every time.
+    """
     names = head_names(model)
     if len(names) != 1:
-        raise ValueError(f"cache_features: the model has {len(names)} heads ({', '.join(names)}), expected one")
-    dropout = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
-    if dropout:
-        raise ValueError(f"cache_features: the model has dropout ({dropout[0]}), so its features change every time")
+        raise FeatureError(f"cache_features: the model has {len(names)} heads ({', '.join(names)}), expected one")
+    if random := [name for name, module in model.named_modules() if _drops(module)]:
+        raise FeatureError(f"cache_features: the model has dropout ({random[0]}), so its features change every time")
     return model.get_submodule(names[0])
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a layer leaves things out at random: dropout of any kind, torchvision's and timm's stochastic depth."""
+    kind = type(module).__name__
+    share = getattr(module, "p", None) if "Drop" in kind or kind == "StochasticDepth" else None
+    return bool(share or getattr(module, "drop_prob", 0))
 
 
 class FeatureLoader:
@@ -32,7 +45,6 @@ class FeatureLoader:
         self.features = features
         self.labels = labels
         self.batch_size = like.batch_size
-        self.clock = None
         self._order: dict[str, Any] = {
             "seed": like.seed, "shuffle": like.shuffle, "rank": like.rank, "world_size": like.world_size
         }  # fmt: skip
@@ -64,29 +76,26 @@ def cache_features(
 ) -> FeatureLoader:
     """Compute what the head of a frozen model gets for each image of `loader`, for batches in the order of `like`.
 
-    Raises ValueError for a model whose logits are not its head's output.
+    Raises FeatureError for a model whose logits are not its head's output.
     """
     model.eval()
     head = head_of(model)
     given: list[torch.Tensor] = []
     features: list[torch.Tensor] = []
-    labels, index = [], []
+    labels: list[torch.Tensor] = []
+    index: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     try:
         for batch in loader:
             with autocast(loader.device, amp):
                 logits = model(batch.images)
                 if not features and not torch.equal(head(given[-1]), logits):
-                    raise ValueError("cache_features: the model's logits are not the output of its head")
+                    raise FeatureError("cache_features: the model's logits are not the output of its head")
             features.append(given[0])
             given.clear()
             labels.append(batch.labels)
             index.append(batch.index)
     finally:
         hook.remove()
-    here = tuple(torch.cat(part).cpu() for part in (features, labels, index)) if index else None
-    # A process gets no sample where there are fewer than processes.
-    parts = [part for part in world.gather(here) if part is not None]
-    every_feature, every_label, every_index = (torch.cat(part).to(loader.device) for part in zip(*parts, strict=True))
-    order = every_index.argsort()
-    return FeatureLoader(every_feature[order], every_label[order], like)
+    every_feature, every_label = gather_samples(world, index, (features, labels), loader.dataset_size)
+    return FeatureLoader(every_feature.to(loader.device), every_label.to(loader.device), like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,10 @@ MANIFEST = "MANIFEST.json"
 _PARTIAL = ".partial-"
 
 
+class BusyError(OSError):
+    """Another process works in a folder."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with its suffix, that takes its place when the block ends well."""
@@ -28,9 +33,21 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         # mkstemp's files are for their owner alone; a result is for whoever may read its folder.
         temporary.chmod(0o666 & ~_umask())
+        # Else a machine that loses its power may keep the new name and lose the content.
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -45,6 +62,26 @@ def remove_partial(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_unused(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but what a killed process was writing."""
+    return not folder.exists() or (folder.is_dir() and all(p.name.startswith(_PARTIAL) for p in folder.iterdir()))
+
+
+@contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder for the length of the block; raises BusyError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise BusyError(f"out: another process works in {folder}, expected none") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON that people can read and diff."""
     with replacing(path) as temporary:
@@ -53,8 +90,11 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error})") from error
 
 
 def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> Path:

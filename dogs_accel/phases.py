@@ -39,10 +39,15 @@ class Phase:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode: got {self.mode!r}, expected one of {', '.join(MODES)}")
+        for name in ("epochs", "warmup_epochs", "unfreeze_every", "patience"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected an integer")
         if self.epochs < 1:
             raise ValueError(f"epochs: got {self.epochs}, expected an integer >= 1")
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr: got {self.lr}, expected a number > 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: got {self.weight_decay}, expected a number >= 0")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"warmup_epochs: got {self.warmup_epochs} for a phase of {self.epochs}, "

@@ -20,6 +20,7 @@ from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
 from dogs_accel.distributed import ALONE, World
 from dogs_accel.features import head_of
+from dogs_accel.files import is_unused
 from dogs_accel.models import ModelSpec, build_model, model_spec
 from dogs_accel.phases import Phase, strategy_label, strategy_phases
 from dogs_accel.splits import SPLITS
@@ -227,7 +228,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
     out = Path(config.out)
-    if world.is_first and config.resume is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if world.is_first and config.resume is None and not is_unused(out):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     data = open_data(config)
     check_models(config, runs, data.num_classes)
@@ -252,11 +253,10 @@ def check_alike(plan: Plan) -> None:
 
     Raises ValueError in the first process that differs from the first one.
     """
-    images = "\n".join(f"{name} {label}" for name, label in zip(plan.data.ids, plan.data.labels, strict=True))
     here = {
         "device": plan.device.type,
         "amp": str(plan.amp),
-        "data": f"{len(plan.data)} images of {hashlib.sha256(images.encode()).hexdigest()[:16]}",
+        "data": f"{len(plan.data)} images of {images_digest(plan.data, np.arange(len(plan.data)))[:16]}",
     }
     first = plan.world.gather(here)[0]
 
@@ -266,6 +266,12 @@ def check_alike(plan: Plan) -> None:
                 raise ValueError(f"{name}: got {value}, expected {first[name]} as rank 0 has")
 
     plan.world.in_all(check)
+
+
+def images_digest(data: Dataset, index: NDArray[np.int64]) -> str:
+    """Name images and their labels, in their order, by a checksum of both."""
+    images = "\n".join(f"{data.ids[i]} {data.labels[i]}" for i in index)
+    return hashlib.sha256(images.encode()).hexdigest()
 
 
 def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:

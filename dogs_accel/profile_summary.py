@@ -18,8 +18,8 @@ from dogs_accel.train import HistoryRow
 VAL_ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 """Validation accuracies whose time is reported."""
 _COLOURS = {
-    "data_wait": RED, "transfer": "#e9a178", "forward": "#7fb3d5", "backward": BLUE, "graph": "#4a7fa5",
-    "optimizer": "#1b3a4b", "other": GREY, "validation": "#cfd6df",
+    "features": "#f0c419", "data_wait": RED, "transfer": "#e9a178", "forward": "#7fb3d5", "backward": BLUE,
+    "graph": "#4a7fa5", "optimizer": "#1b3a4b", "other": GREY, "validation": "#cfd6df",
 }  # fmt: skip
 
 
@@ -29,8 +29,9 @@ def summarise_profile(
     """Summarise the measured columns of a history by phase, and how long a validation accuracy took to reach.
 
     flops: operations an image of each phase, None where it does not run the whole model. peak: floating-point
-    operations a second of one device, None where that is not known. Rates are medians over a phase's epochs; FLOPs are
-    operations, two for a multiply-accumulate. Seconds of parts are those of the first process.
+    operations a second of one device, None where that is not known or changed. Rates are of all devices, medians over
+    a phase's epochs; FLOPs are operations, two for a multiply-accumulate. Seconds of parts are those of the first
+    process; features is the time of caching them.
     """
     table = pd.DataFrame(history)
     return {
@@ -53,8 +54,8 @@ def _summarise_phase(
     return {
         "phase": str(rows["phase"].iloc[0]),
         "epochs": len(rows),
-        "seconds": float(rows["epoch_seconds"].sum()),
-        "parts_s": {part: float(rows[f"{part}_s"].sum()) for part in (*PARTS, "other", "validation")},
+        "seconds": float(rows["epoch_seconds"].sum() + rows["features_s"].sum()),
+        "parts_s": {part: float(rows[f"{part}_s"].sum()) for part in ("features", *PARTS, "other", "validation")},
         "train_images_per_second": rate,
         "median_step_ms": float(rows["median_step_ms"].median()),
         "forward_flops_per_image": None if flops is None else flops.forward,

@@ -46,7 +46,7 @@ class EpochProfile:
         self._steps = step_seconds(marks)
 
     def row(self, num_images: int) -> dict[str, float]:
-        """Return the columns of the epoch, of `num_images` training images: times in seconds, of steps in ms."""
+        """Return the columns of the epoch, of the `num_images` of all processes: times in seconds, of steps in ms."""
         epoch_seconds = time.perf_counter() - self._start
         first, later = self._steps[:1], self._steps[1:] if len(self._steps) > 1 else self._steps
         return {

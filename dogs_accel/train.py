@@ -29,6 +29,7 @@ from dogs_accel.training_step import (
     StepSettings,
     TrainingStep,
     forward_of,
+    load_optimizer_state,
     make_optimizer,
     make_scaler,
     prepare_model,
@@ -60,9 +61,9 @@ class TrainResult:
     training_seconds: float
     checkpoint_seconds: float
     images_per_second: float
-    """Training and validation images over training_seconds."""
-    resumed_after: list[int]
-    """Epochs of the run after which it went on from a checkpoint."""
+    """Training and validation images over training_seconds; images whose features were cached count every time."""
+    sessions: list[dict[str, Any]]
+    """What each process that worked on the run said of itself, with the epoch of the run that it began with."""
 
 
 class DivergedError(ArithmeticError):
@@ -76,7 +77,8 @@ class Trainer:
     have seen. The batch of all processes together is the one that counts: `batch_size` of the loaders times the size
     of the world. Where `plain_train_loader` is given, the training images without augmentation, the head is trained on
     features of the frozen backbone that are computed once. identity says what makes this run the run that it is; a
-    checkpoint of another one is refused. on_epoch and on_resume get the history so far.
+    checkpoint of another one is refused. session says where this process computes it, for the record. on_epoch and
+    on_resume get the history so far.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Trainer:
         plain_train_loader: Loader | None = None,
         world: World = ALONE,
         identity: Mapping[str, Any] | None = None,
+        session: Mapping[str, Any] | None = None,
         label: str = "",
         trace: bool = False,
         on_epoch: Callable[[list[HistoryRow]], None] | None = None,
@@ -118,7 +121,7 @@ class Trainer:
         self.scaler = make_scaler(device, settings)
         self.clock = StepClock(device)
         self.history: list[HistoryRow] = []
-        self.resumed_after: list[int] = []
+        self.sessions: list[dict[str, Any]] = [{"first_epoch": 1, **(session or {})}]
         self._best: HistoryRow | None = None
         self._optimizer_state: dict[str, Any] | None = None
         self._training_seconds = 0.0
@@ -152,7 +155,7 @@ class Trainer:
             training_seconds=self._training_seconds,
             checkpoint_seconds=self._checkpoint_seconds,
             images_per_second=num_seen / self._training_seconds,
-            resumed_after=self.resumed_after,
+            sessions=self.sessions,
         )
 
     @property
@@ -169,15 +172,13 @@ class Trainer:
         accuracies = [row["val_acc"] for row in self.history if row["stage"] == stage]
         if len(accuracies) == phase.epochs or phase.stops_after(accuracies):
             return
-        start = time.perf_counter()
         course = self._course(stage, phase)
-        self._training_seconds += time.perf_counter() - start
+        if not accuracies:  # else it was counted before the run was stopped
+            self._training_seconds += course.features_seconds
         optimizer = make_optimizer(param_groups(self.model, phase), phase.lr, phase.weight_decay, self.settings)
         if accuracies:
             assert self._optimizer_state is not None
-            # The settings are this process's own: a run may go on with other switches or on another device.
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": self._optimizer_state, "param_groups": groups})
+            load_optimizer_state(optimizer, self._optimizer_state)
         self._optimizer_state = None
         step, num_trained = None, -1
         while len(accuracies) < phase.epochs and not phase.stops_after(accuracies):
@@ -197,12 +198,16 @@ class Trainer:
         model = self.model
         train: AnyLoader = self.train_loader
         val: AnyLoader = self.val_loader
+        features_seconds = 0.0
         if self.plain_train_loader is not None and phase.mode == "head_only":
+            start = time.perf_counter()
             amp = self.settings.amp
             train = cache_features(model, self.plain_train_loader, self.train_loader, self.world, amp)
             val = cache_features(model, self.val_loader, self.val_loader, self.world, amp)
             model = head_of(model)
-        return _Course(stage, phase, model, train, val, forward_of(model, self.device, self.settings))
+            features_seconds = time.perf_counter() - start
+        forward = forward_of(model, self.device, self.settings)
+        return _Course(stage, phase, model, train, val, forward, features_seconds)
 
     def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, num_groups: int) -> TrainingStep:
         set_trainable_groups(self.model, num_groups)
@@ -222,7 +227,7 @@ class Trainer:
         train = self._train_epoch(course, epoch, step, title)
         profile.end_training()
         val = self._validate(course, f"{title} val")
-        measured = profile.row(course.train.num_samples)
+        measured = profile.row(course.train.dataset_size)
         self._training_seconds += measured["epoch_seconds"]
         if not math.isfinite(train.loss) or not math.isfinite(val.loss):
             raise DivergedError(
@@ -241,6 +246,7 @@ class Trainer:
             "trainable_params": count_trainable_params(self.model),
             "seconds": self._training_seconds,
             **measured,
+            "features_s": course.features_seconds if epoch == 0 else 0.0,
         }
 
     def _train_epoch(self, course: _Course, epoch: int, step: TrainingStep, title: str) -> Scores:
@@ -251,7 +257,7 @@ class Trainer:
         torch.manual_seed(_epoch_seed(self.seed, len(self.history), self.world.rank))
         num_steps = -(-course.train.dataset_size // (course.train.batch_size * self.world.size))
         step.set_lr(course.phase.lr_factor(epoch))
-        trace_path = self._trace_path(course.phase, epoch)
+        trace_path = self._trace_path(course, epoch)
         with self._bar(course.train, title) as bar, traced_steps(trace_path, num_steps) as step_done:
             self.clock.mark("start")
             for at, (batch, weight) in enumerate(self._weighted(course.train, num_steps)):
@@ -282,11 +288,12 @@ class Trainer:
                 yield batch, len(batch.labels) * self.world.size / num_images
             else:
                 assert batch is not None
-                yield Batch(batch.images[:1], batch.labels[:1], batch.index[:1]), 0.0
+                # Two images, since BatchNorm may refuse one.
+                yield Batch(*(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in batch)), 0.0
 
-    def _trace_path(self, phase: Phase, epoch: int) -> Path | None:
+    def _trace_path(self, course: _Course, epoch: int) -> Path | None:
         wanted = self.trace and epoch == 0 and self.world.is_first
-        return self.folder / f"trace_{phase.name}.json.gz" if wanted else None
+        return self.folder / f"trace_{course.stage}_{course.phase.name}.json.gz" if wanted else None
 
     @torch.inference_mode()
     def _validate(self, course: _Course, title: str) -> Scores:
@@ -330,7 +337,7 @@ class Trainer:
                     "best": self._best,
                     "training_seconds": self._training_seconds,
                     "checkpoint_seconds": self._checkpoint_seconds,
-                    "resumed_after": self.resumed_after,
+                    "sessions": self.sessions,
                 },
             )
             if is_best:
@@ -353,7 +360,8 @@ class Trainer:
         self.history, self._best = state["history"], state["best"]
         self._training_seconds = state["training_seconds"]
         self._checkpoint_seconds = state["checkpoint_seconds"]
-        self.resumed_after = [*state["resumed_after"], len(self.history)]
+        [own] = self.sessions
+        self.sessions = [*state["sessions"], {**own, "first_epoch": len(self.history) + 1}]
         self._optimizer_state = state["optimizer"]
         if self.on_resume is not None:
             self.on_resume(self.history)
@@ -370,6 +378,8 @@ class _Course:
     val: AnyLoader
     forward: Forward
     """Of validation."""
+    features_seconds: float
+    """What caching features took."""
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:

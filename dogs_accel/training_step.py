@@ -56,6 +56,19 @@ def make_optimizer(param_groups: Any, lr: float, weight_decay: float, settings: 
     return optimizer
 
 
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[Any, Any]) -> None:
+    """Take up what an optimiser had learnt of the same parameters, under this one's own settings.
+
+    Its tensors get the memory layout of their parameters, which may be another than they were saved in: fused AdamW
+    walks through both as they lie.
+    """
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
+
+
 def forward_of(model: nn.Module, device: torch.device, settings: StepSettings) -> Forward:
     """Return (images, labels) -> (mean cross-entropy, logits), compiled if the settings say so.
 

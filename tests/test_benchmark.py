@@ -168,7 +168,7 @@ def test_cached_features_are_labelled_in_the_results(dogs_root, tmp_path):
     assert metadata["cache_features"] is True
     assert [phase["training_flops_per_image"] is None for phase in metadata["profile"]["phases"]] == [True, False]
     assert metadata["profile"]["peak_memory_mib"] > 0
-    assert (folder / "trace_full_finetune.json.gz").stat().st_size > 1000
+    assert (folder / "trace_2_full_finetune.json.gz").stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -138,9 +138,9 @@ def test_a_run_goes_on_with_its_own_settings(recorded, how):
 
 def test_a_run_may_go_on_elsewhere_and_faster(recorded):
     folder, config = recorded
-    resumed = parse("--resume", str(folder), "--gpu", "1", "--num-threads", "2", "--compile", "--wandb", "disabled")
-    assert resumed == dataclasses.replace(
-        config, resume=str(folder), gpu=1, device=None, num_threads=2, compile=True, wandb="disabled"
+    said = ["--gpu", "1", "--num-threads", "2", "--compile", "--no-profile", "--wandb", "disabled", "--data", "moved"]
+    assert parse("--resume", str(folder), *said) == dataclasses.replace(
+        config, resume=str(folder), gpu=1, device=None, num_threads=2, compile=True, wandb="disabled", data="moved"
     )
 
 
@@ -162,9 +162,18 @@ def test_a_run_does_not_go_on_as_another(recorded, said, message):
         parse("--resume", str(folder), *said)
 
 
+def test_settings_of_another_version_are_refused(tmp_path):
+    write_json(tmp_path / "config.json", {"seed": 1, "speed": 9})
+    with pytest.raises(ValueError, match=r"config\.json: got speed, expected settings of this version"):
+        parse("--resume", str(tmp_path))
+    (tmp_path / "config.json").write_text('{"seed": 1')
+    with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON"):
+        parse("--resume", str(tmp_path))
+
+
 def test_what_is_not_there_is_started_or_refused(tmp_path):
     out = str(tmp_path / "new")
-    assert parse(*RUN, "--out", out, "--resume") == dataclasses.replace(parse(*RUN, "--out", out), resume="")
+    assert parse(*RUN, "--out", out, "--resume") == parse(*RUN, "--out", out)
     with pytest.raises(ValueError, match=r"resume: .* holds no run \(config.json is missing\); start it with --out"):
         parse(*RUN, "--resume", out)
     with pytest.raises(ValueError, match="resume: got no folder, expected --resume DIR, or --out DIR beside it"):

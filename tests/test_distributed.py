@@ -296,6 +296,9 @@ def test_the_command_in_two_processes(dogs_root, undisturbed, tmp_path):
     assert recorded["num_processes"] == 2
     assert recorded["config"]["batch_size"] == 8
     assert recorded["bn_sees"].startswith("the images of its own process")
+    row = pd.read_csv(out / RUN / f"{Path(RUN).name}_history.csv").iloc[0]
+    training_seconds = row["epoch_seconds"] - row["validation_s"]
+    assert row["train_images_per_second"] * training_seconds == pytest.approx(recorded["num_images"]["train"])
 
 
 def processes_in(process):
@@ -333,7 +336,10 @@ def test_a_killed_process_ends_all_and_one_goes_on(dogs_root, undisturbed, tmp_p
     assert main(["--resume", str(out)]) == 0
     assert_same_results(out, undisturbed)
     recorded = json.loads((out / RUN / f"{Path(RUN).name}_run_metadata.json").read_text())
-    assert recorded["resumed_after"] in ([num_done], [num_done + 1])  # the checkpoint is written before the history
+    first, second = recorded["sessions"]
+    assert (first["num_processes"], second["num_processes"], first["first_epoch"]) == (2, 1, 1)
+    assert recorded["profile"]["peak_flops_per_second"] is None
+    assert second["first_epoch"] - 1 in (num_done, num_done + 1)  # the checkpoint is written before the history
     assert recorded["num_processes"] == 1
     assert files_of(out) == files_of(undisturbed)
 
@@ -376,7 +382,7 @@ def test_two_machines_go_on_with_what_one_process_began(dogs_root, undisturbed, 
     assert list(second.iterdir()) == []
     assert_same_results(out, undisturbed)
     recorded = json.loads((out / RUN / f"{Path(RUN).name}_run_metadata.json").read_text())
-    assert (recorded["resumed_after"], recorded["num_processes"]) == ([2], 2)
+    assert [(each["first_epoch"], each["num_processes"]) for each in recorded["sessions"]] == [(1, 1), (3, 2)]
 
 
 @pytest.mark.slow

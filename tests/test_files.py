@@ -3,7 +3,15 @@ import json
 
 import pytest
 
-from dogs_accel.files import remove_partial, replacing, write_json, write_manifest
+from dogs_accel.files import (
+    BusyError,
+    is_unused,
+    only_process_in,
+    remove_partial,
+    replacing,
+    write_json,
+    write_manifest,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -23,6 +31,28 @@ def test_what_a_killed_process_was_writing_can_be_removed(tmp_path):
     assert len(list(path.parent.iterdir())) == 2
     remove_partial(tmp_path)
     assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+
+
+def test_a_folder_is_unused_while_it_holds_nothing_of_anybody(tmp_path):
+    folder = tmp_path / "new"
+    assert is_unused(folder)
+    folder.mkdir()
+    replacing(folder / "config.json").__enter__()
+    assert is_unused(folder)
+    (folder / "thesis.txt").write_text("mine")
+    assert not is_unused(folder)
+    assert not is_unused(folder / "thesis.txt")
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    with (
+        only_process_in(tmp_path),
+        pytest.raises(BusyError, match=r"out: another process works in .*, expected none"),
+        only_process_in(tmp_path),
+    ):
+        pass
+    with only_process_in(tmp_path):
+        pass
 
 
 def test_a_result_can_be_read_by_whoever_reads_the_folder(tmp_path):

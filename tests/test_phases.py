@@ -53,6 +53,12 @@ def test_wrong_values_are_named():
         Phase(name="x", mode="all", epochs=1, lr=1)
     with pytest.raises(ValueError, match="epochs: got 0"):
         Phase(name="x", mode="head_only", epochs=0, lr=1)
+    with pytest.raises(ValueError, match=r"warmup_epochs: got 0\.5, expected an integer"):
+        Phase(name="x", mode="head_only", epochs=2, lr=1, warmup_epochs=0.5)
+    with pytest.raises(ValueError, match="lr: got nan"):
+        Phase(name="x", mode="head_only", epochs=1, lr=float("nan"))
+    with pytest.raises(ValueError, match="weight_decay: got -3"):
+        Phase(name="x", mode="head_only", epochs=1, lr=1, weight_decay=-3)
     with pytest.raises(ValueError, match="lr: got 0"):
         Phase(name="x", mode="head_only", epochs=1, lr=0)
 

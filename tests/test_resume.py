@@ -14,6 +14,7 @@ import torch
 
 from dogs_accel.benchmark import main
 from dogs_accel.checkpoint import load_checkpoint
+from dogs_accel.datasets.synthetic import write_synthetic
 from dogs_accel.evaluate import Predictions
 from dogs_accel.files import sha256
 
@@ -138,8 +139,8 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments,
         assert recorded["state"] == "finished"
         # Each W&B run was started again under its own name, and what it left behind is gone.
         assert len(list((out / "wandb").glob(f"offline-run-*-{recorded['run_id']}"))) == 1
-    resumed = [json.loads(path.read_text())["resumed_after"] for path in out.rglob("*_run_metadata.json")]
-    assert sum(map(len, resumed)) > 0
+    sessions = [json.loads(path.read_text())["sessions"] for path in out.rglob("*_run_metadata.json")]
+    assert max(map(len, sessions)) > 1
 
 
 def stamps(out):
@@ -150,6 +151,27 @@ def stamps(out):
 def num_epochs(out):
     """Epochs of all runs that are safe on the disk."""
     return sum(len(load_checkpoint(path)["history"]) for path in out.rglob("last.pt"))
+
+
+@pytest.mark.slow
+def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, tmp_path, capsys):
+    out = tmp_path / "again"
+    shutil.copytree(undisturbed, out)
+    other = write_synthetic(tmp_path / "other", num_classes=4, train_per_class=12, test_per_class=5, num_workers=1)
+    assert "images.test " in stopped(
+        ["--resume", str(out), "--data", str(other), "--store", str(tmp_path / "s")], capsys
+    )
+    record = out / "cnn" / "resnet18_full" / "resnet18_full_run_metadata.json"
+    record.write_text(record.read_text()[:1000])
+    assert f"checkpoint: {record} cannot be read as JSON" in stopped(["--resume", str(out)], capsys)
+
+
+def stopped(arguments, capsys):
+    """The last line of a command that must end with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def test_every_epoch_leaves_a_checkpoint_that_holds_the_whole_state(loaders, tmp
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     torch.save({"model": {}}, tmp_path / "old.pt")
-    with pytest.raises(ValueError, match=r"old\.pt is not of format 2"):
+    with pytest.raises(ValueError, match=r"old\.pt is not of format 3"):
         load_checkpoint(tmp_path / "old.pt")
     save_checkpoint(tmp_path / "new.pt", {"a": [1, {"b": torch.ones(2)}]})
     assert torch.equal(load_checkpoint(tmp_path / "new.pt")["a"][1]["b"], torch.ones(2))
@@ -256,10 +256,25 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(dogs_root, whole, tmp_path, nu
             loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, resume=True,
             on_resume=lambda history: seen.append(len(history)),
         )  # fmt: skip
-    assert seen == result.resumed_after == [num_epochs]
+    assert seen == [num_epochs]
+    assert [session["first_epoch"] for session in result.sessions] == [1, num_epochs + 1]
     assert published(result.history) == published(expected.history)
     assert (result.best_epoch, result.best_val_accuracy) == (expected.best_epoch, expected.best_val_accuracy)
     assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in weights.items())
+
+
+@pytest.mark.parametrize("first_layout", [True, False])
+def test_a_run_may_go_on_in_another_memory_layout(dogs_root, tmp_path, first_layout):
+    """Fused AdamW reads weights and moments as they lie in memory, so both must lie alike."""
+    with made_loaders(dogs_root) as loaders:
+        _, expected = train(loaders, tmp_path / "whole", [FULL])
+    settings = [StepSettings(channels_last=layout) for layout in (first_layout, not first_layout)]
+    with made_loaders(dogs_root) as loaders, pytest.raises(StopError):
+        train(loaders, tmp_path / "cut", [FULL], settings=settings[0], on_epoch=stopped_after(1))
+    with made_loaders(dogs_root) as loaders:
+        _, result = train(loaders, tmp_path / "cut", [FULL], settings=settings[1], resume=True)
+    losses = [[row["train_loss"] for row in each.history] for each in (expected, result)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_the_best_checkpoint_is_made_again_where_a_kill_came_before_it(dogs_root, whole, tmp_path):
@@ -290,11 +305,13 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_p
     damaged = bytearray(content)
     damaged[len(content) // 2] ^= 0xFF
     (tmp_path / "last.pt").write_bytes(damaged)
-    refused(r"checkpoint: .*last\.pt cannot be read")
+    refused(r"checkpoint: .*last\.pt cannot be read \(a checksum is wrong\)")
     last = load_checkpoint(folder / "last.pt")
     save_checkpoint(tmp_path / "last.pt", {**last, "best": last["history"][1]})
     save_checkpoint(tmp_path / "best.pt", {"model": last["model"], "row": last["history"][0]})
     refused(r"best\.pt does not belong to .*last\.pt")
+    (tmp_path / "best.pt").unlink()
+    refused(r"checkpoint: .*best\.pt cannot be read \(.*No such file")
 
 
 def test_what_makes_a_run_is_in_its_checkpoint(loaders, tmp_path):
@@ -363,6 +380,7 @@ def test_every_epoch_says_where_its_time_went(loaders, tmp_path):
     _, result = train(loaders, tmp_path, [HEAD, FULL])
     so_far = 0.0
     for row in result.history:
+        assert row["features_s"] == 0
         parts = sum(row[f"{part}_s"] for part in (*PARTS, "other", "validation"))
         assert parts == pytest.approx(row["epoch_seconds"], rel=0.02)
         assert row["train_images_per_second"] == pytest.approx(40 / (row["epoch_seconds"] - row["validation_s"]))
@@ -377,8 +395,8 @@ def test_every_epoch_says_where_its_time_went(loaders, tmp_path):
 def test_a_trace_has_the_steps_and_their_parts(loaders, tmp_path):
     # 5 batches: 1 warms the profiler up, 4 are traced.
     train(loaders, tmp_path, [HEAD, FULL], trace=True)
-    for phase in ("head_only", "full_finetune"):
-        with gzip.open(tmp_path / f"trace_{phase}.json.gz") as file:
+    for stage, phase in enumerate(("head_only", "full_finetune"), start=1):
+        with gzip.open(tmp_path / f"trace_{stage}_{phase}.json.gz") as file:
             names = [event.get("name") for event in json.load(file)["traceEvents"]]
         assert min(names.count(part) for part in ("forward", "backward", "optimizer")) == 4
         assert "aten::convolution" in names
@@ -394,6 +412,9 @@ def test_a_head_on_cached_features_learns_what_it_learns_on_the_frozen_backbone(
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
     assert len(fast.history) == 5
+    assert [row["features_s"] > 0 for row in fast.history] == [True, False, False, False, False]
+    rows = fast.history
+    assert rows[0]["seconds"] == pytest.approx(rows[0]["features_s"] + rows[0]["epoch_seconds"])
     assert set(load_checkpoint(trainer.best_path)["model"]) == set(tiny_net().state_dict())
 
 
