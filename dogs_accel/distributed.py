@@ -29,6 +29,10 @@ class OtherProcessError(RuntimeError):
     """Another process failed at what all of them need, and says why itself."""
 
 
+class SampleError(RuntimeError):
+    """A loader that did not give each sample once."""
+
+
 class LostProcessError(OtherProcessError):
     """Another process has ended without a word to this one."""
 
@@ -198,7 +202,7 @@ def gather_samples(
 ) -> list[torch.Tensor]:
     """Put what the processes computed of their samples together, in the order of the samples, on the CPU of each.
 
-    index: (n,) int64 of each batch of this process; parts: for each result its batches, (n, ...). Raises RuntimeError
+    index: (n,) int64 of each batch of this process; parts: for each result its batches, (n, ...). Raises SampleError
     where a sample is missing or comes more than once.
     """
     # A process has no sample where there are fewer than processes.
@@ -207,7 +211,7 @@ def gather_samples(
     every_index, *results = (torch.cat(pieces) for pieces in zip(*found, strict=True))
     order = every_index.argsort()
     if not torch.equal(every_index[order], torch.arange(num_samples)):
-        raise RuntimeError(f"loader: gave {len(order)} samples, not each of {num_samples} once")
+        raise SampleError(f"loader: gave {len(order)} samples, expected each of {num_samples} images once")
     return [result[order] for result in results]
 
 

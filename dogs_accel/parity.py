@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dogs_accel.distributed import SampleError
 from dogs_accel.evaluate import predict
 from pipelines import Batch, Loader, Recipe, make_loader
 
@@ -398,11 +399,10 @@ def loader_logits(
     """
     settings = {"batch_size": batch_size, "device": device, "shuffle": False, "num_threads": num_threads}
     with make(paths, np.arange(len(paths)), recipe, backend=backend, **settings) as loader:
-        found = predict(model, loader, [str(index) for index in range(len(paths))], label=f"model on {backend}")
-    index = found.ids.astype(np.int64)
-    if not np.array_equal(np.sort(index), np.arange(len(paths))):
-        raise ParityError(f"loader {backend}, recipe {recipe.name}: expected each of {len(paths)} images once")
-    return found.logits[np.argsort(index)]
+        try:
+            return predict(model, loader, list(map(str, range(len(paths)))), label=f"model on {backend}").logits
+        except SampleError as error:
+            raise ParityError(f"{error} ({backend}, recipe {recipe.name})") from error
 
 
 def compare_logits(

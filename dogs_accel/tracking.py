@@ -58,7 +58,7 @@ class TrackedRun:
             self.folder.mkdir(parents=True, exist_ok=True)
             # What an offline run that was killed has logged is a part of what this one will log.
             for cut_short in (self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"):
-                shutil.rmtree(cut_short)
+                shutil.rmtree(cut_short, ignore_errors=True)  # its service may be ending just now
             try:
                 self._run = self._start()
             except wandb.errors.Error as error:

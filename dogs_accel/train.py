@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,7 +112,7 @@ class Trainer:
         self.settings = settings
         self.bn_when_frozen = bn_when_frozen
         self.world = world
-        self.identity = json.loads(json.dumps(identity or {}))
+        self.identity = dict(identity or {})
         self.label = label
         self.trace = trace
         self.on_epoch = on_epoch
