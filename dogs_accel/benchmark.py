@@ -23,8 +23,11 @@ from torch.distributed import DistError
 from dogs_accel.checkpoint import CheckpointError
 from dogs_accel.comparison import (
     MEASURES,
+    PAIRWISE_FILE,
     RunOutcome,
+    compare_outcome,
     comparison_table,
+    describe_pairs,
     has_repeats,
     repeats_table,
     write_comparison,
@@ -34,6 +37,7 @@ from dogs_accel.distributed import ALONE, LostProcessError, OtherProcessError, W
 from dogs_accel.eda import write_eda
 from dogs_accel.environment import ENVIRONMENT_FILE, describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
+from dogs_accel.evaluate import Predictions
 from dogs_accel.experiment import execute_run
 from dogs_accel.features import FeatureError
 from dogs_accel.files import BusyError, only_process_in, remove_partial, write_json, write_manifest
@@ -49,6 +53,7 @@ from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
 from dogs_accel.numerics import set_numerics
+from dogs_accel.pairwise import ComparedRun
 from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
@@ -71,6 +76,7 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
 
 def _execute_runs(plan: Plan) -> list[RunOutcome]:
     outcomes: list[RunOutcome] = []
+    compared: list[ComparedRun] = []
     try:
         splits = plan.world.from_first(lambda: examine_data(plan))
         plan = dataclasses.replace(plan, splits=splits)
@@ -78,7 +84,9 @@ def _execute_runs(plan: Plan) -> list[RunOutcome]:
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
             if plan.world.is_first:
-                write_comparison(plan.out, outcomes)
+                test = Predictions.load(plan.out / run.spec.family / run.name / "test_logits.npz")
+                compared.append(compare_outcome(outcomes[-1], test))
+                write_comparison(plan.out, outcomes, compared)
     finally:
         if plan.world.is_first:
             # W&B keeps writing to its own folder, and has checksums of its own.
@@ -130,8 +138,9 @@ def examine_data(plan: Plan) -> dict[str, NDArray[np.int64]]:
 
 
 def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
-    """Lay out the result as text for a terminal: the table and what was written."""
+    """Lay out the result as text for a terminal: the table, the differences that matter, and what was written."""
     shown = _describe_repeats(outcomes) if has_repeats(outcomes) else _describe_runs(outcomes)
+    differences = describe_pairs(pd.read_csv(plan.out / PAIRWISE_FILE), outcomes)
     files = sorted(
         str(path.relative_to(plan.out))
         for path in plan.out.rglob("*")
@@ -140,7 +149,7 @@ def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
     if (plan.out / WANDB_FOLDER).is_dir():
         files.append(f"{WANDB_FOLDER}/ (the runs of Weights & Biases)")
     listed = "\n".join(f"  {name}" for name in files)
-    return f"{shown}\n\nwritten to {plan.out}\n{listed}"
+    return "\n\n".join(filter(None, [shown, differences, f"written to {plan.out}\n{listed}"]))
 
 
 def _describe_runs(outcomes: Sequence[RunOutcome]) -> str:
@@ -216,7 +225,8 @@ def run_plan(plan: Plan) -> None:
         dry_run(plan)
     else:
         outcomes = execute_plan(plan)
-        print(f"\n{describe_outcomes(plan, outcomes)}")
+        if plan.world.is_first:  # which has written what is described
+            print(f"\n{describe_outcomes(plan, outcomes)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,12 +11,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from dogs_accel.evaluate import Predictions
 from dogs_accel.files import write_csv
+from dogs_accel.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
 from dogs_accel.plots import comparison_figure, repeats_figure, save_figure
 
 FAMILY_NAME = {"cnn": "CNN", "vit": "Transformer"}
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
 """Columns of model_comparison.csv that differ from seed to seed."""
+PAIRWISE_FILE = "pairwise_comparison.csv"
 _CONFIGURATION = ["Model", "Family", "Training strategy"]
 
 
@@ -33,6 +36,16 @@ class RunOutcome:
     metrics: dict[str, Any]
     tracked: dict[str, Any]
     """The row of runs_summary.csv."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run and of its folder."""
+        return str(self.tracked["run_name"])
+
+    @property
+    def configuration(self) -> str:
+        """Name that runs with other seeds share."""
+        return self.name.removesuffix(f"_seed{self.seed}")
 
 
 def experiment_to_row(run: RunOutcome) -> dict[str, Any]:
@@ -112,11 +125,17 @@ def best_per_family(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def write_comparison(folder: Path, runs: Sequence[RunOutcome]) -> list[Path]:
-    """Write the tables over the runs and their picture.
+def compare_outcome(run: RunOutcome, test: Predictions) -> ComparedRun:
+    """Resample a run's test split for `write_comparison`: a second of work, needed once a run."""
+    return compared_run(run.name, run.configuration, run.seed, test)
 
-    model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png and runs_summary.csv; where there are
-    repeats also seeds_comparison.csv.
+
+def write_comparison(folder: Path, runs: Sequence[RunOutcome], compared: Sequence[ComparedRun]) -> list[Path]:
+    """Write the tables over the runs and their picture; compared: what `compare_outcome` makes of each run.
+
+    model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png, runs_summary.csv and
+    pairwise_comparison.csv; where there are repeats also seeds_comparison.csv. Raises ValueError if the runs were not
+    tested on the same images.
     """
     table = comparison_table(runs)
     written = [
@@ -124,6 +143,7 @@ def write_comparison(folder: Path, runs: Sequence[RunOutcome]) -> list[Path]:
         write_csv(folder / "best_per_family_comparison.csv", best_per_family(table)),
         save_figure(_overview(table, runs), folder / "comparison_overview.png"),
         write_csv(folder / "wandb_export" / "runs_summary.csv", pd.DataFrame([run.tracked for run in runs])),
+        write_csv(folder / PAIRWISE_FILE, compare_runs(compared)),
     ]
     if has_repeats(runs):
         written.append(write_csv(folder / "seeds_comparison.csv", repeats_table(runs)))
@@ -134,4 +154,30 @@ def _overview(table: pd.DataFrame, runs: Sequence[RunOutcome]) -> Figure:
     if has_repeats(runs):
         families = {(run.model, run.strategy): run.family for run in runs}
         return repeats_figure(table, repeats_table(runs), list(families.values()))
-    return comparison_figure(table, [run.family for run in runs], [run.metrics["accuracy_ci95"] for run in runs])
+    intervals = {
+        column: [run.metrics["intervals"][name] for run in runs]
+        for column, name in (("Test accuracy", "accuracy"), ("Macro F1", "macro_f1"), ("ECE", "ece"))
+    }
+    return comparison_figure(table, [run.family for run in runs], intervals)
+
+
+def describe_pairs(pairs: pd.DataFrame, runs: Sequence[RunOutcome]) -> str:
+    """Say in a line a pair how accuracy differs, for the pairs that matter: "" if there is none.
+
+    These are the best of each family against each other, and every two strategies of one model; pairs: the table of
+    `dogs_accel.pairwise.compare_runs`.
+    """
+    group_of = {name: (run.model, run.strategy) for run in runs for name in (run.name, run.configuration)}
+    best = {(row.Model, row["Best strategy"]) for _, row in best_per_family(comparison_table(runs)).iterrows()}
+    lines = []
+    for _, row in pairs[pairs["metric"] == "accuracy"].iterrows():
+        a, b = group_of[row.run_a], group_of[row.run_b]
+        if a[0] == b[0] or {a, b} <= best:
+            lines.append(describe_difference(row))
+    if not lines:
+        return ""
+    num_pairs = int((pairs["metric"] == "accuracy").sum())
+    of_pairs = f", p values and words corrected for {num_pairs} pairs" if num_pairs > 1 else ""
+    return "\n".join(
+        [f"differences in test accuracy, with 95 % intervals{of_pairs}:", *(f"  {line}" for line in lines)]
+    )

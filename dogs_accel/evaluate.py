@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +13,28 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from tqdm import tqdm
 
 from dogs_accel.amp import autocast
-from dogs_accel.calibration import expected_calibration_error
+from dogs_accel.calibration import (
+    brier_score,
+    calibration_bins,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+)
 from dogs_accel.distributed import ALONE, World, gather_samples
 from dogs_accel.files import replacing
+from dogs_accel.intervals import CALIBRATION_ERRORS, bootstrap_scores, wilson_bounds, wilson_interval
 from dogs_accel.scores import f1_scores
 from pipelines.batch import Loader
 
 PUBLISHED_BINS = 10
 """Bins of the published ECE; 15 is the other common choice, so both are reported."""
+_OF_PROBABILITIES = (*CALIBRATION_ERRORS, "nll", "brier")
+"""Scores that a temperature changes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,10 @@ class Predictions:
     def predicted(self) -> NDArray[np.int64]:
         """(N,) class with the largest logit, the first of equals."""
         return self.logits.argmax(axis=1).astype(np.int64)
+
+    def at_temperature(self, temperature: float) -> Predictions:
+        """Return the predictions with the logits divided by a temperature."""
+        return dataclasses.replace(self, logits=(self.logits / temperature).astype(np.float32))
 
     def save(self, path: Path) -> Path:
         """Write an .npz with the arrays logits, labels and ids."""
@@ -93,22 +107,102 @@ def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:
     labels, predicted = predictions.labels, predictions.predicted
     num_classes = predictions.logits.shape[1]
     correct = int((labels == predicted).sum())
-    interval = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
     macro, weighted = f1_scores(confusion_matrix(labels, predicted, labels=np.arange(num_classes)))
     logits = torch.from_numpy(predictions.logits)
-    top5 = logits.topk(min(5, num_classes), dim=1).indices.eq(torch.from_numpy(labels)[:, None]).any(dim=1)
     return {
         "num_images": len(labels),
         "num_correct": correct,
         "accuracy": correct / len(labels),
-        "accuracy_ci95": [float(interval.low), float(interval.high)],
-        "top5_accuracy": float(top5.double().mean()),
+        "accuracy_ci95": wilson_interval(correct, len(labels)).as_list(),
+        "top5_accuracy": _num_in_top5(predictions) / len(labels),
         "macro_f1": macro,
         "weighted_f1": weighted,
         "ece": expected_calibration_error(logits, torch.from_numpy(labels), bins=PUBLISHED_BINS),
         "ece_bins": PUBLISHED_BINS,
         "ece_15": expected_calibration_error(logits, torch.from_numpy(labels), bins=15),
     }
+
+
+def _num_in_top5(predictions: Predictions) -> int:
+    logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
+    return int(logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(labels[:, None]).sum())
+
+
+def evaluate_test(test: Predictions, val: Predictions) -> dict[str, Any]:
+    """Compute the scores of the test split with their 95 % intervals, before and after a temperature.
+
+    To those of `evaluate_predictions` come `nll` and `brier`; `intervals`, by score, of accuracy and top5_accuracy
+    Wilson's and of the others those of `dogs_accel.intervals`; `temperature`, fitted on val alone, with the ends of its
+    interval, null where there is none; and under `calibrated` the scores that change when the logits are divided by it,
+    with intervals that take it as given.
+    """
+    metrics = evaluate_predictions(test)
+    num, scores = len(test.labels), bootstrap_scores(test.logits, test.labels)
+    intervals = {
+        "accuracy": wilson_interval(metrics["num_correct"], num),
+        "top5_accuracy": wilson_interval(_num_in_top5(test), num),
+        **{name: scores.interval(name) for name in ("macro_f1", "weighted_f1", *_OF_PROBABILITIES)},
+    }
+    fitted = fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels))
+    low, high = fitted.interval
+    return {
+        **metrics,
+        **_probability_scores(test),
+        "intervals": {name: interval.as_list() for name, interval in intervals.items()},
+        "temperature": {
+            "value": fitted.temperature,
+            "low": low if math.isfinite(high) else None,
+            "high": high if math.isfinite(high) else None,
+            "fitted_on": "val",
+        },
+        "calibrated": _evaluate_probabilities(test.at_temperature(fitted.temperature)),
+    }
+
+
+def _probability_scores(predictions: Predictions) -> dict[str, float]:
+    logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
+    errors = {name: expected_calibration_error(logits, labels, bins) for name, bins in CALIBRATION_ERRORS.items()}
+    return {**errors, "nll": negative_log_likelihood(logits, labels), "brier": brier_score(logits, labels)}
+
+
+def _evaluate_probabilities(predictions: Predictions) -> dict[str, Any]:
+    scores = bootstrap_scores(predictions.logits, predictions.labels)
+    intervals = {name: scores.interval(name).as_list() for name in _OF_PROBABILITIES}
+    return {**_probability_scores(predictions), "intervals": intervals}
+
+
+def calibration_table(predictions: Predictions, temperature: float) -> pd.DataFrame:
+    """Tabulate the bins of confidence, 10 and 15 of them, before and after dividing the logits by a temperature.
+
+    Columns: bins, temperature (1 or the given one), lower, upper, count, confidence and accuracy (means of the bin),
+    and the ends of the accuracy's Wilson interval; a bin without images has none of the last four.
+    """
+    tables = [
+        _bins_table(predictions.at_temperature(each), bins).assign(bins=bins, temperature=each)
+        for each in dict.fromkeys((1.0, temperature))
+        for bins in CALIBRATION_ERRORS.values()
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table[["bins", "temperature", *table.columns.drop(["bins", "temperature"])]]
+
+
+def _bins_table(predictions: Predictions, bins: int) -> pd.DataFrame:
+    sums = calibration_bins(torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), bins)
+    count, correct = sums.count.numpy(), sums.correct.numpy()
+    edges = np.linspace(0, 1, bins + 1)
+    low, high = wilson_bounds(correct, count)
+    images = np.where(count > 0, count, np.nan)
+    return pd.DataFrame(
+        {
+            "lower": edges[:-1],
+            "upper": edges[1:],
+            "count": count,
+            "confidence": sums.confidence_sum.numpy() / images,
+            "accuracy": correct / images,
+            "accuracy_low": low,
+            "accuracy_high": high,
+        }
+    )
 
 
 def report_table(predictions: Predictions, class_names: Sequence[str]) -> pd.DataFrame:

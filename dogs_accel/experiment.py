@@ -13,12 +13,19 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from dogs_accel.calibration import calibration_bins
 from dogs_accel.checkpoint import CheckpointError, require_same_run
 from dogs_accel.comparison import RunOutcome
 from dogs_accel.datasets import Dataset
 from dogs_accel.environment import cpu_name
-from dogs_accel.evaluate import PUBLISHED_BINS, Predictions, evaluate_predictions, predict, report_table, top_confusions
+from dogs_accel.evaluate import (
+    Predictions,
+    calibration_table,
+    evaluate_predictions,
+    evaluate_test,
+    predict,
+    report_table,
+    top_confusions,
+)
 from dogs_accel.files import read_json, sha256, write_csv, write_json
 from dogs_accel.flops import count_flops, peak_flops
 from dogs_accel.loading import plain_train_loader, split_loader
@@ -139,7 +146,10 @@ def _train_and_evaluate(
     # The test split is read here, once, after every choice has been made on validation.
     with split_loader(plan, run, "test") as test_loader:
         predictions["test"] = _predict(plan, run, trainer.model, test_loader, "test")
-    metrics = {split: evaluate_predictions(predictions[split]) for split in predictions}
+    metrics = {
+        "val": evaluate_predictions(predictions["val"]),
+        "test": evaluate_test(predictions["test"], predictions["val"]),
+    }
     _summarise(tracked, trained, metrics)
     if plan.world.is_first:
         for split, each in predictions.items():
@@ -251,15 +261,9 @@ def _write_artifacts(
     for normalized, name in ((False, "counts"), (True, "normalized")):
         figure = confusion_figure(counts, data.class_names, run.title, normalized=normalized)
         save_figure(figure, folder / f"confusion_matrix_{name}.png")
-    bins = calibration_bins(torch.from_numpy(test.logits), torch.from_numpy(test.labels), PUBLISHED_BINS)
-    figure = calibration_figure(
-        bins.count.numpy(),
-        bins.confidence_sum.numpy(),
-        bins.correct.numpy(),
-        metrics["test"]["ece"],
-        run.title,
-    )
-    save_figure(figure, folder / "calibration.png")
+    bins = calibration_table(test, metrics["test"]["temperature"]["value"])
+    write_csv(folder / "calibration_bins.csv", bins)
+    save_figure(calibration_figure(bins, metrics["test"], run.title), folder / "calibration.png")
 
 
 def _session(plan: Plan) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,45 +75,71 @@ def _annotate(axes: Axes, values: NDArray[np.float64], normalized: bool) -> None
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def calibration_figure(
-    count: NDArray[np.int64],
-    confidence_sum: NDArray[np.float64],
-    correct: NDArray[np.int64],
-    ece: float,
-    title: str,
-) -> Figure:
-    """Draw the reliability diagram of B confidence bins, over the number of images in each."""
-    bins = len(count)
-    edges = np.linspace(0, 1, bins + 1)
-    filled = count > 0
-    accuracy = correct[filled] / count[filled]
-    confidence = confidence_sum[filled] / count[filled]
-    figure = Figure(figsize=(5.6, 6.4), layout="constrained")
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    axes.bar(edges[:-1][filled], accuracy, width=1 / bins, align="edge", color=FAMILY_COLOUR["cnn"], alpha=0.85,
+def calibration_figure(table: pd.DataFrame, metrics: Mapping[str, Any], title: str, bins: int = 10) -> Figure:
+    """Draw the reliability diagrams before and after the temperature, over the number of images in each bin.
+
+    table: that of `dogs_accel.evaluate.calibration_table`; metrics: that of `dogs_accel.evaluate.evaluate_test`, for
+    the errors with their intervals.
+    """
+    figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[3, 1])
+    temperature = metrics["temperature"]["value"]
+    sides = ((1.0, "as trained", metrics), (temperature, f"temperature {temperature:.3g}", metrics["calibrated"]))
+    for (axes, below), (value, name, scores) in zip(panels.T, sides, strict=True):
+        rows = table[(table["bins"] == bins) & (table["temperature"] == value)]
+        _draw_reliability(axes, rows)
+        axes.set_title(f"{name}\n{_describe_ece(scores)}", fontsize=10)
+        below.bar(rows["lower"], rows["count"], width=1 / bins, align="edge", color=GREY, edgecolor="white")
+        for row in rows[rows["count"] > 0].itertuples():
+            below.annotate(f"{row.count:,}", ((row.lower + row.upper) / 2, row.count), xytext=(0, 1),
+                           textcoords="offset points", ha="center", va="bottom", fontsize=7)  # fmt: skip
+        below.set(xlabel="confidence of the predicted breed")
+        below.margins(y=0.15)
+        bare(axes)
+        bare(below)
+    panels[0, 0].set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
+    panels[1, 0].set_ylabel("images")
+    panels[0, 0].legend(loc="upper left", frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_reliability(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw the bins that hold images: accuracy with its Wilson interval, at its place and at its mean confidence."""
+    rows = rows[rows["count"] > 0]
+    width = rows["upper"] - rows["lower"]
+    axes.bar(rows["lower"], rows["accuracy"], width=width, align="edge", color=BLUE, alpha=0.3,
              edgecolor="white", label="accuracy of the bin")  # fmt: skip
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
-    axes.plot(confidence, accuracy, "o", color=FAMILY_COLOUR["vit"], markersize=5, label="mean confidence of the bin")
-    axes.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"{title}\nECE {ece:.4f} with {bins} bins")
-    axes.legend(loc="upper left", frameon=False)
-    below.bar(edges[:-1], count, width=1 / bins, align="edge", color=GREY, edgecolor="white")
-    below.set(xlabel="confidence of the predicted breed", ylabel="images")
-    bare(axes)
-    bare(below)
-    return figure
+    arms = [rows["accuracy"] - rows["accuracy_low"], rows["accuracy_high"] - rows["accuracy"]]
+    axes.errorbar(rows["confidence"], rows["accuracy"], yerr=arms, fmt="o", color=RED, markersize=4, capsize=3,
+                  elinewidth=1.2, label="at its mean confidence, 95 % interval")  # fmt: skip
+
+
+def _describe_ece(scores: Mapping[str, Any]) -> str:
+    lines = []
+    for name, bins in (("ece", 10), ("ece_15", 15)):
+        low, high = scores["intervals"][name]
+        lines.append(f"ECE {scores[name]:.4f} ({low:.4f} to {high:.4f}) with {bins} bins")
+    return "\n".join(lines)
 
 
 _PANELS = (
     ("Test accuracy", "{:.3f}", "with its 95 % interval"),
-    ("Macro F1", "{:.3f}", "mean over breeds"),
-    ("ECE", "{:.3f}", "10 bins, smaller is better"),
+    ("Macro F1", "{:.3f}", "mean over breeds, 95 % interval"),
+    ("ECE", "{:.3f}", "10 bins, smaller is better, 95 % interval"),
     ("Train time (s)", "{:.0f} s", "training and validation"),
 )
 """Column, number format and note of each panel of the overview."""
 
 
-def comparison_figure(table: pd.DataFrame, families: Sequence[str], intervals: Sequence[Sequence[float]]) -> Figure:
-    """Draw the runs of model_comparison.csv: accuracy with its 95 % interval, macro F1, ECE and training time."""
+def comparison_figure(
+    table: pd.DataFrame, families: Sequence[str], intervals: Mapping[str, Sequence[Sequence[float]]]
+) -> Figure:
+    """Draw the runs of model_comparison.csv: accuracy, macro F1, ECE and training time.
+
+    intervals: by column the 95 % interval of each run, for those that have one.
+    """
     names = [f"{row.Model}\n{row['Training strategy']}" for _, row in table.iterrows()]
     colours = [FAMILY_COLOUR[family] for family in families]
     figure = Figure(figsize=(13, 1.9 + 0.62 * len(table)), layout="constrained")
@@ -121,8 +148,8 @@ def comparison_figure(table: pd.DataFrame, families: Sequence[str], intervals: S
         values = table[column].to_numpy(dtype=float)
         axes.barh(names, values, color=colours, height=0.62)
         end = values.copy()
-        if column == "Test accuracy":
-            low, high = np.asarray(intervals, dtype=float).T
+        if column in intervals:
+            low, high = np.asarray(intervals[column], dtype=float).T
             axes.errorbar(values, names, xerr=[values - low, high - values], fmt="none", ecolor="black", capsize=3)
             end = high
         for name, value, at in zip(names, values, end, strict=True):

@@ -26,6 +26,7 @@ RUNS = {
 FILES_OF_A_RUN = {
     "best.pt",
     "calibration.png",
+    "calibration_bins.csv",
     "classification_report.csv",
     "confusion_matrix_counts.png",
     "confusion_matrix_normalized.png",
@@ -81,7 +82,8 @@ def test_every_artifact_is_there_and_listed_with_its_checksum(finished):
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert {name for name in there if not name.startswith("wandb/")} == set(listed) | {"MANIFEST.json"}
     assert {"model_comparison.csv", "best_per_family_comparison.csv", "comparison_overview.png", "config.json",
-            "environment.json", "wandb_export/runs_summary.csv", *METADATA_FILES} <= set(listed)  # fmt: skip
+            "pairwise_comparison.csv", "environment.json", "wandb_export/runs_summary.csv",
+            *METADATA_FILES} <= set(listed)  # fmt: skip
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
     assert all(name in printed for name in listed)
     assert "not dogs" in printed.splitlines()[0]

@@ -10,11 +10,13 @@ from dogs_accel.comparison import (
     MEASURES,
     RunOutcome,
     best_per_family,
+    compare_outcome,
     comparison_table,
     mean_interval,
     repeats_table,
     write_comparison,
 )
+from dogs_accel.evaluate import Predictions
 
 
 def outcome(model, family, strategy, accuracy, seconds, seed=42):
@@ -31,8 +33,13 @@ def outcome(model, family, strategy, accuracy, seconds, seed=42):
             "macro_f1": accuracy - 0.005,
             "weighted_f1": accuracy + 0.001,
             "ece": 0.04,
+            "intervals": {
+                "accuracy": [accuracy - 0.01, accuracy + 0.01],
+                "macro_f1": [accuracy - 0.016, accuracy + 0.005],
+                "ece": [0.03, 0.045],
+            },
         },
-        tracked={"run_id": model, "run_name": strategy, "config.batch_size": 32},
+        tracked={"run_id": model, "run_name": f"{model}_{strategy}_seed{seed}", "config.batch_size": 32},
     )
 
 
@@ -58,15 +65,28 @@ def test_best_per_family():
     assert best["Accuracy"].tolist() == [0.8655, 0.9348]
 
 
+def compared(runs):
+    """Of each run's accuracy 2,000 test images of 4 breeds."""
+    labels = np.repeat(np.arange(4), 500)
+    made = []
+    for at, run in enumerate(runs):
+        right = np.random.default_rng(at).random(2000) < run.metrics["accuracy"]
+        logits = np.eye(4, dtype=np.float32)[np.where(right, labels, (labels + 1) % 4)] * 3
+        made.append(compare_outcome(run, Predictions(logits, labels, np.arange(2000).astype(np.str_))))
+    return made
+
+
 @pytest.mark.parametrize("runs", [RUNS, RUNS[:1]])
 def test_files(tmp_path, runs):
-    paths = write_comparison(tmp_path, runs)
+    paths = write_comparison(tmp_path, runs, compared(runs))
     assert [str(path.relative_to(tmp_path)) for path in paths] == [
         "model_comparison.csv",
         "best_per_family_comparison.csv",
         "comparison_overview.png",
         "wandb_export/runs_summary.csv",
+        "pairwise_comparison.csv",
     ]
+    assert len(pd.read_csv(paths[4])) == 3 * len(runs) * (len(runs) - 1) // 2
     assert pd.read_csv(paths[0])["Test accuracy"].tolist() == [run.metrics["accuracy"] for run in runs]
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert pd.read_csv(paths[3])["config.batch_size"].tolist() == [32] * len(runs)
@@ -133,9 +153,9 @@ def test_the_best_is_of_the_highest_mean_and_not_the_luckiest_seed():
 
 
 def test_files_of_repeats(tmp_path):
-    paths = write_comparison(tmp_path, REPEATS)
+    paths = write_comparison(tmp_path, REPEATS, compared(REPEATS))
     assert [path.name for path in paths][-1] == "seeds_comparison.csv"
-    assert [path.stat().st_size > 0 for path in paths] == [True] * 5
+    assert [path.stat().st_size > 0 for path in paths] == [True] * 6
     pd.testing.assert_frame_equal(pd.read_csv(paths[-1]), repeats_table(REPEATS))
     assert paths[-1].read_text().splitlines()[3].startswith("ViT-B/16,Transformer,full,1,0.91,,,,")
 
@@ -145,12 +165,15 @@ def words(text):
 
 
 def test_the_text_of_one_seed_has_each_runs_own_interval(tmp_path):
-    header, first, *_ = words(describe_outcomes(SimpleNamespace(out=tmp_path), RUNS))
+    write_comparison(tmp_path, RUNS[:1], compared(RUNS[:1]))
+    header, first, empty, written, *_ = words(describe_outcomes(SimpleNamespace(out=tmp_path), RUNS[:1]))
     assert header == "Model Training strategy Test accuracy 95 % interval Macro F1 ECE Train time (s)"
     assert first == "ResNet-50 full 0.8557 0.8457 to 0.8657 0.8507 0.0400 227.1"
+    assert (empty, written) == ("", f"written to {tmp_path}")
 
 
 def test_the_text_of_repeats_has_the_means(tmp_path):
+    write_comparison(tmp_path, REPEATS, compared(REPEATS))
     assert words(describe_outcomes(SimpleNamespace(out=tmp_path), REPEATS))[:5] == [
         "Model Training strategy Seeds Test accuracy 95 % interval Macro F1 ECE Train time (s)",
         "ResNet-50 full 3 0.8200 0.7703 to 0.8697 0.8150 0.0400 12.0",
@@ -158,3 +181,30 @@ def test_the_text_of_repeats_has_the_means(tmp_path):
         "ViT-B/16 full 1 0.9100 0.9050 0.0400 30.0",
         "means; 95 % interval of the mean over 2 or 3 seeds (Student's t)",
     ]
+
+
+def test_the_text_has_the_pairs_that_matter(tmp_path):
+    """The best of each family, and the strategies of each model: 3 of the 6 pairs."""
+    write_comparison(tmp_path, RUNS, compared(RUNS))
+    pairs = pd.read_csv(tmp_path / "pairwise_comparison.csv")
+    lines = words(describe_outcomes(SimpleNamespace(out=tmp_path), RUNS))[6:10]
+    assert lines[0] == ("differences in test accuracy, with 95 % intervals, p values and words corrected for 6 pairs:")
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "ResNet-50_staged_seed42 against ResNet-50_full_seed42",
+        "ViT-B/16_staged_seed42 against ResNet-50_staged_seed42",
+        "ViT-B/16_staged_seed42 against ViT-B/16_full_seed42",
+    ]
+    assert "no difference shown" in lines[1]
+    row = pairs[(pairs["run_a"] == "ResNet-50_staged_seed42") & (pairs["run_b"] == "ViT-B/16_staged_seed42")].iloc[0]
+    assert lines[2].endswith(f"{row.difference:+.3f} ({row.low:.3f} to {row.high:.3f}), McNemar p < 0.001")
+
+
+def test_the_text_of_repeats_compares_configurations(tmp_path):
+    write_comparison(tmp_path, REPEATS, compared(REPEATS))
+    lines = words(describe_outcomes(SimpleNamespace(out=tmp_path), REPEATS))[6:9]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "ResNet-50_staged against ResNet-50_full",
+        "ViT-B/16_full_seed7 against ResNet-50_full_seed7",
+    ]
+    assert lines[1].endswith("no difference shown")
+    assert "McNemar p" in lines[2]

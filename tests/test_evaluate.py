@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score, top_k_accuracy_score
+from statsmodels.stats.proportion import proportion_confint
 
-from dogs_accel.evaluate import Predictions, evaluate_predictions, predict, report_table, top_confusions
+from dogs_accel.calibration import brier_score, expected_calibration_error, fit_temperature, negative_log_likelihood
+from dogs_accel.evaluate import (
+    Predictions,
+    calibration_table,
+    evaluate_predictions,
+    evaluate_test,
+    predict,
+    report_table,
+    top_confusions,
+)
+from dogs_accel.intervals import bootstrap_scores
 from dogs_accel.scores import ScoreCounter, f1_scores
 
 
@@ -54,6 +65,80 @@ def test_wilson_interval_of_the_published_accuracies(correct, low, high):
     logits[correct:, 1] = 1
     metrics = evaluate_predictions(Predictions(logits, labels, labels.astype(np.str_)))
     assert [round(value, 4) for value in metrics["accuracy_ci95"]] == [low, high]
+
+
+@pytest.fixture
+def validation():
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 12, size=200)
+    logits = random.normal(size=(200, 12)).astype(np.float32)
+    logits[np.arange(200), labels] += 1.5
+    return Predictions(logits, labels, np.array([f"val{i}" for i in range(200)]))
+
+
+def test_the_test_split_has_intervals(predictions, validation):
+    metrics = evaluate_test(predictions, validation)
+    plain = evaluate_predictions(predictions)
+    assert {name: metrics[name] for name in plain} == plain
+    assert metrics["intervals"]["accuracy"] == metrics["accuracy_ci95"]
+    top5 = proportion_confint(round(400 * metrics["top5_accuracy"]), 400, method="wilson")
+    assert metrics["intervals"]["top5_accuracy"] == pytest.approx(top5)
+    names = ["macro_f1", "weighted_f1", "ece", "ece_15", "nll", "brier"]
+    assert list(metrics["intervals"]) == ["accuracy", "top5_accuracy", *names]
+    scores = bootstrap_scores(predictions.logits, predictions.labels)
+    for name in names:
+        low, high = metrics["intervals"][name]
+        assert [low, high] == scores.interval(name).as_list()
+        assert low < metrics[name] < high
+    tensors = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
+    assert metrics["nll"] == negative_log_likelihood(*tensors)
+    assert metrics["brier"] == brier_score(*tensors)
+
+
+def test_the_temperature_is_that_of_the_validation_split(predictions, validation):
+    metrics = evaluate_test(predictions, validation)
+    fitted = fit_temperature(torch.from_numpy(validation.logits), torch.from_numpy(validation.labels))
+    low, high = fitted.interval
+    assert metrics["temperature"] == {"value": fitted.temperature, "low": low, "high": high, "fitted_on": "val"}
+    scaled = torch.from_numpy(predictions.logits / fitted.temperature).float()
+    labels = torch.from_numpy(predictions.labels)
+    calibrated = metrics["calibrated"]
+    for name, bins in (("ece", 10), ("ece_15", 15)):
+        assert calibrated[name] == pytest.approx(expected_calibration_error(scaled, labels, bins), abs=1e-6)
+    assert calibrated["nll"] == pytest.approx(negative_log_likelihood(scaled, labels), abs=1e-6)
+    assert calibrated["nll"] < metrics["nll"]
+    assert list(calibrated["intervals"]) == ["ece", "ece_15", "nll", "brier"]
+    assert all(low <= calibrated[name] <= high for name, (low, high) in calibrated["intervals"].items())
+
+
+def test_a_temperature_without_an_interval(predictions):
+    sure = Predictions(np.eye(12, dtype=np.float32), np.arange(12), np.arange(12).astype(np.str_))
+    temperature = evaluate_test(predictions, sure)["temperature"]
+    assert temperature == {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}
+
+
+def test_bins_before_and_after_the_temperature(predictions):
+    table = calibration_table(predictions, 2.0)
+    assert list(table.columns) == [
+        "bins", "temperature", "lower", "upper", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high",
+    ]  # fmt: skip
+    assert table.groupby(["temperature", "bins"])["count"].agg(["size", "sum"]).values.tolist() == [
+        [10, 400], [15, 400], [10, 400], [15, 400],
+    ]  # fmt: skip
+    right = predictions.predicted == predictions.labels
+    for (temperature, _), rows in table.groupby(["temperature", "bins"]):
+        logits = predictions.logits.astype(np.float64) / temperature
+        confidence = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).max(axis=1)
+        for row in rows.itertuples():
+            inside = (confidence > row.lower) & (confidence <= row.upper)
+            assert row.count == inside.sum()
+            seen = [row.confidence, row.accuracy, row.accuracy_low, row.accuracy_high]
+            if row.count == 0:
+                assert np.isnan(seen).all()
+                continue
+            ends = proportion_confint(right[inside].sum(), row.count, method="wilson")
+            assert seen == pytest.approx([confidence[inside].mean(), right[inside].mean(), *ends], abs=1e-6)
+    assert len(calibration_table(predictions, 1.0)) == 25
 
 
 def test_predictions_survive_the_file(predictions, tmp_path):

@@ -10,10 +10,10 @@ LEAVES = {"dogs_accel.ops", "dogs_accel.timing"}
 # Each may import those to its left, itself and the leaves; what is in no list is free of rules of order.
 ORDER = [
     "files", "splits", "datasets", "phases", "models", "layer_groups", "flops", "amp", "numerics", "distributed",
-    "checkpoint", "scores", "training_step", "step_profile", "features", "train", "evaluate", "tracking", "plots",
-    "profile_summary", "parity", "parity_report", "metadata_files", "duplicates", "metadata", "eda", "comparison",
-    "config", "plan", "loading", "experiment", "estimate", "candidates", "ceilings", "coldstart", "throughput",
-    "bottleneck", "throughput_plots", "throughput_report", "benchmark",
+    "checkpoint", "scores", "intervals", "training_step", "step_profile", "features", "train", "evaluate",
+    "pairwise", "tracking", "plots", "profile_summary", "parity", "parity_report", "metadata_files", "duplicates",
+    "metadata", "eda", "comparison", "config", "plan", "loading", "experiment", "estimate", "candidates",
+    "ceilings", "coldstart", "throughput", "bottleneck", "throughput_plots", "throughput_report", "benchmark",
 ]  # fmt: skip
 
 

@@ -1,0 +1,286 @@
+"""Whether one run is better than another, on the same test images: in numbers, and in words that they support.
+
+Two runs are paired: both are scored on the same resamples of `dogs_accel.intervals`, and McNemar's exact test looks at
+the images that one of them alone has right. With several pairs some would differ by chance, so the words, not the
+intervals, are corrected for their number: McNemar's p values by Holm's method, the other scores by an interval of
+level 1 - 0.05 / pairs.
+
+The calibration error's difference has no paired bootstrap: it is biased as the error itself, and covered between 17 and
+97 % in simulations. It comes from the two errors' own intervals by the square-and-add method (MOVER: Zou and Donner,
+"Construction of confidence intervals about effect measures", Statistics in Medicine 27, 2008), and ignores that the
+images are the same, which makes it wide rather than narrow.
+
+With several seeds of each configuration the means over the seeds are compared. Then two things vary: the images, for
+which the resamples of the means stand, and what the seed decides, for which the differences of the runs of one seed
+stand, by Student's t. The interval adds the two by the same method. McNemar's test knows only the first, so it is left
+out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from scipy.stats import t as student_t
+
+from dogs_accel.evaluate import Predictions
+from dogs_accel.intervals import (
+    LEVEL,
+    Interval,
+    ResampledScores,
+    bootstrap_scores,
+    calibration_error_range,
+    percentile_interval,
+)
+
+METRICS = ("accuracy", "macro_f1", "ece")
+SMALLER_IS_BETTER = frozenset({"ece"})
+NO_DIFFERENCE = "no difference shown"
+COLUMNS = (
+    "run_a", "run_b", "metric", "a", "b", "difference", "low", "high", "only_a_right", "only_b_right", "mcnemar_p",
+    "mcnemar_p_holm", "verdict",
+)  # fmt: skip
+SEED_COLUMNS = ("num_seeds", "seeds_low", "seeds_high")
+"""Added where a configuration ran with several seeds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ComparedRun:
+    """What a comparison needs of a run: its scores, resampled, and which test images it has right."""
+
+    name: str
+    configuration: str
+    """Name that runs with other seeds share."""
+    seed: int
+    ids: NDArray[np.str_]
+    """(N,), in their own order."""
+    labels: NDArray[np.int64]
+    """(N,)"""
+    right: NDArray[np.bool_]
+    """(N,)"""
+    scores: ResampledScores
+
+
+def compared_run(name: str, configuration: str, seed: int, test: Predictions) -> ComparedRun:
+    """Score and resample a run's test split; seed is what the run was trained with."""
+    order = np.argsort(test.ids)
+    labels = test.labels[order]
+    return ComparedRun(
+        name=name,
+        configuration=configuration,
+        seed=seed,
+        ids=test.ids[order],
+        labels=labels,
+        right=test.predicted[order] == labels,
+        scores=bootstrap_scores(test.logits[order], labels),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """The images that one of two runs alone has right, and how likely so uneven a division is if both are as good."""
+
+    only_a_right: int
+    only_b_right: int
+    p_value: float
+    """Exact, two-sided; 1 where there are no such images."""
+
+
+def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> McNemar:
+    """Test whether two runs are right equally often, from which of the same images (N,) each has right.
+
+    Definition: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12, 1947, with the binomial distribution itself.
+    """
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values of several tests so that one below 0.05 is wrong in 5 % of cases at most for all together.
+
+    Definition: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6,
+    1979.
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(given, kind="stable")
+    stepped = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(p_value) for p_value in adjusted]
+
+
+def check_same_images(a: ComparedRun, b: ComparedRun) -> None:
+    """Raise ValueError unless two runs were tested on the same images with the same labels."""
+    if not np.array_equal(a.ids, b.ids):
+        common = len(np.intersect1d(a.ids, b.ids))
+        raise ValueError(
+            f"{b.name}: tested on other images than {a.name} ({len(b.ids)} and {len(a.ids)}, {common} in common), "
+            f"expected the same"
+        )
+    if not np.array_equal(a.labels, b.labels):
+        first = int(np.flatnonzero(a.labels != b.labels)[0])
+        raise ValueError(
+            f"{b.name}: label of {b.ids[first]} is {b.labels[first]}, expected {a.labels[first]} as {a.name} has"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two configurations, and the runs of each that are compared; runs at the same place belong together."""
+
+    runs_a: list[ComparedRun]
+    runs_b: list[ComparedRun]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the runs, or of the configurations if there are several of each."""
+        if len(self.runs_a) > 1:
+            return self.runs_a[0].configuration, self.runs_b[0].configuration
+        return self.runs_a[0].name, self.runs_b[0].name
+
+    def seed_differences(self, metric: str) -> NDArray[np.float64]:
+        """(S,) b - a of each two runs that belong together."""
+        together = zip(self.runs_a, self.runs_b, strict=True)
+        return np.array([b.scores.estimate[metric] - a.scores.estimate[metric] for a, b in together])
+
+    def difference(self, metric: str) -> float:
+        """Mean of b less mean of a."""
+        return float(self.seed_differences(metric).mean())
+
+    def interval(self, metric: str, level: float = LEVEL) -> Interval:
+        """Interval of the difference, over images and, with several seeds, over seeds too."""
+        difference = self.difference(metric)
+        if metric in SMALLER_IS_BETTER:
+            images = _interval_of_error_difference(self, metric, level)
+        else:
+            images = percentile_interval(_mean(self.runs_b, metric) - _mean(self.runs_a, metric), level)
+        images = images.including(difference)
+        half = self.seeds_half_width(metric, level) if len(self.runs_a) > 1 else 0.0
+        low, high = difference - images.low, images.high - difference
+        return Interval(difference - math.hypot(low, half), difference + math.hypot(high, half))
+
+    def seeds_half_width(self, metric: str, level: float = LEVEL) -> float:
+        """Half the t interval of the mean over the seeds' differences, of 2 at least."""
+        differences = self.seed_differences(metric)
+        quantile = float(student_t.ppf(0.5 + level / 2, len(differences) - 1))
+        return quantile * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+
+    def mcnemar(self) -> McNemar | None:
+        """The test of two runs; None if there are several of each."""
+        return mcnemar(self.runs_a[0].right, self.runs_b[0].right) if len(self.runs_a) == 1 else None
+
+
+def _mean(runs: Sequence[ComparedRun], metric: str) -> NDArray[np.float64]:
+    """(R,) of each resample, the mean over runs."""
+    return np.mean([run.scores.resampled[metric] for run in runs], axis=0)
+
+
+def _interval_of_error_difference(pair: Pair, metric: str, level: float) -> Interval:
+    # The ends of a mean over seeds are taken for the means of the ends: right if all seeds err together, else wide.
+    low_a, middle_a, high_a = _mean_range(pair.runs_a, metric, level)
+    low_b, middle_b, high_b = _mean_range(pair.runs_b, metric, level)
+    return Interval(
+        middle_b - middle_a - math.hypot(middle_b - low_b, high_a - middle_a),
+        middle_b - middle_a + math.hypot(high_b - middle_b, middle_a - low_a),
+    )
+
+
+def _mean_range(runs: Sequence[ComparedRun], metric: str, level: float) -> list[float]:
+    ranges = [calibration_error_range(run.scores.gaps[metric], level) for run in runs]
+    return [float(value) for value in np.mean(ranges, axis=0)]
+
+
+def make_pairs(runs: Sequence[ComparedRun]) -> list[Pair]:
+    """Pair the configurations in the order in which they first come, each with every later one.
+
+    Of two configurations the runs of the seeds that both have are compared; if they share none, run by run in the order
+    of their seeds.
+    """
+    by_configuration: dict[str, dict[int, ComparedRun]] = {}
+    for run in runs:
+        by_configuration.setdefault(run.configuration, {})[run.seed] = run
+    pairs = []
+    for a, b in combinations(by_configuration.values(), 2):
+        shared = sorted(a.keys() & b.keys())
+        seeds = zip(shared, shared, strict=True) if shared else zip(sorted(a), sorted(b), strict=False)
+        together = [(a[seed_a], b[seed_b]) for seed_a, seed_b in seeds]
+        pairs.append(Pair([one for one, _ in together], [other for _, other in together]))
+    return pairs
+
+
+def compare_runs(runs: Sequence[ComparedRun]) -> pd.DataFrame:
+    """Compare every two runs, or configurations where there are several seeds, in accuracy, macro F1 and ECE.
+
+    Columns: COLUMNS, and SEED_COLUMNS if a configuration has several seeds: the t interval over the seeds alone, which
+    takes the test images as given. The difference is b - a and low, high are its 95 % interval. The counts and p values
+    are in rows of accuracy that compare single runs. Raises ValueError as `check_same_images` does.
+    """
+    for run in runs[1:]:
+        check_same_images(runs[0], run)
+    pairs = make_pairs(runs)
+    tests = [pair.mcnemar() for pair in pairs]
+    adjusted = iter(holm([test.p_value for test in tests if test is not None]))
+    rows = []
+    for pair, test in zip(pairs, tests, strict=True):
+        p_holm = next(adjusted) if test is not None else math.nan
+        for metric in METRICS:
+            rows.append(_row(pair, metric, len(pairs), (test, p_holm) if test and metric == "accuracy" else None))
+    columns = [*COLUMNS, *SEED_COLUMNS] if any(len(pair.runs_a) > 1 for pair in pairs) else [*COLUMNS]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({"only_a_right": "Int64", "only_b_right": "Int64"})
+
+
+def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] | None) -> dict[str, object]:
+    interval, difference = pair.interval(metric), pair.difference(metric)
+    if tested is not None:
+        shown = tested[1] < 1 - LEVEL
+    else:
+        strict = pair.interval(metric, 1 - (1 - LEVEL) / num_pairs)
+        shown = strict.low > 0 or strict.high < 0
+    name_a, name_b = pair.names
+    row: dict[str, object] = {
+        "run_a": name_a,
+        "run_b": name_b,
+        "metric": metric,
+        "a": float(np.mean([run.scores.estimate[metric] for run in pair.runs_a])),
+        "b": float(np.mean([run.scores.estimate[metric] for run in pair.runs_b])),
+        "difference": difference,
+        "low": interval.low,
+        "high": interval.high,
+        "verdict": verdict(metric, interval, shown),
+        "num_seeds": len(pair.runs_a),
+    }
+    if tested is not None:
+        test, p_holm = tested
+        row |= {"only_a_right": test.only_a_right, "only_b_right": test.only_b_right, "mcnemar_p": test.p_value,
+                "mcnemar_p_holm": p_holm}  # fmt: skip
+    if len(pair.runs_a) > 1:
+        half = pair.seeds_half_width(metric)
+        row |= {"seeds_low": difference - half, "seeds_high": difference + half}
+    return row
+
+
+def verdict(metric: str, interval: Interval, shown: bool) -> str:
+    """Say which is better where a difference is shown and its interval is on one side of 0."""
+    if not shown or interval.low <= 0 <= interval.high:
+        return NO_DIFFERENCE
+    b_is_better = (interval.low > 0) != (metric in SMALLER_IS_BETTER)
+    return "b is better" if b_is_better else "a is better"
+
+
+def describe_difference(row: pd.Series) -> str:
+    """Say a row of `compare_runs` in one line, b against a."""
+    numbers = f"{row.difference:+.3f} ({row.low:.3f} to {row.high:.3f})"
+    test = ""
+    if not math.isnan(row.mcnemar_p):
+        test = f", McNemar p {'< 0.001' if row.mcnemar_p_holm < 0.001 else f'= {row.mcnemar_p_holm:.3f}'}"
+    shown = f", {NO_DIFFERENCE}" if row.verdict == NO_DIFFERENCE else ""
+    return f"{row.run_b} against {row.run_a}: {numbers}{test}{shown}"
