@@ -9,7 +9,7 @@ stays as it is, and so adds nothing to the spread; neither do breeds in which ev
 F1, negative log-likelihood and Brier score have the percentile interval (Efron and Tibshirani, "An Introduction to the
 Bootstrap", 1993, chapter 13). The expected calibration error has not: it sums absolute gaps, so noise makes it larger,
 in the sample as well as, once more, in each resample. Where predictions are calibrated, the percentile interval never
-held the true value in simulations, and the basic one (twice the estimate less the percentiles) in about half of them.
+held the true value in simulations, and the basic one (twice the estimate less the percentiles) in 47 to 77 % of them.
 Its interval comes from inverting a test, as `calibration_error_range` says.
 """
 
