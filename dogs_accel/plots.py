@@ -99,7 +99,7 @@ def calibration_figure(table: pd.DataFrame, metrics: Mapping[str, Any], title: s
         bare(below)
     panels[0, 0].set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
     panels[1, 0].set_ylabel("images")
-    panels[0, 0].legend(loc="upper left", frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title)
     return figure
 
