@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 import time
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_eda(commands)
     _add_parity(commands)
     _add_throughput(commands)
+    _add_predict(commands)
+    _add_export(commands)
     options = parser.parse_args(arguments)
     try:
         for text in options.run(options):
@@ -272,6 +275,83 @@ def _throughput(options: argparse.Namespace) -> Iterator[str]:
     )
     written = yield from measure_all(settings, Path(options.out))
     yield from _written(written)
+
+
+def _add_predict(commands: Any) -> None:
+    command = commands.add_parser("predict", help="say which breeds are on photos, by a run's model")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="a file of any format that PIL opens")
+    _add_run(command)
+    command.add_argument("--top", type=positive, default=5, metavar="N", help="breeds to name (default: 5)")
+    command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
+    command.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+    command.set_defaults(run=_predict, when_stopped="stopped")
+
+
+def _add_run(command: Any) -> None:
+    command.add_argument("--run", dest="results", required=True, metavar="DIR", help="folder of a benchmark's results")
+    command.add_argument(
+        "--model", metavar="RUN",
+        help="which of its runs, such as resnet50_full (default: the one of highest validation accuracy)",
+    )  # fmt: skip
+
+
+def _predict(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.config import BenchmarkConfig
+    from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
+    from dogs_accel.numerics import set_numerics
+    from dogs_accel.plan import choose_device
+    from dogs_accel.run_folder import choose_run
+
+    run = choose_run(Path(options.results), options.model)
+    device = choose_device(BenchmarkConfig(device=options.device))
+    set_numerics(tf32=run.settings["tf32"])
+    trained = load_trained(run, device)
+    answers = predict_images(trained, options.images, top=options.top)
+    notice = run.record["data_notice"]
+    if options.json:
+        described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
+        images = [answer.as_json() for answer in answers]
+        yield json.dumps({**described, "images": images}, indent=2, ensure_ascii=False)
+    else:
+        if notice:
+            yield notice
+        yield describe_trained(trained)
+        yield from map(describe_prediction, answers)
+    if num_bad := sum(answer.problem is not None for answer in answers):
+        raise CheckFailedError(f"{num_bad} of {len(answers)} images cannot be read")
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser(
+        "export", help="write a run's model as a torch.export archive and as ONNX, with its preprocessing, and check it"
+    )
+    _add_run(command)
+    command.add_argument("--out", required=True, metavar="DIR", help="folder for the files")
+    command.set_defaults(run=_export, when_stopped="stopped; the files that are written are checked")
+
+
+def _export(options: argparse.Namespace) -> Iterator[str]:
+    import torch
+
+    from dogs_accel.export import ExportMismatchError, describe_checks, export_run, real_images
+    from dogs_accel.inference import load_trained
+    from dogs_accel.metadata_files import read_metadata
+    from dogs_accel.run_folder import choose_run
+
+    folder = Path(options.results)
+    run = choose_run(folder, options.model)
+    trained = load_trained(run, torch.device("cpu"))
+    yield f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}"
+    splits = read_metadata(folder).splits
+    test = splits.loc[splits["split"] == "test", "image_path"].tolist()
+    try:
+        exported = export_run(trained, Path(options.out), real_images(trained, test))
+    except ExportMismatchError as error:
+        raise CheckFailedError(str(error)) from error
+    yield from describe_checks(exported)
+    yield from _written(exported.written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

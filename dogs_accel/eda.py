@@ -251,7 +251,7 @@ def _breeds_panel(axes: Axes, sizes: pd.DataFrame, title: str) -> None:
     axes.barh(at, sizes["train"], color=BLUE, height=0.72, label="train")
     bars = axes.barh(at, sizes["test"], left=sizes["train"], color=_TEST_COLOUR, height=0.72, label="test")
     axes.bar_label(bars, [f"{count:,}" for count in sizes["images"]], padding=3, fontsize=9)
-    axes.set_yticks(at, [_short(name, 30) for name in sizes["class_name"]], fontsize=9, parse_math=False)
+    axes.set_yticks(at, [shortened(name, 30) for name in sizes["class_name"]], fontsize=9, parse_math=False)
     axes.set(xlim=(0, sizes["images"].max() * 1.12), ylim=(len(sizes) - 0.4, -0.6), xlabel="images", title=title)
     _count_axis(axes.xaxis)
     axes.tick_params(axis="y", length=0)
@@ -309,7 +309,7 @@ def breed_quality_figure(quality: pd.DataFrame) -> Figure:
         axes.set(ylabel=title)
         bare(axes)
     names = [
-        f"{textwrap.fill(_short(name, 36), 17)}\n{num:,}"
+        f"{textwrap.fill(shortened(name, 36), 17)}\n{num:,}"
         for name, num in zip(boxed["class_name"], boxed["images"], strict=True)
     ]
     panels[1].set_xticks(range(len(boxed)), names, fontsize=9, parse_math=False)
@@ -352,7 +352,7 @@ def augmented_batch_figure(images: Tensor, recipe: Recipe, names: Sequence[str])
     shown = images[:_NUM_AUGMENTED].detach().float().cpu().permute(0, 2, 3, 1).numpy()
     pictures = np.clip(shown * np.asarray(recipe.std) + np.asarray(recipe.mean), 0, 1)
     title = f"Training images as the model gets them: recipe {recipe.name}, {recipe.crop} px"
-    return _grid_figure(list(pictures), [_short(name, 30) for name in names[:_NUM_AUGMENTED]], title)
+    return _grid_figure(list(pictures), [shortened(name, 30) for name in names[:_NUM_AUGMENTED]], title)
 
 
 def _thumbnail(path: Path) -> NDArray[Any] | str:
@@ -375,14 +375,15 @@ def _grid_figure(pictures: Sequence[NDArray[Any] | str], captions: Sequence[str]
     figure.suptitle(title, fontsize=13)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, picture, caption in zip(cells, pictures, captions, strict=False):
-        _draw_cell(axes, picture)
+        draw_cell(axes, picture)
         axes.set_xlabel(caption, fontsize=9.5, parse_math=False)
     for axes in cells[len(pictures) :]:
         axes.set_axis_off()
     return figure
 
 
-def _draw_cell(axes: Axes, picture: NDArray[Any] | str) -> None:
+def draw_cell(axes: Axes, picture: NDArray[Any] | str) -> None:
+    """Draw an image (H, W, 3) into a square cell, or the words that stand there instead."""
     if isinstance(picture, str):
         axes.text(0.5, 0.5, picture, ha="center", va="center", color="#555555")
     else:
@@ -392,7 +393,8 @@ def _draw_cell(axes: Axes, picture: NDArray[Any] | str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _short(name: str, longest: int) -> str:
+def shortened(name: str, longest: int) -> str:
+    """Cut a name on one line to at most `longest` characters."""
     name = " ".join(name.split())
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
@@ -436,13 +438,13 @@ def _samples_figure(quality: pd.DataFrame, seed: int) -> Figure:
     rows = random_class_samples(quality, seed=seed)
     num, total = len(rows), quality["label"].nunique()
     which = f"{num} of {total} breeds, seed {seed}" if num < total else _count(total, "breed")
-    return gallery_figure(rows, [_short(name, 30) for name in rows["class_name"]], f"One image of each of {which}")
+    return gallery_figure(rows, [shortened(name, 30) for name in rows["class_name"]], f"One image of each of {which}")
 
 
 def _extremes_figure(quality: pd.DataFrame, *, darkest: bool) -> Figure:
     rows = brightness_extremes(quality, darkest=darkest)
     captions = [
-        f"{_short(name, 30)}\n{value:.3f}"
+        f"{shortened(name, 30)}\n{value:.3f}"
         for name, value in zip(rows["class_name"], rows["brightness_mean"], strict=True)
     ]
     which = "darkest" if darkest else "brightest"

@@ -35,7 +35,7 @@ def describe_environment() -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "numerics": describe_numerics(),
         "extension_cuda": ops.cuda_status(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: package_version(name) for name in _PACKAGES},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
@@ -66,7 +66,8 @@ def _describe_gpu(index: int) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Version of an installed package, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

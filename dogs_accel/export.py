@@ -1,0 +1,280 @@
+"""A finished run's model as files that others can load: a torch.export archive and ONNX, checked, with its recipe."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dogs_accel.environment import package_version
+from dogs_accel.files import replacing, write_json
+from dogs_accel.inference import TrainedModel
+from dogs_accel.parity_report import spread
+from dogs_accel.run_folder import FinishedRun
+from pipelines import Recipe, make_loader
+
+ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE = "model.pt2", "model.onnx", "preprocessing.json"
+TOLERANCE = 1e-4
+"""Largest difference of two logits, as a share of the largest logit of the batch or of 1 where that is more: float32
+sums in another order."""
+CHECKED_BATCHES = (1, 3)
+NUM_REAL = 6
+"""Test images that a check takes, in batches of each size."""
+_INPUT, _OUTPUT = "images", "logits"
+_PACKAGES = ("dogs-accel", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "pillow")
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class ExportMismatchError(Exception):
+    """An exported model does not give the logits of the one that it was made of; its file was not kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCheck:
+    """How far an exported model's logits were from the model's."""
+
+    file: str
+    runtime: str
+    """What ran the file."""
+    num_random: int
+    num_real: int
+    largest_difference: float
+    """As a share, see TOLERANCE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What `export_run` wrote."""
+
+    written: list[Path]
+    checks: list[ExportCheck]
+    notes: list[str]
+    """What was left out or not checked, and why; a line each."""
+
+
+def missing_packages() -> list[str]:
+    """Name what ONNX needs and is not installed."""
+    return [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+
+
+def real_images(trained: TrainedModel, paths: Sequence[str], num: int = NUM_REAL) -> Tensor:
+    """Load up to `num` of the files that are there as the run's evaluation did: (N, 3, H, W) float32, N may be 0."""
+    there = [path for path in paths if Path(path).is_file()]
+    found = spread(there, num) if there else []
+    size = trained.recipe.crop
+    if not found:
+        return torch.empty(0, 3, size, size)
+    labels = np.zeros(len(found), dtype=np.int64)
+    with make_loader(
+        found, labels, trained.recipe, backend="torch", batch_size=len(found), device="cpu", num_threads=1
+    ) as loader:
+        [batch] = loader
+    return batch.images.contiguous()
+
+
+def check_same(file: str, runtime: str, model: Forward, exported: Forward, real: Tensor, size_px: int) -> ExportCheck:
+    """Compare the logits of a model and its exported form on random inputs and on real images, in batches of 1 and 3.
+
+    real: (N, 3, size_px, size_px) float32, N may be 0. Raises ExportMismatchError where a logit differs by more than
+    TOLERANCE.
+    """
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(num, 3, size_px, size_px, generator=generator) for num in CHECKED_BATCHES]
+    num_random = sum(map(len, batches))
+    batches += [part for num in CHECKED_BATCHES for part in real.split(num)] if len(real) else []
+    largest = 0.0
+    for images in batches:
+        with torch.inference_mode():
+            expected, got = model(images), exported(images)
+        if got.shape != expected.shape:
+            raise ExportMismatchError(
+                f"{file}: {runtime} gives logits of shape {tuple(got.shape)}, the model {tuple(expected.shape)}"
+            )
+        difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1))
+        if not difference <= TOLERANCE:  # also where it is NaN
+            raise ExportMismatchError(
+                f"{file}: {runtime} gives logits that differ from the model's by {difference:.2e} of the largest, "
+                f"expected at most {TOLERANCE:.0e}; the file was not kept"
+            )
+        largest = max(largest, difference)
+    return ExportCheck(
+        file=file, runtime=runtime, num_random=num_random, num_real=len(real), largest_difference=largest
+    )
+
+
+def export_run(trained: TrainedModel, out: Path, real: Tensor) -> Exported:
+    """Write model.pt2, model.onnx and preprocessing.json to `out`; a file whose logits differ is not left there.
+
+    trained: on the CPU; real: images to check with, see `check_same`. Without the packages that ONNX needs its file is
+    left out, and without onnxruntime it is not checked, and the notes say so. Raises ValueError for a model that
+    cannot be exported, ExportMismatchError where a check fails.
+    """
+    for name in (ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE):
+        (out / name).unlink(missing_ok=True)  # those of an earlier call would be taken for this one's
+    size = trained.recipe.crop
+    model = trained.model.to(memory_format=torch.contiguous_format)
+    with _quiet():
+        program = _exported_program(model, size, trained.run)
+        written, checks = [out / ARCHIVE_FILE], [_write_archive(out, program, model, real, size)]
+        notes = [] if len(real) else ["checked on random inputs only: no test image is where the metadata say"]
+        if missing := missing_packages():
+            notes.append(f"{ONNX_FILE} is left out: {' and '.join(missing)} not installed (pip install "
+                         "'dogs-accel[export]')")  # fmt: skip
+        else:
+            check = _write_onnx(out, program, model, real, size, trained.run)
+            written.append(out / ONNX_FILE)
+            if check is None:
+                notes.append(f"{ONNX_FILE} was not checked: onnxruntime is not installed")
+            else:
+                checks.append(check)
+    description = describe_export(trained, [path.name for path in written], checks)
+    written.append(write_json(out / PREPROCESSING_FILE, description))
+    return Exported(written=written, checks=checks, notes=notes)
+
+
+def _exported_program(model: nn.Module, size_px: int, run: FinishedRun) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        # Two images: a batch of one would be taken for a constant.
+        return torch.export.export(model, (torch.zeros(2, 3, size_px, size_px),), dynamic_shapes=({0: batch},))
+    except RuntimeError as error:  # what torch.export raises of a model that it cannot follow
+        raise ValueError(f"export: torch.export cannot follow {run.title} ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _write_archive(
+    out: Path, program: torch.export.ExportedProgram, model: nn.Module, real: Tensor, size_px: int
+) -> ExportCheck:
+    with replacing(out / ARCHIVE_FILE) as temporary:
+        torch.export.save(program, temporary)
+        loaded = torch.export.load(temporary).module()
+        return check_same(ARCHIVE_FILE, "torch.export", model, loaded, real, size_px)
+
+
+def _write_onnx(
+    out: Path,
+    program: torch.export.ExportedProgram,
+    model: nn.Module,
+    real: Tensor,
+    size_px: int,
+    run: FinishedRun,
+) -> ExportCheck | None:
+    """Write the ONNX file; None where there is nothing to check it with."""
+    try:
+        onnx_program = torch.onnx.export(
+            program, (), dynamo=True, input_names=[_INPUT], output_names=[_OUTPUT], verbose=False
+        )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise ValueError(f"export: ONNX cannot express {run.title} ({_first_line(error)})") from error
+    assert onnx_program is not None
+    with replacing(out / ONNX_FILE) as temporary:
+        onnx_program.save(temporary, external_data=False)
+        if importlib.util.find_spec("onnxruntime") is None:
+            return None
+        return check_same(ONNX_FILE, "onnxruntime", model, _onnx_forward(temporary), real, size_px)
+
+
+def _onnx_forward(path: Path) -> Forward:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def forward(images: Tensor) -> Tensor:
+        [logits] = session.run([_OUTPUT], {_INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    return forward
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporters say of their own workings."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def describe_export(trained: TrainedModel, files: Sequence[str], checks: Sequence[ExportCheck]) -> dict[str, Any]:
+    """Lay out preprocessing.json: all that somebody needs to feed the model and to read its logits."""
+    recipe, run = trained.recipe, trained.run
+    return {
+        "run": run.name,
+        "model": run.spec().name,
+        "title": run.title,
+        "dataset": run.record["config"]["dataset"],
+        "data_notice": run.record["data_notice"],
+        "files": list(files),
+        "input": {"name": _INPUT, "dtype": "float32", "shape": ["batch", 3, recipe.crop, recipe.crop]},
+        "output": {"name": _OUTPUT, "dtype": "float32", "shape": ["batch", len(trained.class_names)]},
+        "preprocessing": describe_preprocessing(recipe),
+        "steps": preprocessing_steps(recipe),
+        "temperature": trained.temperature,
+        "probabilities": "softmax(logits / temperature)",
+        "class_names": trained.class_names,
+        "tolerance": TOLERANCE,
+        "checks": [vars(check) for check in checks],
+        "versions": {name: package_version(name) for name in _PACKAGES},
+    }
+
+
+def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """Lay out the fields of an evaluation recipe that say something; resize is [height, width] or the shorter side."""
+    return {
+        "decode": "RGB, 8 bit, EXIF orientation ignored",
+        "resize": recipe.resize,
+        "interpolation": recipe.interpolation,
+        "antialias": True,
+        "center_crop": recipe.crop,
+        "scale": 1 / 255,
+        "mean": recipe.mean,
+        "std": recipe.std,
+        "layout": "NCHW",
+    }
+
+
+def preprocessing_steps(recipe: Recipe) -> list[str]:
+    """Say in order what happens between a file and the model."""
+    resize = {
+        int: f"resize the shorter side to {recipe.resize} px",
+        tuple: f"squash to {recipe.resize} (height, width) px, not keeping the aspect",
+        type(None): "no resize",
+    }[type(recipe.resize)]
+    return [
+        "decode to RGB with 8 bits a channel, ignoring the EXIF orientation",
+        f"{resize}, {recipe.interpolation} with antialiasing as Pillow has it, rounded to 8 bits",
+        f"take the central {recipe.crop} x {recipe.crop} px",
+        "divide by 255",
+        f"subtract {list(recipe.mean)} and divide by {list(recipe.std)}, red first",
+    ]
+
+
+def describe_checks(exported: Exported) -> list[str]:
+    """Say what was checked and what was not, a line each."""
+    lines = [
+        f"{check.file}: the model's logits on {check.num_random} random inputs and {check.num_real} test images, in "
+        f"batches of {' and '.join(map(str, CHECKED_BATCHES))} ({check.runtime}; largest difference "
+        f"{check.largest_difference:.1e} of the largest logit, {TOLERANCE:.0e} allowed)"
+        for check in exported.checks
+    ]
+    return lines + exported.notes

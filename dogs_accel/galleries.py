@@ -1,0 +1,99 @@
+"""Pictures of the photos that a run gets wrong, as the model was fed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torchvision.transforms.functional as F
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dogs_accel.eda import draw_cell, shortened
+from dogs_accel.evaluate import Predictions
+from dogs_accel.files import write_csv
+from dogs_accel.mistakes import misclassified_table
+from dogs_accel.plots import save_figure
+from pipelines import BadImageError, Recipe
+from pipelines.augmentation import draw_params
+from pipelines.batch import open_rgb
+from pipelines.torchloader import resize_image
+
+MISCLASSIFIED_FILE, MISCLASSIFIED_FIGURE = "misclassified.csv", "misclassified_gallery.png"
+_PAIRS_A_LINE = 3
+_LONGEST_NAME = 26
+
+
+def fed_image(path: str, recipe: Recipe) -> NDArray[np.uint8]:
+    """Give the pixels that a model is fed of a file before they are normalised, (crop, crop, 3), by the reference.
+
+    Raises ValueError for a recipe that is random, and BadImageError for a file that cannot be decoded.
+    """
+    if recipe.is_random:
+        raise ValueError(f"recipe: got {recipe.name}, which is random, expected one of evaluation")
+    image = resize_image(open_rgb(path), recipe)
+    sizes = np.array([[image.height, image.width]], dtype=np.int64)
+    box = draw_params(recipe, sizes, seed=0, epoch=0, index=np.zeros(1, dtype=np.int64)).crop[0].tolist()
+    return np.asarray(F.crop(image, *box))
+
+
+def _picture(path: str, recipe: Recipe, absent: str) -> NDArray[Any] | str:
+    """Give the picture of a cell, or the words that stand there instead."""
+    if not path:
+        return absent
+    if not Path(path).is_file():
+        return "not found"
+    try:
+        return fed_image(path, recipe)
+    except BadImageError:
+        return "not readable"
+
+
+def misclassified_figure(table: pd.DataFrame, recipe: Recipe, title: str) -> Figure:
+    """Draw the rows of misclassified.csv as pairs: the mistake, and a training image of the breed it was taken for.
+
+    Both are drawn as the model is fed them. Raises ValueError for a table without rows.
+    """
+    if table.empty:
+        raise ValueError("table: got no rows, expected at least one mistake")
+    pairs = min(_PAIRS_A_LINE, len(table))
+    lines = -(-len(table) // pairs)
+    figure = Figure(figsize=(4.9 * pairs, 3.05 * lines + 0.8), layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    blocks = figure.subfigures(lines, pairs, squeeze=False, wspace=0.04).ravel()
+    for block, (_, row) in zip(blocks, table.iterrows(), strict=False):
+        wrong, example = block.subplots(1, 2)
+        draw_cell(wrong, _picture(row["image_path"], recipe, "not in the metadata"))
+        draw_cell(example, _picture(row["example_path"], recipe, "no training image"))
+        true, predicted = (shortened(row[name], _LONGEST_NAME) for name in ("true_class", "pred_class"))
+        wrong.set_title(true, fontsize=10, parse_math=False)
+        wrong.set_xlabel(f"taken for {predicted}\nat {row['confidence']:.1%}", fontsize=9, parse_math=False)
+        example.set_title(predicted, fontsize=10, parse_math=False)
+        example.set_xlabel("training image\n", fontsize=9)
+    return figure
+
+
+def write_misclassified(
+    folder: Path,
+    predictions: Predictions,
+    class_names: Sequence[str],
+    splits: pd.DataFrame,
+    recipe: Recipe,
+    title: str,
+) -> list[Path]:
+    """Write misclassified.csv and misclassified_gallery.png of a run's test split; without a mistake no picture.
+
+    splits: the rows of split_metadata.csv; recipe: that of evaluation.
+    """
+    table = misclassified_table(predictions, class_names, splits)
+    written = [write_csv(folder / MISCLASSIFIED_FILE, table)]
+    if table.empty:
+        (folder / MISCLASSIFIED_FIGURE).unlink(missing_ok=True)  # that of an earlier call would be taken for this one's
+        return written
+    total = int((predictions.predicted != predictions.labels).sum())
+    which = f"the {len(table)} most confident of {total:,} mistakes" if total > 1 else "the only mistake"
+    figure = misclassified_figure(table, recipe, f"{title}\n{which} on {len(predictions.labels):,} test images")
+    return [*written, save_figure(figure, folder / MISCLASSIFIED_FIGURE)]

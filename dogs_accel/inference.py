@@ -1,0 +1,137 @@
+"""What a finished run says of any photo: its breeds with calibrated probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dogs_accel.evaluate import Predictions, predict
+from dogs_accel.run_folder import FinishedRun, is_at_bound
+from dogs_accel.training_step import StepSettings, prepare_model
+from pipelines import BadImageError, Recipe, make_loader
+from pipelines.batch import decode_rgb
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The model of a finished run, and what its answers need."""
+
+    run: FinishedRun
+    model: nn.Module
+    """On its device, in evaluation mode."""
+    recipe: Recipe
+    class_names: list[str]
+    temperature: float
+    device: torch.device
+    amp: torch.dtype | None
+
+    def logits(self, paths: Sequence[str | Path]) -> Predictions:
+        """Run the model over image files as the run's evaluation did; labels are all 0, ids are the paths.
+
+        The pixels are the reference loader's, which reads whatever PIL opens. Raises BadImageError for a file that
+        cannot be decoded.
+        """
+        with make_loader(
+            paths,
+            np.zeros(len(paths), dtype=np.int64),
+            self.recipe,
+            backend="torch",
+            batch_size=self.run.record["eval_batch_size"],
+            device=self.device,
+            num_threads=1,
+        ) as loader:
+            return predict(self.model, loader, [str(path) for path in paths], amp=self.amp)
+
+
+def load_trained(run: FinishedRun, device: torch.device) -> TrainedModel:
+    """Load the model of a run onto a device.
+
+    It computes in the number type of the run where the device is of the run's kind, else in float32. Raises what
+    `FinishedRun.load_model` raises.
+    """
+    step, amp = run.record["step"], run.record["amp"]
+    same_kind = device.type == torch.device(run.record["device"]).type
+    return TrainedModel(
+        run=run,
+        model=prepare_model(run.load_model(), device, StepSettings(channels_last=step["channels_last"])),
+        recipe=run.eval_recipe,
+        class_names=run.class_names(),
+        temperature=run.temperature(),
+        device=device,
+        amp=getattr(torch, amp) if amp is not None and same_kind else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePrediction:
+    """What is said of one file."""
+
+    path: str
+    problem: str | None = None
+    """Why the file could not be read; None where it could."""
+    breeds: tuple[str, ...] = ()
+    """The likeliest first."""
+    probabilities: tuple[float, ...] = ()
+    """Calibrated: the softmax of logits / temperature."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Lay out the entry of `dogs-accel predict --json`."""
+        if self.problem is not None:
+            return {"path": self.path, "error": self.problem}
+        pairs = zip(self.breeds, self.probabilities, strict=True)
+        return {"path": self.path, "predictions": [{"breed": breed, "probability": share} for breed, share in pairs]}
+
+
+def predict_images(trained: TrainedModel, paths: Sequence[str], *, top: int = 5) -> list[ImagePrediction]:
+    """Say of each file which breeds are likeliest, in the order of the paths; a bad file has its problem instead."""
+    problems = {path: _problem(path) for path in paths}
+    good = [path for path in paths if problems[path] is None]
+    answers = [ImagePrediction(path=path, problem=problems[path]) for path in paths]
+    if not good:
+        return answers
+    logits = torch.from_numpy(trained.logits(good).logits).double()
+    values, labels = (logits / trained.temperature).softmax(dim=1).topk(min(top, len(trained.class_names)), dim=1)
+    rows = iter(zip(values.tolist(), labels.tolist(), strict=True))
+    return [
+        answer if answer.problem is not None else _prediction(answer.path, trained.class_names, *next(rows))
+        for answer in answers
+    ]
+
+
+def _prediction(path: str, class_names: Sequence[str], values: list[float], labels: list[int]) -> ImagePrediction:
+    breeds = tuple(class_names[label] for label in labels)
+    return ImagePrediction(path=path, breeds=breeds, probabilities=tuple(values))
+
+
+def _problem(path: str) -> str | None:
+    """Say why a file cannot be decoded, if it cannot."""
+    try:
+        decode_rgb(path)
+    except BadImageError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def describe_trained(trained: TrainedModel) -> str:
+    """Say in one line whose answers follow, and at which temperature."""
+    run = trained.run
+    text = f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}; temperature {trained.temperature:.4g}"
+    if is_at_bound(trained.temperature):
+        text += ", where its fit stops looking: the validation images do not say how sure to be"
+    return text
+
+
+def describe_prediction(answer: ImagePrediction) -> str:
+    """Lay out what is said of one file, for people."""
+    if answer.problem is not None:
+        return f"{answer.path}: {answer.problem}"
+    width = max(map(len, answer.breeds))
+    pairs = zip(answer.breeds, answer.probabilities, strict=True)
+    rows = [f"  {rank}  {breed:<{width}}  {share:.4f}" for rank, (breed, share) in enumerate(pairs, start=1)]
+    return "\n".join([answer.path, *rows])
