@@ -106,9 +106,11 @@ def per_breed_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """Draw the best run of each family against the other: F1 of every breed, and the breeds that differ most.
 
     table: that of `per_breed_table` with both families; titles: of the best run by family. Breeds without a test image
-    are left out.
+    are left out. Raises ValueError where there is no other.
     """
     shown = table.dropna(subset=["f1_difference"])
+    if shown.empty:
+        raise ValueError("table: got no breed with a test image, expected at least one")
     order = np.argsort(-shown["f1_difference"].abs().to_numpy(), kind="stable")
     largest = shown.iloc[order[:_NUM_LARGEST]]
     largest = largest[largest["f1_difference"] != 0].sort_values("f1_difference", kind="stable")
@@ -118,9 +120,10 @@ def per_breed_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     _draw_scatter(left, shown, largest, titles)
     _draw_largest(right, largest, titles)
     fewest, most = shown["num_images"].min(), shown["num_images"].max()
+    sizes = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     figure.supxlabel(
-        f"A breed has {fewest} to {most} test images, so a gap of one breed alone says little: one image more or less "
-        f"right moves its F1 by about {1 / max(fewest, 1):.2f}",
+        f"A breed has {sizes} test images, so a gap of one breed alone says little: one image more or less right moves "
+        f"its F1 by about {1 / max(fewest, 1):.2f}",
         fontsize=9, color="#555555",
     )  # fmt: skip
     return figure
@@ -154,14 +157,14 @@ def _draw_largest(axes: Axes, largest: pd.DataFrame, titles: dict[str, str]) -> 
     for family in ("cnn", "vit"):
         axes.plot(largest[f"best_{family}_f1"], rows, "o", color=FAMILY_COLOUR[family], label=titles[family])
     names = [f"{row.breed} ({row.num_images})" for row in largest.itertuples()]
-    axes.set_yticks(rows, names, fontsize=9)
+    axes.set_yticks(rows, names, fontsize=9, parse_math=False)
     axes.set_ylim(-0.7, len(largest) - 0.3)
     for row, difference in zip(rows, largest["f1_difference"], strict=True):
         axes.annotate(f"{difference:+.2f}", (1, row), xycoords=("axes fraction", "data"), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=9)  # fmt: skip
     axes.set_xlabel("F1")
-    axes.set_title(f"the {len(largest)} largest gaps (test images in brackets)\n\n", fontsize=10.5)
-    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    axes.set_title(f"the {len(largest)} largest gaps (test images in brackets)\n\n\n", fontsize=10.5)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.tick_params(axis="y", length=0)
     bare(axes)
 

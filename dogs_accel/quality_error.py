@@ -150,6 +150,7 @@ def quality_figure(table: pd.DataFrame, title: str) -> Figure:
         raise ValueError("table: got no rows, expected at least one tenth")
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     figure.suptitle(f"{title}\naccuracy on tenths of the test images, with 95 % Wilson intervals", fontsize=12)
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(2, 2, sharey=True).ravel()
     trends = quality_trends(table)
     for axes, trend in zip(panels, trends, strict=True):

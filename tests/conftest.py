@@ -1,5 +1,7 @@
 """Real files for every test: a small generated dataset, and the shared photos where they are."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,22 @@ def dogs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 invented breeds, 12 training and 6 test pictures each, about 128 x 96 px; only to be read."""
     root = tmp_path_factory.mktemp("dogs") / "set"
     return write_synthetic(root, num_classes=4, train_per_class=12, test_per_class=6, size_px=(64, 128), num_workers=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_results(dogs_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of one run of one epoch on the small dataset, resnet18_full at 32 px; only to be read."""
+    out = tmp_path_factory.mktemp("results") / "tiny"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "dogs_accel.benchmark", "--data", str(dogs_root), "--preset", "demo", "--models",
+            "resnet18", "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb",
+            "disabled", "--out", str(out),
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
 
 
 @pytest.fixture(scope="session")

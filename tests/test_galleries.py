@@ -1,0 +1,113 @@
+"""What the galleries draw is what the model is fed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dogs_accel.datasets import open_dataset
+from dogs_accel.evaluate import Predictions
+from dogs_accel.galleries import fed_image, misclassified_figure, write_misclassified
+from dogs_accel.metadata_files import read_metadata
+from dogs_accel.run_folder import finished_runs
+from pipelines import EVAL, RESNET_TRAIN, make_loader
+
+RECIPE = EVAL.at(64)
+
+
+def test_the_picture_is_what_the_evaluation_loader_gives(dogs_root):
+    paths = open_dataset(dogs_root).paths[:8]
+    with make_loader(paths, [0] * 8, RECIPE, backend="torch", device="cpu", num_threads=1) as loader:
+        [batch] = loader
+    pictures = np.stack([fed_image(path, RECIPE) for path in paths])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (RECIPE.mean, RECIPE.std))
+    fed = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - mean) / std
+    torch.testing.assert_close(batch.images, fed, rtol=0, atol=1e-6)
+
+
+def test_a_random_recipe_is_refused(dogs_root):
+    with pytest.raises(ValueError, match="recipe: got resnet-train, which is random"):
+        fed_image(open_dataset(dogs_root).paths[0], RESNET_TRAIN)
+
+
+@pytest.fixture
+def two_mistakes(dogs_root, tmp_path):
+    """Predictions of three images of which two are wrong, and the rows of split_metadata.csv."""
+    data = open_dataset(dogs_root)
+    train, test = data.split("train"), data.split("test")[:3]
+    labels = data.labels[test]
+    logits = np.eye(4, dtype=np.float32)[labels] * 3
+    logits[1:] = np.roll(logits[1:], 1, axis=1)
+    rows = [(data.ids[i], data.paths[i], data.labels[i], split) for split, index in (("train", train), ("test", test))
+            for i in index]  # fmt: skip
+    splits = pd.DataFrame(rows, columns=["image_id", "image_path", "label", "split"])
+    return Predictions(logits, labels, np.array([data.ids[i] for i in test])), splits, data.class_names
+
+
+def test_each_mistake_stands_beside_its_example(two_mistakes, tmp_path):
+    test, splits, names = two_mistakes
+    written = write_misclassified(tmp_path, test, names, splits, RECIPE, "a run")
+    assert [path.name for path in written] == ["misclassified.csv", "misclassified_gallery.png"]
+    table = pd.read_csv(written[0])
+    assert table["id"].tolist() == test.ids[1:].tolist()
+    figure = misclassified_figure(table, RECIPE, "a run")
+    assert len(figure.axes) == 4
+    for wrong, example, row in zip(figure.axes[::2], figure.axes[1::2], table.itertuples(), strict=True):
+        np.testing.assert_array_equal(wrong.images[0].get_array(), fed_image(row.image_path, RECIPE))
+        np.testing.assert_array_equal(example.images[0].get_array(), fed_image(row.example_path, RECIPE))
+        assert wrong.get_title() == row.true_class
+        assert example.get_title() == row.pred_class
+        assert wrong.get_xlabel() == f"taken for {row.pred_class}\nat {row.confidence:.1%}"
+
+
+def test_files_that_are_gone_or_damaged_are_cells_that_say_so(two_mistakes, tmp_path):
+    test, splits, names = two_mistakes
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    is_train = splits["split"] == "train"
+    splits.loc[is_train, "image_path"] = str(broken)
+    splits.loc[splits["image_id"] == test.ids[1], "image_path"] = str(tmp_path / "gone.jpg")
+    write_misclassified(tmp_path, test, names, splits, RECIPE, "a run")
+    table = pd.read_csv(tmp_path / "misclassified.csv", keep_default_na=False)
+    figure = misclassified_figure(table, RECIPE, "a run")
+    words = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert words == [["not found"], ["not readable"], [], ["not readable"]]
+    table = table.assign(example_path="", image_path="")
+    words = [axes.texts[0].get_text() for axes in misclassified_figure(table, RECIPE, "a run").axes]
+    assert words == ["not in the metadata", "no training image"] * 2
+
+
+def test_without_a_mistake_there_is_no_picture(two_mistakes, tmp_path):
+    test, splits, names = two_mistakes
+    write_misclassified(tmp_path, test, names, splits, RECIPE, "a run")
+    right = Predictions(np.eye(4, dtype=np.float32)[test.labels], test.labels, test.ids)
+    [written] = write_misclassified(tmp_path, right, names, splits, RECIPE, "a run")
+    assert pd.read_csv(written).empty
+    assert not (tmp_path / "misclassified_gallery.png").exists()
+    with pytest.raises(ValueError, match="at least one mistake"):
+        misclassified_figure(pd.read_csv(written), RECIPE, "a run")
+
+
+@pytest.mark.slow
+def test_the_augmented_preview_is_what_the_model_got_in_its_first_epoch(tiny_results, tmp_path, monkeypatch):
+    from dogs_accel import eda
+    from dogs_accel.config import config_from_json
+    from dogs_accel.plan import plan_runs
+
+    [run] = finished_runs(tiny_results)
+    [planned] = plan_runs(config_from_json(run.settings).resolved())
+    shown = []
+    draw = eda.augmented_batch_figure
+    monkeypatch.setattr(
+        eda, "augmented_batch_figure", lambda images, *rest: shown.append(images) or draw(images, *rest)
+    )
+    eda.write_eda(tiny_results, tmp_path, seed=run.settings["seed"], recipe=planned.train_recipe)
+    train = read_metadata(tiny_results).splits.query("split == 'train'")
+    with make_loader(
+        train["image_path"].tolist(), train["label"].tolist(), planned.train_recipe, backend="cached", batch_size=8,
+        device="cpu", seed=planned.seed, shuffle=True, store_dir=tmp_path / "store",
+    ) as loader:  # fmt: skip
+        fed = {int(at): image for batch in loader for at, image in zip(batch.index, batch.images, strict=True)}
+    [preview] = shown
+    level = 1 / 255 / min(planned.train_recipe.std)
+    torch.testing.assert_close(preview, torch.stack([fed[at] for at in range(8)]), rtol=0, atol=1.01 * level)

@@ -1,0 +1,129 @@
+"""`dogs-accel predict` on a real run: the logits of its evaluation, and one line for a bad image."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dogs_accel.cli import main
+from dogs_accel.inference import load_trained, predict_images
+from dogs_accel.metadata_files import read_metadata
+from dogs_accel.run_folder import choose_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_results):
+    return load_trained(choose_run(tiny_results), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def test_rows(tiny_results):
+    """Paths of the test images in the order of test_logits.npz."""
+    splits = read_metadata(tiny_results).splits.set_index("image_id")
+    return splits.loc[choose_run(tiny_results).predictions("test").ids, "image_path"].tolist()
+
+
+def test_the_logits_are_those_of_the_evaluation(trained, test_rows):
+    recorded = trained.run.predictions("test").logits
+    np.testing.assert_allclose(trained.logits(test_rows).logits, recorded, rtol=0, atol=1e-6)
+    # a photo alone and in another company
+    np.testing.assert_allclose(trained.logits(test_rows[5:6]).logits, recorded[5:6], rtol=1e-4, atol=1e-5)
+
+
+def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows):
+    recorded = torch.from_numpy(trained.run.predictions("test").logits).double()
+    expected = (recorded / trained.temperature).softmax(dim=1)
+    for row, answer in enumerate(predict_images(trained, test_rows, top=3)):
+        assert answer.path == test_rows[row]
+        labels = [trained.class_names.index(breed) for breed in answer.breeds]
+        assert labels == expected[row].argsort(descending=True)[:3].tolist()
+        np.testing.assert_allclose(answer.probabilities, expected[row, labels], rtol=1e-3, atol=1e-5)
+
+
+def test_a_picture_of_any_format_has_the_answer_of_its_pixels(trained, test_rows, tmp_path):
+    image = Image.open(test_rows[0]).convert("RGB")
+    paths = [str(tmp_path / f"picture.{ending}") for ending in ("png", "bmp", "tiff", "webp", "jpg")]
+    for path in paths:
+        image.save(path, **({"lossless": True} if path.endswith("webp") else {}))
+    logits = trained.logits(paths[:4]).logits
+    np.testing.assert_allclose(logits, trained.logits(test_rows[:1]).logits.repeat(4, axis=0), rtol=1e-4, atol=1e-5)
+    assert all(answer.problem is None for answer in predict_images(trained, paths))
+
+
+def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):
+    assert main(["predict", *test_rows[:2], "--run", str(tiny_results), "--device", "cpu", "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "not dogs" in lines[0]
+    assert lines[1].startswith("resnet18_full: ResNet-18, ")
+    assert f"temperature {trained.temperature:.4g}" in lines[1]
+    first, _ = predict_images(trained, test_rows[:2])
+    assert lines[2] == test_rows[0]
+    assert lines[3].split() == ["1", *first.breeds[0].split(), f"{first.probabilities[0]:.4f}"]
+    assert len(lines) == 2 + 2 * 3
+
+
+def test_the_command_prints_json_and_a_bad_image_is_one_entry(tiny_results, test_rows, tmp_path, capsys):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    arguments = [test_rows[0], str(bad), str(tmp_path / "gone.jpg"), test_rows[1]]
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *arguments, "--run", str(tiny_results), "--device", "cpu", "--json"])
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    content = json.loads(printed.out)
+    assert [image["path"] for image in content["images"]] == arguments
+    assert [image.get("error") for image in content["images"]] == [
+        None, "not an image", "No such file or directory", None,
+    ]  # fmt: skip
+    shares = [each["probability"] for each in content["images"][3]["predictions"]]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1)  # of 4 breeds the 5 likeliest are all
+    assert printed.err == "dogs-accel predict: FAILED: 2 of 4 images cannot be read\n"
+
+
+def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path), "--run", str(tiny_results), "--device", "cpu"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "nothing"], "model: got 'nothing', expected one of resnet18_full"),
+        (["--device", "gpu"], "device: got 'gpu', expected cpu, cuda or cuda:N"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tiny_results, test_rows, arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", test_rows[0], "--run", str(tiny_results), *arguments])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"dogs-accel predict: error: {words}\n"
+
+
+def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, capsys):
+    results = shutil.copytree(tiny_results, tmp_path / "results")
+    path = results / "cnn" / "resnet18_full" / "best.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", test_rows[0], "--run", str(results), "--device", "cpu"])
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"checkpoint: {path} cannot be read" in line
+
+
+def test_the_breeds_keep_their_names_whatever_they_are(tiny_results, tmp_path):
+    results = shutil.copytree(tiny_results, tmp_path / "results")
+    run = choose_run(results)
+    report = run.folder / "classification_report.csv"
+    table = pd.read_csv(report, index_col=0)
+    table.index = ["NA", "accuracy", "1", 'a "b", c', *table.index[4:]]
+    table.to_csv(report)
+    assert run.class_names() == ["NA", "accuracy", "1", 'a "b", c']
