@@ -306,8 +306,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
 
     run = choose_run(Path(options.results), options.model)
     device = choose_device(BenchmarkConfig(device=options.device))
-    set_numerics(tf32=run.settings["tf32"])
     trained = load_trained(run, device)
+    set_numerics(tf32=run.record["identity"]["tf32"])
     answers = predict_images(trained, options.images, top=options.top)
     notice = run.record["data_notice"]
     if options.json:

@@ -13,7 +13,6 @@ from torch import nn
 
 from dogs_accel.calibration import TEMPERATURE_BOUNDS, fit_temperature
 from dogs_accel.checkpoint import CheckpointError, load_checkpoint
-from dogs_accel.config import CONFIG_FILE
 from dogs_accel.evaluate import Predictions
 from dogs_accel.files import read_json
 from dogs_accel.models import ModelSpec, build_model, model_spec
@@ -33,8 +32,6 @@ class FinishedRun:
     folder: Path
     record: dict[str, Any]
     """What `<name>_run_metadata.json` holds."""
-    settings: dict[str, Any]
-    """What the benchmark's config.json holds."""
 
     @property
     def title(self) -> str:
@@ -83,16 +80,9 @@ class FinishedRun:
         return fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels)).temperature
 
     def spec(self) -> ModelSpec:
-        """Find which of the benchmark's models the run trained.
-
-        Raises ValueError where config.json names none of that display name.
-        """
-        config = self.record["config"]
-        for name in self.settings["models"]:
-            spec = model_spec(name, config["image_size"])
-            if spec.display == config["model_name"]:
-                return spec
-        raise ValueError(f"{CONFIG_FILE}: models: got {self.settings['models']}, none of them {config['model_name']}")
+        """Look up the model that the run trained."""
+        identity = self.record["identity"]
+        return model_spec(identity["model"], identity["image_size"])
 
     def load_model(self) -> nn.Module:
         """Build the model with the weights of best.pt, on the CPU in evaluation mode.
@@ -120,17 +110,14 @@ def finished_runs(out: Path) -> list[FinishedRun]:
 
     Raises ValueError where there is none.
     """
-    if not (out / CONFIG_FILE).is_file():
-        raise ValueError(f"run: {out} is no folder of results ({CONFIG_FILE} is missing)")
-    settings = read_json(out / CONFIG_FILE)
     records = [(path.parent, read_json(path)) for path in sorted(out.glob(f"*/*/*{_RECORD_SUFFIX}"))]
     runs = [
-        FinishedRun(name=record["run_name"], family=folder.parent.name, folder=folder, record=record, settings=settings)
+        FinishedRun(name=record["run_name"], family=folder.parent.name, folder=folder, record=record)
         for folder, record in records
         if record["state"] == "finished"
     ]
     if not runs:
-        raise ValueError(f"run: {out} holds no finished run")
+        raise ValueError(f"run: {out} holds no finished run of a benchmark")
     return sorted(runs, key=lambda run: run.record["created_at"])
 
 

@@ -100,7 +100,7 @@ def test_a_stranger_gets_the_recorded_logits_with_the_files_alone(exported):
     assert described["class_names"] == trained.class_names
     assert described["temperature"] == trained.temperature
     assert described["input"]["shape"] == ["batch", 3, 32, 32]
-    assert described["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(described["versions"]["torch"])  # without the name of its build
     assert [check["file"] for check in described["checks"]] == ["model.pt2", "model.onnx"]
 
 

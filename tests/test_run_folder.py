@@ -64,7 +64,7 @@ def test_the_best_run_is_chosen_by_validation_accuracy_unless_one_is_named(resul
 
 
 def test_what_is_no_folder_of_results_is_named(results, tmp_path):
-    with pytest.raises(ValueError, match="is no folder of results"):
+    with pytest.raises(ValueError, match="nothing holds no finished run of a benchmark"):
         finished_runs(tmp_path / "nothing")
     shutil.rmtree(results / "cnn")
     with pytest.raises(ValueError, match="holds no finished run"):
