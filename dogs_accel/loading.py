@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dogs_accel.distributed import ALONE
 from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
 from pipelines import Loader, Recipe, make_loader
 from pipelines.batch import available_cores
@@ -95,6 +97,12 @@ def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
 def plain_train_loader(plan: Plan, run: PlannedRun) -> Loader:
     """Make this process's loader of the training split as evaluation sees it."""
     return _loader(plan, run, "train", run.eval_recipe, shuffle=False)
+
+
+def images_loader(plan: Plan, run: PlannedRun, index: NDArray[np.int64]) -> Loader:
+    """Make a loader of some images of the dataset as evaluation sees them, all of them in this process."""
+    alone = dataclasses.replace(plan, splits={"chosen": index}, world=ALONE)
+    return _loader(alone, run, "chosen", run.eval_recipe, shuffle=False)
 
 
 def _loader(plan: Plan, run: PlannedRun, split: str, recipe: Recipe, *, shuffle: bool) -> Loader:

@@ -12,9 +12,10 @@ ORDER = [
     "files", "splits", "datasets", "phases", "models", "layer_groups", "flops", "amp", "numerics", "distributed",
     "checkpoint", "scores", "intervals", "training_step", "step_profile", "features", "train", "evaluate",
     "pairwise", "tracking", "plots", "profile_summary", "parity", "parity_report", "metadata_files", "duplicates",
-    "metadata", "eda", "comparison", "config", "run_folder", "mistakes", "quality_error", "per_breed", "galleries",
-    "plan", "loading", "experiment", "inference", "export", "estimate", "candidates", "ceilings", "coldstart",
-    "throughput", "bottleneck", "throughput_plots", "throughput_report", "benchmark",
+    "metadata", "eda", "comparison", "explain", "explanation_scores", "explanation_plots", "explanations", "config",
+    "run_folder", "mistakes", "quality_error", "per_breed", "galleries", "plan", "loading", "experiment", "inference",
+    "export", "estimate", "candidates", "ceilings", "coldstart", "throughput", "bottleneck", "throughput_plots",
+    "throughput_report", "benchmark",
 ]  # fmt: skip
 
 

@@ -1,0 +1,216 @@
+"""The files of a run's explanations: which images, aligned with what the model was fed, and scored."""
+
+import functools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dogs_accel.datasets import Dataset, open_dataset
+from dogs_accel.evaluate import Predictions, predict
+from dogs_accel.explanation_plots import blend, crop_pixels
+from dogs_accel.explanations import choose_images, confidences, write_explanations
+from dogs_accel.models import build_model, model_spec
+from pipelines import EVAL, make_loader
+
+COLUMNS = [
+    "id", "group", "true_class", "pred_class", "confidence", "method", "drop_hottest", "drop_random", "heat_in_box",
+    "box_share", "drop_shifted",
+]  # fmt: skip
+XML = "<annotation><object><bndbox>{}</bndbox></object></annotation>"
+
+
+def loader_of(data, recipe, index):
+    paths = [data.paths[i] for i in index]
+    return make_loader(paths, data.labels[index], recipe, backend="dali", batch_size=5, device="cpu")
+
+
+def predictions_of(model, data, recipe, index):
+    with loader_of(data, recipe, index) as loader:
+        return predict(model, loader, [data.ids[i] for i in index])
+
+
+def explain(folder, model, data, recipe, predictions, **settings):
+    load = functools.partial(loader_of, data, recipe)
+    return write_explanations(folder, model, load, predictions, data, recipe, title="A run", **settings)
+
+
+def predictions(logits, labels):
+    logits = np.asarray(logits, dtype=np.float32)
+    ids = np.array([f"n{i}" for i in range(len(logits))])
+    return Predictions(logits, np.asarray(labels, dtype=np.int64), ids)
+
+
+def test_confident_right_confident_wrong_and_random_images_are_chosen():
+    rng = np.random.default_rng(0)
+    strength = rng.permutation(30).astype(float)
+    made = predictions(np.stack([strength, np.zeros(30)], axis=1), np.arange(30) % 2)
+    chosen = choose_images(made, seed=1, sample_size=20)
+    by_group = {name: [at for group, at in chosen.drawn if group == name] for name, _ in chosen.drawn}
+    right = [at for at in np.argsort(-strength) if at % 2 == 0 and strength[at] > 0]
+    wrong = [at for at in np.argsort(-strength) if at % 2 == 1]
+    assert by_group["confident_right"] == right[:4]
+    assert by_group["confident_wrong"] == wrong[:4]
+    assert by_group["random"] == chosen.sample[:8].tolist()
+    assert len(set(chosen.sample)) == 20
+    assert choose_images(made, seed=1).sample[:20].tolist() == chosen.sample.tolist()
+    assert choose_images(made, seed=2).sample[:20].tolist() != chosen.sample.tolist()
+    np.testing.assert_allclose(confidences(made), 1 / (1 + np.exp(-strength)))
+
+
+def test_where_there_are_few_images_few_are_chosen():
+    chosen = choose_images(predictions([[2, 0], [1, 0]], [0, 0]))
+    assert [group for group, _ in chosen.drawn] == ["confident_right"] * 2 + ["random"] * 2
+    with pytest.raises(ValueError, match="sample_size: got 0, expected an integer >= 1"):
+        choose_images(predictions([[2, 0]], [0]), sample_size=0)
+
+
+# --- alignment --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def red_squares(tmp_path_factory):
+    """Photos of many sizes with one red square near a border of what is left after the crop, and its box."""
+    root = tmp_path_factory.mktemp("squares")
+    places = [(0.09, 0.1), (0.09, 0.72), (0.72, 0.09), (0.72, 0.72), (0.4, 0.09), (0.72, 0.4)]
+    sizes = [(300, 400), (500, 250), (256, 256), (333, 512), (200, 640), (480, 480)]
+    (root / "Annotation" / "n1-a").mkdir(parents=True)
+    paths = []
+    for number, ((height, width), (top, left)) in enumerate(zip(sizes, places, strict=True)):
+        pixels = np.full((height, width, 3), 118, dtype=np.uint8)
+        ymin, ymax, xmin, xmax = (
+            int(at * side) for at, side in ((top, height), (top + 0.2, height), (left, width), (left + 0.2, width))
+        )
+        pixels[ymin:ymax, xmin:xmax] = (255, 0, 0)
+        path = root / f"{number}.png"
+        Image.fromarray(pixels).save(path)
+        paths.append(str(path))
+        box = f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
+        (root / "Annotation" / "n1-a" / str(number)).write_text(XML.format(box))
+    return Dataset(
+        name="squares",
+        root=root,
+        ids=[str(number) for number in range(len(paths))],
+        paths=paths,
+        labels=np.zeros(len(paths), dtype=np.int64),
+        class_names=["a", "b"],
+        folder_names=["n1-a", "n2-b"],
+        official_split=["official_test"] * len(paths),
+        annotation_dir=root / "Annotation",
+    )
+
+
+class RedNet(nn.Module):
+    """Class a is how red the reddest parts are; nothing is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 1, 16, stride=16), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.features[0].weight.data = torch.tensor([1.0, -1, -1])[None, :, None, None].expand(1, 3, 16, 16) / 256
+        self.features[0].bias.data.fill_(-1)
+
+    def forward(self, images):
+        red = self.pool(self.features(images)).flatten(1)
+        return torch.cat([20 * red, torch.ones_like(red)], dim=1)
+
+
+def test_heat_lies_in_the_box_after_squash_and_crop(red_squares, tmp_path):
+    """A map that is drawn over the whole squashed photo, as was published, misses half of these boxes."""
+    model = RedNet()
+    every = np.arange(len(red_squares))
+    made = predictions_of(model, red_squares, EVAL, every)
+    explain(tmp_path, model, red_squares, EVAL, made, num_draws=3)
+    table = pd.read_csv(tmp_path / "explanation_scores.csv")
+    assert len(table) == 6
+    assert table["box_share"].between(0.03, 0.06).all()
+    assert (table["heat_in_box"] > 0.6).all()  # the bilinear rim of 16 px cells lies outside
+    summary = json.loads((tmp_path / "explanations.json").read_text())["methods"]["gradcam"]
+    assert summary["verdict"] == summary["verdict_shifted"] == "better than random"
+    assert summary["drop_hottest"]["mean"] == pytest.approx(table["drop_hottest"].mean())
+    low, high = summary["hottest_less_random"]["interval"]
+    assert low < (table["drop_hottest"] - table["drop_random"]).mean() < high
+    # Without its square no image is of class a any more: the whole confidence falls, but for what class a keeps.
+    rest = 1 / (1 + np.e)
+    np.testing.assert_allclose(table["drop_hottest"], table["confidence"] - rest, atol=0.02)
+
+
+def test_what_is_drawn_is_what_was_fed(red_squares):
+    with loader_of(red_squares, EVAL, np.arange(6)) as loader:
+        images = torch.cat([batch.images for batch in loader])
+    for pixels, path in zip(crop_pixels(images, EVAL), red_squares.paths, strict=True):
+        with Image.open(path) as image:
+            squashed = image.resize((256, 256), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(pixels, np.asarray(squashed.crop((16, 16, 240, 240))))
+
+
+def test_cold_pixels_stay_as_they_are():
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    blended = blend(pixels, np.array([[0.0, 1.0], [0.0, 0.0]], dtype=np.float32))
+    assert (blended[[0, 1, 1], [0, 0, 1]] == pixels[[0, 1, 1], [0, 0, 1]]).all()
+    assert blended[0, 1].tolist() == [190, 192, 125]  # 3/4 of inferno's last colour over (3, 4, 5)
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "methods", "gallery"),
+    [
+        ("resnet18", ["gradcam"], "gradcam_gallery.png"),
+        ("timm/vit_tiny_patch16_224", ["attention_last", "attention_rollout"], "attention_gallery.png"),
+    ],
+)
+def test_files_and_columns(dogs_root, tmp_path, name, methods, gallery):
+    data = open_dataset(dogs_root)
+    spec = model_spec(name, 32)
+    recipe = EVAL.at(32, mean=spec.mean, std=spec.std)
+    model = build_model(spec, data.num_classes, "none").model
+    made = predictions_of(model, data, recipe, data.split("test"))
+    paths = explain(tmp_path, model, data, recipe, made, seed=3, sample_size=10, num_draws=1)
+    table = pd.read_csv(tmp_path / "explanations.csv")
+    assert list(table.columns) == COLUMNS
+    drawn = choose_images(made, seed=3, sample_size=10).drawn
+    assert table["id"].tolist() == [made.ids[at] for _, at in drawn for _ in methods]
+    assert table["method"].tolist() == methods * len(drawn)
+    assert table["group"].tolist() == [group for group, _ in drawn for _ in methods]
+    assert table["true_class"].tolist() == [data.class_names[made.labels[at]] for _, at in drawn for _ in methods]
+    assert table["pred_class"].tolist() == [data.class_names[made.predicted[at]] for _, at in drawn for _ in methods]
+    assert table["heat_in_box"].dropna().between(0, 1).all()
+    files = {f"explanations/{made.ids[at]}.png" for _, at in drawn}
+    files |= {gallery, "explanations.csv", "explanation_scores.csv", "explanations.json"}
+    assert {str(path.relative_to(tmp_path)) for path in paths} == files
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} == files
+    with Image.open(paths[0]) as strip:
+        assert strip.size == (224 * (1 + len(methods)) + 4 * len(methods), 224)
+    summary = json.loads((tmp_path / "explanations.json").read_text())
+    assert list(summary["methods"]) == methods
+    assert summary["class_specific"] == (methods == ["gradcam"])
+    for method in methods:
+        assert summary["methods"][method]["drop_hottest"]["num_images"] == 10
+    again = explain(tmp_path / "again", model, data, recipe, made, seed=3, sample_size=10, num_draws=1)
+    assert (tmp_path / "again" / "explanations.csv").read_bytes() == (tmp_path / "explanations.csv").read_bytes()
+    assert again[0].read_bytes() == paths[0].read_bytes()
+
+
+def test_another_model_than_the_one_that_predicted_is_refused(red_squares, tmp_path):
+    made = predictions_of(RedNet(), red_squares, EVAL, np.arange(6))
+    other = RedNet()
+    other.features[0].bias.data.fill_(-1e9)
+    with pytest.raises(ValueError, match="its probabilities differ from those of the predictions by 0"):
+        explain(tmp_path, other, red_squares, EVAL, made)
+    with pytest.raises(ValueError, match="1 ids are not in the dataset, such as 'x'"):
+        explain(tmp_path, other, red_squares, EVAL, Predictions(made.logits[:1], made.labels[:1], np.array(["x"])))
+
+
+def test_a_model_that_cannot_be_explained_leaves_the_reason(red_squares, tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 2))
+    made = predictions_of(model, red_squares, EVAL, np.arange(6))
+    assert explain(tmp_path, model, red_squares, EVAL, made) == [tmp_path / "explanations.json"]
+    written = json.loads((tmp_path / "explanations.json").read_text())
+    assert written["method"] is None
+    assert "Sequential has no module that gives a feature map" in written["reason"]
