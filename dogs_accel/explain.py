@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from timm.layers.conv2d_same import Conv2dSame
@@ -24,19 +25,20 @@ class UnexplainableError(ValueError):
 
 @dataclass(frozen=True)
 class Places:
-    """Where the cells of a map lie in the image that it is of, the same down and across, in px from its corner."""
+    """Where the cells of a map lie in the image that it is of, in px from its corner."""
 
-    first: float
-    """Centre of the first cell's receptive field."""
+    first: tuple[float, float]
+    """Centre of the first cell, down and across."""
     step: float
     """From one cell's centre to the next."""
-    is_assumed: bool = False
+    source: str
+    """How that is known."""
 
     @classmethod
-    def even(cls, grid: tuple[int, int], size_px: int, *, is_assumed: bool = False) -> Places:
+    def even(cls, grid: tuple[int, int], size_px: int, source: str = "patches tile the image") -> Places:
         """Tile an image of size_px with the cells, as the patches of a ViT do."""
         step = size_px / grid[0]
-        return cls(step / 2, step, is_assumed)
+        return cls((step / 2, step / 2), step, source)
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,17 @@ class GradCam:
             "class_specific": True,
             "layer": self.layer,
             "grid": list(self.grid),
-            "cells": f"the first one's centre is at {self.places.first:g} px, the next ones' every "
-            f"{self.places.step:g} px" + ", assumed: the strides could not be followed" * self.places.is_assumed,
+            "cells": {
+                "first_centre_px": {"down": self.places.first[0], "across": self.places.first[1]},
+                "step_px": self.places.step,
+                "source": self.places.source,
+            },
             "note": self.note,
         }
+
+    def placed_on(self, images: Tensor) -> GradCam:
+        """Return it with the cells where the model's gradients on some images (N, 3, S, S) have them."""
+        return replace(self, places=measure_places(self.model, self.layer, images, self.places))
 
     def maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Compute the map of one class an image: images (N, 3, S, S), classes (N,) int64 -> (N, h, w), >= 0.
@@ -188,15 +197,19 @@ def find_last_feature_map(model: nn.Module, size_px: int) -> tuple[str, tuple[in
             "follows it"
         )
     grid = (step.output.shape[2], step.output.shape[3])
-    return step.name, grid, _follow_strides(steps[: last + 1], size_px) or Places.even(grid, size_px, is_assumed=True)
+    return (
+        step.name,
+        grid,
+        _follow_strides(steps[: last + 1], size_px) or Places.even(grid, size_px, "assumed to tile the image"),
+    )
 
 
 def _follow_strides(steps: Sequence[_Step], size_px: int) -> Places | None:
     """Follow the centres of the cells through the windows that make a map smaller; None where that fails.
 
-    A cell of a ResNet is centred 32 i px from the corner, not in the middle of a tile of 32 px: padding puts half of
-    the first window outside the image. Of branches side by side the first one that ran counts. Definition: Araujo et
-    al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    A cell of a ResNet with random weights is centred 32 i px from the corner, not in the middle of a tile of 32 px:
+    padding puts half of the first window outside the image. Of branches side by side the first one that ran counts.
+    Definition: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
     """
     size, first, step = size_px, 0.5, 1.0
     for each in steps:
@@ -207,7 +220,50 @@ def _follow_strides(steps: Sequence[_Step], size_px: int) -> Places | None:
         first += ((extent - 1) / 2 - padding) * step
         step *= stride
         size = each.output.shape[2]
-    return Places(first, step) if size == steps[-1].output.shape[2] else None
+    return Places((first, first), step, "strides and padding") if size == steps[-1].output.shape[2] else None
+
+
+def measure_places(model: nn.Module, layer: str, images: Tensor, places: Places) -> Places:
+    """Find where the cells of a layer's output look, on some images (N, 3, S, S); places says how far they are apart.
+
+    Images and their mirror images together are symmetric, so the cell, or the point between two, whose gradient has
+    its centre in the middle is the one that looks at the middle. What strides and padding say is where a network
+    begins: training with flips moves the weights of the windows so that the cells tile the image (Alsallakh et al.,
+    "Mind the Pad", ICLR 2021); ImageNet weights were seen to do so to 4 px of 32, random ones not at all. Places
+    unmeasured where the gradients say nothing.
+    """
+    size_px = images.shape[-1]
+    first = []
+    for axis in (2, 3):
+        cells, centres = _gradient_centres(model, layer, images, axis)
+        slope, start = np.polyfit(cells, centres, 1) if len(cells) > 1 else (0.0, 0.0)
+        if not slope > 0:
+            return places
+        middle = (size_px / 2 - start) / slope
+        first.append(float(np.clip(size_px / 2 - middle * places.step, 0, places.step)))
+    return Places((first[0], first[1]), places.step, "gradients on mirrored images")
+
+
+def _gradient_centres(model: nn.Module, layer: str, images: Tensor, axis: int) -> tuple[list[int], list[float]]:
+    """Mean place of the gradient of each of the middle rows (axis 2) or columns (3) of cells, in px."""
+    outputs: list[Tensor] = []
+    both = torch.cat([images, images.flip(axis)]).detach().requires_grad_()
+    with (
+        torch.enable_grad(),
+        model.get_submodule(layer).register_forward_hook(lambda _, __, output: outputs.append(output)),
+    ):
+        model(both)
+        num = outputs[0].shape[axis]
+        at = torch.arange(images.shape[axis], device=images.device) + 0.5
+        cells, centres = [], []
+        for cell in range(max(0, num // 2 - 1), min(num, num // 2 + 2)):
+            own = outputs[0].select(axis, cell).square().sum()
+            [gradient] = torch.autograd.grad(own, both, retain_graph=True)
+            weight = gradient.abs().sum(dim=[dim for dim in range(4) if dim != axis])
+            if float(weight.sum()) > 0:
+                cells.append(cell)
+                centres.append(float((weight * at).sum() / weight.sum()))
+    return cells, centres
 
 
 def _window(module: nn.Module, size_px: int) -> tuple[int, int, int] | None:
@@ -370,13 +426,16 @@ def upsample(maps: Tensor, places: Places, size_px: int) -> Tensor:
     Beyond the outermost centres a map goes on as it is there. Where the cells tile the image this is torch's
     interpolate(mode="bilinear", align_corners=False).
     """
-    down, across = (_interpolation(num, places, size_px).to(maps.device) for num in maps.shape[1:])
+    down, across = (
+        _interpolation(num, first, places.step, size_px).to(maps.device)
+        for num, first in zip(maps.shape[1:], places.first, strict=True)
+    )
     return down @ maps.float() @ across.T
 
 
-def _interpolation(num: int, places: Places, size_px: int) -> Tensor:
+def _interpolation(num: int, first: float, step: float, size_px: int) -> Tensor:
     """Weights of num cells in each of size_px pixels, (size_px, num) float32, rows that sum to 1."""
-    at = ((torch.arange(size_px) + 0.5 - places.first) / places.step).clamp(0, num - 1)
+    at = ((torch.arange(size_px) + 0.5 - first) / step).clamp(0, num - 1)
     return (1 - (at[:, None] - torch.arange(num)).abs()).clamp(min=0)
 
 

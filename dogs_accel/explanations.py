@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.evaluate import Predictions
-from dogs_accel.explain import Explainer, UnexplainableError, find_explainer, scale_to_unit, upsample
+from dogs_accel.explain import Explainer, GradCam, UnexplainableError, find_explainer, scale_to_unit, upsample
 from dogs_accel.explanation_plots import Drawing, crop_pixels, gallery_figure, save_strip
 from dogs_accel.explanation_scores import (
     box_cover,
@@ -42,6 +42,8 @@ REMOVED_SHARE = 0.2
 GALLERY = {"gradcam": "gradcam_gallery.png", "attention": "attention_gallery.png"}
 _LARGEST_GAP = 0.1
 """Between the probabilities in the predictions, perhaps of mixed precision, and those here, in the median."""
+_NUM_PLACING = 4
+"""Images, and their mirror images, on which the cells of a feature map are placed."""
 
 LoadImages = Callable[[NDArray[np.int64]], Loader]
 """Gives a loader of these images of the dataset as evaluation sees them, in their order, in this process alone."""
@@ -114,7 +116,7 @@ def write_explanations(
     except UnexplainableError as error:
         return [write_json(folder / "explanations.json", {"method": None, "reason": str(error)})]
     chosen = choose_images(predictions, seed=seed, sample_size=sample_size)
-    explained = _explain(model, explainer, load, predictions, data, recipe, chosen.positions)
+    explainer, explained = _explain(model, explainer, load, predictions, data, recipe, chosen.positions)
     scores = _score(model, explainer, explained, seed, num_draws)
     paths = _write_drawings(folder, explainer, explained, chosen, title)
     drawn = [(group, explained.at[position]) for group, position in chosen.drawn]
@@ -168,7 +170,8 @@ def _explain(
     data: Dataset,
     recipe: Recipe,
     positions: NDArray[np.int64],
-) -> _Explained:
+) -> tuple[Explainer, _Explained]:
+    """Compute the maps of some positions; returns the explainer too, its cells placed by the images."""
     index_of = {name: index for index, name in enumerate(data.ids)}
     ids = predictions.ids[positions].tolist()
     if unknown := [name for name in ids if name not in index_of]:
@@ -184,10 +187,12 @@ def _explain(
     confidence = confidences(predictions)[positions]
     classes = torch.from_numpy(predictions.predicted[positions]).to(images.device)
     _check_same(class_probabilities(model, images, classes), confidence)
+    if isinstance(explainer, GradCam):
+        explainer = explainer.placed_on(images[:_NUM_PLACING])
     maps = explainer.maps(images, classes)
     heat = {method: upsample(each, explainer.places, recipe.crop) for method, each in maps.items()}
     names = np.asarray(data.class_names)
-    return _Explained(
+    return explainer, _Explained(
         at={position: row for row, position in enumerate(positions.tolist())},
         images=images,
         classes=classes,

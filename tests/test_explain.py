@@ -20,7 +20,8 @@ from dogs_accel.explain import (
     scale_to_unit,
     upsample,
 )
-from dogs_accel.models import build_model, model_spec, set_trainable_stage
+from dogs_accel.models import build_model, build_pretrained, model_spec, set_trainable_stage
+from pipelines import EVAL, make_loader
 
 SIDE = 64
 
@@ -124,7 +125,9 @@ def test_grad_cam_equals_a_slow_one(frozen):
 )
 def test_the_last_feature_map_and_where_its_cells_are(name, size, layer, grid, first):
     step = 16.0 if (name, size) == ("resnet18", 32) else 32.0
-    assert find_last_feature_map(build(name, size), size) == (layer, (grid, grid), Places(first, step))
+    assert find_last_feature_map(build(name, size), size) == (
+        layer, (grid, grid), Places((first, first), step, "strides and padding")
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 64), ("timm/convnext_atto", 224), ("timm/densenet121", 96)])
@@ -139,7 +142,35 @@ def test_cells_are_where_gradients_say(name, size):
     [gradient] = torch.autograd.grad(features[0][:, :, cell, cell].square().sum(), images)
     weight, at = gradient.abs().sum((0, 1, 3)), torch.arange(size) + 0.5
     # The image ends before the receptive field does, which moves the mean a little.
-    assert abs(float((weight * at).sum() / weight.sum()) - explainer.places.first - cell * 32) < 5
+    assert abs(float((weight * at).sum() / weight.sum()) - explainer.places.first[0] - cell * 32) < 5
+
+
+@pytest.mark.parametrize("shift_px", [(0, 0), (3, -2)])
+def test_cells_are_measured_where_they_look(eye_net, shift_px):
+    """Also where the weights, and not strides and padding, decide: here the first window looks off its centre."""
+    down, across = shift_px
+    eye_net[0] = nn.Conv2d(3, 3, 9, stride=2, padding=4, bias=False)
+    eye_net[0].weight.data.zero_()
+    eye_net[0].weight.data[range(3), range(3), 4 + down, 4 + across] = 1
+    images = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    explainer = find_explainer(eye_net, SIDE)
+    assert explainer.places.first == (0.5, 0.5)
+    placed = explainer.placed_on(images).places
+    assert placed.source == "gradients on mirrored images"
+    assert placed.first == pytest.approx((0.5 + down, max(0.5 + across, 0)), abs=0.75)
+
+
+def test_weights_trained_with_flips_tile_the_image(shared_data):
+    """TensorFlow's padding would put the cells of this network half a cell too far down and right."""
+    weights = shared_data / "weights" / "tf_efficientnet_lite0.pth"
+    model = build_pretrained(model_spec("timm/tf_efficientnet_lite0"), str(weights)).model
+    paths = sorted((shared_data / "stanford-dogs-mini" / "Images").glob("*/*.jpg"))[::100][:4]
+    recipe = EVAL.at(224, mean=(0.5,) * 3, std=(0.5,) * 3)
+    with make_loader(paths, [0] * 4, recipe, backend="torch", batch_size=4, device="cpu", num_threads=1) as loader:
+        [batch] = loader
+    explainer = find_explainer(model, 224)
+    assert explainer.places.first == (31.5, 31.5)
+    assert explainer.placed_on(batch.images).places.first == pytest.approx((16, 16), abs=6)
 
 
 def test_models_that_cannot_be_explained_are_refused_by_name():
