@@ -270,15 +270,16 @@ def _window(module: nn.Module, size_px: int) -> tuple[int, int, int] | None:
     """Extent, stride and padding at the top of a convolution's or a pooling's window over a map of size_px."""
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         return None
-    kernel, stride, dilation, padding = (
+    kernel, stride, dilation = (
         each[0] if isinstance(each, tuple) else each
-        for each in (module.kernel_size, module.stride, getattr(module, "dilation", 1), module.padding)
+        for each in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
     )
     extent = (kernel - 1) * dilation + 1
     if module.padding == "same" or isinstance(module, Conv2dSame | MaxPool2dSame | AvgPool2dSame):
         # What is odd goes to the bottom.
-        padding = max((-(-size_px // stride) - 1) * stride + extent - size_px, 0) // 2
-    return extent, stride, 0 if padding == "valid" else padding
+        return extent, stride, max((-(-size_px // stride) - 1) * stride + extent - size_px, 0) // 2
+    padding = module.padding[0] if isinstance(module.padding, tuple) else module.padding
+    return extent, stride, padding if isinstance(padding, int) else 0  # what is left in words is "valid"
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ def gallery_figure(drawings: Sequence[Drawing], title: str) -> Figure:
         own = [drawing for drawing in drawings if drawing.group == group]
         rows += [own[at : at + _PER_ROW] for at in range(0, len(own), _PER_ROW)]
     num_panels = 1 + len(drawings[0].heat)
-    width = 1.75 * num_panels
-    figure = Figure(figsize=(_PER_ROW * (width + 0.15) + 1.1, len(rows) * 2.35 + 0.9))
+    width = 1.5 * num_panels
+    figure = Figure(figsize=(_PER_ROW * (width + 0.15) + 1.1, len(rows) * 2.05 + 0.9))
     grid = figure.subplots(len(rows), _PER_ROW, squeeze=False)
     figure.subplots_adjust(
         left=1.1 / figure.get_figwidth(), right=0.998, bottom=0.01, top=1 - 0.95 / figure.get_figheight(),

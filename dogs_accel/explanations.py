@@ -101,7 +101,7 @@ def write_explanations(
     title: str,
     seed: int = 0,
     sample_size: int = 64,
-    num_draws: int = 4,
+    num_draws: int = 3,
 ) -> list[Path]:
     """Explain a model's predictions of a split, in float32; returns the files, which lie in folder.
 
@@ -151,6 +151,8 @@ class _Explained:
     """(N, 3, S, S), as the loader gave them."""
     classes: Tensor
     """(N,) predicted."""
+    probabilities: Tensor
+    """(N,) of these classes."""
     heat: dict[str, Tensor]
     """By method, (N, S, S), >= 0."""
     pixels: NDArray[np.uint8]
@@ -186,7 +188,8 @@ def _explain(
     images = images[order]
     confidence = confidences(predictions)[positions]
     classes = torch.from_numpy(predictions.predicted[positions]).to(images.device)
-    _check_same(class_probabilities(model, images, classes), confidence)
+    probabilities = class_probabilities(model, images, classes)
+    _check_same(probabilities, confidence)
     if isinstance(explainer, GradCam):
         explainer = explainer.placed_on(images[:_NUM_PLACING])
     maps = explainer.maps(images, classes)
@@ -196,6 +199,7 @@ def _explain(
         at={position: row for row, position in enumerate(positions.tolist())},
         images=images,
         classes=classes,
+        probabilities=probabilities,
         heat=heat,
         pixels=crop_pixels(images, recipe),
         boxes=[_boxes(data, each, recipe) for each in index.tolist()],
@@ -238,12 +242,11 @@ def _score(
 
     def fall(patches: Tensor) -> Tensor:
         changed = without_patches(explained.images, patches)
-        return (before - class_probabilities(model, changed, explained.classes)).cpu().double()
+        return (explained.probabilities - class_probabilities(model, changed, explained.classes)).cpu().double()
 
     def mean_fall(draw: Callable[[], Tensor]) -> Tensor:
         return torch.stack([fall(draw()) for _ in range(num_draws)]).mean(dim=0)
 
-    before = class_probabilities(model, explained.images, explained.classes)
     at_random = mean_fall(lambda: random_patches(num, across, REMOVED_SHARE, generator))
     covers = [None if boxes is None else box_cover(boxes, explained.images.shape[-1]) for boxes in explained.boxes]
     scores: dict[str, dict[str, list[float | None]]] = {}
