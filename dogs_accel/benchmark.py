@@ -52,8 +52,10 @@ from dogs_accel.loading import (
 from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
+from dogs_accel.mistakes import write_confusion_clusters
 from dogs_accel.numerics import set_numerics
 from dogs_accel.pairwise import ComparedRun
+from dogs_accel.per_breed import write_per_breed
 from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
@@ -87,6 +89,8 @@ def _execute_runs(plan: Plan) -> list[RunOutcome]:
                 test = Predictions.load(plan.out / run.spec.family / run.name / "test_logits.npz")
                 compared.append(compare_outcome(outcomes[-1], test))
                 write_comparison(plan.out, outcomes, compared)
+                write_per_breed(plan.out)
+                write_confusion_clusters(plan.out)
     finally:
         if plan.world.is_first:
             # W&B keeps writing to its own folder, and has checksums of its own.

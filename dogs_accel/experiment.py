@@ -26,13 +26,17 @@ from dogs_accel.evaluate import (
     report_table,
     top_confusions,
 )
+from dogs_accel.explanations import write_explanations
 from dogs_accel.files import read_json, sha256, write_csv, write_json
 from dogs_accel.flops import count_flops, peak_flops
-from dogs_accel.loading import plain_train_loader, split_loader
+from dogs_accel.galleries import write_misclassified
+from dogs_accel.loading import images_loader, plain_train_loader, split_loader
+from dogs_accel.metadata_files import read_metadata
 from dogs_accel.models import BuiltModel, build_model, count_total_params
 from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.profile_summary import profile_figure, summarise_profile
+from dogs_accel.quality_error import write_quality_error
 from dogs_accel.tracking import TrackedRun, summary_row
 from dogs_accel.train import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
@@ -156,6 +160,7 @@ def _train_and_evaluate(
             each.save(folder / f"{split}_logits.npz")
         _write_artifacts(folder, run, plan.data, predictions["test"], metrics)
         save_figure(profile_figure(trained.history, run.title), folder / "training_profile.png")
+        _write_analysis(plan, run, trainer.model, predictions["test"], folder)
     _print_result(trained, metrics["test"])
     backends = {"train": train_loader.backend, "val": val_loader.backend, "test": test_loader.backend}
     return _describe_run(plan, run, trained, built.note, backends)
@@ -264,6 +269,23 @@ def _write_artifacts(
     bins = calibration_table(test, metrics["test"]["temperature"]["value"])
     write_csv(folder / "calibration_bins.csv", bins)
     save_figure(calibration_figure(bins, metrics["test"], run.title), folder / "calibration.png")
+
+
+def _write_analysis(plan: Plan, run: PlannedRun, model: nn.Module, test: Predictions, folder: Path) -> None:
+    """Write what the answers on the test split tell beside scores: mistakes, their conditions, what was looked at."""
+    metadata = read_metadata(plan.out)
+    write_misclassified(folder, test, plan.data.class_names, metadata.splits, run.eval_recipe, run.title)
+    write_quality_error(folder, test, metadata.quality, run.title)
+    write_explanations(
+        folder,
+        model,
+        lambda index: images_loader(plan, run, index),
+        test,
+        plan.data,
+        run.eval_recipe,
+        title=run.title,
+        seed=run.seed,
+    )
 
 
 def _session(plan: Plan) -> dict[str, Any]:
