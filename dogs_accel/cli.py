@@ -299,10 +299,10 @@ def _add_run(command: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.config import BenchmarkConfig
+    from dogs_accel.finished_run import choose_run
     from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
     from dogs_accel.numerics import set_numerics
     from dogs_accel.plan import choose_device
-    from dogs_accel.run_folder import choose_run
 
     run = choose_run(Path(options.results), options.model)
     device = choose_device(BenchmarkConfig(device=options.device))
@@ -336,9 +336,9 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
     import torch
 
     from dogs_accel.export import ExportMismatchError, describe_checks, export_run, real_images
+    from dogs_accel.finished_run import choose_run
     from dogs_accel.inference import load_trained
     from dogs_accel.metadata_files import read_metadata
-    from dogs_accel.run_folder import choose_run
 
     folder = Path(options.results)
     run = choose_run(folder, options.model)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dogs_accel.evaluate import Predictions, predict
-from dogs_accel.run_folder import FinishedRun, is_at_bound
+from dogs_accel.finished_run import FinishedRun, is_at_bound
 from dogs_accel.training_step import StepSettings, prepare_model
 from pipelines import BadImageError, Recipe, make_loader
 from pipelines.batch import decode_rgb

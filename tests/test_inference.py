@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from dogs_accel.cli import main
+from dogs_accel.finished_run import choose_run
 from dogs_accel.inference import load_trained, predict_images
 from dogs_accel.metadata_files import read_metadata
-from dogs_accel.run_folder import choose_run
 
 pytestmark = pytest.mark.slow
 

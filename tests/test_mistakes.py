@@ -6,13 +6,13 @@ import pytest
 from scipy.special import softmax
 
 from dogs_accel.evaluate import Predictions
+from dogs_accel.finished_run import finished_runs
 from dogs_accel.mistakes import (
     confident_mistakes,
     confusion_clusters,
     misclassified_table,
     write_confusion_clusters,
 )
-from dogs_accel.run_folder import finished_runs
 
 NAMES = ["akita", "beagle", "chow"]
 

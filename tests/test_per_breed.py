@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from dogs_accel.evaluate import Predictions
+from dogs_accel.finished_run import finished_runs
 from dogs_accel.per_breed import best_of_families, breed_scores, per_breed_figure, per_breed_table, write_per_breed
-from dogs_accel.run_folder import finished_runs
 
 
 def predictions(logits, labels, ids=None):
