@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_throughput(commands)
     _add_predict(commands)
     _add_export(commands)
+    _add_report(commands)
     options = parser.parse_args(arguments)
     try:
         for text in options.run(options):
@@ -352,6 +353,30 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
         raise CheckFailedError(str(error)) from error
     yield from describe_checks(exported)
     yield from _written(exported.written)
+
+
+def _add_report(commands: Any) -> None:
+    command = commands.add_parser("report", help="make the report of a run again, or one that compares several runs")
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folder that the benchmark wrote, such as runs/demo-..."
+    )
+    command.add_argument(
+        "--out", metavar="FILE", help="where the report goes (default: report.html in the folder; needed for several)"
+    )
+    command.set_defaults(run=_report, when_stopped="stopped; nothing was written")
+
+
+def _report(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.report import REPORT_FILE, write_comparison_report, write_report
+
+    folders = [Path(run) for run in options.runs]
+    if len(folders) > 1 and options.out is None:
+        raise ValueError("--out: got nothing, expected a file for the report of several runs")
+    if options.out is None:
+        yield str(write_report(folders[0]))
+    else:
+        out = Path(options.out)
+        yield str(write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out))
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

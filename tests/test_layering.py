@@ -13,8 +13,9 @@ ORDER = [
     "checkpoint", "scores", "intervals", "training_step", "step_profile", "features", "train", "evaluate",
     "pairwise", "tracking", "plots", "profile_summary", "parity", "parity_report", "metadata_files", "duplicates",
     "metadata", "eda", "comparison", "explain", "explanation_scores", "explanation_plots", "explanations", "config",
-    "finished_run", "mistakes", "quality_error", "per_breed", "galleries", "plan", "loading", "experiment", "inference",
-    "export", "estimate", "candidates", "ceilings", "coldstart", "throughput", "bottleneck", "throughput_plots",
+    "finished_run", "mistakes", "quality_error", "per_breed", "galleries", "run_folder", "claims", "report", "plan",
+    "loading", "experiment", "inference", "export", "estimate", "candidates", "ceilings", "coldstart", "throughput",
+    "bottleneck", "throughput_plots",
     "throughput_report", "benchmark",
 ]  # fmt: skip
 

@@ -1,0 +1,493 @@
+"""The published figures beside ours, with a verdict on each: claims.json.
+
+A verdict is one of four.
+- "not measured": this folder holds nothing that could say it, such as a run that was not made.
+- "cannot be compared": something stands in the way, which the reason names: generated or other data, another model,
+  other weights, another schedule or input, a head on cached features, other hardware, or a figure without an interval.
+- "reproduced" and "not reproduced", by the rule of the figure's kind:
+  - exact: a count, a size or a setting is the same; a rounded figure, such as a mean, to the digits published.
+  - interval: the published value lies in our 95 % interval, widened by half of its last published digit. Intervals of
+    accuracy, F1 and ECE are those of metrics.json, of a difference between two runs those of pairwise_comparison.csv;
+    of an accuracy of one epoch, of a precision and of a recall it is Wilson's; of a breed's F1 it is Wilson's of
+    J = TP / (TP + FP + FN), since F1 = 2 J / (1 + J).
+  - time: on the published GPU within 10 % either way, since one run has no interval.
+  - choice: the run that comes first in a measure is the published one.
+What is not measured has no figure of ours. A figure that was measured on other data is given, and not judged.
+Two settings may differ, and the reason says so: precision and BatchNorm while the backbone is frozen. With several
+seeds the first run of a configuration is judged. Values: the public page of the experiment, by item of inventory.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from dogs_accel.files import write_json
+from dogs_accel.phases import strategy_phases
+from dogs_accel.run_folder import RunFolder, TrainedRun, missing_columns
+from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
+
+CLAIMS_FILE = "claims.json"
+REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
+    "reproduced",
+    "not reproduced",
+    "not measured",
+    "cannot be compared",
+)
+PUBLISHED_GPU = "A100 80GB PCIe"
+NUM_IMAGES = {"train": 10_200, "val": 1_800, "test": 8_580}
+NUM_BREEDS = 120
+_TIME_TOLERANCE = 0.1
+_MODELS = {"cnn": "ResNet-50", "vit": "ViT-B/16"}
+_RUNS = {"resnet50_full": ("cnn", "full"), "resnet50_staged": ("cnn", "staged"),
+         "vit_b16_full": ("vit", "full"), "vit_b16_staged": ("vit", "staged")}  # fmt: skip
+"""Family and strategy of each published run."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published figure."""
+
+    item: str
+    """Of inventory.md."""
+    subject: str
+    """What it is of: data, or the name of a published run, or of two: "resnet50_full resnet50_staged"."""
+    figure: str
+    """What it says, for people."""
+    value: Any
+    decimals: int
+    """Digits after the point as published."""
+    kind: str
+    """exact | interval | time | choice"""
+    measure: tuple[Any, ...]
+    """How ours is found: the name of a way and what it needs to know."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Ours: a figure, or a reason why there is none."""
+
+    value: Any = None
+    interval: tuple[float, float] | None = None
+    reason: str = ""
+
+
+def _data_claims() -> Iterable[Claim]:
+    def exact(item: str, figure: str, value: Any, *measure: Any, decimals: int = 0) -> Claim:
+        return Claim(item, "data", figure, value, decimals, "exact", measure)
+
+    yield exact("0.2", "images in all", 20_580, "images", "")
+    yield exact("0.2", "breeds", 120, "breeds")
+    yield exact("0.2", "images of the official training list", 12_000, "images", "official_train")
+    yield exact("0.2", "images of the official test list", 8_580, "images", "official_test")
+    for split, count in NUM_IMAGES.items():
+        yield exact("0.2", f"{split} images", count, "split", split)
+    yield exact("0.2", "images of the smallest breed", 148, "breed_size", "min")
+    yield exact("0.2", "images of the largest breed", 252, "breed_size", "max")
+    yield exact("0.2", "mean images of a breed", 171.5, "breed_size", "mean", decimals=1)
+    for breed, support in zip(_BREEDS, (52, 85, 152, 49, 114), strict=True):
+        yield exact("0.2", f"test images of {breed}", support, "support", breed)
+    means = (("brightness_mean", 0.4522), ("contrast_std", 0.2261), ("saturation_mean", 0.3047), ("r_mean", 0.4761),
+             ("g_mean", 0.4518), ("b_mean", 0.3910), ("width", 442.5), ("height", 385.9),
+             ("aspect_ratio", 1.19))  # fmt: skip
+    for column, value in means:
+        decimals = {"width": 1, "height": 1, "aspect_ratio": 2}.get(column, 4)
+        yield exact("0.3", f"mean {column}", value, "mean", column, decimals=decimals)
+    columns = ("width", "height", "aspect_ratio", "brightness_mean", "contrast_std", "saturation_mean")
+    for image, values in _PREVIEW.items():
+        for column, value in zip(columns, values, strict=True):
+            decimals = 0 if column in ("width", "height") else 3
+            yield exact("0.3", f"{column} of {image}", value, "image", image, column, decimals=decimals)
+    for row, image in enumerate(("n02107142_4013", "n02091244_5818", "n02107574_2912")):
+        yield exact("0.3", f"training image {row + 1} of split_metadata.csv", image, "split_row", row)
+    for split, count in (("train", 319), ("val", 57), ("test", 269)):
+        yield exact("0.6", f"{split} batches of 32", count, "batches", split)
+
+
+_BREEDS = ("Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu")
+_PREVIEW = {
+    "n02085620_5927": (360, 300, 1.200, 0.348, 0.221, 0.445),
+    "n02085620_4441": (375, 500, 0.750, 0.538, 0.099, 0.223),
+    "n02085620_1502": (500, 333, 1.502, 0.543, 0.215, 0.267),
+}
+_TEST_FIGURES = {
+    "resnet50_full": (0.8557, 0.8485, 0.8562, 0.0468, 227.08),
+    "resnet50_staged": (0.8655, 0.8599, 0.8659, 0.0408, 205.03),
+    "vit_b16_full": (0.9077, 0.9026, 0.9080, 0.0178, 943.43),
+    "vit_b16_staged": (0.9348, 0.9311, 0.9350, 0.0198, 755.21),
+}
+"""Accuracy, macro F1, weighted F1, ECE, training seconds."""
+_EPOCHS = {
+    "resnet50_staged": ((1, 0.00075, 0.5808, 0.8122, 1.1028), (3, 0.0, 0.8609, 0.8483, 0.6702), (4, 0.8456)),
+    "vit_b16_staged": ((1, 0.00075, 0.8743, 0.9456, 0.1834), (3, 0.0, 0.9562, 0.9522, 0.1589), (4, 0.9256)),
+}
+"""Epoch of the run, learning rate after it, training and validation accuracy, validation loss; of the last only one."""
+_PER_BREED = {
+    "resnet50_staged": (
+        (0.8000, 0.8462, 0.8224), (0.9176, 0.9176, 0.9176), (0.9054, 0.8816, 0.8933), (0.8696, 0.8163, 0.8421),
+        (0.7280, 0.7982, 0.7615),
+    ),
+    "vit_b16_staged": (
+        (0.8475, 0.9615, 0.9009), (0.9512, 0.9176, 0.9341), (0.9724, 0.9276, 0.9495), (0.9038, 0.9592, 0.9307),
+        (0.8595, 0.9123, 0.8851),
+    ),
+}  # fmt: skip
+"""Precision, recall and F1 of _BREEDS."""
+
+
+def _run_claims() -> Iterable[Claim]:
+    for run, (family, strategy) in _RUNS.items():
+        params = {"cnn": 23_753_912, "vit": 85_890_936}[family]
+        yield Claim("0.7", run, "parameters", params, 0, "exact", ("config", "total_params"))
+        yield Claim("0.6", run, "batch size", 32, 0, "exact", ("config", "batch_size"))
+        yield Claim("0.5", run, "input size in px", 224, 0, "exact", ("config", "image_size"))
+        plan = " -> ".join(f"{each.mode}({each.epochs}, {each.lr:g})" for each in strategy_phases(strategy, family))
+        yield Claim("0.8", run, "phases", plan, 0, "exact", ("phases",))
+    for run, (*scores, seconds) in _TEST_FIGURES.items():
+        names = (("test accuracy", "accuracy"), ("macro F1", "macro_f1"), ("weighted F1", "weighted_f1"))
+        for (figure, measure), value in zip((*names, ("ECE, 10 bins", "ece")), scores, strict=True):
+            yield Claim("0.9", run, figure, value, 4, "interval", ("test", measure))
+        yield Claim("0.9", run, "training seconds", seconds, 2, "time", ("seconds",))
+    for pair, value in (("resnet50_full resnet50_staged", 0.0098), ("vit_b16_full vit_b16_staged", 0.0272)):
+        yield Claim("0.9", pair, "gain of accuracy by the staged schedule", value, 4, "interval", ("difference",))
+    for run, (first, last, full) in _EPOCHS.items():
+        for epoch, lr, train_acc, val_acc, val_loss in (first, last):
+            when = f"epoch {epoch}"
+            yield Claim("0.8", run, f"learning rate after {when}", lr, 5, "exact", ("epoch", epoch, "lr"))
+            yield Claim("0.9", run, f"training accuracy, {when}", train_acc, 4, "interval", ("epoch", epoch, "train"))
+            yield Claim("0.9", run, f"validation accuracy, {when}", val_acc, 4, "interval", ("epoch", epoch, "val"))
+            yield Claim("0.9", run, f"validation loss, {when}", val_loss, 4, "interval", ("epoch", epoch, "val_loss"))
+        epoch, val_acc = full
+        yield Claim("0.9", run, f"validation accuracy, epoch {epoch}, the first of the whole model", val_acc, 4,
+                    "interval", ("epoch", epoch, "val"))  # fmt: skip
+    for run, rows in _PER_BREED.items():
+        for breed, row in zip(_BREEDS, rows, strict=True):
+            for score, value in zip(("precision", "recall", "F1"), row, strict=True):
+                yield Claim("0.9", run, f"{score} of {breed}", value, 4, "interval", ("breed", breed, score))
+    every = " ".join(_RUNS)
+    yield Claim("0.9", every, "highest test accuracy", "vit_b16_staged", 0, "choice", ("first", "accuracy", -1))
+    yield Claim("0.9", every, "lowest ECE", "vit_b16_full", 0, "choice", ("first", "ece", 1))
+    yield Claim("0.9", every, "shortest training", "resnet50_staged", 0, "choice", ("first", "seconds", 1))
+
+
+PUBLISHED = (*_data_claims(), *_run_claims())
+"""Every published figure that a run can check."""
+
+
+def judge_claims(folder: RunFolder) -> list[dict[str, Any]]:
+    """Set each published figure beside ours.
+
+    A row a claim: item, subject, figure, published, ours, interval, verdict, reason, run (the one that was judged).
+    """
+    return [_judge(claim, folder) for claim in PUBLISHED]
+
+
+def write_claims(folder: RunFolder) -> Path:
+    """Write claims.json."""
+    claims = judge_claims(folder)
+    counts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+    rules = [" ".join(line.split()) for line in (__doc__ or "").strip().split("\n- ")]
+    return write_json(folder.folder / CLAIMS_FILE, {"rules": rules, "counts": counts, "claims": claims})
+
+
+def _judge(claim: Claim, folder: RunFolder) -> dict[str, Any]:
+    row = {"item": claim.item, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
+    if claim.subject == "data":
+        ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
+        return row | _verdict(claim, ours, data_obstacle(folder), "")
+    runs = []
+    for name in claim.subject.split():
+        run, missing = _find_run(folder, name)
+        if run is None:
+            verdict = INCOMPARABLE if missing.startswith("another") else NOT_MEASURED
+            return row | {"ours": None, "interval": None, "verdict": verdict, "reason": missing, "run": None}
+        runs.append((name, run))
+    ours = _RUN_MEASURES[claim.measure[0]](folder, dict(runs), *claim.measure[1:])
+    obstacle = "" if _is_setting(claim) else _first([data_obstacle(folder), *(run_obstacle(*each) for each in runs)])
+    if _is_setting(claim) and claim.measure[1:] == ("total_params",) and folder.num_classes != NUM_BREEDS:
+        obstacle = f"{folder.num_classes} breeds, published {NUM_BREEDS}"
+    if not obstacle and "seconds" in claim.measure and PUBLISHED_GPU.split()[0] not in folder.device:
+        obstacle = f"other hardware: {folder.device}; published: {PUBLISHED_GPU}"
+    names = ", ".join(run.name for _, run in runs)
+    note = "" if _is_setting(claim) else _first(_note(run) for _, run in runs)
+    return row | _verdict(claim, ours, obstacle, note) | {"run": names}
+
+
+def _is_setting(claim: Claim) -> bool:
+    """Whether a figure is a choice, which does not depend on the pictures."""
+    return claim.measure[0] in ("config", "phases")
+
+
+def _first(texts: Iterable[str]) -> str:
+    return next((text for text in texts if text), "")
+
+
+def _verdict(claim: Claim, ours: Measured, obstacle: str, note: str) -> dict[str, Any]:
+    found = {"ours": ours.value, "interval": None if ours.interval is None else list(ours.interval), "run": None}
+    if ours.value is None:
+        return found | {"verdict": NOT_MEASURED, "reason": ours.reason}
+    if obstacle:
+        return found | {"verdict": INCOMPARABLE, "reason": obstacle}
+    if claim.kind == "interval" and ours.interval is None:
+        return found | {"verdict": INCOMPARABLE, "reason": ours.reason or "no interval of ours"}
+    holds, reason = _holds(claim, ours)
+    return found | {
+        "verdict": REPRODUCED if holds else NOT_REPRODUCED,
+        "reason": "; ".join(filter(None, (reason, note))),
+    }
+
+
+def _holds(claim: Claim, ours: Measured) -> tuple[bool, str]:
+    half = 0.5 * 10**-claim.decimals * (1 + 1e-9)
+    if claim.kind == "interval":
+        assert ours.interval is not None
+        low, high = ours.interval
+        inside = low - half <= claim.value <= high + half
+        return inside, f"the published value lies {'in' if inside else 'outside'} our 95 % interval"
+    if claim.kind == "time":
+        ratio = ours.value / claim.value
+        return abs(ratio - 1) <= _TIME_TOLERANCE, f"{ratio:.2f} of the published time, allowed 0.90 to 1.10"
+    if isinstance(claim.value, str):
+        return ours.value == claim.value, ours.reason
+    return abs(ours.value - claim.value) <= (half if claim.decimals else 0), ours.reason
+
+
+def data_obstacle(folder: RunFolder) -> str:
+    """Say why figures that depend on the pictures cannot be compared; empty where they can."""
+    if folder.notice:
+        return "generated pictures, not Stanford Dogs"
+    if folder.num_classes != NUM_BREEDS or folder.num_images != NUM_IMAGES:
+        sizes = " / ".join(f"{folder.num_images[split]:,}" for split in NUM_IMAGES)
+        expected = " / ".join(f"{count:,}" for count in NUM_IMAGES.values())
+        return f"other data: {folder.num_classes} breeds, {sizes} images; published: {NUM_BREEDS}, {expected}"
+    return ""
+
+
+def run_obstacle(name: str, run: TrainedRun) -> str:
+    """Say why a run cannot stand for the published one of this name; empty where it can."""
+    family, strategy = _RUNS[name]
+    record, config = run.record, run.record["config"]
+    weights = str(record.get("weights", "unknown weights"))
+    if "ImageNet weights" not in weights:
+        return f"other weights: {weights}"
+    if _schedule(config["phases"]) != _schedule(each.as_dict() for each in strategy_phases(strategy, family)):
+        return f"another schedule: {record.get('phase_plan', config['strategy'])}"
+    if record.get("cache_features"):
+        return "another experiment: head on cached features without augmentation"
+    if (config["batch_size"], config["image_size"]) != (32, 224):
+        return f"other input: batch {config['batch_size']}, {config['image_size']} px; published: 32, 224 px"
+    recipe = dataclasses.asdict(RESNET_TRAIN if family == "cnn" else VIT_TRAIN)
+    ours = record.get("train_recipe", {})
+    other = [key for key, value in recipe.items() if key in ours and _as_json(value) != _as_json(ours[key])]
+    return f"another training recipe: {', '.join(other)}" if other else ""
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _schedule(phases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in phase.items() if key != "name"} for phase in phases]
+
+
+def _note(run: TrainedRun) -> str:
+    notes = []
+    if run.record.get("amp"):
+        notes.append(f"mixed precision ({run.record['amp']}), published float32")
+    if run.record.get("bn_when_frozen") == "eval" and run.family == "cnn" and len(run.record["config"]["phases"]) > 1:
+        notes.append("BatchNorm of the frozen backbone keeps its statistics, published it did not")
+    return "; ".join(notes)
+
+
+def _find_run(folder: RunFolder, name: str) -> tuple[TrainedRun | None, str]:
+    family, strategy = _RUNS[name]
+    modes = [phase.mode for phase in strategy_phases(strategy, family)]
+    alike = [
+        run
+        for run in folder.runs
+        if run.family == family and [phase["mode"] for phase in run.record["config"]["phases"]] == modes
+    ]
+    for run in alike:
+        if run.model == _MODELS[family]:
+            return run, ""
+    if alike:
+        return None, f"another model: {alike[0].model} ({alike[0].name}), published {_MODELS[family]}"
+    return None, f"no run of {_MODELS[family]} with the {strategy} schedule here"
+
+
+def _wilson(count: int, total: int) -> tuple[float, float]:
+    interval = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _images(folder: RunFolder, official: str) -> Measured:
+    table = folder.table("metadata_with_quality.csv")
+    if missing_columns(table, ["official_split"]):
+        return Measured(reason="metadata_with_quality.csv is absent")
+    assert table is not None
+    return Measured(int((table["official_split"] == official).sum()) if official else len(table))
+
+
+def _split(folder: RunFolder, split: str) -> Measured:
+    return Measured(int(folder.num_images[split]))
+
+
+def _batches(folder: RunFolder, split: str) -> Measured:
+    batch = int(folder.runs[0].record["config"]["batch_size"])
+    if batch != 32:
+        return Measured(reason=f"batches of {batch} here")
+    return Measured(math.ceil(folder.num_images[split] / batch))
+
+
+def _breed_size(folder: RunFolder, how: str) -> Measured:
+    table = folder.table("metadata_with_quality.csv")
+    if missing_columns(table, ["label"]):
+        return Measured(reason="metadata_with_quality.csv is absent")
+    assert table is not None
+    value = float(getattr(table["label"].value_counts(), how)())
+    return Measured(value if how == "mean" else int(value))
+
+
+def _support(folder: RunFolder, breed: str) -> Measured:
+    for run in folder.runs:
+        if run.classes is not None and breed in list(run.classes["class_name"]):
+            return Measured(int(run.classes.set_index("class_name").loc[breed, "support"]))
+    return Measured(reason=f"no breed {breed} here")
+
+
+def _mean(folder: RunFolder, column: str) -> Measured:
+    table = folder.table("metadata_with_quality.csv")
+    if missing_columns(table, [column]):
+        return Measured(reason="metadata_with_quality.csv is absent")
+    assert table is not None
+    return Measured(float(table[column].mean()))
+
+
+def _image(folder: RunFolder, image: str, column: str) -> Measured:
+    table = folder.table("metadata_with_quality.csv")
+    if missing_columns(table, ["image_id", column]):
+        return Measured(reason="metadata_with_quality.csv is absent")
+    assert table is not None
+    rows = table.loc[table["image_id"] == image, column]
+    return Measured(rows.iloc[0].item()) if len(rows) else Measured(reason=f"no image {image} here")
+
+
+def _split_row(folder: RunFolder, row: int) -> Measured:
+    table = folder.table("split_metadata.csv")
+    if missing_columns(table, ["image_id"]):
+        return Measured(reason="split_metadata.csv is absent")
+    assert table is not None
+    return Measured(str(table["image_id"].iloc[row])) if len(table) > row else Measured(reason="too few images")
+
+
+_DATA_MEASURES: dict[str, Callable[..., Measured]] = {
+    "images": _images,
+    "breeds": lambda folder: Measured(folder.num_classes),
+    "split": _split,
+    "breed_size": _breed_size,
+    "support": _support,
+    "mean": _mean,
+    "image": _image,
+    "split_row": _split_row,
+    "batches": _batches,
+}
+
+
+def _config(_: RunFolder, runs: dict[str, TrainedRun], key: str) -> Measured:
+    [run] = runs.values()
+    return Measured(run.record["config"][key])
+
+
+def _phases(_: RunFolder, runs: dict[str, TrainedRun]) -> Measured:
+    [run] = runs.values()
+    phases = run.record["config"]["phases"]
+    return Measured(" -> ".join(f"{phase['mode']}({phase['epochs']}, {phase['lr']:g})" for phase in phases))
+
+
+def _test(_: RunFolder, runs: dict[str, TrainedRun], measure: str) -> Measured:
+    [run] = runs.values()
+    if measure not in run.metrics:
+        return Measured(reason=f"metrics.json has no {measure}")
+    return Measured(run.metrics[measure], run.interval(measure), "metrics.json has no interval of it")
+
+
+def _seconds(_: RunFolder, runs: dict[str, TrainedRun]) -> Measured:
+    [run] = runs.values()
+    return Measured(run.training_seconds)
+
+
+def _difference(folder: RunFolder, runs: dict[str, TrainedRun]) -> Measured:
+    full, staged = runs.values()
+    gain = staged.metrics["accuracy"] - full.metrics["accuracy"]
+    table = folder.table("pairwise_comparison.csv")
+    if missing_columns(table, ["run_a", "run_b", "metric", "low", "high"]):
+        return Measured(gain, None, "pairwise_comparison.csv is absent")
+    assert table is not None
+    for row in table[table["metric"] == "accuracy"].itertuples():
+        if (row.run_a, row.run_b) == (full.name, staged.name):
+            return Measured(gain, (float(row.low), float(row.high)))
+        if (row.run_b, row.run_a) == (full.name, staged.name):
+            return Measured(gain, (-float(row.high), -float(row.low)))
+    return Measured(gain, None, "pairwise_comparison.csv lacks this pair")
+
+
+def _epoch(folder: RunFolder, runs: dict[str, TrainedRun], epoch: int, what: str) -> Measured:
+    [run] = runs.values()
+    column = what if what in ("lr", "val_loss") else f"{what}_acc"
+    if missing_columns(run.history, ["epoch_total", column]):
+        return Measured(reason="the history is absent")
+    assert run.history is not None
+    rows = run.history.loc[run.history["epoch_total"] == epoch, column]
+    if rows.empty:
+        return Measured(reason=f"no epoch {epoch}")
+    value = float(rows.iloc[0])
+    if what in ("lr", "val_loss"):
+        return Measured(value, None, "" if what == "lr" else "the loss of one epoch has no interval")
+    total = folder.num_images[what]
+    return Measured(value, _wilson(round(value * total), total))
+
+
+def _breed(folder: RunFolder, runs: dict[str, TrainedRun], breed: str, score: str) -> Measured:
+    [run] = runs.values()
+    if run.classes is None or breed not in list(run.classes["class_name"]):
+        return Measured(reason=f"no breed {breed} here")
+    column = "f1-score" if score == "F1" else score
+    value = float(run.classes.set_index("class_name").loc[breed, column])
+    if run.confusion is None:
+        return Measured(value, None, "test_logits.npz is absent")
+    label = list(run.classes["class_name"]).index(breed)
+    right = int(run.confusion[label, label])
+    support, predicted = int(run.confusion[label].sum()), int(run.confusion[:, label].sum())
+    total = {"recall": support, "precision": predicted, "F1": support + predicted - right}[score]
+    if total == 0:
+        return Measured(value, None, "no image to judge it by")
+    low, high = _wilson(right, total)
+    return Measured(value, (2 * low / (1 + low), 2 * high / (1 + high)) if score == "F1" else (low, high))
+
+
+def _first_in(_: RunFolder, runs: dict[str, TrainedRun], measure: str, sign: int) -> Measured:
+    values = {
+        name: run.training_seconds if measure == "seconds" else run.metrics[measure] for name, run in runs.items()
+    }
+    order = sorted(values, key=lambda name: sign * values[name])
+    shown = ", ".join(f"{name} {values[name]:.4f}" for name in order[:2])
+    return Measured(order[0], None, f"first two: {shown}" if np.isfinite(list(values.values())).all() else "")
+
+
+_RUN_MEASURES: dict[str, Callable[..., Measured]] = {
+    "config": _config,
+    "phases": _phases,
+    "test": _test,
+    "seconds": _seconds,
+    "difference": _difference,
+    "epoch": _epoch,
+    "breed": _breed,
+    "first": _first_in,
+}

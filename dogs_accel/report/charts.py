@@ -1,0 +1,163 @@
+"""Charts of the report as inline SVG, whose colours come from the page's style sheet, so that they follow its theme."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 10, 34
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: points (x, y), a colour (0 to 7, CSS class s0 to s7), and whether it is dashed."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    colour: int
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One confidence bin of a reliability diagram."""
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers from low to high, about so many."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(np.log(step / rough)))
+    first = np.ceil(low / step - 1e-9) * step
+    return [round(float(first + i * step), 10) for i in range(int((high - first) / step + 1e-9) + 1)]
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_low: float | None = None,
+    y_high: float | None = None,
+    width: int = 360,
+    height: int = 230,
+    marks: Sequence[float] = (),
+) -> Markup:
+    """Draw curves over a common axis; marks are vertical lines, such as the end of a phase."""
+    points = [point for line in lines for point in line.points if np.isfinite(point).all()]
+    if not points:
+        return Markup("")
+    xs, ys = zip(*points, strict=True)
+    low = min(ys) if y_low is None else y_low
+    high = max(ys) if y_high is None else y_high
+    frame = _Frame(min(xs), max(max(xs), min(xs) + 1), low, max(high, low + 1e-9), width, height)
+    parts = [*frame.axes(x_label)]
+    parts += [
+        f'<line class="mark" x1="{frame.x(at):.1f}" x2="{frame.x(at):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
+        for at in marks
+    ]
+    for line in lines:
+        kept = [(frame.x(x), frame.y(y), x, y) for x, y in line.points if np.isfinite(y)]
+        path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y, *_) in enumerate(kept))
+        style = " dashed" * line.dashed
+        parts.append(f'<path class="curve s{line.colour % 8}{style}" d="{path}"/>')
+        parts += [
+            f'<circle class="dot s{line.colour % 8}" cx="{px:.1f}" cy="{py:.1f}" r="2.4">'
+            f"<title>{escape(line.label)}: {x:g}, {y:.4f}</title></circle>"
+            for px, py, x, y in kept
+        ]
+    return _svg(title, parts, width, height)
+
+
+def reliability_chart(title: str, bins: Sequence[Bin], colour: int, width: int = 300) -> Markup:
+    """Draw accuracy with its interval over confidence, the diagonal, and below the number of images of each bin."""
+    plot, below = 216, 56
+    height = plot + below
+    frame = _Frame(0, 1, 0, 1, width, plot)
+    parts = [*frame.axes("", ticks=(0, 0.25, 0.5, 0.75, 1))]
+    parts.append(f'<line class="mark" x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"/>')
+    most = max((each.count for each in bins), default=0) or 1
+    base = plot + below - 20
+    for each in bins:
+        left, right = frame.x(each.lower) + 1, frame.x(each.upper) - 1
+        tall = 34 * each.count / most
+        parts.append(
+            f'<rect class="count" x="{left:.1f}" y="{base - tall:.1f}" width="{right - left:.1f}" '
+            f'height="{max(tall, 0.6 if each.count else 0):.1f}"><title>{each.lower:g} to {each.upper:g}: '
+            f"{each.count:,} images</title></rect>"
+        )
+        if not each.count:
+            continue
+        parts += _bin(frame, each, left, right, colour)
+    label = f"confidence; below: images a bin, up to {most:,}"
+    parts.append(f'<text class="tick" x="{width / 2}" y="{height - 5}" text-anchor="middle">{label}</text>')
+    return _svg(title, parts, width, height)
+
+
+def _bin(frame: _Frame, each: Bin, left: float, right: float, colour: int) -> list[str]:
+    top, floor, middle = frame.y(each.accuracy), frame.y(0), frame.x(each.confidence)
+    text = (
+        f"confidence {each.confidence:.3f}, accuracy {each.accuracy:.3f} "
+        f"({each.accuracy_low:.3f} to {each.accuracy_high:.3f}), {each.count:,} images"
+    )
+    parts = [
+        f'<rect class="column s{colour % 8}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+        f'height="{max(floor - top, 0):.1f}"><title>{text}</title></rect>'
+    ]
+    if np.isfinite([each.accuracy_low, each.accuracy_high]).all():
+        low, high = frame.y(each.accuracy_low), frame.y(each.accuracy_high)
+        parts.append(f'<line class="whisker" x1="{middle:.1f}" x2="{middle:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+    return [*parts, f'<circle class="point" cx="{middle:.1f}" cy="{top:.1f}" r="2.6"/>']
+
+
+class _Frame:
+    """The axes of a chart: data to pixels."""
+
+    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float, width: int, height: int) -> None:
+        self.x_low, self.x_high, self.y_low, self.y_high = x_low, x_high, y_low, y_high
+        self.width, self.height = width, height
+
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (self.width - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_low) / (self.y_high - self.y_low)
+        return self.height - _BOTTOM - share * (self.height - _TOP - _BOTTOM)
+
+    def axes(self, x_label: str, ticks: Sequence[float] | None = None) -> list[str]:
+        parts = []
+        for tick in nice_ticks(self.y_low, self.y_high) if ticks is None else ticks:
+            y = self.y(tick)
+            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{self.width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.6:.1f}" text-anchor="end">{tick:g}</text>')
+        for tick in nice_ticks(self.x_low, self.x_high) if ticks is None else ticks:
+            parts.append(
+                f'<text class="tick" x="{self.x(tick):.1f}" y="{self.height - _BOTTOM + 15}" '
+                f'text-anchor="middle">{tick:g}</text>'
+            )
+        parts.append(
+            f'<text class="tick" x="{(_LEFT + self.width - _RIGHT) / 2}" y="{self.height - 4}" '
+            f'text-anchor="middle">{escape(x_label)}</text>'
+        )
+        return parts
+
+
+def _svg(title: str, parts: Sequence[str], width: int, height: int) -> Markup:
+    # Everything in parts is a number of ours or escaped text.
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )

@@ -1,0 +1,81 @@
+"""How the report writes numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+ABSENT = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def score(value: Any, decimals: int = 4) -> str:
+    """Write a score with its decimals."""
+    return ABSENT if _is_missing(value) else f"{float(value):.{decimals}f}"
+
+
+def percent(value: Any, decimals: int = 1) -> str:
+    """Write a share of 1 as percent."""
+    return ABSENT if _is_missing(value) else f"{100 * float(value):.{decimals}f} %"
+
+
+def interval(ends: Any, decimals: int = 4) -> str:
+    """Write both ends of an interval."""
+    if ends is None or any(_is_missing(end) for end in ends):
+        return ""
+    return f"{float(ends[0]):.{decimals}f} to {float(ends[1]):.{decimals}f}".replace("-", MINUS)
+
+
+def signed(value: Any) -> str:
+    """Write a difference with its sign."""
+    return ABSENT if _is_missing(value) else f"{float(value):+.4f}".replace("-", MINUS)
+
+
+def count(value: Any) -> str:
+    """Write an integer with separators."""
+    return ABSENT if _is_missing(value) else f"{int(value):,}"
+
+
+def seconds(value: Any) -> str:
+    """Write a time of seconds, of minutes where it is long."""
+    if _is_missing(value):
+        return ABSENT
+    number = float(value)
+    return f"{number:.1f} s" if number < 120 else f"{number / 60:.1f} min"
+
+
+def figure(value: Any) -> str:
+    """Write whatever a claim is of: a count, a score or a name."""
+    if _is_missing(value):
+        return ABSENT
+    if isinstance(value, bool | str):
+        return str(value)
+    number = float(value)
+    if isinstance(value, int) or (number.is_integer() and abs(number) >= 1):
+        return f"{int(number):,}" if abs(number) >= 1 else "0"
+    return f"{number:.5g}"
+
+
+def size(num_bytes: int) -> str:
+    """Write a file's size."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} B"
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "score": score,
+    "percent": percent,
+    "interval": interval,
+    "signed": signed,
+    "count_": count,
+    "seconds": seconds,
+    "figure": figure,
+    "size": size,
+}

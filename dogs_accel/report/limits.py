@@ -1,0 +1,77 @@
+"""What an experiment cannot show, from what is known of it."""
+
+from __future__ import annotations
+
+from dogs_accel.run_folder import RunFolder, missing_columns
+
+
+def limits(folder: RunFolder) -> list[tuple[str, str]]:
+    """List what a reader must not conclude: a heading and a sentence each."""
+    return [
+        *_data_limits(folder),
+        ("One data set", "What holds for these pictures need not hold for others."),
+        ("Recipes differ", _recipes(folder)),
+        ("Seeds", _seeds(folder)),
+        _duplicates(folder),
+        ("Hardware", f"Times are of {folder.device}, of one run each, validation included; others will differ."),
+    ]
+
+
+def _data_limits(folder: RunFolder) -> list[tuple[str, str]]:
+    if folder.notice:
+        return [("Not dogs", folder.notice)]
+    weights = {str(run.record.get("weights", "")) for run in folder.runs}
+    if all("random weights" in text for text in weights):
+        return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
+    return [
+        (
+            "Overlap with pretraining",
+            "The images of Stanford Dogs come from ImageNet, on which both backbones of the published experiment, and "
+            "most others, were pretrained. Test images may have been seen before, with nearly the same labels: the "
+            "accuracy is not that of new photos.",
+        )
+    ]
+
+
+def _recipes(folder: RunFolder) -> str:
+    rates = {
+        run.family: sorted({f"{phase['lr']:g}" for phase in run.record["config"]["phases"]}) for run in folder.runs
+    }
+    epochs = sorted({sum(phase["epochs"] for phase in run.record["config"]["phases"]) for run in folder.runs})
+    recipes = sorted({str(run.record["train_recipe"]["name"]) for run in folder.runs if "train_recipe" in run.record})
+    shown = "; ".join(f"{family}: {', '.join(values)}" for family, values in rates.items())
+    return (
+        f"Between the runs differ more than the models: training recipes ({', '.join(recipes) or 'unknown'}), learning "
+        f"rates ({shown}) and epochs ({', '.join(map(str, epochs))}). A gap is that of whole configurations."
+    )
+
+
+def _seeds(folder: RunFolder) -> str:
+    seeds = sorted({int(run.record["config"]["seed"]) for run in folder.runs})
+    if len(seeds) == 1:
+        return (
+            f"One seed ({seeds[0]}): the intervals say what other test images would change, not what another start "
+            "of training would."
+        )
+    return f"{len(seeds)} seeds on one split: what another split would change is not measured."
+
+
+def _duplicates(folder: RunFolder) -> tuple[str, str]:
+    table = folder.table("duplicates.csv")
+    if table is None or not {"group", "split"} <= set(table.columns):
+        return (
+            "Repeated pictures",
+            "duplicates.csv is absent, so it is not known whether test pictures were trained on.",
+        )
+    if missing_columns(table, ["group"]):
+        return "Repeated pictures", "No picture was found in two splits, by content or by a perceptual hash."
+    splits = table.groupby("group")["split"].agg(set)
+    shared = [group for group, names in splits.items() if {"train", "test"} <= names]
+    images = int(((table["split"] == "test") & table["group"].isin(shared)).sum())
+    if not shared:
+        return "Repeated pictures", f"{len(splits)} groups of like pictures, none across training and test."
+    return (
+        "Repeated pictures",
+        f"{len(shared)} groups of the same or nearly the same picture lie across training and test, with {images} test "
+        "images in them (duplicates.csv; a hash may err). They were not taken out.",
+    )

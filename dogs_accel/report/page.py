@@ -1,0 +1,126 @@
+"""From folders of runs to the page: what the template is given, and the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dogs_accel.claims import CLAIMS_FILE, VERDICTS, judge_claims, write_claims
+from dogs_accel.files import MANIFEST, read_json, replacing, sha256, write_json
+from dogs_accel.report import formats
+from dogs_accel.report.limits import limits
+from dogs_accel.report.recommend import recommend
+from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
+from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
+from dogs_accel.run_folder import RunFolder, read_run_folder
+
+REPORT_FILE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write claims.json and report.html into the folder of a run, and their checksums into its manifest.
+
+    Reads nothing but the folder's files; what is absent is said to be. Returns the path of the report. Raises
+    ValueError, naming the file, where a file cannot be read, or where no run is finished.
+    """
+    run_folder = read_run_folder(folder)
+    written = [write_claims(run_folder), _write(render_report([run_folder]), run_folder.folder / REPORT_FILE)]
+    manifest = run_folder.folder / MANIFEST
+    if manifest.exists():
+        content = read_json(manifest)
+        content["files"] |= {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written}
+        write_json(manifest, content)
+    return written[-1]
+
+
+def write_comparison_report(folders: Sequence[Path], path: Path) -> Path:
+    """Write one report over the runs of several folders, each run labelled by its folder.
+
+    Raises ValueError as `write_report` does, or where a folder is given twice.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    if len(set(resolved)) < len(resolved):
+        raise ValueError("RUN: got the same folder twice, expected different ones")
+    return _write(render_report([read_run_folder(folder) for folder in resolved]), path)
+
+
+def _write(html: str, path: Path) -> Path:
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def render_report(folders: Sequence[RunFolder]) -> str:
+    """Lay out the page of one or more folders."""
+    environment = Environment(
+        loader=PackageLoader("dogs_accel.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= formats.FILTERS
+    views = run_views(folders)
+    return environment.get_template("report.html.j2").render(
+        css=_asset(environment, "report.css"),
+        js=_asset(environment, "report.js"),
+        title=_title(folders),
+        several=len(folders) > 1,
+        folders=[_folder_view(folder, [view for view in views if view.folder is folder]) for folder in folders],
+        runs=views,
+        table=summary_table(views),
+        recommendations=_recommendations(folders, views),
+        pairwise=[view for folder in folders if (view := pairwise_view(folder, views)) is not None],
+        confusion=confusion_data(views),
+        verdicts=VERDICTS,
+    )
+
+
+def _asset(environment: Environment, name: str) -> Markup:
+    assert environment.loader is not None
+    source, *_ = environment.loader.get_source(environment, name)
+    return Markup(source)  # a file of this package
+
+
+def _title(folders: Sequence[RunFolder]) -> str:
+    models = list(dict.fromkeys(run.model for folder in folders for run in folder.runs))
+    subject = "invented animals" if all(folder.notice for folder in folders) else "Stanford Dogs"
+    return f"{' against '.join(models) if len(models) < 4 else f'{len(models)} models'} on {subject}"
+
+
+def _folder_view(folder: RunFolder, views: list[RunView]) -> dict[str, Any]:
+    claims = judge_claims(folder)
+    return {
+        "label": folder.label,
+        "notice": folder.notice,
+        "device": folder.device,
+        "num_images": folder.num_images,
+        "num_classes": folder.num_classes,
+        "dataset": folder.runs[0].record["config"]["dataset"],
+        "ended": str(max(run.record.get("updated_at") or "" for run in folder.runs))[:10],
+        "unfinished": folder.unfinished,
+        "runs": views,
+        "data": data_station(folder),
+        "input": input_station(folder, views),
+        "representation": representation_station(folder, views),
+        "head": head_station(views),
+        "output": output_station(folder, views),
+        "claims": claims,
+        "claim_counts": {verdict: sum(row["verdict"] == verdict for row in claims) for verdict in VERDICTS},
+        "claims_file": CLAIMS_FILE,
+        "limits": limits(folder),
+        "config": folder.config,
+        "environment": folder.environment,
+        "checksums": folder.checksums,
+    }
+
+
+def _recommendations(folders: Sequence[RunFolder], views: Sequence[RunView]) -> dict[str, Any]:
+    """Recommend among runs that were tested on the same images, and say so where they were not."""
+    tested = {folder.test_images for folder in folders}
+    if len(folders) > 1 and (len(tested) > 1 or None in tested):
+        return {"rows": [], "why_not": "The folders were not tested on the same images, so no run is recommended."}
+    pairwise = folders[0].table("pairwise_comparison.csv") if len(folders) == 1 else None
+    rows = recommend([view.run for view in views], pairwise)
+    return {"rows": rows, "why_not": "" if rows else "One configuration is not a choice, so nothing is recommended."}

@@ -1,0 +1,125 @@
+"""Recommendations that follow from the numbers by stated rules, and that change when the numbers do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dogs_accel.comparison import mean_interval
+from dogs_accel.run_folder import TrainedRun, missing_columns
+
+NO_DIFFERENCE = "no difference shown"
+BUDGET_SHARE = 0.5
+"""Of the slowest configuration's training time: the time budget."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that may be recommended: a run, or the mean of its seeds."""
+
+    label: str
+    runs: tuple[TrainedRun, ...]
+
+    def values(self, measure: str) -> list[float]:
+        """The measure of each of its runs."""
+        return [run.training_seconds if measure == "seconds" else float(run.metrics[measure]) for run in self.runs]
+
+    def mean(self, measure: str) -> float:
+        """The measure by which it competes."""
+        values = self.values(measure)
+        return sum(values) / len(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """One answer to one question."""
+
+    question: str
+    rule: str
+    winner: str
+    reason: str
+    ties: tuple[str, ...]
+    """Those of which the data do not show that they differ from the winner."""
+    caveat: str = ""
+
+
+def candidates(runs: Sequence[TrainedRun]) -> list[Candidate]:
+    """Gather the runs of each configuration, which differ in their seed alone."""
+    groups: dict[tuple[Path, str, str], list[TrainedRun]] = {}
+    for run in runs:
+        groups.setdefault((run.folder.parents[1], run.model, run.strategy), []).append(run)
+    several = len({root for root, *_ in groups}) > 1
+    found = []
+    for (root, model, _), group in groups.items():
+        label = f"{root.name} / " * several + f"{model}, {group[0].schedule}"
+        found.append(Candidate(label + f" ({len(group)} seeds)" * (len(group) > 1), tuple(group)))
+    return found
+
+
+def recommend(runs: Sequence[TrainedRun], pairwise: pd.DataFrame | None) -> list[Recommendation]:
+    """Answer the three questions: best accuracy, best calibrated, best accuracy within a time budget.
+
+    pairwise: pairwise_comparison.csv, which says what is a tie; of configurations with several seeds the t intervals of
+    their means do. A single configuration is not a choice, so nothing is recommended.
+    """
+    every = candidates(runs)
+    if len(every) < 2:
+        return []
+    budget = BUDGET_SHARE * max(each.mean("seconds") for each in every)
+    within = [each for each in every if each.mean("seconds") <= budget]
+    answers = [
+        _best("Best accuracy", "the highest test accuracy", every, "accuracy", -1, pairwise),
+        _best("Best calibrated", "the lowest ECE (10 bins) before temperature scaling", every, "ece", 1, pairwise),
+    ]
+    rule = (
+        f"the highest test accuracy among those that train within {budget:,.0f} s, half of the slowest configuration's "
+        "training time"
+    )
+    if within:
+        return [*answers, _best("Best within the time budget", rule, within, "accuracy", -1, pairwise)]
+    return [*answers, Recommendation(question="Best within the time budget", rule=rule, winner="none",
+                                     reason="no configuration trains within the budget", ties=())]  # fmt: skip
+
+
+def _best(
+    question: str, rule: str, every: Sequence[Candidate], measure: str, sign: int, pairwise: pd.DataFrame | None
+) -> Recommendation:
+    best = min(every, key=lambda each: sign * each.mean(measure))
+    others = [each for each in every if each is not best]
+    shown = {each.label: differs(best, each, measure, pairwise) for each in others}
+    unsure = [label for label, verdict in shown.items() if verdict is None]
+    ties = [label for label, verdict in shown.items() if verdict is False]
+    name = "accuracy" if measure == "accuracy" else "ECE"
+    reason = f"{best.runs[0].strategy}: {name} {best.mean(measure):.4f}, trained in {best.mean('seconds'):,.0f} s"
+    if len(every) == 1:
+        reason += "; the only one within the budget"
+    caveat = "" if not unsure else "Not tested against " + " or ".join(unsure) + "."
+    return Recommendation(
+        question=question, rule=rule, winner=best.label, reason=reason, ties=tuple(ties), caveat=caveat
+    )
+
+
+def differs(a: Candidate, b: Candidate, measure: str, pairwise: pd.DataFrame | None) -> bool | None:
+    """Whether the data show that two configurations differ in a measure; None where nothing here tests it."""
+    if len(a.runs) > 1 and len(b.runs) > 1:
+        (low, high), (other_low, other_high) = (mean_interval(pd.Series(each.values(measure))) for each in (a, b))
+        return high < other_low or other_high < low
+    if len(a.runs) > 1 or len(b.runs) > 1:
+        return None
+    verdict = pair_verdict(pairwise, a.runs[0].name, b.runs[0].name, measure)
+    return None if verdict is None else verdict != NO_DIFFERENCE
+
+
+def pair_verdict(pairwise: pd.DataFrame | None, run: str, other: str, measure: str) -> str | None:
+    """Return the words of pairwise_comparison.csv on two runs, in either order; None where it has none."""
+    if missing_columns(pairwise, ["run_a", "run_b", "metric", "verdict"]):
+        return None
+    assert pairwise is not None
+    rows = pairwise[pairwise["metric"] == measure]
+    for row in rows.itertuples():
+        if {row.run_a, row.run_b} == {run, other}:
+            return str(row.verdict)
+    return None

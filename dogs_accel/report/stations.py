@@ -1,0 +1,355 @@
+"""The evidence of the five stations, in the published order: x, T(x), z, g(z), output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
+from dogs_accel.report.formats import score
+from dogs_accel.report.pictures import Picture, embed_picture
+from dogs_accel.report.summary import RunView
+from dogs_accel.run_folder import RunFolder, missing_columns
+
+_EDA = (
+    ("random_class_samples.png", "One picture of each of twelve breeds, before any preprocessing."),
+    ("dataset_distributions.png", "Images of each official split, and of the breeds."),
+    ("image_size_distribution.png", "Width, height and aspect ratio: what the squash to a square undoes."),
+    ("quality_distributions.png", "Brightness, contrast and saturation of whole images."),
+    ("rgb_channel_summary.png", "Colour: means of the images, and of the training pixels."),
+    ("breed_quality_boxplots.png", "Brightness and saturation of the largest breeds."),
+    ("darkest_examples.png", "The darkest images."),
+    ("brightest_examples.png", "The brightest images."),
+)
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_THUMBNAIL_PX, _MAX_THUMBNAILS = 208, 24
+_PARTS = (
+    ("data_wait", "waiting for data"), ("transfer", "transfer"), ("forward", "forward"), ("backward", "backward"),
+    ("graph", "CUDA graph"), ("optimizer", "optimiser"), ("other", "other"), ("validation", "validation"),
+)  # fmt: skip
+_GALLERIES = {"cnn": "gradcam_gallery.png", "vit": "attention_gallery.png"}
+
+
+def data_station(folder: RunFolder) -> dict[str, Any]:
+    """x: the pictures, their splits and their quality."""
+    figures, absent = _figures(folder, "eda", _EDA)
+    bad = folder.table("bad_images.csv")
+    return {
+        "splits": _records(folder.table("eda/split_table.csv")),
+        "quality": _records(folder.table("eda/quality_summary.csv")),
+        "preview": _preview(folder.table("metadata_with_quality.csv")),
+        "num_bad": None if bad is None else len(bad),
+        "figures": figures,
+        "absent": absent,
+    }
+
+
+def _preview(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    columns = ["image_id", "class_name", "official_split", "width", "height", "brightness_mean", "contrast_std",
+               "saturation_mean"]  # fmt: skip
+    return [] if missing_columns(table, columns) else _records(table[columns].head(3))  # type: ignore[index]
+
+
+def _figures(
+    folder: RunFolder, part: str, named: Sequence[tuple[str, str]]
+) -> tuple[list[tuple[Picture, str]], list[str]]:
+    figures, absent = [], []
+    for name, caption in named:
+        picture = embed_picture(folder.folder / part / name, folder.folder, caption)
+        if picture is None:
+            absent.append(f"{part}/{name}")
+        else:
+            figures.append((picture, caption))
+    return figures, absent
+
+
+def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    return (
+        [] if table is None else [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    )
+
+
+def input_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]:
+    """T(x): the recipes, step by step, what loads them, and a batch as the model gets it."""
+    recipes: dict[str, dict[str, Any]] = {}
+    for view in views:
+        for key in ("train_recipe", "eval_recipe"):
+            recipe = view.run.record.get(key)
+            if recipe:
+                name = f"{recipe['name']}, {recipe['crop']} px"
+                found = recipes.setdefault(name, {"steps": recipe_steps(recipe), "runs": []})
+                found["runs"].append(view.label)
+    normalisation = folder.json("normalisation.json")
+    batch = folder.folder / "eda" / "augmented_batch_preview.png"
+    record = views[0].run.record
+    return {
+        "recipes": recipes,
+        "batch": embed_picture(batch, folder.folder, "Training pictures as the model gets them"),
+        "normalisation": None if normalisation is None else normalisation.get("train_pixels"),
+        "loaders": record.get("loaders", {}),
+        "batch_size": record["config"]["batch_size"],
+    }
+
+
+def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
+    """Write a recipe as the steps that it does, in their order."""
+    steps = []
+    resize = recipe.get("resize")
+    if isinstance(resize, list):
+        steps.append(f"squash to {resize[0]} {_TIMES} {resize[1]} ({recipe.get('interpolation', 'bilinear')})")
+    elif resize is not None:
+        steps.append(f"shorter side to {resize} px ({recipe.get('interpolation', 'bilinear')})")
+    crop = recipe["crop"]
+    if area := recipe.get("random_area"):
+        steps.append(f"random crop of {area[0]:g} to {area[1]:g} of the area, to {crop} {_TIMES} {crop}")
+    else:
+        steps.append(f"centre crop {crop} {_TIMES} {crop}")
+    if recipe.get("flip"):
+        steps.append(f"flip with p = {recipe['flip']:g}")
+    if recipe.get("rotation_deg"):
+        steps.append(f"rotate by up to {recipe['rotation_deg']:g}° (corners black)")
+    jitter = [f"{name} {recipe[name]:g}" for name in ("brightness", "contrast", "saturation") if recipe.get(name)]
+    if jitter:
+        steps.append(f"jitter {', '.join(jitter)}")
+    mean, std = (", ".join(f"{value:g}" for value in recipe[name]) for name in ("mean", "std"))
+    steps.append(f"normalise by mean {mean} and std {std}")
+    if recipe.get("erasing"):
+        steps.append(f"erase a rectangle with p = {recipe['erasing']:g}")
+    return steps
+
+
+def representation_station(folder: RunFolder, views: Sequence[RunView]) -> list[dict[str, Any]]:
+    """z: the backbone of each run and what its answer rests on."""
+    return [
+        {
+            "view": view,
+            "weights": view.run.record.get("weights", ""),
+            "params": view.run.record["config"]["total_params"],
+            "gallery_file": _GALLERIES.get(view.run.family, "gradcam_gallery.png"),
+            "gallery": _gallery(folder, view),
+            "summary": _explanation_summary(view),
+            "thumbnails": _thumbnails(folder, view),
+        }
+        for view in views
+    ]
+
+
+def _gallery(folder: RunFolder, view: RunView) -> Picture | None:
+    for name in _GALLERIES.values():
+        picture = embed_picture(view.run.folder / name, folder.folder, f"{view.label}: where the evidence lies")
+        if picture is not None:
+            return picture
+    return None
+
+
+def _explanation_summary(view: RunView) -> list[tuple[str, str]]:
+    path = view.run.folder / "explanations.json"
+    if not path.exists():
+        return []
+    content = view.folder.json(str(path.relative_to(view.folder.folder)))
+    return [(key.replace("_", " "), text) for key, text in _flatten("", content)]
+
+
+def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
+    """Name each leaf by its path; a mean with its low and high, or a mean and an interval, are one leaf."""
+    if isinstance(value, Mapping):
+        middle = next((key for key in ("mean", "value") if key in value), None)
+        ends = value.get("interval") or ([value["low"], value["high"]] if {"low", "high"} <= set(value) else None)
+        if middle is not None and ends and None not in (value[middle], *ends):
+            return [(name, f"{score(value[middle], 3)} (95 % interval {score(ends[0], 3)} to {score(ends[1], 3)})")]
+        return [leaf for key, each in value.items() for leaf in _flatten(f"{name} {key}".strip(), each)]
+    if isinstance(value, float):
+        return [(name, score(value, 3))]
+    if isinstance(value, list):
+        return [(name, ", ".join(score(each, 3) if isinstance(each, float) else str(each) for each in value))]
+    return [] if value is None else [(name, str(value))]
+
+
+def _thumbnails(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
+    path = view.run.folder / "explanations.csv"
+    table = folder.table(str(path.relative_to(folder.folder)))
+    if missing_columns(table, ["id", "group", "true_class", "pred_class", "confidence"]):
+        return []
+    assert table is not None
+    found: list[dict[str, Any]] = []
+    for row in table.head(_MAX_THUMBNAILS).to_dict("records"):
+        name = f"{row['id']}.png"
+        # An id comes from a file's name; one that leads out of the folder is none of the run's.
+        if "/" in name or "\\" in name:
+            continue
+        alt = f"{row['true_class']}, taken for {row['pred_class']}"
+        picture = embed_picture(view.run.folder / "explanations" / name, folder.folder, alt, _THUMBNAIL_PX)
+        if picture is not None:
+            found.append({"picture": picture, "anchor": f"{view.id}-x{len(found)}", **row})
+    return found
+
+
+def head_station(views: Sequence[RunView]) -> dict[str, Any]:
+    """g(z): schedules, training curves, where the time went, and the time to an accuracy."""
+    goals = [goal for goal in _goals(views) if any(_seconds_to(view, goal) is not None for view in views)]
+    return {
+        "curves": _curves(views),
+        "absent_histories": [view.label for view in views if view.run.history is None],
+        "phases": [(view, view.run.record["config"]["phases"]) for view in views],
+        "profiles": [_profile(view) for view in views if view.run.record.get("profile")],
+        "parts": _PARTS,
+        "goals": [f"{float(goal):g}" for goal in goals],
+        "times": [(view, [_seconds_to(view, goal) for goal in goals]) for view in views],
+    }
+
+
+def _goals(views: Sequence[RunView]) -> list[str]:
+    goals = {
+        goal for view in views for goal in (view.run.record.get("profile") or {}).get("seconds_to_val_accuracy", {})
+    }
+    return sorted(goals, key=float)
+
+
+def _seconds_to(view: RunView, goal: str) -> float | None:
+    found = (view.run.record.get("profile") or {}).get("seconds_to_val_accuracy", {}).get(goal)
+    return None if found is None else float(found)
+
+
+def _profile(view: RunView) -> dict[str, Any]:
+    phases = []
+    for phase in view.run.record["profile"]["phases"]:
+        total = sum(phase["parts_s"].values()) or 1.0
+        shares = [
+            (key, name, 100 * phase["parts_s"][key] / total, phase["parts_s"][key])
+            for key, name in _PARTS
+            if phase["parts_s"].get(key)
+        ]
+        phases.append({**phase, "shares": shares})
+    return {"view": view, "phases": phases, "memory_mib": view.run.record["profile"].get("peak_memory_mib")}
+
+
+def _curves(views: Sequence[RunView]) -> list[tuple[str, Markup]]:
+    drawn = [view for view in views if view.run.history is not None]
+    panels = (("Validation accuracy", "val_acc"), ("Training loss", "train_loss"), ("Validation loss", "val_loss"),
+              ("Learning rate", "lr"))  # fmt: skip
+    charts = []
+    for title, column in panels:
+        lines = [
+            Line(
+                view.label, [(x, y) for x, y in zip(history["epoch_total"], history[column], strict=True)], view.colour
+            )
+            for view in drawn
+            if not missing_columns(history := view.run.history, ["epoch_total", column]) and history is not None
+        ]
+        low = 0.0 if column != "val_acc" else None
+        charts.append((title, line_chart(title, lines, x_label="epoch", y_low=low)))
+    return [(title, chart) for title, chart in charts if chart]
+
+
+def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]:
+    """Output: calibration, confusion, mistakes, and each breed."""
+    return {
+        "calibration": [_calibration(folder, view) for view in views],
+        "breeds": _breeds(views),
+        "clusters": _clusters(folder, views),
+        "mistakes": [
+            {
+                "view": view,
+                "gallery": _run_picture(folder, view, "misclassified_gallery.png", "the most confident mistakes"),
+                "confusion": _run_picture(folder, view, "confusion_matrix_normalized.png", "confusion matrix"),
+                "quality": _run_picture(folder, view, "quality_vs_error.png", "accuracy by image quality"),
+                "quality_rows": _quality_rows(folder, view),
+                "listed": _listed(folder, view, "misclassified.csv"),
+                "top": _listed(folder, view, "top_confusions.csv")[:8],
+            }
+            for view in views
+        ],
+    }
+
+
+def _run_picture(folder: RunFolder, view: RunView, name: str, what: str) -> Picture | None:
+    return embed_picture(view.run.folder / name, folder.folder, f"{view.label}: {what}")
+
+
+def _listed(folder: RunFolder, view: RunView, name: str) -> list[dict[str, Any]]:
+    return _records(folder.table(str((view.run.folder / name).relative_to(folder.folder))))
+
+
+def _quality_rows(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
+    """Accuracy of the lowest and the highest tenth of each quantity, where the table is there."""
+    table = folder.table(str((view.run.folder / "quality_vs_error.csv").relative_to(folder.folder)))
+    needed = ["quantity", "tenth", "num_images", "accuracy", "accuracy_low", "accuracy_high"]
+    if missing_columns(table, needed):
+        return []
+    assert table is not None
+    rows = []
+    for quantity, group in table.groupby("quantity", sort=False):
+        ordered = group.sort_values("tenth")
+        rows.append({"quantity": quantity, "lowest": ordered.iloc[0].to_dict(), "highest": ordered.iloc[-1].to_dict()})
+    return rows
+
+
+def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
+    """Reliability before and after temperature, from calibration_bins.csv; 15 bins where it has them."""
+    path = view.run.folder / "calibration_bins.csv"
+    table = folder.table(str(path.relative_to(folder.folder)))
+    names = [
+        "bins",
+        "temperature",
+        "lower",
+        "upper",
+        "count",
+        "confidence",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+    ]
+    metrics = view.run.metrics
+    found: dict[str, Any] = {
+        "view": view,
+        "charts": [],
+        "temperature": metrics.get("temperature"),
+        "before": metrics,
+        "after": metrics.get("calibrated"),
+        "picture": None,
+    }
+    if missing_columns(table, names):
+        return found | {"picture": _run_picture(folder, view, "calibration.png", "reliability diagram")}
+    assert table is not None
+    table = table[table["bins"] == table["bins"].min()]
+    for temperature, group in table.groupby("temperature"):
+        bins = [
+            Bin(count=int(row["count"]), **{name: float(row[name]) for name in names[2:] if name != "count"})
+            for row in group.to_dict("records")
+        ]
+        is_raw = bool(np.isclose(temperature, 1.0))
+        title = "as trained" if is_raw else f"temperature {temperature:.3f}"
+        found["charts"].append(
+            (not is_raw, title, len(bins), reliability_chart(f"{view.label}, {title}", bins, view.colour))
+        )
+    found["charts"].sort(key=lambda chart: chart[0])
+    return found
+
+
+def _breeds(views: Sequence[RunView]) -> dict[str, Any] | None:
+    """F1 of each breed in each run, one row a breed."""
+    tables = [(view, view.run.classes.set_index("class_name")) for view in views if view.run.classes is not None]
+    if not tables:
+        return None
+    names = list(dict.fromkeys(str(name) for _, table in tables for name in table.index))
+    rows = []
+    for name in names:
+        present = [table.loc[name] if name in table.index else None for _, table in tables]
+        scores = [None if row is None else float(row["f1-score"]) for row in present]
+        known = [value for value in scores if value is not None]
+        support = next(int(row["support"]) for row in present if row is not None)
+        cells = [(value, value is not None and value == max(known)) for value in scores]
+        rows.append({"breed": name, "support": support, "cells": cells, "spread": max(known) - min(known)})
+    return {"views": [view for view, _ in tables], "rows": rows}
+
+
+def _clusters(folder: RunFolder, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]] | None:
+    table = folder.table("confusion_clusters.csv")
+    if table is None or not {"run", "breeds", "num_confusions", "share_of_mistakes"} <= set(table.columns):
+        return None
+    labels = {view.run.name: view.label for view in views}
+    return {labels.get(str(run), str(run)): _records(group.head(6)) for run, group in table.groupby("run", sort=False)}

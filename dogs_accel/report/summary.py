@@ -1,0 +1,162 @@
+"""The runs as the page shows them first: names, colours, the table, the pairs, and the confusion counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dogs_accel.comparison import FAMILY_NAME
+from dogs_accel.report.charts import nice_ticks
+from dogs_accel.report.formats import score, seconds
+from dogs_accel.report.recommend import NO_DIFFERENCE
+from dogs_accel.run_folder import RunFolder, TrainedRun, missing_columns
+
+_COLOURS = {"cnn": (0, 1, 4, 5), "vit": (2, 3, 6, 7)}
+MEASURES = (
+    ("accuracy", "Accuracy", True),
+    ("macro_f1", "Macro F1", True),
+    ("ece", "ECE, 10 bins", False),
+    ("training_seconds", "Training", False),
+    ("total_params", "Parameters", False),
+    ("top5_accuracy", "Top-5", True),
+    ("weighted_f1", "Weighted F1", True),
+    ("ece_15", "ECE, 15 bins", False),
+    ("nll", "NLL", False),
+    ("brier", "Brier", False),
+)
+"""Name, title, and whether more is better, of each column of the model table."""
+METRIC_WORDS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "ece": "ECE"}
+
+
+@dataclass(frozen=True, eq=False)
+class RunView:
+    """A run and how the page names, colours and finds it."""
+
+    run: TrainedRun
+    folder: RunFolder
+    id: str
+    label: str
+    """Short and unique on the page."""
+    colour: int
+
+    @property
+    def family_name(self) -> str:
+        """Name the family for people."""
+        return FAMILY_NAME.get(self.run.family, self.run.family)
+
+
+def run_views(folders: Sequence[RunFolder]) -> list[RunView]:
+    """Give each run an id, a label, with its folder where there are several, and a colour of its family."""
+    used: Counter[str] = Counter()
+    views: list[RunView] = []
+    for folder in folders:
+        repeats = Counter((run.model, run.strategy) for run in folder.runs)
+        for run in folder.runs:
+            palette = _COLOURS.get(run.family, tuple(range(8)))
+            label = f"{run.model}, {run.schedule}"
+            if repeats[run.model, run.strategy] > 1:
+                label += f", seed {run.record['config']['seed']}"
+            if len(folders) > 1:
+                label = f"{folder.label} / {label}"
+            views.append(RunView(run, folder, f"r{len(views)}", label, palette[used[run.family] % len(palette)]))
+            used[run.family] += 1
+    return views
+
+
+def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
+    """Lay out the model table and the picture of the accuracies; measures that no run has are left out."""
+    rows = [(view, {key: _cell(view.run, key) for key, *_ in MEASURES}) for view in views]
+    kept = [each for each in MEASURES if any(cells[each[0]]["value"] is not None for _, cells in rows)]
+    return {
+        "columns": [{"title": title, "starts_down": starts_down} for _, title, starts_down in kept],
+        "rows": [{"view": view, "cells": [cells[key] for key, *_ in kept]} for view, cells in rows],
+        "forest": _forest(views),
+    }
+
+
+def _cell(run: TrainedRun, key: str) -> dict[str, Any]:
+    if key == "training_seconds":
+        return {"value": run.training_seconds, "text": seconds(run.training_seconds), "interval": None}
+    if key == "total_params":
+        params = run.record["config"]["total_params"]
+        return {"value": params, "text": f"{params / 1e6:.2f} M", "interval": None}
+    value = run.metrics.get(key)
+    return {"value": value, "text": score(value), "interval": run.interval(key)}
+
+
+def _forest(views: Sequence[RunView]) -> dict[str, Any]:
+    """Place accuracies and their intervals on one scale, in percent of its width."""
+    spans = [view.run.interval("accuracy") or (view.run.metrics["accuracy"],) * 2 for view in views]
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    room = max((high - low) * 0.06, 0.005)
+    start, end = max(low - room, 0.0), min(high + room, 1.0)
+
+    def place(value: float) -> float:
+        return round(100 * (value - start) / (end - start), 3)
+
+    ticks = [(place(tick), tick) for tick in nice_ticks(start, end, 5)]
+    rows = [
+        {
+            "view": view,
+            "accuracy": view.run.metrics["accuracy"],
+            "interval": view.run.interval("accuracy"),
+            "at": place(view.run.metrics["accuracy"]),
+            "low": place(span[0]),
+            "width": place(span[1]) - place(span[0]),
+        }
+        for view, span in zip(views, spans, strict=True)
+    ]
+    return {"ticks": ticks, "rows": rows}
+
+
+def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any] | None:
+    """Tabulate pairwise_comparison.csv, accuracy first; None for a folder of a single run."""
+    if len(folder.runs) < 2:
+        return None
+    table = folder.table("pairwise_comparison.csv")
+    needed = ["run_a", "run_b", "metric", "difference", "low", "high", "verdict"]
+    if missing_columns(table, needed):
+        return {"folder": folder.label, "rows": [], "groups": [], "unclear": []}
+    assert table is not None
+    names = {view.run.name: view for view in views if view.folder is folder}
+    rows = []
+    for row in table.to_dict("records"):
+        a, b = names.get(str(row["run_a"])), names.get(str(row["run_b"]))
+        if a is None or b is None:
+            continue
+        rows.append(
+            row
+            | {
+                "a_view": a,
+                "b_view": b,
+                "metric_name": METRIC_WORDS.get(str(row["metric"]), str(row["metric"])),
+                "is_difference": row["verdict"] != NO_DIFFERENCE,
+                "words": _words(str(row["verdict"]), a.label, b.label),
+                "p": row.get("mcnemar_p_holm"),
+            }
+        )
+    rows.sort(key=lambda row: str(row["metric"]))
+    accuracy, others = ([row for row in rows if (row["metric"] == "accuracy") is first] for first in (True, False))
+    unclear = [row for row in rows if row["metric"] == "accuracy" and not row["is_difference"]]
+    groups = [("", accuracy), ("Macro F1 and ECE, run against run", others)]
+    return {"folder": folder.label, "rows": rows, "groups": [each for each in groups if each[1]], "unclear": unclear}
+
+
+def _words(verdict: str, a: str, b: str) -> str:
+    return {"a is better": f"{a} is better", "b is better": f"{b} is better"}.get(verdict, verdict)
+
+
+def confusion_data(views: Sequence[RunView]) -> dict[str, Any]:
+    """Pack the confusion counts of every run for the explorer: the breeds, and (true, predicted, images) a cell."""
+    runs = []
+    for view in views:
+        counts = view.run.confusion
+        if counts is None:
+            continue
+        cells = [[int(t), int(p), int(counts[t, p])] for t, p in np.argwhere(counts)]
+        runs.append({"id": view.id, "label": view.label, "classes": view.folder.class_names, "cells": cells})
+    return {"runs": runs}

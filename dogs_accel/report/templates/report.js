@@ -1,0 +1,167 @@
+"use strict";
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const element = (tag, text, className) => {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  };
+
+  // A browser may forbid storage to files; the theme then lasts as long as the page.
+  const remembered = { get() { try { return localStorage.getItem("theme"); } catch { return null; } },
+    set(theme) { try { localStorage.setItem("theme", theme); } catch { /* see above */ } } };
+  const setTheme = (theme) => {
+    if (theme === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    $$("[data-set-theme]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.setTheme === theme)));
+  };
+  setTheme(["light", "dark"].includes(remembered.get()) ? remembered.get() : "auto");
+  $$("[data-set-theme]").forEach((button) => button.addEventListener("click", () => {
+    setTheme(button.dataset.setTheme);
+    remembered.set(button.dataset.setTheme);
+  }));
+
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    const text = cell.dataset.v ?? cell.textContent.trim();
+    const number = Number(text);
+    return text === "" || text === "–" ? null : Number.isNaN(number) ? text : number;
+  };
+  const compare = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+  $$("table[data-sortable]").forEach((table) => {
+    const headers = $$("thead th", table);
+    headers.forEach((header, column) => $("button.sort", header)?.addEventListener("click", () => {
+      const up = header.getAttribute("aria-sort") ? header.getAttribute("aria-sort") !== "ascending" : header.dataset.first !== "down";
+      headers.forEach((other) => other.removeAttribute("aria-sort"));
+      header.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row, column), row]);
+      // What has no value stays at the end, whichever way the rest is sorted.
+      rows.sort(([a], [b]) => a === null || b === null ? (a === null) - (b === null) : (up ? 1 : -1) * compare(a, b));
+      table.tBodies[0].append(...rows.map(([, row]) => row));
+    }));
+  });
+
+  $$("[data-filters]").forEach((box) => {
+    const table = document.getElementById(box.dataset.filters);
+    const apply = () => {
+      const verdict = $("[aria-pressed=true]", box)?.dataset.verdict ?? "";
+      const text = ($("input", box)?.value ?? "").trim().toLowerCase();
+      let shown = 0;
+      for (const row of table.tBodies[0].rows) {
+        row.hidden = (verdict && row.dataset.verdict !== verdict) || !row.textContent.toLowerCase().includes(text);
+        shown += !row.hidden;
+      }
+      const status = $("output", box);
+      if (status) status.textContent = `${shown} of ${table.tBodies[0].rows.length}`;
+    };
+    $$("button", box).forEach((button) => button.addEventListener("click", () => {
+      $$("button", box).forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+      apply();
+    }));
+    $("input", box)?.addEventListener("input", apply);
+    apply();
+  });
+
+  const dialog = $("#zoomed");
+  $$("button.zoom").forEach((button) => button.addEventListener("click", () => {
+    const image = $("img", dialog);
+    image.src = $("img", button).src;
+    image.alt = $("img", button).alt;
+    dialog.showModal();
+  }));
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+  const explorer = $("#explorer");
+  if (explorer) {
+    const { runs } = JSON.parse($("#confusion-data").textContent);
+    const pictures = $$("[data-picture]").map((figure) => ({ ...figure.dataset, id: figure.id }));
+    const model = $("select", explorer), search = $("input", explorer), list = $(".breeds", explorer), found = $(".found", explorer);
+    const share = (part, all) => all ? `${(100 * part / all).toFixed(1)} %` : "–";
+    let chosen = null;
+    const tables = new Map(runs.map((run) => {
+      const size = run.classes.length, support = Array(size).fill(0), predicted = Array(size).fill(0), right = Array(size).fill(0);
+      for (const [t, p, n] of run.cells) { support[t] += n; predicted[p] += n; if (t === p) right[t] += n; }
+      return [run.id, { ...run, support, predicted, right }];
+    }));
+    const hits = (title, none, rows, most) => {
+      const box = document.createDocumentFragment();
+      box.append(element("h5", title));
+      if (!rows.length) { box.append(element("p", none, "soft small")); return box; }
+      const items = element("ul", undefined, "hits");
+      for (const { name, label, count, all, link } of rows) {
+        const item = element("li"), cell = element("span"), go = element("button", name), meter = element("span", undefined, "meter"), bar = element("i");
+        go.type = "button";
+        go.addEventListener("click", () => choose(label));
+        cell.append(go);
+        if (link) { const see = element("a", "picture", "pics"); see.href = `#${link}`; cell.append(see); }
+        bar.style.width = `${100 * count / all / most}%`;
+        meter.append(bar);
+        item.append(cell, meter, element("span", `${count} (${share(count, all)})`, "n"));
+        items.append(item);
+      }
+      box.append(items);
+      return box;
+    };
+    const show = () => {
+      const run = tables.get(model.value), name = run.classes[chosen];
+      const picture = (t, p) => pictures.find((each) => each.run === run.id && each.true === run.classes[t] && each.pred === run.classes[p])?.id;
+      const asOther = run.cells.filter(([t, p]) => t === chosen && p !== t).sort((a, b) => b[2] - a[2])
+        .map(([t, p, n]) => ({ name: run.classes[p], label: p, count: n, all: run.support[t], link: picture(t, p) }));
+      const asThis = run.cells.filter(([t, p]) => p === chosen && p !== t).sort((a, b) => b[2] - a[2])
+        .map(([t, p, n]) => ({ name: run.classes[t], label: t, count: n, all: run.support[t], link: picture(t, p) }));
+      // A bar is a share of the true breed; a quarter fills it, unless one is larger.
+      const most = Math.max(0.25, ...[...asOther, ...asThis].map((row) => row.count / row.all));
+      const total = `${run.right[chosen]} of its ${run.support[chosen]} test images are recognised (${share(run.right[chosen], run.support[chosen])}); ` +
+        `${run.right[chosen]} of ${run.predicted[chosen]} images called ${name} are (${share(run.right[chosen], run.predicted[chosen])}).`;
+      found.replaceChildren(element("h4", name), element("p", total, "soft small"),
+        hits(`${name} is mistaken for`, "Never mistaken for another breed.", asOther, most),
+        hits(`Mistaken for ${name}`, "No other breed is mistaken for it.", asThis, most));
+    };
+    const choose = (label) => {
+      chosen = label;
+      $$("button", list).forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.label) === label)));
+      show();
+    };
+    const filter = () => {
+      const text = search.value.trim().toLowerCase();
+      let shown = 0;
+      for (const item of list.children) { item.hidden = !item.dataset.name.includes(text); shown += !item.hidden; }
+      $("output", explorer).textContent = shown ? `${shown} of ${list.children.length} breeds, the most mistaken first` : "no breed of that name";
+    };
+    const fill = () => {
+      const run = tables.get(model.value);
+      const recall = (label) => run.support[label] ? run.right[label] / run.support[label] : 2;
+      const order = run.classes.map((_, label) => label).sort((a, b) => recall(a) - recall(b) || a - b);
+      list.replaceChildren(...order.map((label) => {
+        const item = element("li"), button = element("button", run.classes[label]);
+        button.type = "button";
+        button.dataset.label = label;
+        button.append(element("span", share(run.right[label], run.support[label])));
+        button.addEventListener("click", () => choose(label));
+        item.dataset.name = run.classes[label].toLowerCase();
+        item.append(button);
+        return item;
+      }));
+      filter();
+      choose(chosen === null || chosen >= run.classes.length ? order[0] : chosen);
+    };
+    runs.forEach((run) => { const option = element("option", run.label); option.value = run.id; model.append(option); });
+    model.addEventListener("change", fill);
+    search.addEventListener("input", filter);
+    fill();
+  }
+
+  // On paper everything is open.
+  let closed = [];
+  addEventListener("beforeprint", () => { closed = $$("details:not([open])"); closed.forEach((each) => { each.open = true; }); });
+  addEventListener("afterprint", () => closed.forEach((each) => { each.open = false; }));
+
+  const links = new Map($$(".rail a").map((link) => [link.hash.slice(1), link]));
+  const watch = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
+    links.forEach((link) => link.removeAttribute("aria-current"));
+    links.get(entry.target.id)?.setAttribute("aria-current", "true");
+  }), { rootMargin: "-10% 0px -75% 0px" });
+  $$("section[id]").forEach((section) => watch.observe(section));
+})();

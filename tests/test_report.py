@@ -1,0 +1,187 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report_folders import add_analysis, write_folder
+
+from dogs_accel.cli import main
+from dogs_accel.report import render_report, write_comparison_report, write_report
+from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliability_chart
+from dogs_accel.report.limits import limits
+from dogs_accel.report.recommend import recommend
+from dogs_accel.run_folder import read_run_folder
+
+BREEDS = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A folder that has everything; its runs' breeds have names that must be escaped."""
+    return add_analysis(write_folder(tmp_path_factory.mktemp("full") / "full", BREEDS))
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """A folder of a benchmark that ended before there was any analysis."""
+    return write_folder(tmp_path_factory.mktemp("old") / "old", BREEDS, ("resnet50_full", "vit_b16_staged"))
+
+
+def measures(folder, **by_run):
+    for path in folder.glob("*/*/metrics.json"):
+        content = json.loads(path.read_text())
+        content |= by_run.get(path.parent.name, {})
+        path.write_text(json.dumps(content))
+
+
+def test_every_station_stands_in_the_published_order(full):
+    html = render_report([read_run_folder(full)])
+    order = ['id="summary"', *(f'id="station-{name}"' for name in "xTzgy"), 'id="limits"', 'id="claims"']
+    assert [html.count(each) for each in order] == [1] * len(order)
+    positions = [html.index(each) for each in order]
+    assert positions == sorted(positions)
+    assert html.index("Not dogs") < positions[0]
+
+
+def test_what_an_older_folder_lacks_is_named(old):
+    html = render_report([read_run_folder(old)])
+    for name in ("pairwise_comparison.csv", "gradcam_gallery.png", "attention_gallery.png", "calibration_bins.csv",
+                 "misclassified_gallery.png", "confusion_clusters.csv", "quality_vs_error.csv"):  # fmt: skip
+        assert f"<code>{name}</code> is not in this folder" in html, name
+
+
+def test_names_from_data_are_escaped(full):
+    html = render_report([read_run_folder(full)])
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    data = re.search(r'id="confusion-data">(.*?)</script>', html, re.DOTALL)
+    assert json.loads(data.group(1))["runs"][0]["classes"] == BREEDS
+
+
+def test_the_confusion_counts_are_those_of_the_logits(full):
+    html = render_report([read_run_folder(full)])
+    runs = json.loads(re.search(r'id="confusion-data">(.*?)</script>', html, re.DOTALL).group(1))["runs"]
+    assert [run["label"] for run in runs][:2] == ["ResNet-50, full", "ResNet-50, staged"]
+    for run, folder in zip(runs, read_run_folder(full).runs, strict=True):
+        assert sum(n for *_, n in run["cells"]) == folder.metrics["num_images"]
+        assert sum(n for t, p, n in run["cells"] if t == p) == folder.metrics["num_correct"]
+
+
+def test_recommendations_follow_the_numbers(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    numbers = {"resnet50_full": (0.80, 0.05), "resnet50_staged": (0.85, 0.04), "vit_b16_full": (0.90, 0.01),
+               "vit_b16_staged": (0.95, 0.02)}  # fmt: skip
+    measures(folder, **{name: {"accuracy": a, "ece": e} for name, (a, e) in numbers.items()})
+    answers = [each.winner for each in recommend(read_run_folder(folder).runs, None)]
+    assert answers == ["ViT-B/16, staged", "ViT-B/16, full", "ResNet-50, staged"]
+    numbers |= {"resnet50_full": (0.99, 0.001)}
+    measures(folder, **{name: {"accuracy": a, "ece": e} for name, (a, e) in numbers.items()})
+    answers = recommend(read_run_folder(folder).runs, None)
+    assert [each.winner for each in answers] == ["ResNet-50, full"] * 3
+    assert "within 472 s" in answers[2].rule
+    assert answers[0].caveat.startswith("Not tested against ResNet-50, staged or")
+
+
+def test_ties_are_named_as_the_pairwise_test_says(full):
+    runs = read_run_folder(full).runs
+    best = max(runs, key=lambda run: run.metrics["accuracy"])
+    other = next(run for run in runs if run is not best)
+    pair = {"run_a": other.name, "run_b": best.name, "metric": "accuracy"}
+    [tied, *_] = recommend(runs, pd.DataFrame([pair | {"verdict": "no difference shown"}]))
+    assert tied.ties == (f"{other.model}, {other.schedule}",)
+    [won, *_] = recommend(runs, pd.DataFrame([pair | {"verdict": "b is better"}]))
+    assert won.ties == ()
+
+
+def test_one_configuration_is_no_choice(full):
+    assert recommend(read_run_folder(full).runs[:1], None) == []
+
+
+def test_seeds_compete_by_their_means(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    source = folder / "cnn" / "resnet50_full"
+    for seed in (43, 44):
+        copy = Path(shutil.copytree(source, folder / "cnn" / f"resnet50_full_seed{seed}"))
+        record = json.loads((copy / "resnet50_full_run_metadata.json").read_text())
+        record["config"]["seed"] = seed
+        (copy / f"resnet50_full_seed{seed}_run_metadata.json").write_text(json.dumps(record))
+        (copy / "resnet50_full_run_metadata.json").unlink()
+    lucky = {"resnet50_full": 0.99, "resnet50_full_seed43": 0.5, "resnet50_full_seed44": 0.5, "resnet50_staged": 0.7,
+             "vit_b16_full": 0.6, "vit_b16_staged": 0.65}  # fmt: skip
+    measures(folder, **{name: {"accuracy": value} for name, value in lucky.items()})
+    assert recommend(read_run_folder(folder).runs, None)[0].winner == "ResNet-50, staged"
+
+
+def test_limits_count_the_test_pictures_that_were_trained_on(full):
+    text = dict(limits(read_run_folder(full)))
+    assert text["Repeated pictures"].startswith("1 groups of the same or nearly the same picture lie across")
+    assert "with 1 test images" in text["Repeated pictures"]
+    assert text["Seeds"].startswith("One seed (42)")
+
+
+def test_the_report_and_claims_are_in_the_manifest(full):
+    path = write_report(full)
+    files = json.loads((full / "MANIFEST.json").read_text())["files"]
+    assert files["report.html"]["bytes"] == path.stat().st_size
+    assert {"claims.json", "metrics.json"} & set(files) == {"claims.json"}
+
+
+def test_several_folders_are_told_apart_by_name(full, old, tmp_path):
+    html = write_comparison_report([full, old], tmp_path / "both.html").read_text()
+    assert "full / ResNet-50, full" in html
+    assert "old / ResNet-50, full" in html
+    with pytest.raises(ValueError, match="twice"):
+        write_comparison_report([full, full], tmp_path / "both.html")
+
+
+def test_folders_of_other_test_images_are_not_ranked(full, tmp_path):
+    other = write_folder(tmp_path / "other", BREEDS, num_test=5)
+    html = render_report([read_run_folder(full), read_run_folder(other)])
+    assert "not tested on the same images" in html
+    assert 'class="answer"' not in html
+
+
+def test_the_command(full, old, tmp_path, capsys):
+    assert main(["report", str(full)]) == 0
+    assert capsys.readouterr().out.strip() == str(full / "report.html")
+    assert main(["report", str(full), str(old), "--out", str(tmp_path / "both.html")]) == 0
+    assert (tmp_path / "both.html").exists()
+    for arguments, message in (
+        (["report", str(full), str(old)], "--out: got nothing"),
+        (["report", str(tmp_path)], "found no finished run"),
+        (["report", str(tmp_path / "none")], "not a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert message in line
+
+
+def test_a_broken_file_is_named(old, tmp_path):
+    folder = Path(shutil.copytree(old, tmp_path / "copy"))
+    path = folder / "eda" / "random_class_samples.png"
+    path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"random_class_samples\.png: not a readable image"):
+        render_report([read_run_folder(folder)])
+
+
+def test_ticks_are_round():
+    assert nice_ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert nice_ticks(0.1, 0.95) == [0.2, 0.4, 0.6, 0.8]
+    assert nice_ticks(1, 12) == [2, 4, 6, 8, 10, 12]
+
+
+def test_charts_place_their_points():
+    svg = line_chart("a <b>", [Line("<i>", [(0, 0.0), (10, 1.0)], 2)], x_label="epoch", width=150, height=100)
+    # From 40 to 140 px across, from 66 up to 10 px.
+    assert 'd="M40.0 66.0 L140.0 10.0"' in svg
+    assert "a &lt;b&gt;" in svg
+    assert "<i>" not in svg
+    filled, empty = Bin(0.5, 0.6, 4, 0.55, 0.5, 0.2, 0.8), Bin(0.6, 0.7, 0, *[float("nan")] * 4)
+    svg = reliability_chart("title", [filled, empty], 0)
+    assert svg.count('class="whisker"') == 1
+    assert "4 images" in svg
+    assert "nan" not in svg
