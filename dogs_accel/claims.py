@@ -201,7 +201,7 @@ def _judge(claim: Claim, folder: RunFolder) -> dict[str, Any]:
     row = {"item": claim.item, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
     if claim.subject == "data":
         ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
-        return row | _verdict(claim, ours, data_obstacle(folder), "")
+        return row | _verdict(claim, ours, _other_data(folder), "")
     runs = []
     for name in claim.subject.split():
         run, missing = _find_run(folder, name)
@@ -261,13 +261,23 @@ def _holds(claim: Claim, ours: Measured) -> tuple[bool, str]:
 
 def data_obstacle(folder: RunFolder) -> str:
     """Say why figures that depend on the pictures cannot be compared; empty where they can."""
+    return _other_data(folder) or ("" if folder.num_images == NUM_IMAGES else f"another split: {_sizes(folder)}")
+
+
+def _other_data(folder: RunFolder) -> str:
+    """Say why what is counted and measured on the pictures themselves cannot be compared; empty where it can."""
     if folder.notice:
         return "generated pictures, not Stanford Dogs"
-    if folder.num_classes != NUM_BREEDS or folder.num_images != NUM_IMAGES:
-        sizes = " / ".join(f"{folder.num_images[split]:,}" for split in NUM_IMAGES)
-        expected = " / ".join(f"{count:,}" for count in NUM_IMAGES.values())
-        return f"other data: {folder.num_classes} breeds, {sizes} images; published: {NUM_BREEDS}, {expected}"
+    if folder.num_classes != NUM_BREEDS or sum(folder.num_images.values()) != sum(NUM_IMAGES.values()):
+        return f"other data: {_sizes(folder)}"
     return ""
+
+
+def _sizes(folder: RunFolder) -> str:
+    ours, published = (
+        " / ".join(f"{each[split]:,}" for split in NUM_IMAGES) for each in (folder.num_images, NUM_IMAGES)
+    )
+    return f"{folder.num_classes} breeds, {ours} images; published: {NUM_BREEDS}, {published}"
 
 
 def run_obstacle(name: str, run: TrainedRun) -> str:

@@ -36,6 +36,11 @@ class TrainedRun:
         return self.folder.name
 
     @property
+    def configuration(self) -> str:
+        """Name without the seed, which the names of repeated runs end with."""
+        return self.name.removesuffix(f"_seed{self.record['config']['seed']}")
+
+    @property
     def family(self) -> str:
         """Name the family: cnn or vit."""
         return str(self.record["config"]["family"])
@@ -143,6 +148,8 @@ class RunFolder:
     @property
     def device(self) -> str:
         """What it ran on, by name."""
+        if self.runs[0].record.get("device_name") and str(self.runs[0].record["device"]).startswith("cuda"):
+            return str(self.runs[0].record["device_name"])
         gpus = self.environment.get("gpus") or []
         if str(self.runs[0].record["device"]).startswith("cuda") and gpus:
             return str(gpus[0]["name"])

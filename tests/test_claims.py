@@ -139,3 +139,13 @@ def test_the_file_has_every_claim_and_its_rules(paper):
     # Items 0.9's table of results: five figures of four runs.
     results = [claim for claim in PUBLISHED if claim.measure[0] in ("test", "seconds")]
     assert len(results) == 20
+
+
+def test_another_split_of_the_published_images_is_not_reproduced(paper):
+    for path in paper.glob("*/*/*_run_metadata.json"):
+        edit(path, lambda record: record.update(num_images={"train": 9_600, "val": 2_400, "test": 8_580}))
+    rows = judged(paper)
+    assert rows["data", "train images"]["verdict"] == NOT_REPRODUCED
+    assert rows["data", "test images"]["verdict"] == REPRODUCED
+    assert rows["resnet50_full", "macro F1"]["verdict"] == INCOMPARABLE
+    assert rows["resnet50_full", "macro F1"]["reason"].startswith("another split: 120 breeds, 9,600 / 2,400 / 8,580")

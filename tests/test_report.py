@@ -185,3 +185,39 @@ def test_charts_place_their_points():
     assert svg.count('class="whisker"') == 1
     assert "4 images" in svg
     assert "nan" not in svg
+
+
+def test_pairs_of_configurations_with_several_seeds_are_shown_by_their_names(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    for family, name in (("cnn", "resnet50_full"), ("vit", "vit_b16_full")):
+        source = folder / family / name
+        for seed in (42, 43):
+            copy = Path(shutil.copytree(source, folder / family / f"{name}_seed{seed}"))
+            record = json.loads((copy / f"{name}_run_metadata.json").read_text())
+            record["config"]["seed"] = seed
+            (copy / f"{name}_run_metadata.json").unlink()
+            (copy / f"{name}_seed{seed}_run_metadata.json").write_text(json.dumps(record))
+        shutil.rmtree(source)
+    for name in ("resnet50_staged", "vit_b16_staged"):
+        shutil.rmtree(next(folder.glob(f"*/{name}")))
+    row = {"run_a": "resnet50_full", "run_b": "vit_b16_full", "difference": 0.0, "low": -0.1, "high": 0.1}
+    table = pd.DataFrame([row | {"metric": name, "verdict": "no difference shown"} for name in ("accuracy", "ece")])
+    table.to_csv(folder / "pairwise_comparison.csv", index=False)
+    html = render_report([read_run_folder(folder)])
+    assert "<strong>no difference shown</strong> between" in html
+    assert "ResNet-50, full and ViT-B/16, full." in html
+    best = recommend(read_run_folder(folder).runs, table)[0]
+    assert len(best.ties) == 1
+
+
+def test_explanations_are_summed_up_by_method(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    mean = {"mean": 0.25, "interval": [0.2, 0.3], "num_images": 64}
+    nothing = {"mean": None, "interval": None, "num_images": 0}
+    content = {"library": "captum", "methods": {"gradcam": {"drop_hottest": mean, "verdict": "better than random",
+                                                            "heat_in_box": nothing}}}  # fmt: skip
+    (folder / "cnn/resnet50_full/explanations.json").write_text(json.dumps(content))
+    html = render_report([read_run_folder(folder)])
+    assert "<td>0.250 (0.200 to 0.300)</td>" in html
+    assert "<td>better than random</td>" in html
+    assert "Heat inside the dog" not in html

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-_MAX_WIDTH_PX = 1400
+MAX_WIDTH_PX = 1400
 _QUALITY = 82
 
 
@@ -25,7 +25,7 @@ class Picture:
     """Its path in the folder of the run."""
 
 
-def embed_picture(path: Path, folder: Path, alt: str, max_width_px: int = _MAX_WIDTH_PX) -> Picture | None:
+def embed_picture(path: Path, folder: Path, alt: str, max_width_px: int = MAX_WIDTH_PX) -> Picture | None:
     """Embed an image file, scaled down to max_width_px and recompressed; None where there is no such file.
 
     As WebP, with the loss of detail that photos hide and that text survives. Raises ValueError, naming the file, where

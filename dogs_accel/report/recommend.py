@@ -23,6 +23,11 @@ class Candidate:
     label: str
     runs: tuple[TrainedRun, ...]
 
+    @property
+    def known_as(self) -> set[str]:
+        """Names that pairwise_comparison.csv may give it: that of the configuration, and that of a single run."""
+        return {self.runs[0].configuration} | {run.name for run in self.runs if len(self.runs) == 1}
+
     def values(self, measure: str) -> list[float]:
         """The measure of each of its runs."""
         return [run.training_seconds if measure == "seconds" else float(run.metrics[measure]) for run in self.runs]
@@ -62,8 +67,8 @@ def candidates(runs: Sequence[TrainedRun]) -> list[Candidate]:
 def recommend(runs: Sequence[TrainedRun], pairwise: pd.DataFrame | None) -> list[Recommendation]:
     """Answer the three questions: best accuracy, best calibrated, best accuracy within a time budget.
 
-    pairwise: pairwise_comparison.csv, which says what is a tie; of configurations with several seeds the t intervals of
-    their means do. A single configuration is not a choice, so nothing is recommended.
+    pairwise: pairwise_comparison.csv, which says what is a tie; where it lacks configurations with several seeds, the t
+    intervals of their means do. A single configuration is not a choice, so nothing is recommended.
     """
     every = candidates(runs)
     if len(every) < 2:
@@ -104,22 +109,22 @@ def _best(
 
 def differs(a: Candidate, b: Candidate, measure: str, pairwise: pd.DataFrame | None) -> bool | None:
     """Whether the data show that two configurations differ in a measure; None where nothing here tests it."""
+    verdict = pair_verdict(pairwise, a.known_as, b.known_as, measure)
+    if verdict is not None:
+        return verdict != NO_DIFFERENCE
     if len(a.runs) > 1 and len(b.runs) > 1:
         (low, high), (other_low, other_high) = (mean_interval(pd.Series(each.values(measure))) for each in (a, b))
         return high < other_low or other_high < low
-    if len(a.runs) > 1 or len(b.runs) > 1:
-        return None
-    verdict = pair_verdict(pairwise, a.runs[0].name, b.runs[0].name, measure)
-    return None if verdict is None else verdict != NO_DIFFERENCE
+    return None
 
 
-def pair_verdict(pairwise: pd.DataFrame | None, run: str, other: str, measure: str) -> str | None:
-    """Return the words of pairwise_comparison.csv on two runs, in either order; None where it has none."""
+def pair_verdict(pairwise: pd.DataFrame | None, names: set[str], others: set[str], measure: str) -> str | None:
+    """Return the words of pairwise_comparison.csv on two, each known by one of its names; None where it has none."""
     if missing_columns(pairwise, ["run_a", "run_b", "metric", "verdict"]):
         return None
     assert pairwise is not None
     rows = pairwise[pairwise["metric"] == measure]
     for row in rows.itertuples():
-        if {row.run_a, row.run_b} == {run, other}:
+        if (row.run_a in names and row.run_b in others) or (row.run_b in names and row.run_a in others):
             return str(row.verdict)
     return None

@@ -10,8 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
-from dogs_accel.report.formats import score
-from dogs_accel.report.pictures import Picture, embed_picture
+from dogs_accel.report.formats import ABSENT, interval, score
+from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
 from dogs_accel.report.summary import RunView
 from dogs_accel.run_folder import RunFolder, missing_columns
 
@@ -26,11 +26,20 @@ _EDA = (
     ("brightest_examples.png", "The brightest images."),
 )
 _TIMES = "\N{MULTIPLICATION SIGN}"
+_LARGE_PX = 2400
+"""Of a confusion matrix, whose breeds must still be read where there are 120."""
 _THUMBNAIL_PX, _MAX_THUMBNAILS = 208, 24
 _PARTS = (
     ("data_wait", "waiting for data"), ("transfer", "transfer"), ("forward", "forward"), ("backward", "backward"),
     ("graph", "CUDA graph"), ("optimizer", "optimiser"), ("other", "other"), ("validation", "validation"),
 )  # fmt: skip
+_SHOWN_MEANS = {
+    "drop_hottest": "Probability lost without the hottest parts",
+    "drop_random": "Without random parts",
+    "verdict": "What that shows",
+    "heat_in_box": "Heat inside the dog's box",
+    "box_share": "Crop inside the box",
+}
 _GALLERIES = {"cnn": "gradcam_gallery.png", "vit": "attention_gallery.png"}
 
 
@@ -146,12 +155,23 @@ def _gallery(folder: RunFolder, view: RunView) -> Picture | None:
     return None
 
 
-def _explanation_summary(view: RunView) -> list[tuple[str, str]]:
+def _explanation_summary(view: RunView) -> dict[str, Any]:
+    """Lay out explanations.json: lines of text, and the means of each method side by side."""
     path = view.run.folder / "explanations.json"
-    if not path.exists():
-        return []
-    content = view.folder.json(str(path.relative_to(view.folder.folder)))
-    return [(key.replace("_", " "), text) for key, text in _flatten("", content)]
+    content = view.folder.json(str(path.relative_to(view.folder.folder))) if path.exists() else {}
+    methods = content.get("methods")
+    if not isinstance(methods, dict):
+        lines = [(key.replace("_", " "), text) for key, text in _flatten("", content)]
+        return {"lines": lines, "methods": [], "rows": []}
+    rows = [
+        (words, [dict(_flatten("", {key: means.get(key)})).get(key, ABSENT) for means in methods.values()])
+        for key, words in _SHOWN_MEANS.items()
+    ]
+    return {
+        "lines": [(key, str(content[key])) for key in ("library", "explains") if content.get(key)],
+        "methods": [method.replace("_", " ") for method in methods],
+        "rows": [row for row in rows if set(row[1]) != {ABSENT}],
+    }
 
 
 def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
@@ -160,7 +180,7 @@ def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
         middle = next((key for key in ("mean", "value") if key in value), None)
         ends = value.get("interval") or ([value["low"], value["high"]] if {"low", "high"} <= set(value) else None)
         if middle is not None and ends and None not in (value[middle], *ends):
-            return [(name, f"{score(value[middle], 3)} (95 % interval {score(ends[0], 3)} to {score(ends[1], 3)})")]
+            return [(name, f"{score(value[middle], 3)} ({interval(ends, 3)})")]
         return [leaf for key, each in value.items() for leaf in _flatten(f"{name} {key}".strip(), each)]
     if isinstance(value, float):
         return [(name, score(value, 3))]
@@ -176,7 +196,8 @@ def _thumbnails(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
         return []
     assert table is not None
     found: list[dict[str, Any]] = []
-    for row in table.head(_MAX_THUMBNAILS).to_dict("records"):
+    # Of each image one picture shows every method.
+    for row in table.drop_duplicates(["id", "group"]).head(_MAX_THUMBNAILS).to_dict("records"):
         name = f"{row['id']}.png"
         # An id comes from a file's name; one that leads out of the folder is none of the run's.
         if "/" in name or "\\" in name:
@@ -255,7 +276,9 @@ def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any
             {
                 "view": view,
                 "gallery": _run_picture(folder, view, "misclassified_gallery.png", "the most confident mistakes"),
-                "confusion": _run_picture(folder, view, "confusion_matrix_normalized.png", "confusion matrix"),
+                "confusion": _run_picture(
+                    folder, view, "confusion_matrix_normalized.png", "confusion matrix", _LARGE_PX
+                ),
                 "quality": _run_picture(folder, view, "quality_vs_error.png", "accuracy by image quality"),
                 "quality_rows": _quality_rows(folder, view),
                 "listed": _listed(folder, view, "misclassified.csv"),
@@ -266,8 +289,10 @@ def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any
     }
 
 
-def _run_picture(folder: RunFolder, view: RunView, name: str, what: str) -> Picture | None:
-    return embed_picture(view.run.folder / name, folder.folder, f"{view.label}: {what}")
+def _run_picture(
+    folder: RunFolder, view: RunView, name: str, what: str, max_width_px: int = MAX_WIDTH_PX
+) -> Picture | None:
+    return embed_picture(view.run.folder / name, folder.folder, f"{view.label}: {what}", max_width_px)
 
 
 def _listed(folder: RunFolder, view: RunView, name: str) -> list[dict[str, Any]]:

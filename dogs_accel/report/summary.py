@@ -122,7 +122,11 @@ def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]
     if missing_columns(table, needed):
         return {"folder": folder.label, "rows": [], "groups": [], "unclear": []}
     assert table is not None
-    names = {view.run.name: view for view in views if view.folder is folder}
+    # Where there are several seeds the table is of configurations.
+    names: dict[str, str] = {}
+    for view in views:
+        if view.folder is folder:
+            names |= {view.run.name: view.label, view.run.configuration: view.label.partition(", seed ")[0]}
     rows = []
     for row in table.to_dict("records"):
         a, b = names.get(str(row["run_a"])), names.get(str(row["run_b"]))
@@ -131,11 +135,11 @@ def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]
         rows.append(
             row
             | {
-                "a_view": a,
-                "b_view": b,
+                "a_label": a,
+                "b_label": b,
                 "metric_name": METRIC_WORDS.get(str(row["metric"]), str(row["metric"])),
                 "is_difference": row["verdict"] != NO_DIFFERENCE,
-                "words": _words(str(row["verdict"]), a.label, b.label),
+                "words": _words(str(row["verdict"]), a, b),
                 "p": row.get("mcnemar_p_holm"),
             }
         )
