@@ -221,3 +221,14 @@ def test_explanations_are_summed_up_by_method(full, tmp_path):
     assert "<td>0.250 (0.200 to 0.300)</td>" in html
     assert "<td>better than random</td>" in html
     assert "Heat inside the dog" not in html
+
+
+def test_recipes_of_one_name_and_other_values_are_both_shown(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    path = folder / "vit/vit_b16_full/vit_b16_full_run_metadata.json"
+    record = json.loads(path.read_text())
+    record["eval_recipe"]["mean"] = [0.5, 0.5, 0.5]
+    path.write_text(json.dumps(record))
+    html = render_report([read_run_folder(folder)])
+    assert html.count("<h4>eval, 224 px</h4>") == 2
+    assert "normalise by mean 0.5, 0.5, 0.5 and std" in html

@@ -84,19 +84,19 @@ def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
 
 def input_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]:
     """T(x): the recipes, step by step, what loads them, and a batch as the model gets it."""
-    recipes: dict[str, dict[str, Any]] = {}
+    # Recipes of one name may differ: mean and std are those of the model's weights.
+    recipes: dict[tuple[str, ...], list[str]] = {}
     for view in views:
         for key in ("train_recipe", "eval_recipe"):
             recipe = view.run.record.get(key)
             if recipe:
-                name = f"{recipe['name']}, {recipe['crop']} px"
-                found = recipes.setdefault(name, {"steps": recipe_steps(recipe), "runs": []})
-                found["runs"].append(view.label)
+                key = (f"{recipe['name']}, {recipe['crop']} px", *recipe_steps(recipe))
+                recipes.setdefault(key, []).append(view.label)
     normalisation = folder.json("normalisation.json")
     batch = folder.folder / "eda" / "augmented_batch_preview.png"
     record = views[0].run.record
     return {
-        "recipes": recipes,
+        "recipes": [{"name": name, "steps": steps, "runs": runs} for (name, *steps), runs in recipes.items()],
         "batch": embed_picture(batch, folder.folder, "Training pictures as the model gets them"),
         "normalisation": None if normalisation is None else normalisation.get("train_pixels"),
         "loaders": record.get("loaders", {}),
