@@ -90,8 +90,8 @@ def input_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]
         for key in ("train_recipe", "eval_recipe"):
             recipe = view.run.record.get(key)
             if recipe:
-                key = (f"{recipe['name']}, {recipe['crop']} px", *recipe_steps(recipe))
-                recipes.setdefault(key, []).append(view.label)
+                shown = (f"{recipe['name']}, {recipe['crop']} px", *recipe_steps(recipe))
+                recipes.setdefault(shown, []).append(view.label)
     normalisation = folder.json("normalisation.json")
     batch = folder.folder / "eda" / "augmented_batch_preview.png"
     record = views[0].run.record
