@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from dogs_accel.comparison import mean_interval
+from dogs_accel.pairwise import NO_DIFFERENCE
 from dogs_accel.run_folder import TrainedRun, missing_columns
 
-NO_DIFFERENCE = "no difference shown"
 BUDGET_SHARE = 0.5
 """Of the slowest configuration's training time: the time budget."""
 
