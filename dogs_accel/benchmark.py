@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,7 @@ from dogs_accel.environment import ENVIRONMENT_FILE, describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.evaluate import Predictions
 from dogs_accel.experiment import execute_run
+from dogs_accel.explanations import EXPLANATIONS_FOLDER
 from dogs_accel.features import FeatureError
 from dogs_accel.files import BusyError, only_process_in, remove_partial, write_json, write_manifest
 from dogs_accel.loading import (
@@ -57,6 +59,7 @@ from dogs_accel.numerics import set_numerics
 from dogs_accel.pairwise import ComparedRun
 from dogs_accel.per_breed import write_per_breed
 from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
+from dogs_accel.report import write_report
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
@@ -145,15 +148,19 @@ def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
     """Lay out the result as text for a terminal: the table, the differences that matter, and what was written."""
     shown = _describe_repeats(outcomes) if has_repeats(outcomes) else _describe_runs(outcomes)
     differences = describe_pairs(pd.read_csv(plan.out / PAIRWISE_FILE), outcomes)
-    files = sorted(
-        str(path.relative_to(plan.out))
-        for path in plan.out.rglob("*")
-        if path.is_file() and path.relative_to(plan.out).parts[0] != WANDB_FOLDER
-    )
-    if (plan.out / WANDB_FOLDER).is_dir():
-        files.append(f"{WANDB_FOLDER}/ (the runs of Weights & Biases)")
-    listed = "\n".join(f"  {name}" for name in files)
+    listed = "\n".join(f"  {name}" for name in _listed_files(plan.out))
     return "\n\n".join(filter(None, [shown, differences, f"written to {plan.out}\n{listed}"]))
+
+
+def _listed_files(folder: Path) -> list[str]:
+    """Name the files of a folder, single pictures by their folder alone."""
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    pictures = Counter(path.parent for path in paths if path.parent.name == EXPLANATIONS_FOLDER)
+    files = [str(path) for path in paths if path.parts[0] != WANDB_FOLDER and path.parent not in pictures]
+    files += [f"{parent}/ ({number} pictures)" for parent, number in pictures.items()]
+    if (folder / WANDB_FOLDER).is_dir():
+        files.append(f"{WANDB_FOLDER}/ (the runs of Weights & Biases)")
+    return sorted(files)
 
 
 def _describe_runs(outcomes: Sequence[RunOutcome]) -> str:
@@ -230,7 +237,8 @@ def run_plan(plan: Plan) -> None:
     else:
         outcomes = execute_plan(plan)
         if plan.world.is_first:  # which has written what is described
-            print(f"\n{describe_outcomes(plan, outcomes)}")
+            report = write_report(plan.out)
+            print(f"\n{describe_outcomes(plan, outcomes)}\nreport: {report}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,6 +36,8 @@ from dogs_accel.files import write_csv, write_json
 from dogs_accel.plots import save_figure
 from pipelines import Loader, Recipe
 
+EXPLANATIONS_FOLDER = "explanations"
+"""Of a run's folder: where the single pictures are."""
 NUM_CONFIDENT = 4
 NUM_RANDOM = 8
 REMOVED_SHARE = 0.2
@@ -348,6 +350,6 @@ def _write_drawings(
         )
         drawings[explained.ids[row]] = drawing
         every.append(drawing)
-    paths = [save_strip(drawing, folder / "explanations" / f"{name}.png") for name, drawing in drawings.items()]
+    paths = [save_strip(drawing, folder / EXPLANATIONS_FOLDER / f"{name}.png") for name, drawing in drawings.items()]
     gallery = folder / GALLERY[explainer.describe()["method"]]
     return [*paths, save_figure(gallery_figure(every, title), gallery)]

@@ -30,8 +30,16 @@ FILES_OF_A_RUN = {
     "classification_report.csv",
     "confusion_matrix_counts.png",
     "confusion_matrix_normalized.png",
+    "explanation_scores.csv",
+    "explanations",
+    "explanations.csv",
+    "explanations.json",
     "last.pt",
     "metrics.json",
+    "misclassified.csv",
+    "misclassified_gallery.png",
+    "quality_vs_error.csv",
+    "quality_vs_error.png",
     "test_logits.npz",
     "top_confusions.csv",
     "training_profile.png",
@@ -77,15 +85,18 @@ def test_every_artifact_is_there_and_listed_with_its_checksum(finished):
     for run in RUNS:
         name = run.split("/")[1]
         own = {f"{name}_history.csv", f"{name}_run_metadata.json"}
+        own.add("gradcam_gallery.png" if run.startswith("cnn") else "attention_gallery.png")
         assert {path.name for path in (out / run).iterdir()} == FILES_OF_A_RUN | own
     listed = json.loads((out / "MANIFEST.json").read_text())["files"]
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert {name for name in there if not name.startswith("wandb/")} == set(listed) | {"MANIFEST.json"}
     assert {"model_comparison.csv", "best_per_family_comparison.csv", "comparison_overview.png", "config.json",
-            "pairwise_comparison.csv", "environment.json", "wandb_export/runs_summary.csv",
+            "pairwise_comparison.csv", "per_breed_comparison.csv", "per_breed_comparison.png", "confusion_clusters.csv",
+            "claims.json", "report.html", "environment.json", "wandb_export/runs_summary.csv",
             *METADATA_FILES} <= set(listed)  # fmt: skip
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
-    assert all(name in printed for name in listed)
+    assert all(name in printed for name in listed if "/explanations/" not in name)
+    assert printed.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert "not dogs" in printed.splitlines()[0]
 
 

@@ -15,6 +15,11 @@ def score(value: Any, decimals: int = 4) -> str:
     return ABSENT if _is_missing(value) else f"{float(value):.{decimals}f}"
 
 
+def probability(value: Any) -> str:
+    """Write a p value, which is never 0."""
+    return "< 0.0001" if not _is_missing(value) and float(value) < 5e-5 else score(value)
+
+
 def percent(value: Any, decimals: int = 1) -> str:
     """Write a share of 1 as percent."""
     return ABSENT if _is_missing(value) else f"{100 * float(value):.{decimals}f} %"
@@ -74,6 +79,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "interval": interval,
     "signed": signed,
+    "probability": probability,
     "count_": count,
     "seconds": seconds,
     "figure": figure,

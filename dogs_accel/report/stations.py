@@ -30,6 +30,7 @@ _LARGE_PX = 2400
 """Of a confusion matrix, whose breeds must still be read where there are 120."""
 _THUMBNAIL_PX, _MAX_THUMBNAILS = 208, 24
 _PARTS = (
+    ("features", "caching features"),
     ("data_wait", "waiting for data"), ("transfer", "transfer"), ("forward", "forward"), ("backward", "backward"),
     ("graph", "CUDA graph"), ("optimizer", "optimiser"), ("other", "other"), ("validation", "validation"),
 )  # fmt: skip
