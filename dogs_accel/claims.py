@@ -31,10 +31,9 @@ from scipy.stats import binomtest
 
 from dogs_accel.files import write_json
 from dogs_accel.phases import strategy_phases
-from dogs_accel.run_folder import RunFolder, TrainedRun, missing_columns
+from dogs_accel.run_folder import CLAIMS_FILE, RunFolder, TrainedRun, missing_columns
 from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
 
-CLAIMS_FILE = "claims.json"
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
     "reproduced",
     "not reproduced",

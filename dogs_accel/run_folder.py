@@ -18,6 +18,9 @@ from sklearn.metrics import confusion_matrix
 from dogs_accel.evaluate import Predictions
 from dogs_accel.files import MANIFEST, read_json
 
+REPORT_FILE, CLAIMS_FILE = "report.html", "claims.json"
+"""What is made of a folder's other files."""
+
 _RECORD_SUFFIX = "_run_metadata.json"
 
 
@@ -165,9 +168,9 @@ class RunFolder:
 
     @cached_property
     def checksums(self) -> dict[str, dict[str, Any]]:
-        """Size and sha256 of each file, as MANIFEST.json has them."""
-        manifest = self.json(MANIFEST)
-        return dict(manifest["files"]) if manifest else {}
+        """Size and sha256 of each file that a report is made from, as MANIFEST.json has them."""
+        files = (self.json(MANIFEST) or {"files": {}})["files"]
+        return {name: entry for name, entry in files.items() if name not in (REPORT_FILE, CLAIMS_FILE)}
 
     @cached_property
     def class_names(self) -> list[str]:

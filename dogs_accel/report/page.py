@@ -16,9 +16,7 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
-from dogs_accel.run_folder import RunFolder, read_run_folder
-
-REPORT_FILE = "report.html"
+from dogs_accel.run_folder import REPORT_FILE, RunFolder, read_run_folder
 
 
 def write_report(folder: Path) -> Path:
@@ -33,6 +31,8 @@ def write_report(folder: Path) -> Path:
     if manifest.exists():
         content = read_json(manifest)
         content["files"] |= {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written}
+        # In the order of write_manifest, so that a report that is made again changes nothing.
+        content["files"] = {name: content["files"][name] for name in sorted(content["files"], key=Path)}
         write_json(manifest, content)
     return written[-1]
 
