@@ -285,6 +285,9 @@ def _add_predict(commands: Any) -> None:
     command.add_argument("--top", type=positive, default=5, metavar="N", help="breeds to name (default: 5)")
     command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
     command.add_argument(
+        "--heatmap", metavar="DIR", help="also draw what each file's likeliest breed rests on, a picture a file in DIR"
+    )
+    command.add_argument(
         "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
     command.set_defaults(run=_predict, when_stopped="stopped")
@@ -300,7 +303,9 @@ def _add_run(command: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.config import BenchmarkConfig
+    from dogs_accel.explain import find_explainer
     from dogs_accel.finished_run import choose_run
+    from dogs_accel.heatmaps import draw_heatmaps
     from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
     from dogs_accel.numerics import set_numerics
     from dogs_accel.plan import choose_device
@@ -309,7 +314,11 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     device = choose_device(BenchmarkConfig(device=options.device))
     trained = load_trained(run, device)
     set_numerics(tf32=run.record["identity"]["tf32"])
+    # Before the photos: whether a model can be explained is known without them.
+    explainer = find_explainer(trained.model, trained.recipe.crop) if options.heatmap else None
     answers = predict_images(trained, options.images, top=options.top)
+    if explainer is not None:
+        answers = draw_heatmaps(trained, explainer, answers, Path(options.heatmap))
     notice = run.record["data_notice"]
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 _BATCH = 8
 """Images at a time: Grad-CAM keeps all of a network's activations, about 100 MB an image of a ResNet-50."""
+_NUM_PLACING = 4
+"""Images, and their mirror images, on which the cells of a feature map are placed."""
 
 
 class UnexplainableError(ValueError):
@@ -81,8 +83,8 @@ class GradCam:
         }
 
     def placed_on(self, images: Tensor) -> GradCam:
-        """Return it with the cells where the model's gradients on some images (N, 3, S, S) have them."""
-        return replace(self, places=measure_places(self.model, self.layer, images, self.places))
+        """Return it with the cells where the model's gradients on the first of some images (N, 3, S, S) have them."""
+        return replace(self, places=measure_places(self.model, self.layer, images[:_NUM_PLACING], self.places))
 
     def maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Compute the map of one class an image: images (N, 3, S, S), classes (N,) int64 -> (N, h, w), >= 0.
@@ -134,6 +136,10 @@ class Attention:
             "grid": list(self.grid),
         }
 
+    def placed_on(self, images: Tensor) -> Attention:
+        """Return it as it is: patches are where they are whatever the images."""
+        return self
+
     def maps(self, images: Tensor, classes: Tensor | None = None) -> dict[str, Tensor]:
         """Compute both maps of images (N, 3, S, S): (N, h, w) each, weights that sum to at most 1; classes say nothing.
 
@@ -174,6 +180,12 @@ def find_explainer(model: nn.Module, size_px: int) -> Explainer:
     except UnexplainableError as error:
         raise UnexplainableError(f"{error}; {note}" if note else str(error)) from error
     return GradCam(model, layer, grid, places, note)
+
+
+def heat_maps(explainer: Explainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    """Compute maps as large as the images (N, 3, S, S), of one class (N,) int64 each: by method, (N, S, S), >= 0."""
+    maps = explainer.maps(images, classes)
+    return {method: upsample(each, explainer.places, images.shape[-1]) for method, each in maps.items()}
 
 
 # --- feature maps -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from dogs_accel.plots import BLUE, RED
 from pipelines import Recipe
 
 Pixels = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+"""xmin, ymin, xmax, ymax in px of the crop."""
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
     "attention_last": "last layer's attention",
@@ -60,33 +62,39 @@ class Drawing:
     """(S, S, 3)"""
     heat: dict[str, NDArray[np.float32]]
     """By method, (S, S) in [0, 1]."""
-    boxes: Sequence[tuple[float, float, float, float]]
-    """Annotated dogs, xmin, ymin, xmax, ymax in px of the crop."""
+    boxes: Sequence[Box]
+    """Annotated dogs."""
     true_class: str
     pred_class: str
     confidence: float
 
     def strip(self) -> Pixels:
-        """Lay the crop and its maps side by side, boxes outlined; small crops are enlarged pixel by pixel."""
-        scale = max(1, -(-_DRAWN_PX // len(self.pixels)))
-        panels = [self.pixels, *(blend(self.pixels, heat) for heat in self.heat.values())]
-        large = [self._outlined(panel.repeat(scale, axis=0).repeat(scale, axis=1), scale) for panel in panels]
-        gap = np.full((len(large[0]), _GAP_PX, 3), 255, dtype=np.uint8)
-        return np.concatenate([part for panel in large for part in (gap, panel)][1:], axis=1)
-
-    def _outlined(self, panel: Pixels, scale: int) -> Pixels:
-        image = Image.fromarray(panel)
-        for box in self.boxes:
-            xmin, ymin, xmax, ymax = (round(scale * side) for side in box)
-            if xmin < xmax and ymin < ymax:
-                ImageDraw.Draw(image).rectangle((xmin, ymin, xmax - 1, ymax - 1), outline="white")
-        return np.asarray(image)
+        """Lay the crop and its maps side by side, boxes outlined."""
+        return side_by_side(self.pixels, self.heat, self.boxes)
 
 
-def save_strip(drawing: Drawing, path: Path) -> Path:
-    """Save an image's crop and maps side by side as PNG."""
+def side_by_side(pixels: Pixels, heat: Mapping[str, NDArray[np.float32]], boxes: Sequence[Box] = ()) -> Pixels:
+    """Lay a crop (S, S, 3) and each of its maps over it side by side; small crops are enlarged pixel by pixel."""
+    scale = max(1, -(-_DRAWN_PX // len(pixels)))
+    panels = [pixels, *(blend(pixels, each) for each in heat.values())]
+    large = [_outlined(panel.repeat(scale, axis=0).repeat(scale, axis=1), boxes, scale) for panel in panels]
+    gap = np.full((len(large[0]), _GAP_PX, 3), 255, dtype=np.uint8)
+    return np.concatenate([part for panel in large for part in (gap, panel)][1:], axis=1)
+
+
+def _outlined(panel: Pixels, boxes: Sequence[Box], scale: int) -> Pixels:
+    image = Image.fromarray(panel)
+    for box in boxes:
+        xmin, ymin, xmax, ymax = (round(scale * side) for side in box)
+        if xmin < xmax and ymin < ymax:
+            ImageDraw.Draw(image).rectangle((xmin, ymin, xmax - 1, ymax - 1), outline="white")
+    return np.asarray(image)
+
+
+def save_picture(pixels: Pixels, path: Path) -> Path:
+    """Save pixels (H, W, 3) as PNG."""
     with replacing(path) as temporary:
-        Image.fromarray(drawing.strip()).save(temporary)
+        Image.fromarray(pixels).save(temporary)
     return path
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.evaluate import Predictions
-from dogs_accel.explain import Explainer, GradCam, UnexplainableError, find_explainer, scale_to_unit, upsample
-from dogs_accel.explanation_plots import Drawing, crop_pixels, gallery_figure, save_strip
+from dogs_accel.explain import Explainer, UnexplainableError, find_explainer, heat_maps, scale_to_unit
+from dogs_accel.explanation_plots import Drawing, crop_pixels, gallery_figure, save_picture
 from dogs_accel.explanation_scores import (
     box_cover,
     box_on_crop,
@@ -44,8 +44,6 @@ REMOVED_SHARE = 0.2
 GALLERY = {"gradcam": "gradcam_gallery.png", "attention": "attention_gallery.png"}
 _LARGEST_GAP = 0.1
 """Between the probabilities in the predictions, perhaps of mixed precision, and those here, in the median."""
-_NUM_PLACING = 4
-"""Images, and their mirror images, on which the cells of a feature map are placed."""
 
 LoadImages = Callable[[NDArray[np.int64]], Loader]
 """Gives a loader of these images of the dataset as evaluation sees them, in their order, in this process alone."""
@@ -192,17 +190,14 @@ def _explain(
     classes = torch.from_numpy(predictions.predicted[positions]).to(images.device)
     probabilities = class_probabilities(model, images, classes)
     _check_same(probabilities, confidence)
-    if isinstance(explainer, GradCam):
-        explainer = explainer.placed_on(images[:_NUM_PLACING])
-    maps = explainer.maps(images, classes)
-    heat = {method: upsample(each, explainer.places, recipe.crop) for method, each in maps.items()}
+    explainer = explainer.placed_on(images)
     names = np.asarray(data.class_names)
     return explainer, _Explained(
         at={position: row for row, position in enumerate(positions.tolist())},
         images=images,
         classes=classes,
         probabilities=probabilities,
-        heat=heat,
+        heat=heat_maps(explainer, images, classes),
         pixels=crop_pixels(images, recipe),
         boxes=[_boxes(data, each, recipe) for each in index.tolist()],
         ids=ids,
@@ -350,6 +345,7 @@ def _write_drawings(
         )
         drawings[explained.ids[row]] = drawing
         every.append(drawing)
-    paths = [save_strip(drawing, folder / EXPLANATIONS_FOLDER / f"{name}.png") for name, drawing in drawings.items()]
+    single = folder / EXPLANATIONS_FOLDER
+    paths = [save_picture(drawing.strip(), single / f"{name}.png") for name, drawing in drawings.items()]
     gallery = folder / GALLERY[explainer.describe()["method"]]
     return [*paths, save_figure(gallery_figure(every, title), gallery)]

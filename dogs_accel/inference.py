@@ -14,7 +14,7 @@ from torch import nn
 from dogs_accel.evaluate import Predictions, predict
 from dogs_accel.finished_run import FinishedRun, is_at_bound
 from dogs_accel.training_step import StepSettings, prepare_model
-from pipelines import BadImageError, Recipe, make_loader
+from pipelines import BadImageError, Loader, Recipe, make_loader
 from pipelines.batch import decode_rgb
 
 
@@ -37,7 +37,12 @@ class TrainedModel:
         The pixels are the reference loader's, which reads whatever PIL opens. Raises BadImageError for a file that
         cannot be decoded.
         """
-        with make_loader(
+        with self.loader(paths) as loader:
+            return predict(self.model, loader, [str(path) for path in paths], amp=self.amp)
+
+    def loader(self, paths: Sequence[str | Path]) -> Loader:
+        """Make a loader of image files as the model is fed them."""
+        return make_loader(
             paths,
             np.zeros(len(paths), dtype=np.int64),
             self.recipe,
@@ -45,8 +50,7 @@ class TrainedModel:
             batch_size=self.run.record["eval_batch_size"],
             device=self.device,
             num_threads=1,
-        ) as loader:
-            return predict(self.model, loader, [str(path) for path in paths], amp=self.amp)
+        )
 
 
 def load_trained(run: FinishedRun, device: torch.device) -> TrainedModel:
@@ -79,13 +83,16 @@ class ImagePrediction:
     """The likeliest first."""
     probabilities: tuple[float, ...] = ()
     """Calibrated: the softmax of logits / temperature."""
+    heatmap: str | None = None
+    """Where its heat map was written."""
 
     def as_json(self) -> dict[str, Any]:
         """Lay out the entry of `dogs-accel predict --json`."""
         if self.problem is not None:
             return {"path": self.path, "error": self.problem}
         pairs = zip(self.breeds, self.probabilities, strict=True)
-        return {"path": self.path, "predictions": [{"breed": breed, "probability": share} for breed, share in pairs]}
+        said = {"path": self.path, "predictions": [{"breed": breed, "probability": share} for breed, share in pairs]}
+        return said if self.heatmap is None else said | {"heatmap": self.heatmap}
 
 
 def predict_images(trained: TrainedModel, paths: Sequence[str], *, top: int = 5) -> list[ImagePrediction]:
@@ -134,4 +141,6 @@ def describe_prediction(answer: ImagePrediction) -> str:
     width = max(map(len, answer.breeds))
     pairs = zip(answer.breeds, answer.probabilities, strict=True)
     rows = [f"  {rank}  {breed:<{width}}  {share:.4f}" for rank, (breed, share) in enumerate(pairs, start=1)]
+    if answer.heatmap is not None:
+        rows.append(f"  heat map: {answer.heatmap}")
     return "\n".join([answer.path, *rows])

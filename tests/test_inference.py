@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 from dogs_accel.cli import main
+from dogs_accel.explain import UnexplainableError, find_explainer, scale_to_unit, upsample
+from dogs_accel.explanation_plots import blend
 from dogs_accel.finished_run import choose_run
 from dogs_accel.inference import load_trained, predict_images
 from dogs_accel.metadata_files import read_metadata
@@ -85,6 +88,65 @@ def test_the_command_prints_json_and_a_bad_image_is_one_entry(tiny_results, test
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1)  # of 4 breeds the 5 likeliest are all
     assert printed.err == "dogs-accel predict: FAILED: 2 of 4 images cannot be read\n"
+
+
+def test_heat_maps_lie_beside_the_crop_that_was_fed(trained, tiny_results, test_rows, tmp_path, capsys):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    again = tmp_path / "other" / Path(test_rows[0]).name
+    again.parent.mkdir()
+    shutil.copy(test_rows[1], again)
+    maps = tmp_path / "new" / "maps"
+    arguments = [test_rows[0], str(bad), str(again)]
+    with pytest.raises(SystemExit):
+        main(["predict", *arguments, "--run", str(tiny_results), "--device", "cpu", "--json", "--heatmap", str(maps)])
+    images = json.loads(capsys.readouterr().out)["images"]
+    stem = Path(test_rows[0]).stem
+    expected = [str(maps / f"{stem}_heatmap.png"), None, str(maps / f"{stem}_heatmap_2.png")]
+    assert [image.get("heatmap") for image in images] == expected
+    assert len(list(maps.iterdir())) == 2
+
+    explainer = find_explainer(trained.model, 32)
+    with trained.loader(test_rows[:2]) as loader:
+        [(fed, _, _)] = list(loader)
+    explainer = explainer.placed_on(fed)
+    classes = torch.from_numpy(trained.logits(test_rows[:2]).predicted)
+    heat = scale_to_unit(upsample(explainer.maps(fed, classes)["gradcam"], explainer.places, 32)).numpy()
+    for row, path in enumerate([expected[0], expected[2]]):
+        strip = np.asarray(Image.open(path))
+        assert strip.shape == (224, 2 * 224 + 4, 3)  # 32 px drawn 7 times as large, and a gap
+        pixels = strip[::7, :224:7]
+        decoded = Image.open(test_rows[row]).convert("RGB")
+        np.testing.assert_array_equal(pixels, squashed_centre(decoded, trained.recipe))
+        np.testing.assert_array_equal(strip[::7, 228::7], blend(pixels, heat[row]))
+
+
+def squashed_centre(image, recipe):
+    """What Pillow makes of the recipe of evaluation."""
+    height, width = recipe.resized(image.height, image.width)
+    top, left = (height - recipe.crop) // 2, (width - recipe.crop) // 2
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized.crop((left, top, left + recipe.crop, top + recipe.crop)))
+
+
+def test_the_table_names_the_heat_map(tiny_results, test_rows, tmp_path, capsys):
+    arguments = ["--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)]
+    assert main(["predict", test_rows[0], *arguments]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"  heat map: {tmp_path / (Path(test_rows[0]).stem + '_heatmap.png')}"
+
+
+def test_a_model_without_heat_maps_is_one_line(tiny_results, test_rows, tmp_path, monkeypatch, capsys):
+    def refuse(model, size_px):
+        raise UnexplainableError("model: Plain has no module that gives a feature map (N, C, S, S)")
+
+    monkeypatch.setattr("dogs_accel.explain.find_explainer", refuse)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", test_rows[0], "--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "dogs-accel predict: error: model: Plain has no module that gives a feature map (N, C, S, S)\n"
+    )
 
 
 def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):

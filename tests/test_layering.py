@@ -14,9 +14,8 @@ ORDER = [
     "pairwise", "tracking", "plots", "profile_summary", "parity", "parity_report", "metadata_files", "duplicates",
     "metadata", "eda", "comparison", "explain", "explanation_scores", "explanation_plots", "explanations", "config",
     "finished_run", "mistakes", "quality_error", "per_breed", "galleries", "run_folder", "claims", "report", "plan",
-    "loading", "experiment", "inference", "export", "estimate", "candidates", "ceilings", "coldstart", "throughput",
-    "bottleneck", "throughput_plots",
-    "throughput_report", "benchmark",
+    "loading", "experiment", "inference", "heatmaps", "export", "estimate", "candidates", "ceilings", "coldstart",
+    "throughput", "bottleneck", "throughput_plots", "throughput_report", "benchmark",
 ]  # fmt: skip
 
 
