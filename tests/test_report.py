@@ -188,6 +188,7 @@ def test_ticks_are_round():
     assert nice_ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert nice_ticks(0.1, 0.95) == [0.2, 0.4, 0.6, 0.8]
     assert nice_ticks(1, 12) == [2, 4, 6, 8, 10, 12]
+    assert nice_ticks(1, 2, whole=True) == [1, 2]  # epochs
 
 
 def test_charts_place_their_points():

@@ -9,6 +9,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 10, 34
+_DIGIT_PX = 6.7
+"""Width of a digit of a tick's label, at most."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Bin:
     accuracy_high: float
 
 
-def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers from low to high, about so many."""
+def nice_ticks(low: float, high: float, about: int = 4, *, whole: bool = False) -> list[float]:
+    """Round numbers from low to high, about so many; whole ones where what is counted has no parts."""
     if not high > low:
         return [low]
-    rough = (high - low) / about
+    rough = max((high - low) / about, 1.0 if whole else 0.0)
     power = 10.0 ** np.floor(np.log10(rough))
     step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(np.log(step / rough)))
     first = np.ceil(low / step - 1e-9) * step
@@ -63,8 +65,12 @@ def line_chart(
     xs, ys = zip(*points, strict=True)
     low = min(ys) if y_low is None else y_low
     high = max(ys) if y_high is None else y_high
-    frame = _Frame(min(xs), max(max(xs), min(xs) + 1), low, max(high, low + 1e-9), width, height)
-    parts = [*frame.axes(x_label)]
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+    high = max(high, low + 1e-9)
+    y_ticks = nice_ticks(low, high)
+    frame = _Frame(x_low, x_high, low, high, width, height, left=_room_for(y_ticks))
+    whole = all(float(x).is_integer() for x in xs)
+    parts = [*frame.axes(x_label, nice_ticks(x_low, x_high, whole=whole), y_ticks)]
     parts += [
         f'<line class="mark" x1="{frame.x(at):.1f}" x2="{frame.x(at):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
         for at in marks
@@ -87,7 +93,8 @@ def reliability_chart(title: str, bins: Sequence[Bin], colour: int, width: int =
     plot, below = 216, 56
     height = plot + below
     frame = _Frame(0, 1, 0, 1, width, plot)
-    parts = [*frame.axes("", ticks=(0, 0.25, 0.5, 0.75, 1))]
+    ticks = (0, 0.25, 0.5, 0.75, 1)
+    parts = [*frame.axes("", ticks, ticks)]
     parts.append(f'<line class="mark" x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"/>')
     most = max((each.count for each in bins), default=0) or 1
     base = plot + below - 20
@@ -123,33 +130,50 @@ def _bin(frame: _Frame, each: Bin, left: float, right: float, colour: int) -> li
     return [*parts, f'<circle class="point" cx="{middle:.1f}" cy="{top:.1f}" r="2.6"/>']
 
 
+def _room_for(ticks: Sequence[float]) -> float:
+    """Return the px that the labels of an axis need beside the plot."""
+    return max(_LEFT, 8 + _DIGIT_PX * max(len(f"{tick:g}") for tick in ticks))
+
+
 class _Frame:
     """The axes of a chart: data to pixels."""
 
-    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float, width: int, height: int) -> None:
+    def __init__(
+        self,
+        x_low: float,
+        x_high: float,
+        y_low: float,
+        y_high: float,
+        width: int,
+        height: int,
+        left: float = _LEFT,
+    ) -> None:
         self.x_low, self.x_high, self.y_low, self.y_high = x_low, x_high, y_low, y_high
-        self.width, self.height = width, height
+        self.width, self.height, self.left = width, height, left
 
     def x(self, value: float) -> float:
-        return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (self.width - _LEFT - _RIGHT)
+        return self.left + (value - self.x_low) / (self.x_high - self.x_low) * (self.width - self.left - _RIGHT)
 
     def y(self, value: float) -> float:
         share = (value - self.y_low) / (self.y_high - self.y_low)
         return self.height - _BOTTOM - share * (self.height - _TOP - _BOTTOM)
 
-    def axes(self, x_label: str, ticks: Sequence[float] | None = None) -> list[str]:
+    def axes(self, x_label: str, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:
         parts = []
-        for tick in nice_ticks(self.y_low, self.y_high) if ticks is None else ticks:
+        left, right = f"{self.left:g}", self.width - _RIGHT
+        for tick in y_ticks:
             y = self.y(tick)
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{self.width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.6:.1f}" text-anchor="end">{tick:g}</text>')
-        for tick in nice_ticks(self.x_low, self.x_high) if ticks is None else ticks:
+            parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(
+                f'<text class="tick" x="{self.left - 6:g}" y="{y + 3.6:.1f}" text-anchor="end">{tick:g}</text>'
+            )
+        for tick in x_ticks:
             parts.append(
                 f'<text class="tick" x="{self.x(tick):.1f}" y="{self.height - _BOTTOM + 15}" '
                 f'text-anchor="middle">{tick:g}</text>'
             )
         parts.append(
-            f'<text class="tick" x="{(_LEFT + self.width - _RIGHT) / 2}" y="{self.height - 4}" '
+            f'<text class="tick" x="{(self.left + right) / 2:g}" y="{self.height - 4}" '
             f'text-anchor="middle">{escape(x_label)}</text>'
         )
         return parts
