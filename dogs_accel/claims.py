@@ -14,7 +14,8 @@ A verdict is one of four.
   - choice: the run that comes first in a measure is the published one.
 What is not measured has no figure of ours. A figure that was measured on other data is given, and not judged.
 Two settings may differ, and the reason says so: precision and BatchNorm while the backbone is frozen. With several
-seeds the first run of a configuration is judged. Values: the public page of the experiment, by item of inventory.md.
+seeds the first run of a configuration is judged. Values: the public page of the experiment, each with its stage there:
+x, T(x), z, g(z) or output.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ _RUNS = {"resnet50_full": ("cnn", "full"), "resnet50_staged": ("cnn", "staged"),
 class Claim:
     """One published figure."""
 
-    item: str
-    """Of inventory.md."""
+    stage: str
+    """Of the published page: x, T(x), z, g(z) or output."""
     subject: str
     """What it is of: data, or the name of a published run, or of two: "resnet50_full resnet50_staged"."""
     figure: str
@@ -79,35 +80,35 @@ class Measured:
 
 
 def _data_claims() -> Iterable[Claim]:
-    def exact(item: str, figure: str, value: Any, *measure: Any, decimals: int = 0) -> Claim:
-        return Claim(item, "data", figure, value, decimals, "exact", measure)
+    def exact(stage: str, figure: str, value: Any, *measure: Any, decimals: int = 0) -> Claim:
+        return Claim(stage, "data", figure, value, decimals, "exact", measure)
 
-    yield exact("0.2", "images in all", 20_580, "images", "")
-    yield exact("0.2", "breeds", 120, "breeds")
-    yield exact("0.2", "images of the official training list", 12_000, "images", "official_train")
-    yield exact("0.2", "images of the official test list", 8_580, "images", "official_test")
+    yield exact("x", "images in all", 20_580, "images", "")
+    yield exact("x", "breeds", 120, "breeds")
+    yield exact("x", "images of the official training list", 12_000, "images", "official_train")
+    yield exact("x", "images of the official test list", 8_580, "images", "official_test")
     for split, count in NUM_IMAGES.items():
-        yield exact("0.2", f"{split} images", count, "split", split)
-    yield exact("0.2", "images of the smallest breed", 148, "breed_size", "min")
-    yield exact("0.2", "images of the largest breed", 252, "breed_size", "max")
-    yield exact("0.2", "mean images of a breed", 171.5, "breed_size", "mean", decimals=1)
+        yield exact("x", f"{split} images", count, "split", split)
+    yield exact("x", "images of the smallest breed", 148, "breed_size", "min")
+    yield exact("x", "images of the largest breed", 252, "breed_size", "max")
+    yield exact("x", "mean images of a breed", 171.5, "breed_size", "mean", decimals=1)
     for breed, support in zip(_BREEDS, (52, 85, 152, 49, 114), strict=True):
-        yield exact("0.2", f"test images of {breed}", support, "support", breed)
+        yield exact("x", f"test images of {breed}", support, "support", breed)
     means = (("brightness_mean", 0.4522), ("contrast_std", 0.2261), ("saturation_mean", 0.3047), ("r_mean", 0.4761),
              ("g_mean", 0.4518), ("b_mean", 0.3910), ("width", 442.5), ("height", 385.9),
              ("aspect_ratio", 1.19))  # fmt: skip
     for column, value in means:
         decimals = {"width": 1, "height": 1, "aspect_ratio": 2}.get(column, 4)
-        yield exact("0.3", f"mean {column}", value, "mean", column, decimals=decimals)
+        yield exact("x", f"mean {column}", value, "mean", column, decimals=decimals)
     columns = ("width", "height", "aspect_ratio", "brightness_mean", "contrast_std", "saturation_mean")
     for image, values in _PREVIEW.items():
         for column, value in zip(columns, values, strict=True):
             decimals = 0 if column in ("width", "height") else 3
-            yield exact("0.3", f"{column} of {image}", value, "image", image, column, decimals=decimals)
+            yield exact("x", f"{column} of {image}", value, "image", image, column, decimals=decimals)
     for row, image in enumerate(("n02107142_4013", "n02091244_5818", "n02107574_2912")):
-        yield exact("0.3", f"training image {row + 1} of split_metadata.csv", image, "split_row", row)
+        yield exact("x", f"training image {row + 1} of split_metadata.csv", image, "split_row", row)
     for split, count in (("train", 319), ("val", 57), ("test", 269)):
-        yield exact("0.6", f"{split} batches of 32", count, "batches", split)
+        yield exact("T(x)", f"{split} batches of 32", count, "batches", split)
 
 
 _BREEDS = ("Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu")
@@ -144,36 +145,36 @@ _PER_BREED = {
 def _run_claims() -> Iterable[Claim]:
     for run, (family, strategy) in _RUNS.items():
         params = {"cnn": 23_753_912, "vit": 85_890_936}[family]
-        yield Claim("0.7", run, "parameters", params, 0, "exact", ("config", "total_params"))
-        yield Claim("0.6", run, "batch size", 32, 0, "exact", ("config", "batch_size"))
-        yield Claim("0.5", run, "input size in px", 224, 0, "exact", ("config", "image_size"))
+        yield Claim("z", run, "parameters", params, 0, "exact", ("config", "total_params"))
+        yield Claim("T(x)", run, "batch size", 32, 0, "exact", ("config", "batch_size"))
+        yield Claim("T(x)", run, "input size in px", 224, 0, "exact", ("config", "image_size"))
         plan = " -> ".join(f"{each.mode}({each.epochs}, {each.lr:g})" for each in strategy_phases(strategy, family))
-        yield Claim("0.8", run, "phases", plan, 0, "exact", ("phases",))
+        yield Claim("z", run, "phases", plan, 0, "exact", ("phases",))
     for run, (*scores, seconds) in _TEST_FIGURES.items():
         names = (("test accuracy", "accuracy"), ("macro F1", "macro_f1"), ("weighted F1", "weighted_f1"))
         for (figure, measure), value in zip((*names, ("ECE, 10 bins", "ece")), scores, strict=True):
-            yield Claim("0.9", run, figure, value, 4, "interval", ("test", measure))
-        yield Claim("0.9", run, "training seconds", seconds, 2, "time", ("seconds",))
+            yield Claim("output", run, figure, value, 4, "interval", ("test", measure))
+        yield Claim("output", run, "training seconds", seconds, 2, "time", ("seconds",))
     for pair, value in (("resnet50_full resnet50_staged", 0.0098), ("vit_b16_full vit_b16_staged", 0.0272)):
-        yield Claim("0.9", pair, "gain of accuracy by the staged schedule", value, 4, "interval", ("difference",))
+        yield Claim("output", pair, "gain of accuracy by the staged schedule", value, 4, "interval", ("difference",))
     for run, (first, last, full) in _EPOCHS.items():
         for epoch, lr, train_acc, val_acc, val_loss in (first, last):
             when = f"epoch {epoch}"
-            yield Claim("0.8", run, f"learning rate after {when}", lr, 5, "exact", ("epoch", epoch, "lr"))
-            yield Claim("0.9", run, f"training accuracy, {when}", train_acc, 4, "interval", ("epoch", epoch, "train"))
-            yield Claim("0.9", run, f"validation accuracy, {when}", val_acc, 4, "interval", ("epoch", epoch, "val"))
-            yield Claim("0.9", run, f"validation loss, {when}", val_loss, 4, "interval", ("epoch", epoch, "val_loss"))
+            yield Claim("z", run, f"learning rate after {when}", lr, 5, "exact", ("epoch", epoch, "lr"))
+            yield Claim("z", run, f"training accuracy, {when}", train_acc, 4, "interval", ("epoch", epoch, "train"))
+            yield Claim("z", run, f"validation accuracy, {when}", val_acc, 4, "interval", ("epoch", epoch, "val"))
+            yield Claim("z", run, f"validation loss, {when}", val_loss, 4, "interval", ("epoch", epoch, "val_loss"))
         epoch, val_acc = full
-        yield Claim("0.9", run, f"validation accuracy, epoch {epoch}, the first of the whole model", val_acc, 4,
+        yield Claim("z", run, f"validation accuracy, epoch {epoch}, the first of the whole model", val_acc, 4,
                     "interval", ("epoch", epoch, "val"))  # fmt: skip
     for run, rows in _PER_BREED.items():
         for breed, row in zip(_BREEDS, rows, strict=True):
             for score, value in zip(("precision", "recall", "F1"), row, strict=True):
-                yield Claim("0.9", run, f"{score} of {breed}", value, 4, "interval", ("breed", breed, score))
+                yield Claim("g(z)", run, f"{score} of {breed}", value, 4, "interval", ("breed", breed, score))
     every = " ".join(_RUNS)
-    yield Claim("0.9", every, "highest test accuracy", "vit_b16_staged", 0, "choice", ("first", "accuracy", -1))
-    yield Claim("0.9", every, "lowest ECE", "vit_b16_full", 0, "choice", ("first", "ece", 1))
-    yield Claim("0.9", every, "shortest training", "resnet50_staged", 0, "choice", ("first", "seconds", 1))
+    yield Claim("output", every, "highest test accuracy", "vit_b16_staged", 0, "choice", ("first", "accuracy", -1))
+    yield Claim("output", every, "lowest ECE", "vit_b16_full", 0, "choice", ("first", "ece", 1))
+    yield Claim("output", every, "shortest training", "resnet50_staged", 0, "choice", ("first", "seconds", 1))
 
 
 PUBLISHED = (*_data_claims(), *_run_claims())
@@ -183,7 +184,7 @@ PUBLISHED = (*_data_claims(), *_run_claims())
 def judge_claims(folder: RunFolder) -> list[dict[str, Any]]:
     """Set each published figure beside ours.
 
-    A row a claim: item, subject, figure, published, ours, interval, verdict, reason, run (the one that was judged).
+    A row a claim: stage, subject, figure, published, ours, interval, verdict, reason, run (the one that was judged).
     """
     return [_judge(claim, folder) for claim in PUBLISHED]
 
@@ -197,7 +198,7 @@ def write_claims(folder: RunFolder) -> Path:
 
 
 def _judge(claim: Claim, folder: RunFolder) -> dict[str, Any]:
-    row = {"item": claim.item, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
+    row = {"stage": claim.stage, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
     if claim.subject == "data":
         ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
         return row | _verdict(claim, ours, _other_data(folder), "")

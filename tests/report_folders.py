@@ -225,7 +225,9 @@ def _add_to_run(folder):
     metrics["temperature"] = {"value": 1.31, "low": 1.2, "high": 1.43, "fitted_on": "val"}
     metrics["calibrated"] = {"ece": metrics["ece"] / 2, "nll": 0.4, "intervals": {"ece": [0.01, metrics["ece"]]}}
     write_json(folder / "metrics.json", metrics)
-    write_csv(folder / "calibration_bins.csv", pd.concat([_bins(predictions, t) for t in (1.0, 1.31)]))
+    write_csv(
+        folder / "calibration_bins.csv", pd.concat([_bins(predictions, t, n) for t in (1.0, 1.31) for n in (10, 15)])
+    )
     vit = folder.parent.name == "vit"
     for name in (
         "attention_gallery.png" if vit else "gradcam_gallery.png",
@@ -288,9 +290,9 @@ def _add_to_run(folder):
     write_csv(folder / "quality_vs_error.csv", pd.DataFrame(quality))
 
 
-def _bins(predictions, temperature):
+def _bins(predictions, temperature, num_bins):
     logits = torch.from_numpy(predictions.logits) / temperature
-    bins = calibration_bins(logits, torch.from_numpy(predictions.labels), 10)
+    bins = calibration_bins(logits, torch.from_numpy(predictions.labels), num_bins)
     rows = []
     for i, (count, confidence, correct) in enumerate(
         zip(bins.count.tolist(), bins.confidence_sum.tolist(), bins.correct.tolist(), strict=True)
@@ -298,10 +300,10 @@ def _bins(predictions, temperature):
         interval = binomtest(correct, count).proportion_ci(method="wilson") if count else None
         rows.append(
             {
-                "bins": 10,
+                "bins": num_bins,
                 "temperature": temperature,
-                "lower": i / 10,
-                "upper": (i + 1) / 10,
+                "lower": i / num_bins,
+                "upper": (i + 1) / num_bins,
                 "count": count,
                 "confidence": confidence / count if count else None,
                 "accuracy": correct / count if count else None,

@@ -204,6 +204,27 @@ def test_charts_place_their_points():
     assert "nan" not in svg
 
 
+def test_reliability_is_shown_with_10_and_with_15_bins_before_and_after_temperature(full):
+    html = render_report([read_run_folder(full)])
+    drawn = re.findall(r'aria-label="ViT-B/16, full, (as trained|temperature 1.310), (10|15) bins"', html)
+    assert drawn == [
+        ("as trained", "10"),
+        ("temperature 1.310", "10"),
+        ("as trained", "15"),
+        ("temperature 1.310", "15"),
+    ]
+    assert html.count("<summary>With 15 bins</summary>") == 4
+
+
+def test_what_differs_between_the_runs_is_said_and_what_does_not_is_not(full):
+    folder = read_run_folder(full)
+    assert (
+        "learning rates (0.0001, 0.001 then 0.0001, 3e-05, 0.001 then 3e-05)" in dict(limits(folder))["Recipes differ"]
+    )
+    single = dataclasses.replace(folder, runs=folder.runs[:1])
+    assert "Recipes differ" not in dict(limits(single))
+
+
 def test_pairs_of_configurations_with_several_seeds_are_shown_by_their_names(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     for family, name in (("cnn", "resnet50_full"), ("vit", "vit_b16_full")):

@@ -10,7 +10,7 @@ def limits(folder: RunFolder) -> list[tuple[str, str]]:
     return [
         *_data_limits(folder),
         ("One data set", "What holds for these pictures need not hold for others."),
-        ("Recipes differ", _recipes(folder)),
+        *_recipes(folder),
         ("Seeds", _seeds(folder)),
         _duplicates(folder),
         ("Hardware", f"Times are of {folder.device}, of one run each, validation included; others will differ."),
@@ -33,17 +33,19 @@ def _data_limits(folder: RunFolder) -> list[tuple[str, str]]:
     ]
 
 
-def _recipes(folder: RunFolder) -> str:
-    rates = {
-        run.family: sorted({f"{phase['lr']:g}" for phase in run.record["config"]["phases"]}) for run in folder.runs
-    }
-    epochs = sorted({sum(phase["epochs"] for phase in run.record["config"]["phases"]) for run in folder.runs})
-    recipes = sorted({str(run.record["train_recipe"]["name"]) for run in folder.runs if "train_recipe" in run.record})
-    shown = "; ".join(f"{family}: {', '.join(values)}" for family, values in rates.items())
-    return (
-        f"Between the runs differ more than the models: training recipes ({', '.join(recipes) or 'unknown'}), learning "
-        f"rates ({shown}) and epochs ({', '.join(map(str, epochs))}). A gap is that of whole configurations."
-    )
+def _recipes(folder: RunFolder) -> list[tuple[str, str]]:
+    """Say what differs between the runs beside model and schedule's name, if anything does."""
+    found: dict[str, list[str]] = {"augmentation": [], "learning rates": [], "epochs": []}
+    for run in folder.runs:
+        phases = run.record["config"]["phases"]
+        found["augmentation"].append(str(run.record.get("train_recipe", {}).get("name", "unknown")))
+        found["learning rates"].append(" then ".join(f"{phase['lr']:g}" for phase in phases))
+        found["epochs"].append(" + ".join(str(phase["epochs"]) for phase in phases))
+    differ = {what: list(dict.fromkeys(values)) for what, values in found.items() if len(set(values)) > 1}
+    if not differ:
+        return []
+    shown = "; ".join(f"{what} ({', '.join(values)})" for what, values in differ.items())
+    return [("Recipes differ", f"Between the runs differ also {shown}. A gap is that of whole configurations.")]
 
 
 def _seeds(folder: RunFolder) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -315,7 +314,7 @@ def _quality_rows(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
 
 
 def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
-    """Reliability before and after temperature, from calibration_bins.csv; 15 bins where it has them."""
+    """Reliability before and after temperature, from calibration_bins.csv, by the number of bins."""
     path = view.run.folder / "calibration_bins.csv"
     table = folder.table(str(path.relative_to(folder.folder)))
     names = [
@@ -332,7 +331,7 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
     metrics = view.run.metrics
     found: dict[str, Any] = {
         "view": view,
-        "charts": [],
+        "charts": {},
         "temperature": metrics.get("temperature"),
         "before": metrics,
         "after": metrics.get("calibrated"),
@@ -341,18 +340,15 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
     if missing_columns(table, names):
         return found | {"picture": _run_picture(folder, view, "calibration.png", "reliability diagram")}
     assert table is not None
-    table = table[table["bins"] == table["bins"].min()]
-    for temperature, group in table.groupby("temperature"):
+    # Rows are in their order: as trained, then at the temperature.
+    for (num_bins, temperature), group in table.groupby(["bins", "temperature"], sort=False):
         bins = [
             Bin(count=int(row["count"]), **{name: float(row[name]) for name in names[2:] if name != "count"})
             for row in group.to_dict("records")
         ]
-        is_raw = bool(np.isclose(temperature, 1.0))
-        title = "as trained" if is_raw else f"temperature {temperature:.3f}"
-        found["charts"].append(
-            (not is_raw, title, len(bins), reliability_chart(f"{view.label}, {title}", bins, view.colour))
-        )
-    found["charts"].sort(key=lambda chart: chart[0])
+        title = f"{'as trained' if temperature == 1 else f'temperature {temperature:.3f}'}, {num_bins} bins"
+        chart = reliability_chart(f"{view.label}, {title}", bins, view.colour)
+        found["charts"].setdefault(num_bins, []).append((title, chart))
     return found
 
 
