@@ -11,6 +11,7 @@ from report_folders import add_analysis, write_folder
 from dogs_accel.cli import main
 from dogs_accel.report import render_report, write_comparison_report, write_report
 from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliability_chart
+from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.run_folder import read_run_folder
@@ -132,8 +133,8 @@ def test_seeds_compete_by_their_means(full, tmp_path):
 
 def test_limits_count_the_test_pictures_that_were_trained_on(full):
     text = dict(limits(read_run_folder(full)))
-    assert text["Repeated pictures"].startswith("1 groups of the same or nearly the same picture lie across")
-    assert "with 1 test images" in text["Repeated pictures"]
+    assert text["Repeated pictures"].startswith("1 group of the same or nearly the same picture across training")
+    assert "with 1 test image (" in text["Repeated pictures"]
     assert text["Seeds"].startswith("One seed (42)")
 
 
@@ -270,3 +271,52 @@ def test_recipes_of_one_name_and_other_values_are_both_shown(full, tmp_path):
     html = render_report([read_run_folder(folder)])
     assert html.count("<h4>eval, 224 px</h4>") == 2
     assert "normalise by mean 0.5, 0.5, 0.5 and std" in html
+
+
+def test_a_table_without_rows_is_not_said_to_be_absent(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    clusters = pd.read_csv(folder / "confusion_clusters.csv")
+    clusters[clusters["run"] != "resnet50_full"].assign(num_confusions=1).to_csv(
+        folder / "confusion_clusters.csv", index=False
+    )
+    html = render_report([read_run_folder(folder)])
+    assert html.count("often enough to be a group") == 1
+    assert "1 confusion," in html
+    clusters.head(0).to_csv(folder / "confusion_clusters.csv", index=False)
+    html = render_report([read_run_folder(folder)])
+    assert html.count("often enough to be a group") == 4
+    assert "<code>confusion_clusters.csv</code>" not in html
+
+
+def test_a_run_without_a_mistake_needs_no_gallery_of_mistakes(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    (folder / "cnn/resnet50_full/misclassified_gallery.png").unlink()
+    assert "<code>misclassified_gallery.png</code>" in render_report([read_run_folder(folder)])
+    measures(folder, resnet50_full={"accuracy": 1.0})
+    html = render_report([read_run_folder(folder)])
+    assert "<code>misclassified_gallery.png</code>" not in html
+    assert "Every test image is classified correctly." in html
+
+
+def test_a_breed_without_a_test_image_has_no_score(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    for path in folder.glob("*/*/classification_report.csv"):
+        table = pd.read_csv(path, keep_default_na=False)
+        table.loc[0, ["f1-score", "support"]] = 0
+        table.to_csv(path, index=False)
+    html = render_report([read_run_folder(folder)])
+    row = re.search(r'<th scope="row">Chihuahua</th><td class="n">0</td>(.*?)</tr>', html)
+    assert row is not None
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row[1]) == [ABSENT] * 5
+    assert "best" not in row[1]
+
+
+def test_a_temperature_at_a_bound_of_its_fit_is_said_to_be_one(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    measures(folder, resnet50_full={"temperature": {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}})
+    path = folder / "cnn/resnet50_full/calibration_bins.csv"
+    pd.read_csv(path).replace({"temperature": {1.31: 1e-6}}).to_csv(path, index=False)
+    html = render_report([read_run_folder(folder)])
+    assert "1e-06<small>where its fit stops looking</small>" in html
+    assert "temperature 1e-06, 10 bins" in html
+    assert "1.310<small>1.200 to 1.430</small>" in html

@@ -50,6 +50,12 @@ def seconds(value: Any) -> str:
     return f"{number:.1f} s" if number < 120 else f"{number / 60:.1f} min"
 
 
+def temperature(value: Any) -> str:
+    """Write a temperature; one that is far from 1, as at a bound of its fit, as a power of ten."""
+    number = float(value)
+    return f"{number:.3f}" if 1e-3 <= number < 1e3 else f"{number:.0e}"
+
+
 def figure(value: Any) -> str:
     """Write whatever a claim is of: a count, a score or a name."""
     if _is_missing(value):
@@ -82,6 +88,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "probability": probability,
     "count_": count,
     "seconds": seconds,
+    "temperature": temperature,
     "figure": figure,
     "size": size,
 }

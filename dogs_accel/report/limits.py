@@ -71,9 +71,13 @@ def _duplicates(folder: RunFolder) -> tuple[str, str]:
     shared = [group for group, names in splits.items() if {"train", "test"} <= names]
     images = int(((table["split"] == "test") & table["group"].isin(shared)).sum())
     if not shared:
-        return "Repeated pictures", f"{len(splits)} groups of like pictures, none across training and test."
+        return "Repeated pictures", f"{_of(len(splits), 'group')} of like pictures, none across training and test."
     return (
         "Repeated pictures",
-        f"{len(shared)} groups of the same or nearly the same picture lie across training and test, with {images} test "
-        "images in them (duplicates.csv; a hash may err). They were not taken out.",
+        f"{_of(len(shared), 'group')} of the same or nearly the same picture across training and test, with "
+        f"{_of(images, 'test image')} (duplicates.csv; a hash may err). Nothing was taken out.",
     )
+
+
+def _of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

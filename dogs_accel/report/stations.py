@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from dogs_accel.finished_run import is_at_bound
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
-from dogs_accel.report.formats import ABSENT, interval, score
+from dogs_accel.report.formats import ABSENT, interval, score, temperature
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
 from dogs_accel.report.summary import RunView
 from dogs_accel.run_folder import RunFolder, missing_columns
@@ -283,6 +284,7 @@ def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any
                 "quality_rows": _quality_rows(folder, view),
                 "listed": _listed(folder, view, "misclassified.csv"),
                 "top": _listed(folder, view, "top_confusions.csv")[:8],
+                "all_right": view.run.metrics["accuracy"] == 1,
             }
             for view in views
         ],
@@ -329,10 +331,12 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
         "accuracy_high",
     ]
     metrics = view.run.metrics
+    fitted = metrics.get("temperature")
     found: dict[str, Any] = {
         "view": view,
         "charts": {},
-        "temperature": metrics.get("temperature"),
+        "temperature": fitted,
+        "is_at_bound": fitted is not None and is_at_bound(fitted["value"]),
         "before": metrics,
         "after": metrics.get("calibrated"),
         "picture": None,
@@ -341,19 +345,19 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
         return found | {"picture": _run_picture(folder, view, "calibration.png", "reliability diagram")}
     assert table is not None
     # Rows are in their order: as trained, then at the temperature.
-    for (num_bins, temperature), group in table.groupby(["bins", "temperature"], sort=False):
+    for (num_bins, divisor), group in table.groupby(["bins", "temperature"], sort=False):
         bins = [
             Bin(count=int(row["count"]), **{name: float(row[name]) for name in names[2:] if name != "count"})
             for row in group.to_dict("records")
         ]
-        title = f"{'as trained' if temperature == 1 else f'temperature {temperature:.3f}'}, {num_bins} bins"
+        title = f"{'as trained' if divisor == 1 else f'temperature {temperature(divisor)}'}, {num_bins} bins"
         chart = reliability_chart(f"{view.label}, {title}", bins, view.colour)
         found["charts"].setdefault(num_bins, []).append((title, chart))
     return found
 
 
 def _breeds(views: Sequence[RunView]) -> dict[str, Any] | None:
-    """F1 of each breed in each run, one row a breed."""
+    """F1 of each breed in each run, one row a breed; a breed without a test image has none."""
     tables = [(view, view.run.classes.set_index("class_name")) for view in views if view.run.classes is not None]
     if not tables:
         return None
@@ -361,17 +365,18 @@ def _breeds(views: Sequence[RunView]) -> dict[str, Any] | None:
     rows = []
     for name in names:
         present = [table.loc[name] if name in table.index else None for _, table in tables]
-        scores = [None if row is None else float(row["f1-score"]) for row in present]
+        scores = [float(row["f1-score"]) if row is not None and row["support"] else None for row in present]
         known = [value for value in scores if value is not None]
         support = next(int(row["support"]) for row in present if row is not None)
         cells = [(value, value is not None and value == max(known)) for value in scores]
-        rows.append({"breed": name, "support": support, "cells": cells, "spread": max(known) - min(known)})
+        spread = max(known) - min(known) if known else None
+        rows.append({"breed": name, "support": support, "cells": cells, "spread": spread})
     return {"views": [view for view, _ in tables], "rows": rows}
 
 
 def _clusters(folder: RunFolder, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]] | None:
+    """List the largest groups of each run, which may have none; None where the table is absent."""
     table = folder.table("confusion_clusters.csv")
     if table is None or not {"run", "breeds", "num_confusions", "share_of_mistakes"} <= set(table.columns):
         return None
-    labels = {view.run.name: view.label for view in views}
-    return {labels.get(str(run), str(run)): _records(group.head(6)) for run, group in table.groupby("run", sort=False)}
+    return {view.label: _records(table[table["run"] == view.run.name].head(6)) for view in views}

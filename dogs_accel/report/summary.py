@@ -120,7 +120,7 @@ def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]
     table = folder.table("pairwise_comparison.csv")
     needed = ["run_a", "run_b", "metric", "difference", "low", "high", "verdict"]
     if missing_columns(table, needed):
-        return {"folder": folder.label, "rows": [], "groups": [], "unclear": []}
+        return {"folder": folder.label, "rows": [], "groups": [], "unclear": [], "has_seeds": False}
     assert table is not None
     # Where there are several seeds the table is of configurations.
     names: dict[str, str] = {}
@@ -147,7 +147,13 @@ def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]
     accuracy, others = ([row for row in rows if (row["metric"] == "accuracy") is first] for first in (True, False))
     unclear = [row for row in rows if row["metric"] == "accuracy" and not row["is_difference"]]
     groups = [("", accuracy), ("Macro F1 and ECE, run against run", others)]
-    return {"folder": folder.label, "rows": rows, "groups": [each for each in groups if each[1]], "unclear": unclear}
+    return {
+        "folder": folder.label,
+        "rows": rows,
+        "groups": [each for each in groups if each[1]],
+        "unclear": unclear,
+        "has_seeds": "num_seeds" in table,
+    }
 
 
 def _words(verdict: str, a: str, b: str) -> str:
