@@ -54,6 +54,25 @@ def test_what_an_older_folder_lacks_is_named(old):
         assert f"<code>{name}</code> is not in this folder" in html, name
 
 
+def luminance(colour):
+    """WCAG 2.2's relative luminance of #rrggbb."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_stands_out_from_what_it_is_written_on(full):
+    html = render_report([read_run_folder(full)])
+    light, _, dark = re.findall(r"(?<=color-scheme: )(?:light|dark);\s*--bg.*?(?=})", html, re.DOTALL)
+    pairs = [(text, ground) for text in ("ink", "soft", "faint") for ground in ("bg", "panel", "sunk", "accent-soft")]
+    pairs += [(name, f"{name}-soft") for name in ("accent", "good", "bad", "warn")]
+    for theme in (light, dark):
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", theme))
+        for text, ground in pairs:
+            darker, lighter = sorted(luminance(colours[each]) for each in (text, ground))
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, ground)
+
+
 def test_names_from_data_are_escaped(full):
     html = render_report([read_run_folder(full)])
     assert "<script>alert" not in html

@@ -138,6 +138,22 @@ def test_the_page_never_scrolls_sideways(report, open_page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_every_verdict_on_a_published_figure_is_seen_without_scrolling(report, open_page):
+    page = open_page(report, viewport={"width": 1280, "height": 900})
+    box = page.locator("#claims .scroll")
+    assert "full_finetune(8, 0.0001)" in box.inner_text()
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+
+
+def test_long_names_of_runs_stay_in_their_cells(tmp_path, open_page):
+    folder = write_folder(tmp_path / "run", BREEDS[:6], ("resnet50_full", "resnet50_staged", "vit_b16_full"))
+    for path in folder.glob("*/*/*_run_metadata.json"):
+        path.write_text(path.read_text().replace('"ResNet-50"', '"deit3_small_distilled_patch16_224"'))
+    page = open_page(write_report(folder), viewport={"width": 390, "height": 844})
+    overflows = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent)"
+    assert page.eval_on_selector_all("#models th, .breed-table th", overflows) == []
+
+
 def test_a_picture_opens_and_closes(report, open_page):
     page = open_page(report)
     page.locator("button.zoom").first.click()
