@@ -127,11 +127,8 @@ class RunFolder:
     runs: list[TrainedRun]
     """Those that are finished, in the order in which they began."""
     unfinished: list[str]
-
-    @property
-    def label(self) -> str:
-        """Name the folder."""
-        return self.folder.name
+    label: str
+    """Its name for people."""
 
     @property
     def notice(self) -> str:
@@ -214,7 +211,18 @@ def read_run_folder(folder: Path) -> RunFolder:
     config, environment = (
         _read(folder / name) if (folder / name).exists() else {} for name in ("config.json", "environment.json")
     )
-    return RunFolder(folder, config, environment, runs, unfinished)
+    return RunFolder(folder, config, environment, runs, unfinished, folder.name)
+
+
+def folder_labels(folders: Iterable[Path]) -> dict[Path, str]:
+    """Name folders by the shortest ends of their paths that tell them apart, such as demo, or a/run and b/run."""
+    different = set(folders)
+    longest = max((len(folder.parts) for folder in different), default=1)
+    for num_parts in range(1, longest + 1):
+        labels = {folder: "/".join(folder.parts[-num_parts:]) for folder in different}
+        if len(set(labels.values())) == len(different):
+            return labels
+    return {folder: str(folder) for folder in different}
 
 
 def read_table(path: Path) -> pd.DataFrame | None:

@@ -14,7 +14,7 @@ from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliabil
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
-from dogs_accel.run_folder import read_run_folder
+from dogs_accel.run_folder import folder_labels, read_run_folder
 
 BREEDS = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
 
@@ -170,6 +170,18 @@ def test_several_folders_are_told_apart_by_name(full, old, tmp_path):
     assert "old / ResNet-50, full" in html
     with pytest.raises(ValueError, match="twice"):
         write_comparison_report([full, full], tmp_path / "both.html")
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(full, tmp_path):
+    first, second = (Path(shutil.copytree(full, tmp_path / name / "run")) for name in "ab")
+    html = render_report([read_run_folder(folder) for folder in (first, second)])
+    assert {"a/run / ResNet-50, full", "b/run / ResNet-50, full"} <= set(re.findall(r"</span><span>(.*?)</span>", html))
+    assert "Run against run in test accuracy, b/run" in html
+    answer = re.search(r'<p class="a">(.*?)</p>.*?Not tested against (.*?)\.</p>', html, re.DOTALL)
+    assert answer is not None
+    untested = answer[2].split(" or ")
+    assert len({answer[1], *untested}) == len(untested) + 1 == 8
+    assert folder_labels([Path("/x/y"), Path("/z")]) == {Path("/x/y"): "y", Path("/z"): "z"}
 
 
 def test_folders_of_other_test_images_are_not_ranked(full, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
-from dogs_accel.run_folder import REPORT_FILE, RunFolder, read_run_folder
+from dogs_accel.run_folder import REPORT_FILE, RunFolder, folder_labels, read_run_folder
 
 
 def write_report(folder: Path) -> Path:
@@ -61,6 +62,8 @@ def render_report(folders: Sequence[RunFolder]) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= formats.FILTERS
+    labels = folder_labels(folder.folder for folder in folders)
+    folders = [dataclasses.replace(folder, label=labels[folder.folder]) for folder in folders]
     views = run_views(folders)
     return environment.get_template("report.html.j2").render(
         css=_asset(environment, "report.css"),

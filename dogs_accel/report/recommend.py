@@ -11,7 +11,7 @@ import pandas as pd
 
 from dogs_accel.comparison import mean_interval
 from dogs_accel.pairwise import NO_DIFFERENCE
-from dogs_accel.run_folder import TrainedRun, missing_columns
+from dogs_accel.run_folder import TrainedRun, folder_labels, missing_columns
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def candidates(runs: Sequence[TrainedRun]) -> list[Candidate]:
     groups: dict[tuple[Path, str, str], list[TrainedRun]] = {}
     for run in runs:
         groups.setdefault((run.folder.parents[1], run.model, run.strategy), []).append(run)
-    several = len({root for root, *_ in groups}) > 1
+    roots = folder_labels(root for root, *_ in groups)
     found = []
     for (root, model, _), group in groups.items():
-        label = f"{root.name} / " * several + f"{model}, {group[0].schedule}"
+        label = f"{roots[root]} / " * (len(roots) > 1) + f"{model}, {group[0].schedule}"
         found.append(Candidate(label + f" ({len(group)} seeds)" * (len(group) > 1), tuple(group)))
     return found
 
