@@ -340,7 +340,16 @@ def _peak(plan: Plan, sessions: list[dict[str, Any]]) -> float | None:
 
 
 def _outcome(plan: Plan, run: PlannedRun, folder: Path, record: dict[str, Any]) -> RunOutcome:
-    """Read what the comparison needs of a finished run."""
+    """Read what the comparison needs of a finished run.
+
+    Raises CheckpointError where an older version evaluated it, without the intervals that are compared.
+    """
+    metrics = plan.world.from_first(lambda: read_json(folder / "metrics.json"))
+    if "intervals" not in metrics:
+        raise CheckpointError(
+            f"checkpoint: {folder / 'metrics.json'} has no intervals, an older version wrote it; remove {folder} to "
+            "run that run again"
+        )
     return RunOutcome(
         model=run.spec.display,
         family=run.spec.family,
@@ -348,6 +357,6 @@ def _outcome(plan: Plan, run: PlannedRun, folder: Path, record: dict[str, Any]) 
         seed=run.seed,
         total_params=record["config"]["total_params"],
         training_seconds=record["training_seconds"],
-        metrics=plan.world.from_first(lambda: read_json(folder / "metrics.json")),
+        metrics=metrics,
         tracked=summary_row(record),
     )

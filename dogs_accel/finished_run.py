@@ -19,6 +19,8 @@ from dogs_accel.models import ModelSpec, build_model, model_spec
 from pipelines import Recipe
 
 _RECORD_SUFFIX = "_run_metadata.json"
+_TO_ANSWER = ("amp", "best_val_accuracy", "data_notice", "device", "eval_batch_size", "eval_recipe", "identity", "step")
+"""Keys of a record without which a run's model cannot be asked again."""
 _NUM_CLOSING_ROWS = 3
 """Rows of classification_report.csv that are no breeds: accuracy, macro avg, weighted avg."""
 
@@ -124,13 +126,17 @@ def finished_runs(out: Path) -> list[FinishedRun]:
 def choose_run(out: Path, name: str | None = None) -> FinishedRun:
     """Take a run of a benchmark's folder by name, or the one of highest validation accuracy, the first of equals.
 
-    Raises ValueError where there is none of that name.
+    Raises ValueError where there is none of that name, or where an older version recorded less than its model needs.
     """
     runs = {run.name: run for run in finished_runs(out)}
-    if name is None:
-        return max(runs.values(), key=lambda run: run.val_accuracy)
-    if name not in runs:
+    if name is not None and name not in runs:
         near = difflib.get_close_matches(name, runs, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"model: got {name!r}, expected one of {', '.join(runs)}{hint}")
-    return runs[name]
+    for run in runs.values() if name is None else [runs[name]]:
+        if missing := [key for key in _TO_ANSWER if key not in run.record]:
+            raise ValueError(
+                f"run: {run.name} was recorded by an older version, without {', '.join(missing)}; run the benchmark "
+                "again"
+            )
+    return max(runs.values(), key=lambda run: run.val_accuracy) if name is None else runs[name]

@@ -63,6 +63,18 @@ def test_the_best_run_is_chosen_by_validation_accuracy_unless_one_is_named(resul
         choose_run(results, "resnet18_ful")
 
 
+def test_the_record_of_an_older_version_is_said_to_be_one(results):
+    record = json.loads(record_path(results).read_text())
+    for key in ("step", "data_notice"):
+        del record[key]
+    record_path(results).write_text(json.dumps(record))
+    for name in (None, "resnet18_full"):
+        with pytest.raises(
+            ValueError, match="resnet18_full was recorded by an older version, without data_notice, step;"
+        ):
+            choose_run(results, name)
+
+
 def test_what_is_no_folder_of_results_is_named(results, tmp_path):
     with pytest.raises(ValueError, match="nothing holds no finished run of a benchmark"):
         finished_runs(tmp_path / "nothing")

@@ -170,6 +170,18 @@ def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, tmp_p
     assert f"checkpoint: {record} cannot be read as JSON" in stopped(["--resume", str(out)], capsys)
 
 
+@pytest.mark.slow
+def test_a_finished_run_of_an_older_version_is_said_to_be_one(undisturbed, tmp_path, capsys):
+    out = shutil.copytree(undisturbed, tmp_path / "older")
+    path = out / "vit" / "vit_tiny_patch16_224_staged" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["intervals"]
+    path.write_text(json.dumps(metrics))
+    assert f"checkpoint: {path} has no intervals, an older version wrote it; remove {path.parent} to run that run" in (
+        stopped(["--resume", str(out)], capsys)
+    )
+
+
 def stopped(arguments, capsys):
     """The last line of a command that must end with exit code 2."""
     with pytest.raises(SystemExit) as stop:
