@@ -101,7 +101,7 @@ def predict(
 def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:
     """Compute the scores of a split.
 
-    accuracy (with its 95 % Wilson interval), top-5 accuracy, macro and weighted F1 over all classes, and the
+    accuracy (with its 95 % Wilson interval), top-5 accuracy, macro and weighted F1 as `f1_scores` has them, and the
     expected calibration error with 10 bins (the published number) and with 15.
     """
     labels, predicted = predictions.labels, predictions.predicted
@@ -208,13 +208,15 @@ def _bins_table(predictions: Predictions, bins: int) -> pd.DataFrame:
 def report_table(predictions: Predictions, class_names: Sequence[str]) -> pd.DataFrame:
     """Tabulate precision, recall, F1 and support of each class, with scikit-learn's closing rows.
 
-    The accuracy row has a score and the number of images; the published file repeated the score in every column.
+    The accuracy row has a score and the number of images; the published file repeated the score in every column. Means
+    leave out classes that are neither true nor predicted anywhere, as those of metrics.json do.
     """
     labels, predicted = predictions.labels, predictions.predicted
-    every = np.arange(len(class_names))
+    every, present = np.arange(len(class_names)), np.union1d(labels, predicted)
 
     def scores(average: str | None) -> Any:
-        return precision_recall_fscore_support(labels, predicted, labels=every, average=average, zero_division=0.0)
+        averaged = every if average is None else present
+        return precision_recall_fscore_support(labels, predicted, labels=averaged, average=average, zero_division=0.0)
 
     total = len(labels)
     accuracy = float((labels == predicted).mean())

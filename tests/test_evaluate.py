@@ -161,6 +161,17 @@ def test_report_has_accuracy_once_and_supports_that_add_up(predictions):
         assert table.loc[name, "f1-score"] == pytest.approx(expected)
 
 
+def test_report_and_metrics_have_the_same_means_where_a_class_does_not_occur(predictions):
+    logits = predictions.logits.copy()
+    logits[:, 3] = -100
+    kept = predictions.labels != 3
+    part = Predictions(logits[kept], predictions.labels[kept], predictions.ids[kept])
+    table, metrics = report_table(part, [f"breed {i}" for i in range(12)]), evaluate_predictions(part)
+    assert table.loc["macro avg", "f1-score"] == pytest.approx(metrics["macro_f1"], abs=1e-12)
+    assert table.loc["weighted avg", "f1-score"] == pytest.approx(metrics["weighted_f1"], abs=1e-12)
+    assert table.loc["breed 3"].tolist() == [0, 0, 0, 0]
+
+
 def test_top_confusions():
     counts = np.array([[5, 3, 0], [1, 9, 0], [0, 4, 0]])
     table = top_confusions(counts, ["a", "b", "c"])
