@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from dogs_accel.files import write_json
+from dogs_accel.intervals import wilson_interval
 from dogs_accel.phases import strategy_phases
 from dogs_accel.run_folder import CLAIMS_FILE, RunFolder, TrainedRun, missing_columns
 from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
@@ -332,11 +332,6 @@ def _find_run(folder: RunFolder, name: str) -> tuple[TrainedRun | None, str]:
     return None, f"no run of {_MODELS[family]} with the {strategy} schedule here"
 
 
-def _wilson(count: int, total: int) -> tuple[float, float]:
-    interval = binomtest(count, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def _images(folder: RunFolder, official: str) -> Measured:
     table = folder.table("metadata_with_quality.csv")
     if missing_columns(table, ["official_split"]):
@@ -461,7 +456,8 @@ def _epoch(folder: RunFolder, runs: dict[str, TrainedRun], epoch: int, what: str
     if what in ("lr", "val_loss"):
         return Measured(value, None, "" if what == "lr" else "the loss of one epoch has no interval")
     total = folder.num_images[what]
-    return Measured(value, _wilson(round(value * total), total))
+    interval = wilson_interval(round(value * total), total)
+    return Measured(value, (interval.low, interval.high))
 
 
 def _breed(folder: RunFolder, runs: dict[str, TrainedRun], breed: str, score: str) -> Measured:
@@ -478,8 +474,9 @@ def _breed(folder: RunFolder, runs: dict[str, TrainedRun], breed: str, score: st
     total = {"recall": support, "precision": predicted, "F1": support + predicted - right}[score]
     if total == 0:
         return Measured(value, None, "no image to judge it by")
-    low, high = _wilson(right, total)
-    return Measured(value, (2 * low / (1 + low), 2 * high / (1 + high)) if score == "F1" else (low, high))
+    share = wilson_interval(right, total)
+    low, high = ((2 * end / (1 + end) if score == "F1" else end) for end in (share.low, share.high))
+    return Measured(value, (low, high))
 
 
 def _first_in(_: RunFolder, runs: dict[str, TrainedRun], measure: str, sign: int) -> Measured:

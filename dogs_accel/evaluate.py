@@ -53,6 +53,12 @@ class Predictions:
         """(N,) class with the largest logit, the first of equals."""
         return self.logits.argmax(axis=1).astype(np.int64)
 
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """(N,) softmax probability of the predicted class, at temperature 1."""
+        logits = torch.from_numpy(self.logits).double()
+        return (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().numpy()
+
     def at_temperature(self, temperature: float) -> Predictions:
         """Return the predictions with the logits divided by a temperature."""
         return dataclasses.replace(self, logits=(self.logits / temperature).astype(np.float32))

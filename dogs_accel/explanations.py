@@ -72,7 +72,7 @@ def choose_images(predictions: Predictions, *, seed: int = 0, sample_size: int =
     """
     if sample_size < 1:
         raise ValueError(f"sample_size: got {sample_size}, expected an integer >= 1")
-    confidence = confidences(predictions)
+    confidence = predictions.confidence
     order = np.argsort(-confidence, kind="stable")
     is_right = predictions.predicted[order] == predictions.labels[order]
     sample = np.random.default_rng(seed).permutation(len(order))[:sample_size]
@@ -82,12 +82,6 @@ def choose_images(predictions: Predictions, *, seed: int = 0, sample_size: int =
         "random": sample[:NUM_RANDOM],
     }
     return Chosen([(group, int(each)) for group, some in groups.items() for each in some], sample.astype(np.int64))
-
-
-def confidences(predictions: Predictions) -> NDArray[np.float64]:
-    """Softmax probability of each predicted class, (N,)."""
-    logits = torch.from_numpy(predictions.logits).double()
-    return (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().numpy()
 
 
 def write_explanations(
@@ -186,7 +180,7 @@ def _explain(
     images = torch.cat([batch.images for batch in batches]).float()
     order = torch.cat([batch.index for batch in batches]).argsort()
     images = images[order]
-    confidence = confidences(predictions)[positions]
+    confidence = predictions.confidence[positions]
     classes = torch.from_numpy(predictions.predicted[positions]).to(images.device)
     probabilities = class_probabilities(model, images, classes)
     _check_same(probabilities, confidence)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
@@ -28,15 +27,10 @@ _MISTAKE_COLUMNS = ("id", "image_path", "true_class", "pred_class", "confidence"
 _CLUSTER_COLUMNS = ("cluster", "breeds", "num_confusions", "share_of_mistakes")
 
 
-def confidences(predictions: Predictions) -> NDArray[np.float64]:
-    """Compute the softmax of the predicted class, (N,), at temperature 1."""
-    return torch.from_numpy(predictions.logits).double().softmax(dim=1).amax(dim=1).numpy()
-
-
 def confident_mistakes(predictions: Predictions, num: int = NUM_SHOWN) -> NDArray[np.int64]:
     """Choose the positions of up to `num` mistakes, the most confident first, equals in their order."""
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    return wrong[np.argsort(-confidences(predictions)[wrong], kind="stable")][:num]
+    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:num]
 
 
 def misclassified_table(
@@ -50,7 +44,7 @@ def misclassified_table(
     paths = dict(zip(splits["image_id"], splits["image_path"], strict=True))
     train = splits[splits["split"] == "train"]
     examples = {label: list(rows) for label, rows in train.groupby("label")["image_path"]}
-    confidence, num_before = confidences(predictions), dict.fromkeys(examples, 0)
+    confidence, num_before = predictions.confidence, dict.fromkeys(examples, 0)
     rows: list[tuple[Any, ...]] = []
     for at in confident_mistakes(predictions, num):
         name, label = str(predictions.ids[at]), int(predictions.predicted[at])

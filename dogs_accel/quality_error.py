@@ -10,10 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
 from dogs_accel.evaluate import Predictions
 from dogs_accel.files import write_csv
+from dogs_accel.intervals import wilson_interval
+from dogs_accel.pairwise import holm
 from dogs_accel.plots import BLUE, GREY, bare, save_figure
 
 QUALITY_ERROR_FILE, QUALITY_ERROR_FIGURE = "quality_vs_error.csv", "quality_vs_error.png"
@@ -54,7 +56,7 @@ def _tenths(name: str, values: NDArray[np.float64], correct: NDArray[np.bool_]) 
     for tenth in np.unique(tenth_of):
         inside = tenth_of == tenth
         num_images, num_correct = int(inside.sum()), int(correct[inside].sum())
-        interval = binomtest(num_correct, num_images).proportion_ci(0.95, method="wilson")
+        interval = wilson_interval(num_correct, num_images)
         low, high = values[inside].min(), values[inside].max()
         accuracy = num_correct / num_images
         rows.append((name, int(tenth) + 1, low, high, num_images, accuracy, interval.low, interval.high))
@@ -99,7 +101,8 @@ def quality_trends(table: pd.DataFrame) -> list[Trend]:
     """
     groups = {name: table[table["quantity"] == name] for name in QUANTITIES}
     statistics = {name: _statistic(rows) for name, rows in groups.items()}
-    p_values = dict(zip(statistics, _holm([2 * norm.sf(abs(z)) for z in statistics.values()]), strict=True))
+    tested = {name: 2 * norm.sf(abs(z)) for name, z in statistics.items() if not np.isnan(z)}
+    p_values = dict.fromkeys(statistics, float("nan")) | dict(zip(tested, holm([*tested.values()]), strict=True))
     return [
         Trend(quantity=name, z=z, p=p_values[name], sentence=_sentence(name, groups[name], z, p_values[name]))
         for name, z in statistics.items()
@@ -113,16 +116,6 @@ def _statistic(rows: pd.DataFrame) -> float:
 
 def _num_correct(rows: pd.DataFrame) -> NDArray[np.int64]:
     return (rows["accuracy"] * rows["num_images"]).round().to_numpy(dtype=np.int64)
-
-
-def _holm(p_values: list[float]) -> list[float]:
-    """Correct the p-values that are numbers for how many they are."""
-    adjusted, least = list(p_values), 0.0
-    tested = [at for at in np.argsort(p_values) if not np.isnan(p_values[at])]
-    for rank, at in enumerate(tested):
-        least = max(least, min(1.0, p_values[at] * (len(tested) - rank)))
-        adjusted[at] = least
-    return adjusted
 
 
 def _sentence(name: str, rows: pd.DataFrame, z: float, p: float) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from dogs_accel.datasets import Dataset, open_dataset
 from dogs_accel.evaluate import Predictions, predict
 from dogs_accel.explanation_plots import blend, crop_pixels
-from dogs_accel.explanations import choose_images, confidences, write_explanations
+from dogs_accel.explanations import choose_images, write_explanations
 from dogs_accel.models import build_model, model_spec
 from pipelines import EVAL, make_loader
 
@@ -59,7 +59,7 @@ def test_confident_right_confident_wrong_and_random_images_are_chosen():
     assert len(set(chosen.sample)) == 20
     assert choose_images(made, seed=1).sample[:20].tolist() == chosen.sample.tolist()
     assert choose_images(made, seed=2).sample[:20].tolist() != chosen.sample.tolist()
-    np.testing.assert_allclose(confidences(made), 1 / (1 + np.exp(-strength)))
+    np.testing.assert_allclose(made.confidence, 1 / (1 + np.exp(-strength)))
 
 
 def test_where_there_are_few_images_few_are_chosen():
