@@ -139,6 +139,11 @@ def test_the_file_has_every_claim_and_its_rules(paper):
     # Items 0.9's table of results: five figures of four runs.
     results = [claim for claim in PUBLISHED if claim.measure[0] in ("test", "seconds")]
     assert len(results) == 20
+    # Three scores of five breeds for two runs, and F1 of the six that are hardest for one of them.
+    breeds = [claim for claim in PUBLISHED if claim.measure[0] == "breed"]
+    assert len(breeds) == 36
+    [hardest] = [claim for claim in breeds if claim.value == 0.390]
+    assert (hardest.subject, hardest.figure, hardest.decimals) == ("resnet50_staged", "F1 of Eskimo dog", 3)
 
 
 def test_another_split_of_the_published_images_is_not_reproduced(paper):
