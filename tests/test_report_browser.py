@@ -170,6 +170,8 @@ def test_on_paper_everything_is_open_and_light(report, open_page):
     assert not page.locator(".rail").is_visible()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of 1 cm, in CSS px
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
 
 
 def test_several_folders_in_one_page(report, open_page, tmp_path):
