@@ -117,7 +117,8 @@ def gallery_figure(drawings: Sequence[Drawing], title: str) -> Figure:
             axes.set_axis_off()
         for axes, drawing in zip(line, row, strict=False):
             axes.imshow(drawing.strip(), interpolation="antialiased")
-            axes.set_title(_caption(drawing), fontsize=8, color=BLUE if _is_right(drawing) else RED)
+            colour = BLUE if _is_right(drawing) else RED
+            axes.set_title(_caption(drawing), fontsize=8, color=colour, parse_math=False)
     for line, row, above in zip(grid, rows, [None, *rows], strict=False):
         if above is None or above[0].group != row[0].group:
             name = GROUP_NAMES[row[0].group]

@@ -53,8 +53,8 @@ def confusion_figure(
     scale = PowerNorm(0.5, vmin=0, vmax=1 if normalized else max(values.max(), 1))
     image = axes.imshow(values, cmap="Blues", norm=scale, interpolation="nearest")
     font, large = (9.0, 12.0) if num <= 30 else (6.5, 20.0)
-    axes.set_xticks(range(num), class_names, rotation=90, fontsize=font)
-    axes.set_yticks(range(num), class_names, fontsize=font)
+    axes.set_xticks(range(num), class_names, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(num), class_names, fontsize=font, parse_math=False)
     axes.set_xlabel("predicted breed", fontsize=large)
     axes.set_ylabel("true breed", fontsize=large)
     axes.set_title(title, fontsize=large)
@@ -155,6 +155,8 @@ def comparison_figure(
         for name, value, at in zip(names, values, end, strict=True):
             axes.annotate(form.format(value), (at, name), xytext=(5, 0), textcoords="offset points", va="center")
         axes.set_xlim(0, max(float(end.max()) * 1.28, 1e-3))
+        if column in intervals:  # a share, which room for its number must not take beyond 1
+            axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(1, axes.get_xlim()[1])])
         _finish_panel(axes, column, note)
     panels[0].invert_yaxis()
     return figure
