@@ -276,7 +276,7 @@ def _add_to_run(folder):
     write_csv(folder / "misclassified.csv", pd.DataFrame(mistakes))
     quality = [
         {
-            "quantity": "brightness_mean",
+            "quantity": quantity,
             "tenth": tenth,
             "low": 0.1 * tenth,
             "high": 0.1 * tenth + 0.1,
@@ -285,6 +285,7 @@ def _add_to_run(folder):
             "accuracy_low": 0.6,
             "accuracy_high": 0.9,
         }
+        for quantity in ("brightness", "contrast", "saturation", "area")
         for tenth in range(1, 11)
     ]
     write_csv(folder / "quality_vs_error.csv", pd.DataFrame(quality))

@@ -351,3 +351,15 @@ def test_a_temperature_at_a_bound_of_its_fit_is_said_to_be_one(full, tmp_path):
     assert "1e-06<small>where its fit stops looking</small>" in html
     assert "temperature 1e-06, 10 bins" in html
     assert "1.310<small>1.200 to 1.430</small>" in html
+
+
+def test_what_the_quality_of_the_pictures_does_to_accuracy_is_said_in_words(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    path = folder / "cnn/resnet50_full/quality_vs_error.csv"
+    table = pd.read_csv(path)
+    table.loc[table["quantity"] == "brightness", "accuracy"] = [0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 0.75, 1, 1, 1]
+    table.to_csv(path, index=False)
+    html = render_report([read_run_folder(folder)])
+    words = "brightness: accuracy rises with it (0.250 in the darkest tenth, 1.000 in the brightest; Cochran-Armitage"
+    assert html.count(words) == 1
+    assert html.count("contrast: no trend shown (0.800 in the flattest tenth") == 4

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from dogs_accel.finished_run import is_at_bound
+from dogs_accel.quality_error import quality_trends
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
 from dogs_accel.report.formats import ABSENT, interval, score, temperature
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
@@ -273,21 +274,24 @@ def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any
         "calibration": [_calibration(folder, view) for view in views],
         "breeds": _breeds(views),
         "clusters": _clusters(folder, views),
-        "mistakes": [
-            {
-                "view": view,
-                "gallery": _run_picture(folder, view, "misclassified_gallery.png", "the most confident mistakes"),
-                "confusion": _run_picture(
-                    folder, view, "confusion_matrix_normalized.png", "confusion matrix", _LARGE_PX
-                ),
-                "quality": _run_picture(folder, view, "quality_vs_error.png", "accuracy by image quality"),
-                "quality_rows": _quality_rows(folder, view),
-                "listed": _listed(folder, view, "misclassified.csv"),
-                "top": _listed(folder, view, "top_confusions.csv")[:8],
-                "all_right": view.run.metrics["accuracy"] == 1,
-            }
-            for view in views
-        ],
+        "mistakes": [_mistakes(folder, view) for view in views],
+    }
+
+
+def _mistakes(folder: RunFolder, view: RunView) -> dict[str, Any]:
+    quality = folder.table(str((view.run.folder / "quality_vs_error.csv").relative_to(folder.folder)))
+    needed = ["quantity", "tenth", "num_images", "accuracy", "accuracy_low", "accuracy_high"]
+    is_measured = not missing_columns(quality, needed)
+    return {
+        "view": view,
+        "gallery": _run_picture(folder, view, "misclassified_gallery.png", "the most confident mistakes"),
+        "confusion": _run_picture(folder, view, "confusion_matrix_normalized.png", "confusion matrix", _LARGE_PX),
+        "quality": _run_picture(folder, view, "quality_vs_error.png", "accuracy by image quality"),
+        "quality_rows": _quality_rows(quality) if quality is not None and is_measured else [],
+        "trends": quality_trends(quality) if quality is not None and is_measured else [],
+        "listed": _listed(folder, view, "misclassified.csv"),
+        "top": _listed(folder, view, "top_confusions.csv")[:8],
+        "all_right": view.run.metrics["accuracy"] == 1,
     }
 
 
@@ -301,13 +305,8 @@ def _listed(folder: RunFolder, view: RunView, name: str) -> list[dict[str, Any]]
     return _records(folder.table(str((view.run.folder / name).relative_to(folder.folder))))
 
 
-def _quality_rows(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
-    """Accuracy of the lowest and the highest tenth of each quantity, where the table is there."""
-    table = folder.table(str((view.run.folder / "quality_vs_error.csv").relative_to(folder.folder)))
-    needed = ["quantity", "tenth", "num_images", "accuracy", "accuracy_low", "accuracy_high"]
-    if missing_columns(table, needed):
-        return []
-    assert table is not None
+def _quality_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Accuracy of the lowest and the highest tenth of each quantity."""
     rows = []
     for quantity, group in table.groupby("quantity", sort=False):
         ordered = group.sort_values("tenth")
