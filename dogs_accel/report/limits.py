@@ -34,18 +34,20 @@ def _data_limits(folder: RunFolder) -> list[tuple[str, str]]:
 
 
 def _recipes(folder: RunFolder) -> list[tuple[str, str]]:
-    """Say what differs between the runs beside model and schedule's name, if anything does."""
-    found: dict[str, list[str]] = {"augmentation": [], "learning rates": [], "epochs": []}
+    """Name what differs between the runs beside the models; nothing where nothing does."""
+    found: dict[str, list[str]] = {"training recipes": [], "learning rates": [], "epochs": []}
     for run in folder.runs:
         phases = run.record["config"]["phases"]
-        found["augmentation"].append(str(run.record.get("train_recipe", {}).get("name", "unknown")))
+        found["training recipes"].append(str(run.record.get("train_recipe", {}).get("name", "unknown")))
         found["learning rates"].append(" then ".join(f"{phase['lr']:g}" for phase in phases))
         found["epochs"].append(" + ".join(str(phase["epochs"]) for phase in phases))
     differ = {what: list(dict.fromkeys(values)) for what, values in found.items() if len(set(values)) > 1}
     if not differ:
         return []
     shown = "; ".join(f"{what} ({', '.join(values)})" for what, values in differ.items())
-    return [("Recipes differ", f"Between the runs differ also {shown}. A gap is that of whole configurations.")]
+    return [
+        ("Recipes differ", f"The runs differ in more than the models: {shown}. A gap is that of whole configurations.")
+    ]
 
 
 def _seeds(folder: RunFolder) -> str:

@@ -42,6 +42,8 @@ _SHOWN_MEANS = {
     "heat_in_box": "Heat inside the dog's box",
     "box_share": "Crop inside the box",
 }
+_BIN = ("lower", "upper", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
+"""Columns of calibration_bins.csv that make a bin."""
 _GALLERIES = {"cnn": "gradcam_gallery.png", "vit": "attention_gallery.png"}
 
 
@@ -318,17 +320,6 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
     """Reliability before and after temperature, from calibration_bins.csv, by the number of bins."""
     path = view.run.folder / "calibration_bins.csv"
     table = folder.table(str(path.relative_to(folder.folder)))
-    names = [
-        "bins",
-        "temperature",
-        "lower",
-        "upper",
-        "count",
-        "confidence",
-        "accuracy",
-        "accuracy_low",
-        "accuracy_high",
-    ]
     metrics = view.run.metrics
     fitted = metrics.get("temperature")
     found: dict[str, Any] = {
@@ -340,13 +331,13 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
         "after": metrics.get("calibrated"),
         "picture": None,
     }
-    if missing_columns(table, names):
+    if missing_columns(table, ["bins", "temperature", *_BIN]):
         return found | {"picture": _run_picture(folder, view, "calibration.png", "reliability diagram")}
     assert table is not None
     # Rows are in their order: as trained, then at the temperature.
     for (num_bins, divisor), group in table.groupby(["bins", "temperature"], sort=False):
         bins = [
-            Bin(count=int(row["count"]), **{name: float(row[name]) for name in names[2:] if name != "count"})
+            Bin(count=int(row["count"]), **{name: float(row[name]) for name in _BIN if name != "count"})
             for row in group.to_dict("records")
         ]
         title = f"{'as trained' if divisor == 1 else f'temperature {temperature(divisor)}'}, {num_bins} bins"
