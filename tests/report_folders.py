@@ -258,9 +258,12 @@ def _add_to_run(folder):
         {
             "method": "rollout",
             "library": "ours",
-            "summary": {
-                "drop_hottest": {"mean": 0.41, "low": 0.32, "high": 0.5},
-                "drop_random": {"mean": 0.1, "low": 0.05, "high": 0.15},
+            "grid": [7, 7],
+            "methods": {
+                "rollout": {
+                    "drop_hottest": {"mean": 0.41, "low": 0.32, "high": 0.5},
+                    "drop_random": {"mean": 0.1, "low": 0.05, "high": 0.15},
+                },
             },
         },
     )

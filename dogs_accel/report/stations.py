@@ -171,8 +171,11 @@ def _explanation_summary(view: RunView) -> dict[str, Any]:
         (words, [dict(_flatten("", {key: means.get(key)})).get(key, ABSENT) for means in methods.values()])
         for key, words in _SHOWN_MEANS.items()
     ]
+    lines = [(key, str(content[key])) for key in ("library", "explains") if content.get(key)]
+    if grid := content.get("grid"):
+        lines.append(("resolution", f"{grid[0]} by {grid[1]} cells; nothing finer can be seen"))
     return {
-        "lines": [(key, str(content[key])) for key in ("library", "explains") if content.get(key)],
+        "lines": lines,
         "methods": [method.replace("_", " ") for method in methods],
         "rows": [row for row in rows if set(row[1]) != {ABSENT}],
     }
