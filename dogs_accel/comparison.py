@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import t as student_t
 
 from dogs_accel.evaluate import Predictions
 from dogs_accel.files import write_csv
+from dogs_accel.intervals import t_half_width
 from dogs_accel.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
 from dogs_accel.plots import comparison_figure, repeats_figure, save_figure
 
@@ -104,7 +105,7 @@ def mean_interval(values: pd.Series) -> tuple[float, float]:
     """
     if len(values) < 2:
         return float("nan"), float("nan")
-    half = float(student_t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5)
+    half = t_half_width(values.to_numpy(dtype=np.float64))
     return float(values.mean()) - half, float(values.mean()) + half
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 from torch import Tensor, nn
 
 from dogs_accel.datasets import Box
+from dogs_accel.intervals import t_half_width
 from pipelines import Recipe
 from pipelines.augmentation import draw_params
 
@@ -94,7 +94,7 @@ def mean_with_interval(values: NDArray[np.float64]) -> dict[str, Any]:
     mean = float(values.mean())
     if num == 1:
         return {"mean": mean, "interval": None, "num_images": 1}
-    half = float(student.ppf(0.975, num - 1) * values.std(ddof=1) / np.sqrt(num))
+    half = t_half_width(values)
     return {"mean": mean, "interval": [mean - half, mean + half], "num_images": num}
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from dogs_accel.calibration import calibration_bins
 
@@ -49,6 +49,11 @@ class Interval:
     def as_list(self) -> list[float]:
         """Return low and high, for JSON."""
         return [self.low, self.high]
+
+
+def t_half_width(values: NDArray[np.float64], level: float = LEVEL) -> float:
+    """Half the width of Student's t interval of the mean of at least two values (N,)."""
+    return float(stdtrit(len(values) - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def wilson_interval(num_right: int, num: int, level: float = LEVEL) -> Interval:

@@ -29,7 +29,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from scipy.stats import t as student_t
 
 from dogs_accel.evaluate import Predictions
 from dogs_accel.intervals import (
@@ -39,6 +38,7 @@ from dogs_accel.intervals import (
     bootstrap_scores,
     calibration_error_range,
     percentile_interval,
+    t_half_width,
 )
 
 METRICS = ("accuracy", "macro_f1", "ece")
@@ -171,9 +171,7 @@ class Pair:
 
     def seeds_half_width(self, metric: str, level: float = LEVEL) -> float:
         """Half the t interval of the mean over the seeds' differences, of 2 at least."""
-        differences = self.seed_differences(metric)
-        quantile = float(student_t.ppf(0.5 + level / 2, len(differences) - 1))
-        return quantile * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+        return t_half_width(self.seed_differences(metric), level)
 
     def mcnemar(self) -> McNemar | None:
         """The test of two runs; None if there are several of each."""
