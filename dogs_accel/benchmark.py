@@ -56,6 +56,7 @@ from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
 from dogs_accel.mistakes import write_confusion_clusters
 from dogs_accel.numerics import set_numerics
+from dogs_accel.out_of_memory import BatchTooLargeError, describe_out_of_memory, is_out_of_memory
 from dogs_accel.pairwise import ComparedRun
 from dogs_accel.per_breed import write_per_breed
 from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
@@ -283,17 +284,22 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world
     try:
         run_plan(plan)
     except (
-        BadImageError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError, TrackingError
+        BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError,
+        TrackingError,
     ) as error:  # fmt: skip
         if isinstance(error, DivergedError) and not world.is_first:  # all have the same loss
             raise OtherProcessError(str(error)) from error
         parser.exit(2, _error_line(parser, error))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parser.exit(2, _error_line(parser, describe_out_of_memory(error)))
     except KeyboardInterrupt:
         message = f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n"
         parser.exit(130, message if world.is_first else None)
 
 
-def _error_line(parser: argparse.ArgumentParser, error: Exception) -> str:
+def _error_line(parser: argparse.ArgumentParser, error: Exception | str) -> str:
     """One line, which names the process where there are several."""
     rank = os.environ.get("RANK")
     return f"{parser.prog}: {f'rank {rank}: ' if rank is not None else ''}error: {error}\n"

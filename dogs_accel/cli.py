@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text, flush=True)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
+    except (RuntimeError, MemoryError) as error:
+        from dogs_accel.out_of_memory import describe_out_of_memory, is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        parser.exit(2, f"{parser.prog} {options.command}: error: {describe_out_of_memory(error)}\n")
     except CheckFailedError as error:
         parser.exit(1, f"{parser.prog} {options.command}: FAILED: {error}\n")
     except KeyboardInterrupt:
@@ -288,6 +294,10 @@ def _add_predict(commands: Any) -> None:
         "--heatmap", metavar="DIR", help="also draw what each file's likeliest breed rests on, a picture a file in DIR"
     )
     command.add_argument(
+        "--batch-size", type=positive, metavar="N",
+        help="photos that the model gets at once (default: as many as in the run's evaluation)",
+    )  # fmt: skip
+    command.add_argument(
         "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
     command.set_defaults(run=_predict, when_stopped="stopped")
@@ -312,7 +322,7 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
 
     run = choose_run(Path(options.results), options.model)
     device = choose_device(BenchmarkConfig(device=options.device))
-    trained = load_trained(run, device)
+    trained = load_trained(run, device, options.batch_size)
     set_numerics(tf32=run.record["identity"]["tf32"])
     # Before the photos: whether a model can be explained is known without them.
     explainer = find_explainer(trained.model, trained.recipe.crop) if options.heatmap else None

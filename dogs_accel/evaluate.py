@@ -28,6 +28,7 @@ from dogs_accel.calibration import (
 from dogs_accel.distributed import ALONE, World, gather_samples
 from dogs_accel.files import replacing
 from dogs_accel.intervals import CALIBRATION_ERRORS, bootstrap_scores, wilson_bounds, wilson_interval
+from dogs_accel.out_of_memory import Demand, within_memory
 from dogs_accel.scores import f1_scores
 from pipelines.batch import Loader
 
@@ -85,12 +86,37 @@ def predict(
     amp: torch.dtype | None = None,
     world: World = ALONE,
     label: str = "",
+    flag: str | None = "--eval-batch-size",
 ) -> Predictions:
     """Run a model over an evaluation loader; ids are those of the loader's dataset, in its order.
 
-    The processes of a world share the samples, and each returns the predictions of all, in the dataset's order.
+    The processes of a world share the samples, and each returns the predictions of all, in the dataset's order. Raises
+    BatchTooLargeError, which names a batch that fits, where the memory does not suffice; flag is what sets it.
     """
     model.eval()
+
+    def try_batch(num_images: int) -> None:
+        images = torch.zeros(num_images, 3, loader.recipe.crop, loader.recipe.crop, device=loader.device)
+        with autocast(loader.device, amp):
+            model(images.contiguous(memory_format=torch.channels_last))
+
+    demand = Demand(
+        work=f"the evaluation of {label or 'the model'}",
+        num_images=min(loader.batch_size, loader.num_samples),
+        image_size_px=loader.recipe.crop,
+        device=loader.device,
+        flag=flag,
+        num_processes=world.size,
+    )
+    logits, labels, index = within_memory(lambda: _run_model(model, loader, amp, world, label), demand, try_batch)
+    every_logit, every_label = gather_samples(world, index, (logits, labels), loader.dataset_size)
+    return Predictions(every_logit.numpy(), every_label.numpy(), np.asarray(ids, dtype=np.str_))
+
+
+def _run_model(
+    model: nn.Module, loader: Loader, amp: torch.dtype | None, world: World, label: str
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Return logits, labels and positions, batch by batch."""
     logits, labels, index = [], [], []
     quiet = None if world.is_first else True
     with tqdm(total=loader.num_samples, desc=label, unit=" img", leave=False, disable=quiet, delay=0.5) as bar:
@@ -100,8 +126,7 @@ def predict(
             labels.append(batch.labels)
             index.append(batch.index)
             bar.update(len(batch.labels))
-    every_logit, every_label = gather_samples(world, index, (logits, labels), loader.dataset_size)
-    return Predictions(every_logit.numpy(), every_label.numpy(), np.asarray(ids, dtype=np.str_))
+    return logits, labels, index
 
 
 def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:

@@ -30,15 +30,18 @@ class TrainedModel:
     temperature: float
     device: torch.device
     amp: torch.dtype | None
+    batch_size: int
+    """Images that the model gets at once, at most."""
 
     def logits(self, paths: Sequence[str | Path]) -> Predictions:
         """Run the model over image files as the run's evaluation did; labels are all 0, ids are the paths.
 
         The pixels are the reference loader's, which reads whatever PIL opens. Raises BadImageError for a file that
-        cannot be decoded.
+        cannot be decoded, and BatchTooLargeError where the memory does not suffice.
         """
         with self.loader(paths) as loader:
-            return predict(self.model, loader, [str(path) for path in paths], amp=self.amp)
+            ids = [str(path) for path in paths]
+            return predict(self.model, loader, ids, amp=self.amp, label=self.run.name, flag="--batch-size")
 
     def loader(self, paths: Sequence[str | Path]) -> Loader:
         """Make a loader of image files as the model is fed them."""
@@ -47,17 +50,17 @@ class TrainedModel:
             np.zeros(len(paths), dtype=np.int64),
             self.recipe,
             backend="torch",
-            batch_size=self.run.record["eval_batch_size"],
+            batch_size=self.batch_size,
             device=self.device,
             num_threads=1,
         )
 
 
-def load_trained(run: FinishedRun, device: torch.device) -> TrainedModel:
+def load_trained(run: FinishedRun, device: torch.device, batch_size: int | None = None) -> TrainedModel:
     """Load the model of a run onto a device.
 
-    It computes in the number type of the run where the device is of the run's kind, else in float32. Raises what
-    `FinishedRun.load_model` raises.
+    It computes in the number type of the run where the device is of the run's kind, else in float32. batch_size None
+    is that of the run's evaluation. Raises what `FinishedRun.load_model` raises.
     """
     step, amp = run.record["step"], run.record["amp"]
     same_kind = device.type == torch.device(run.record["device"]).type
@@ -69,6 +72,7 @@ def load_trained(run: FinishedRun, device: torch.device) -> TrainedModel:
         temperature=run.temperature(),
         device=device,
         amp=getattr(torch, amp) if amp is not None and same_kind else None,
+        batch_size=run.record["eval_batch_size"] if batch_size is None else batch_size,
     )
 
 

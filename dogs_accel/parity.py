@@ -400,7 +400,8 @@ def loader_logits(
     settings = {"batch_size": batch_size, "device": device, "shuffle": False, "num_threads": num_threads}
     with make(paths, np.arange(len(paths)), recipe, backend=backend, **settings) as loader:
         try:
-            return predict(model, loader, list(map(str, range(len(paths)))), label=f"model on {backend}").logits
+            ids = list(map(str, range(len(paths))))
+            return predict(model, loader, ids, label=f"model on {backend}", flag=None).logits
         except SampleError as error:
             raise ParityError(f"{error} ({backend}, recipe {recipe.name})") from error
 

@@ -19,6 +19,7 @@ from dogs_accel.distributed import ALONE, World, share_gradients, share_statisti
 from dogs_accel.features import FeatureLoader, cache_features, head_of
 from dogs_accel.layer_groups import layer_groups, param_groups, set_trainable_groups
 from dogs_accel.models import count_trainable_params, set_train_mode
+from dogs_accel.out_of_memory import Demand, within_memory
 from dogs_accel.phases import Phase
 from dogs_accel.scores import ScoreCounter, Scores
 from dogs_accel.step_profile import EpochProfile, traced_steps
@@ -132,7 +133,8 @@ class Trainer:
         """Train through the phases; at the end the model holds the weights of its best validation accuracy.
 
         resume goes on after the epoch that ended last in the folder, if any did. Raises DivergedError as soon as an
-        epoch's loss is not finite, CheckpointError for checkpoints that are damaged or another run's.
+        epoch's loss is not finite, CheckpointError for checkpoints that are damaged or another run's, and
+        BatchTooLargeError, which names a batch that fits, where the memory does not suffice.
         """
         if not phases:
             raise ValueError("phases: got none, expected at least one")
@@ -200,13 +202,20 @@ class Trainer:
         features_seconds = 0.0
         if self.plain_train_loader is not None and phase.mode == "head_only":
             start = time.perf_counter()
-            amp = self.settings.amp
-            train = cache_features(model, self.plain_train_loader, self.train_loader, self.world, amp)
-            val = cache_features(model, self.val_loader, self.val_loader, self.world, amp)
+            train = self._cache_features(self.plain_train_loader, self.train_loader)
+            val = self._cache_features(self.val_loader, self.val_loader)
             model = head_of(model)
             features_seconds = time.perf_counter() - start
         forward = forward_of(model, self.device, self.settings)
         return _Course(stage, phase, model, train, val, forward, features_seconds)
+
+    def _cache_features(self, loader: Loader, like: Loader) -> FeatureLoader:
+        forward = forward_of(self.model, self.device, self.settings)
+        return within_memory(
+            lambda: cache_features(self.model, loader, like, self.world, self.settings.amp),
+            self._demand(loader, "--eval-batch-size"),
+            lambda num_images: self._evaluate_made_up(forward, num_images),
+        )
 
     def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, num_groups: int) -> TrainingStep:
         set_trainable_groups(self.model, num_groups)
@@ -223,9 +232,17 @@ class Trainer:
         phase = course.phase
         title = f"{self.label} {phase.name} {epoch + 1}/{phase.epochs}"
         profile = EpochProfile(self.clock, self.device)
-        train = self._train_epoch(course, epoch, step, title)
+        train = within_memory(
+            lambda: self._train_epoch(course, epoch, step, title),
+            self._demand(self.train_loader, "--batch-size"),
+            lambda num_images: self._train_on_made_up(course, step, num_images),
+        )
         profile.end_training()
-        val = self._validate(course, f"{title} val")
+        val = within_memory(
+            lambda: self._validate(course, f"{title} val"),
+            self._demand(self.val_loader, "--eval-batch-size"),
+            lambda num_images: self._evaluate_made_up(course.forward, num_images),
+        )
         measured = profile.row(course.train.dataset_size)
         self._training_seconds += measured["epoch_seconds"]
         if not math.isfinite(train.loss) or not math.isfinite(val.loss):
@@ -304,6 +321,41 @@ class Trainer:
                 counter.add(loss, logits, labels)
                 bar.update(len(labels))
         return counter.scores(self.world)
+
+    def _demand(self, loader: Loader, flag: str) -> Demand:
+        is_train = loader is self.train_loader
+        return Demand(
+            work=f"the training of {self.label}" if is_train else f"the evaluation of {self.label}",
+            num_images=min(loader.batch_size, loader.num_samples) * (self.world.size if is_train else 1),
+            image_size_px=loader.recipe.crop,
+            device=self.device,
+            flag=flag,
+            num_processes=self.world.size,
+            least=2 if is_train else 1,  # BatchNorm may refuse one
+        )
+
+    def _train_on_made_up(self, course: _Course, step: TrainingStep, num_images: int) -> None:
+        """Take two steps as training does, the first of which makes the optimiser's state; the weights are spoilt."""
+        step.drop_graph()
+        # Unscaled: a scaler may leave the optimiser's step out.
+        scaler = torch.amp.GradScaler(self.device.type, enabled=False)
+        again = TrainingStep(course.model, step.optimizer, device=self.device, settings=self.settings, scaler=scaler)
+        set_train_mode(self.model, self.bn_when_frozen)
+        for _ in range(2):
+            again(*self._made_up(num_images, course.train))
+
+    @torch.inference_mode()
+    def _evaluate_made_up(self, forward: Forward, num_images: int) -> None:
+        self.model.eval()
+        forward(*self._made_up(num_images, self.val_loader))
+
+    def _made_up(self, num_images: int, loader: AnyLoader) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels of one class, or features where the loader gives those."""
+        labels = torch.zeros(num_images, dtype=torch.int64, device=self.device)
+        if isinstance(loader, FeatureLoader):
+            return loader.features.new_zeros(num_images, *loader.features.shape[1:]), labels
+        shape = (num_images, 3, loader.recipe.crop, loader.recipe.crop)
+        return torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last), labels
 
     def _bar(self, loader: AnyLoader, title: str) -> Any:
         """Progress in images of this process with rate and time left, of the first one, on a terminal only."""

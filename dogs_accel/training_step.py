@@ -145,6 +145,10 @@ class TrainingStep:
         self._mark("optimizer")
         return loss.detach(), logits.detach()
 
+    def drop_graph(self) -> None:
+        """Let go of the captured graph and its memory; the next step captures anew."""
+        self._graph = None
+
     def _mark(self, part: str) -> None:
         if self.clock is not None:
             self.clock.mark(part)

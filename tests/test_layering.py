@@ -10,7 +10,8 @@ LEAVES = {"dogs_accel.ops", "dogs_accel.timing"}
 # Each may import those to its left, itself and the leaves; what is in no list is free of rules of order.
 ORDER = [
     "files", "splits", "datasets", "phases", "models", "layer_groups", "flops", "amp", "numerics", "distributed",
-    "checkpoint", "scores", "intervals", "training_step", "step_profile", "features", "train", "evaluate",
+    "out_of_memory", "checkpoint", "scores", "intervals", "training_step", "step_profile", "features", "train",
+    "evaluate",
     "pairwise", "tracking", "plots", "profile_summary", "parity", "parity_report", "metadata_files", "duplicates",
     "metadata", "eda", "comparison", "explain", "explanation_scores", "explanation_plots", "explanations", "config",
     "finished_run", "mistakes", "quality_error", "per_breed", "galleries", "run_folder", "claims", "report", "plan",
