@@ -22,9 +22,14 @@ from operator_cases import (
     BACKENDS,
     DEVICES,
     assert_compiles,
+    assert_cuda_graph_replays,
+    assert_keeps_the_order_of_its_stream,
+    assert_runs_on_a_device_that_is_not_current,
     assert_runs_on_the_current_stream_without_synchronising,
     assert_threads_change_no_bit,
+    assert_writes_every_element,
     needs_cuda,
+    needs_two_gpus,
 )
 from PIL import Image
 from torch import Tensor
@@ -446,9 +451,10 @@ def test_reads_nothing_beyond_the_images() -> None:
     assert done.stdout == "read nothing beyond the images\n", (done.returncode, done.stderr)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_parameters(data: st.DataObject) -> None:
+def test_any_parameters(device: str, data: st.DataObject) -> None:
     """Against the definition, with affine transforms that no rotation has."""
     height, width, size = (data.draw(st.integers(1, 40), label=name) for name in ("height", "width", "size"))
     tall, wide = data.draw(st.integers(1, height), label="tall"), data.draw(st.integers(1, width), label="wide")
@@ -466,7 +472,8 @@ def test_any_parameters(data: st.DataObject) -> None:
     )
     packed = np.array([[top, left, tall, wide, flip, *matrix, *factors, *order, *place, *erase]], dtype=np.float64)
     images = make_store(2, height, width, seed=data.draw(st.integers(0, 99), label="seed"))
-    assert torch.equal(run(images, [1], packed, recipe), numpy_batch(images, [1], packed, recipe))
+    got = run(images.to(device), [1], packed, recipe)
+    assert torch.equal(got.cpu(), numpy_batch(images, [1], packed, recipe))
 
 
 GOOD_IMAGES = torch.zeros(4, 30, 40, 3, dtype=torch.uint8)
@@ -616,27 +623,40 @@ def test_twins_agree_bit_for_bit(interpolation: str, dtype: torch.dtype) -> None
         assert torch.equal(run(images.cuda(), index, packed, recipe, dtype).cpu(), on_cpu)
 
 
+def all_steps_of_forty(device: torch.device | str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Any]:
+    """Images, index and a call of `augment` on them."""
+    images, index = make_store(5, 70, 90).to(device), (torch.arange(40) % 5).to(device)
+    packed = torch.from_numpy(pack_params(drawn(ALL_STEPS, images, list(range(40))), ALL_STEPS.crop)).to(device)
+    return images, index, lambda: [run(images, index, packed, ALL_STEPS, dtype)]
+
+
 @needs_cuda
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
-    images = make_store(5, 70, 90).cuda()
-    packed = torch.from_numpy(pack_params(drawn(ALL_STEPS, images, list(range(40))), ALL_STEPS.crop)).cuda()
-    index = torch.arange(40, device="cuda") % 5
-    assert_runs_on_the_current_stream_without_synchronising(lambda: [run(images, index, packed, ALL_STEPS)])
+    images, index, augmented = all_steps_of_forty("cuda")
+    assert_runs_on_the_current_stream_without_synchronising(augmented)
+    assert_keeps_the_order_of_its_stream(augmented, lambda: images.copy_(images.flip(0)))
+    assert_keeps_the_order_of_its_stream(augmented, lambda: index.copy_(index.flip(0)))
 
 
 @needs_cuda
 def test_cuda_graph_replays_it() -> None:
-    images = make_store(5, 70, 90).cuda()
-    packed = torch.from_numpy(pack_params(drawn(ALL_STEPS, images, list(range(40))), ALL_STEPS.crop)).cuda()
-    index = torch.arange(40, device="cuda") % 5
-    run(images, index, packed, ALL_STEPS)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run(images, index, packed, ALL_STEPS)
-    index.copy_(index.flip(0))
-    graph.replay()
-    assert torch.equal(captured, run(images, index, packed, ALL_STEPS))
+    _, index, augmented = all_steps_of_forty("cuda")
+    assert_cuda_graph_replays(augmented, lambda: index.copy_(index.flip(0)))
+
+
+@needs_two_gpus
+def test_runs_on_a_device_that_is_not_current() -> None:
+    assert_runs_on_a_device_that_is_not_current(lambda device: all_steps_of_forty(device)[2]())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_writes_every_element(device: str, dtype: torch.dtype) -> None:
+    assert_writes_every_element(all_steps_of_forty(device, dtype)[2], device)
+    images, index = make_store(3, 256, 256).to(device), [2, 0, 1]
+    for recipe in (EVAL, RESNET_TRAIN, replace(ALL_STEPS, crop=17)):
+        packed = pack_params(drawn(recipe, images, index), recipe.crop)
+        assert_writes_every_element(lambda r=recipe, p=packed: [run(images, index, p, r, dtype)], device)
 
 
 def test_rotations_are_pils(monkeypatch: pytest.MonkeyPatch) -> None:

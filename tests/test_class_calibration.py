@@ -16,11 +16,16 @@ from operator_cases import (
     LOGIT_LAYOUTS,
     LOGIT_SHAPES,
     assert_compiles,
+    assert_cuda_graph_replays,
+    assert_keeps_the_order_of_its_stream,
+    assert_runs_on_a_device_that_is_not_current,
     assert_runs_on_the_current_stream_without_synchronising,
     assert_threads_change_no_bit,
+    assert_writes_every_element,
     make_labels,
     make_logits,
     needs_cuda,
+    needs_two_gpus,
 )
 from torch import Tensor
 
@@ -291,12 +296,40 @@ def test_twins_agree_bit_for_bit(dtype: torch.dtype, num_classes: int, bins: int
 @needs_cuda
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     logits, labels = make_logits(3000, 120, torch.float32).cuda(), make_labels(3000, 120).cuda()
-    assert_runs_on_the_current_stream_without_synchronising(lambda: RAW(logits, labels, 15))
+    for bins in (15, 4096):
+        assert_runs_on_the_current_stream_without_synchronising(lambda bins=bins: RAW(logits, labels, bins))
+        assert_keeps_the_order_of_its_stream(lambda bins=bins: RAW(logits, labels, bins), logits.neg_)
 
 
+@needs_cuda
+@pytest.mark.parametrize("bins", [15, 4096])
+def test_cuda_graph_replays_it(bins: int) -> None:
+    logits, labels = make_logits(3000, 120, torch.float32).cuda(), make_labels(3000, 120).cuda()
+    assert_cuda_graph_replays(lambda: RAW(logits, labels, bins), logits.neg_)
+
+
+@needs_two_gpus
+def test_runs_on_a_device_that_is_not_current() -> None:
+    logits, labels = make_logits(3000, 120, torch.float32), make_labels(3000, 120)
+    assert_runs_on_a_device_that_is_not_current(lambda device: RAW(logits.to(device), labels.to(device), 15))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(0, 5), (333, 120), (20, 1003)])
+@pytest.mark.parametrize("bins", [15, 1000])
+def test_writes_every_element(device: str, dtype: torch.dtype, shape: tuple[int, int], bins: int) -> None:
+    logits, labels = make_logits(*shape, dtype), make_labels(*shape)
+    logits[5:6, 3] = float("nan")
+    labels[7:8] = -1
+    logits, labels = logits.to(device), labels.to(device)
+    assert_writes_every_element(lambda: RAW(logits, labels, bins), device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_shape_stride_and_value(data: st.DataObject) -> None:
+def test_any_shape_stride_and_value(device: str, data: st.DataObject) -> None:
     num_rows = data.draw(st.integers(0, 40), label="rows")
     num_classes = data.draw(st.integers(1, 100), label="classes")
     row_step = data.draw(st.integers(1, 3), label="row step")
@@ -308,9 +341,9 @@ def test_any_shape_stride_and_value(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**31), label="seed")
     logits = make_logits(num_rows * row_step, num_classes * class_step, dtype, scale, seed)
     kept = rows_off_the_edges(logits[::row_step, ::class_step], bins).repeat_interleave(row_step)
-    logits = logits[kept]
+    logits = logits[kept].to(device)
     logits = (logits.t().contiguous().t() if transposed else logits)[::row_step, ::class_step]
-    check_against_reference(logits, make_labels(len(logits), num_classes, seed), bins)
+    check_against_reference(logits, make_labels(len(logits), num_classes, seed).to(device), bins)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -19,10 +19,15 @@ from operator_cases import (
     DEVICES,
     IMAGE_LAYOUTS,
     assert_compiles,
+    assert_cuda_graph_replays,
+    assert_keeps_the_order_of_its_stream,
+    assert_runs_on_a_device_that_is_not_current,
     assert_runs_on_the_current_stream_without_synchronising,
     assert_threads_change_no_bit,
+    assert_writes_every_element,
     make_image,
     needs_cuda,
+    needs_two_gpus,
 )
 from PIL import Image
 from torch import Tensor
@@ -31,6 +36,7 @@ from dogs_accel import ops
 
 SUMS = torch.ops.dogs_accel.image_sums
 STATS = torch.ops.dogs_accel.image_stats
+STATS_OF_SUMS = torch.ops.dogs_accel.stats_of_sums
 BLOCK = 256  # pixels that the CPU twin takes at once
 CHUNK = 16384  # pixels that a thread of the CPU twin takes at once
 SEGMENT = 1024  # pixels that a warp of the CUDA twin takes at once
@@ -392,28 +398,42 @@ def test_twins_agree_bit_for_bit(layout: str) -> None:
     assert torch.equal(STATS(images), STATS(on_gpu).cpu())
 
 
+def sums_and_stats(images: list[Tensor]) -> tuple[Tensor, ...]:
+    """All three operators; stats_of_sums of columns that are not contiguous."""
+    sums = SUMS(images)
+    return sums, STATS(images), STATS_OF_SUMS(sums.t().contiguous().t())
+
+
 @needs_cuda
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     images = [image.cuda() for image in make_images(2 * LAUNCH + 3)]
-    assert_runs_on_the_current_stream_without_synchronising(lambda: (SUMS(images), STATS(images)))
+    assert_runs_on_the_current_stream_without_synchronising(lambda: sums_and_stats(images))
+    assert_keeps_the_order_of_its_stream(lambda: sums_and_stats(images), lambda: images[3].fill_(17))
 
 
 @needs_cuda
 def test_cuda_graph_replays_it() -> None:
     images = [image.cuda() for image in make_images(LAUNCH + 1)]
-    STATS(images)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = STATS(images)
-    images[3].fill_(17)
-    graph.replay()
-    assert torch.equal(captured, STATS(images))
+    assert_cuda_graph_replays(lambda: sums_and_stats(images), lambda: images[LAUNCH].fill_(17))
 
 
+@needs_two_gpus
+def test_runs_on_a_device_that_is_not_current() -> None:
+    images = make_images(LAUNCH + 1)
+    assert_runs_on_a_device_that_is_not_current(lambda device: sums_and_stats([image.to(device) for image in images]))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_images", [1, LAUNCH + 1, 300])
+def test_writes_every_element(device: str, num_images: int) -> None:
+    images = [image.to(device) for image in make_images(num_images)]
+    assert_writes_every_element(lambda: sums_and_stats(images), device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_shape_stride_and_value(data: st.DataObject) -> None:
+def test_any_shape_stride_and_value(device: str, data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 40), label="height"), data.draw(st.integers(1, 600), label="width")
     row_step, column_step = data.draw(st.integers(1, 3), label="row step"), data.draw(st.integers(1, 3), label="step")
     top, left = data.draw(st.integers(0, 3), label="top"), data.draw(st.integers(0, 3), label="left")
@@ -423,7 +443,7 @@ def test_any_shape_stride_and_value(data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)
     shape = (top + height * row_step, left + width * column_step, 3)
     choice = torch.randint(0, len(levels), shape, generator=generator)
-    whole = torch.tensor(levels, dtype=torch.uint8)[choice]
+    whole = torch.tensor(levels, dtype=torch.uint8)[choice].to(device)
     back = [order.index(d) for d in range(3)]
     image = whole.permute(order).contiguous().permute(back)[top::row_step, left::column_step]
     check_against_references(image)

@@ -15,14 +15,21 @@ from operator_cases import (
     BACKENDS,
     DEVICES,
     DTYPES,
+    GARBAGE,
     LOGIT_LAYOUTS,
     LOGIT_SHAPES,
     assert_compiles,
+    assert_cuda_graph_replays,
+    assert_keeps_the_order_of_its_stream,
+    assert_runs_on_a_device_that_is_not_current,
     assert_runs_on_the_current_stream_without_synchronising,
     assert_threads_change_no_bit,
+    assert_writes_every_element,
+    garbage_in_fresh_memory,
     make_labels,
     make_logits,
     needs_cuda,
+    needs_two_gpus,
 )
 from torch import Tensor
 
@@ -281,11 +288,48 @@ def test_twins_agree_bit_for_bit(dtype: torch.dtype, num_classes: int) -> None:
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     logits, labels = make_logits(3000, 120, torch.float32).cuda(), make_labels(3000, 120).cuda()
     assert_runs_on_the_current_stream_without_synchronising(lambda: RAW(logits, labels, 15))
+    assert_keeps_the_order_of_its_stream(lambda: RAW(logits, labels, 15), logits.neg_)
 
 
+@needs_cuda
+@pytest.mark.parametrize("bins", [15, 4096])
+def test_cuda_graph_replays_it(bins: int) -> None:
+    logits, labels = make_logits(3000, 120, torch.float32).cuda(), make_labels(3000, 120).cuda()
+    assert_cuda_graph_replays(lambda: RAW(logits, labels, bins), logits.neg_)
+
+
+@needs_two_gpus
+def test_runs_on_a_device_that_is_not_current() -> None:
+    logits, labels = make_logits(3000, 120, torch.float32), make_labels(3000, 120)
+    assert_runs_on_a_device_that_is_not_current(lambda device: RAW(logits.to(device), labels.to(device), 15))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_bytes", [1, 512, 5000, 3 << 20, 100 << 20])
+def test_fresh_memory_can_hold_garbage(device: str, num_bytes: int) -> None:
+    """What the tests of outputs rest on."""
+    torch.empty(num_bytes, dtype=torch.uint8, device=device).fill_(1)
+    with garbage_in_fresh_memory(device):
+        fresh = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+    assert (fresh == GARBAGE[device]).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(0, 5), (333, 120), (20, 5003)])
+@pytest.mark.parametrize("bins", [15, 4096])
+def test_writes_every_element(device: str, dtype: torch.dtype, shape: tuple[int, int], bins: int) -> None:
+    logits, labels = make_logits(*shape, dtype), make_labels(*shape)
+    logits[5:6, 3] = float("nan")
+    labels[7:8] = -1
+    logits, labels = logits.to(device), labels.to(device)
+    assert_writes_every_element(lambda: RAW(logits, labels, bins), device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_shape_stride_and_value(data: st.DataObject) -> None:
+def test_any_shape_stride_and_value(device: str, data: st.DataObject) -> None:
     num_rows = data.draw(st.integers(0, 40), label="rows")
     num_classes = data.draw(st.integers(1, 100), label="classes")
     row_step = data.draw(st.integers(1, 3), label="row step")
@@ -295,9 +339,9 @@ def test_any_shape_stride_and_value(data: st.DataObject) -> None:
     scale = data.draw(st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e4]), label="scale")
     bins = data.draw(st.integers(1, 40), label="bins")
     seed = data.draw(st.integers(0, 2**31), label="seed")
-    logits = make_logits(num_rows * row_step, num_classes * class_step, dtype, scale, seed)
+    logits = make_logits(num_rows * row_step, num_classes * class_step, dtype, scale, seed).to(device)
     logits = (logits.t().contiguous().t() if transposed else logits)[::row_step, ::class_step]
-    check_against_reference(logits, make_labels(num_rows, num_classes, seed), bins)
+    check_against_reference(logits, make_labels(num_rows, num_classes, seed).to(device), bins)
 
 
 @pytest.mark.parametrize("device", DEVICES)

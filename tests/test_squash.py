@@ -19,10 +19,15 @@ from operator_cases import (
     DEVICES,
     IMAGE_LAYOUTS,
     assert_compiles,
+    assert_cuda_graph_replays,
+    assert_keeps_the_order_of_its_stream,
+    assert_runs_on_a_device_that_is_not_current,
     assert_runs_on_the_current_stream_without_synchronising,
     assert_threads_change_no_bit,
+    assert_writes_every_element,
     make_image,
     needs_cuda,
+    needs_two_gpus,
 )
 from PIL import Image
 from torch import Tensor
@@ -174,16 +179,17 @@ def test_real_photos(device: str, shared_data: Path) -> None:
                 assert torch.equal(ours, pil_resize(photo, (256, 256), interpolation))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_size(data: st.DataObject) -> None:
+def test_any_size(device: str, data: st.DataObject) -> None:
     in_size = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)), label="in")
     out_size = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)), label="out")
     layout = data.draw(st.sampled_from(sorted(IMAGE_LAYOUTS)), label="layout")
     interpolation = data.draw(st.sampled_from(INTERPOLATIONS), label="interpolation")
     levels = torch.tensor(data.draw(st.lists(st.integers(0, 255), min_size=1, max_size=9)), dtype=torch.uint8)
     image = levels[make_image(*in_size, seed=data.draw(st.integers(0, 2**31))).long() % len(levels)]
-    check_against_references(IMAGE_LAYOUTS[layout](image), out_size, interpolation)
+    check_against_references(IMAGE_LAYOUTS[layout](image.to(device)), out_size, interpolation)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -314,19 +320,29 @@ def test_twins_agree_bit_for_bit(layout: str, interpolation: str) -> None:
 def test_cuda_runs_on_the_current_stream_without_synchronising() -> None:
     images = [image.cuda() for image in make_images(2 * LAUNCH + 3)]
     assert_runs_on_the_current_stream_without_synchronising(lambda: [SQUASH(images, 32, 32, "bilinear")])
+    assert_keeps_the_order_of_its_stream(lambda: [SQUASH(images, 32, 32, "bilinear")], lambda: images[3].fill_(17))
 
 
 @needs_cuda
 def test_cuda_graph_replays_it() -> None:
     images = [image.cuda() for image in make_images(LAUNCH + 1)]
-    ops.squash(images, (32, 32))
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = ops.squash(images, (32, 32))
-    images[3].fill_(17)
-    graph.replay()
-    assert torch.equal(captured, ops.squash(images, (32, 32)))
+    assert_cuda_graph_replays(lambda: [SQUASH(images, 32, 32, "bicubic")], lambda: images[LAUNCH].fill_(17))
+
+
+@needs_two_gpus
+def test_runs_on_a_device_that_is_not_current() -> None:
+    images = make_images(LAUNCH + 1)
+    assert_runs_on_a_device_that_is_not_current(
+        lambda device: [SQUASH([image.to(device) for image in images], 32, 32, "bilinear")]
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(1, 1), (20, 24), (300, 7)])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_writes_every_element(device: str, size: tuple[int, int], interpolation: str) -> None:
+    images = [image.to(device) for image in make_images(LAUNCH + 3)]
+    assert_writes_every_element(lambda: [SQUASH(images, *size, interpolation)], device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
