@@ -29,8 +29,7 @@ LOGIT_SHAPES = [
     (3, 5003),
 ]
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+needs_cuda = pytest.mark.gpu
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 
 LOGIT_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -52,6 +51,8 @@ IMAGE_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "one byte further": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
 }
 
+
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 
 GARBAGE = {"cpu": 0xFE, "cuda": 0xFF}
 """The byte that fresh memory holds in `garbage_in_fresh_memory`; of 0xFF floats are NaN and integers -1."""

@@ -644,6 +644,7 @@ def test_cuda_graph_replays_it() -> None:
     assert_cuda_graph_replays(augmented, lambda: index.copy_(index.flip(0)))
 
 
+@needs_cuda
 @needs_two_gpus
 def test_runs_on_a_device_that_is_not_current() -> None:
     assert_runs_on_a_device_that_is_not_current(lambda device: all_steps_of_forty(device)[2]())

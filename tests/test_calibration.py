@@ -217,7 +217,7 @@ def test_scores_of_any_shape_and_scale(data: st.DataObject) -> None:
     assert 0 <= scores.adaptive_calibration_error <= 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_scores_are_the_same_on_cuda() -> None:
     logits, labels = example()
     cpu, cuda = (dataclasses.astuple(calibration_scores(logits.to(d), labels.to(d))) for d in ("cpu", "cuda"))

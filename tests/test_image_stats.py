@@ -417,6 +417,7 @@ def test_cuda_graph_replays_it() -> None:
     assert_cuda_graph_replays(lambda: sums_and_stats(images), lambda: images[LAUNCH].fill_(17))
 
 
+@needs_cuda
 @needs_two_gpus
 def test_runs_on_a_device_that_is_not_current() -> None:
     images = make_images(LAUNCH + 1)

@@ -437,7 +437,7 @@ def test_the_cached_loader_reads_a_store_of_more_files(photos, tmp_path):
         assert torch.equal(images, load(some, RESNET_TRAIN)[0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("backend", BACKENDS)
 class TestOnAGpu:
     def test_pixels_are_those_of_the_reference(self, photos, backend):

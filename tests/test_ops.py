@@ -298,6 +298,7 @@ def test_cuda_graph_replays_it(bins: int) -> None:
     assert_cuda_graph_replays(lambda: RAW(logits, labels, bins), logits.neg_)
 
 
+@needs_cuda
 @needs_two_gpus
 def test_runs_on_a_device_that_is_not_current() -> None:
     logits, labels = make_logits(3000, 120, torch.float32), make_labels(3000, 120)

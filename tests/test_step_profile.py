@@ -33,7 +33,7 @@ def test_a_clock_gives_each_part_the_time_since_the_mark_before(passing):
     assert clock.read() == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_a_clock_of_a_gpu_times_the_gpu_and_not_the_host():
     clock = StepClock(torch.device("cuda"))
     factor = torch.randn(4096, 4096, device="cuda")

@@ -195,7 +195,7 @@ def test_never_worse(data: st.DataObject) -> None:
             assert after <= slow_nll(logits, labels, fit.temperature * other) + 1e-9 * max(1.0, before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_the_same_on_cuda() -> None:
     logits, labels = simulate(5000, 120, 1.7)
     cpu, cuda = fit_temperature(logits, labels), fit_temperature(logits.cuda(), labels.cuda())

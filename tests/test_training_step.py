@@ -23,7 +23,7 @@ GPU = torch.device("cuda", 0)
 PLAIN = StepSettings(channels_last=False, fused_optimizer=False)
 BATCHES = (8, 8, 8, 3, 8, 3)
 """Batch sizes of the steps; the last one of an epoch is partial."""
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+needs_gpu = pytest.mark.gpu
 
 
 class TinyNet(nn.Module):
