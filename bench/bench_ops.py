@@ -60,13 +60,13 @@ def torch_class_bins(logits, labels):
     """Softmax, then every probability into a bin of its class: classwise error and Brier score."""
     probabilities = logits.softmax(dim=1)
     num_rows, num_classes = probabilities.shape
-    inner_edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
+    inner_edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64, device=logits.device)[1:-1]
     cells = torch.bucketize(probabilities, inner_edges)
-    cells += torch.arange(num_classes) * BINS
+    cells += torch.arange(num_classes, device=logits.device) * BINS
     positives = torch.bincount(cells.gather(1, labels[:, None])[:, 0], minlength=num_classes * BINS)
     sums = torch.bincount(cells.flatten(), weights=probabilities.flatten(), minlength=num_classes * BINS)
     del cells
-    probabilities[torch.arange(num_rows), labels] -= 1
+    probabilities[torch.arange(num_rows, device=logits.device), labels] -= 1
     brier = probabilities.square_().sum(dim=1).mean()
     return float((positives - sums).abs().sum() / (num_rows * num_classes)), float(brier)
 

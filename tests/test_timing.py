@@ -3,8 +3,9 @@ import multiprocessing
 import time
 
 import pytest
+import torch
 
-from dogs_accel.timing import Timing, cpu_seconds, in_turns, interleaved
+from dogs_accel.timing import Timing, cpu_seconds, in_turns, interleaved, interleaved_on_gpu
 
 
 def test_candidates_take_turns_and_the_warm_up_does_not_count():
@@ -17,6 +18,23 @@ def test_candidates_take_turns_and_the_warm_up_does_not_count():
 def test_seconds_are_seconds():
     timing = interleaved({"sleep": lambda: time.sleep(0.02)}, rounds=3)["sleep"]
     assert 0.02 <= timing.median < 0.2
+
+
+@pytest.mark.gpu
+def test_the_clock_of_a_gpu_leaves_the_launches_out():
+    device = torch.device("cuda", 0)
+
+    def short_work_launched_slowly():
+        torch.cuda._sleep(100_000)
+        time.sleep(0.004)
+        torch.cuda._sleep(100_000)
+
+    def long_work():
+        torch.cuda._sleep(4_000_000)
+
+    timings = interleaved_on_gpu({"short": short_work_launched_slowly, "long": long_work}, device, rounds=3)
+    assert 0 < timings["short"].median < 0.003
+    assert timings["short"].ratio_to(timings["long"])[0] == pytest.approx(20, rel=0.5)
 
 
 def test_a_ratio_is_taken_round_by_round():
