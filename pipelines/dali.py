@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dogs_accel import ops
 from pipelines.batch import BadImageError, Batch
-from pipelines.decode import Decoder
+from pipelines.decode import HW_DECODER_LOAD, Decoder
 from pipelines.fused import FusedLoader
 
 
@@ -19,13 +19,19 @@ class DaliLoader(FusedLoader):
     """Decodes while the batch before is augmented; on a GPU the pixels stay there.
 
     `num_threads` threads decode, as many read, and on a CPU a quarter as many augment, at least the caller's own.
+    hw_decoder_load is the share of the files that the decoder in a GPU's chip gets, where it has one.
     """
 
     backend = "dali"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, hw_decoder_load: float = HW_DECODER_LOAD, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._decoder = Decoder(batch_size=self.batch_size, num_threads=self.num_threads, device=self.device)
+        self._decoder = Decoder(
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            device=self.device,
+            hw_decoder_load=hw_decoder_load,
+        )
         # Decoding takes five times as long as the rest, and torch's threads spin while they wait, beside DALI's.
         self._num_ops_threads = max(1, self.num_threads // 4)
 

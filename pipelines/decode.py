@@ -34,6 +34,9 @@ from pipelines.batch import BadImageError, available_cores, bad_image_errors, de
 
 _log = logging.getLogger(__name__)
 
+HW_DECODER_LOAD = 0.65
+"""Share of the JPEG files that the decoder in the chip gets, where a GPU has one; the others are decoded by its cores.
+It is DALI's own default in most versions, and the same here in all."""
 _PREFETCH = 2
 _MOST_UNEXPLAINED = 2
 """Failures of a GPU in a row for which no file is to blame, after which the error is raised."""
@@ -51,9 +54,13 @@ _STUFFED_OR_RESTART = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8)])
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
-def rgb_node(encoded: DataNode, *, gpu: bool) -> DataNode:
+def rgb_node(encoded: DataNode, *, gpu: bool, hw_decoder_load: float = HW_DECODER_LOAD) -> DataNode:
     """Decode in the current pipeline as the published loader does, PIL's `convert("RGB")`: not turned by EXIF."""
-    return fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, adjust_orientation=False)
+    # Chroma is interpolated as libjpeg does by default and nvJPEG does not.
+    on_gpu = {"device": "mixed", "hw_decoder_load": hw_decoder_load, "jpeg_fancy_upsampling": True}
+    return fn.decoders.image(
+        encoded, output_type=types.RGB, adjust_orientation=False, **(on_gpu if gpu else {"device": "cpu"})
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -214,14 +221,22 @@ class Decoder:
     """
 
     def __init__(
-        self, *, batch_size: int = 32, num_threads: int | None = None, device: torch.device | None = None
+        self,
+        *,
+        batch_size: int = 32,
+        num_threads: int | None = None,
+        device: torch.device | None = None,
+        hw_decoder_load: float = HW_DECODER_LOAD,
     ) -> None:
         self._num_threads = available_cores() if num_threads is None else num_threads
         self._batch_size = batch_size
         for name, value in (("batch_size", batch_size), ("num_threads", self._num_threads)):
             if value < 1:
                 raise ValueError(f"{name}: got {value}, expected an integer >= 1")
+        if not 0 <= hw_decoder_load <= 1:
+            raise ValueError(f"hw_decoder_load: got {hw_decoder_load}, expected 0 to 1")
         self._device = torch.device("cpu") if device is None else device
+        self._hw_decoder_load = hw_decoder_load
         self._pool = ThreadPoolExecutor(self._num_threads)
         self._pipeline: Pipeline | None = None
         self._grouped: Iterator[list[_File]] = iter(())
@@ -313,9 +328,8 @@ class Decoder:
             prefetch_queue_depth=_PREFETCH,
         )
         with pipeline:
-            pipeline.set_outputs(
-                rgb_node(fn.external_source(source=lambda: decoder._next_encoded(), batch=True), gpu=is_gpu)
-            )
+            encoded = fn.external_source(source=lambda: decoder._next_encoded(), batch=True)
+            pipeline.set_outputs(rgb_node(encoded, gpu=is_gpu, hw_decoder_load=self._hw_decoder_load))
         pipeline.build()
         return pipeline
 
