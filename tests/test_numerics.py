@@ -27,3 +27,17 @@ def test_settings_are_explicit_and_can_be_read():
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     set_numerics()
     assert describe_numerics()["deterministic"] is False
+
+
+def fused_attention():
+    cuda = torch.backends.cuda
+    return [cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()]
+
+
+def test_determinism_on_a_gpu_leaves_attention_to_matrix_products(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    set_numerics(deterministic=True)
+    assert fused_attention() == [False] * 3
+    assert torch.backends.cuda.math_sdp_enabled()
+    set_numerics()
+    assert fused_attention() == [True] * 3
