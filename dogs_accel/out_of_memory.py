@@ -14,12 +14,17 @@ import torch
 Value = TypeVar("Value")
 
 _MESSAGES = (
+    "CUDA out of memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "can't allocate memory",
+    "std::bad_alloc",
+    # torch's stable ABI names the call that failed and keeps its reason to itself.
+    '"aten::new_empty"',
+    '"aten::new_zeros"',
 )
-"""What torch says where it has no class for it: of the driver, the libraries and the memory of a CPU."""
+"""What is said where there is no class for it: by the driver, the libraries, a CPU's allocator and our operators."""
 _MOST_SHOWN = 200
 """Letters of such a message."""
 

@@ -19,12 +19,13 @@ import torch
 from operator_cases import DEVICES, needs_cuda
 from torch import nn
 
+from dogs_accel import ops
 from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluate import predict
 from dogs_accel.models import build_model, model_spec
 from dogs_accel.numerics import set_numerics
-from dogs_accel.out_of_memory import BatchTooLargeError
+from dogs_accel.out_of_memory import BatchTooLargeError, is_out_of_memory
 from dogs_accel.phases import Phase
 from dogs_accel.train import Trainer
 from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer
@@ -396,3 +397,12 @@ def test_so_does_evaluation(half_a_gibibyte_left, dogs_root):
         evaluate(40)
     torch.cuda.empty_cache()
     assert len(evaluate(size_named(error, "--eval-batch-size")).labels) == 40
+
+
+@needs_cuda
+def test_an_operator_without_memory_is_known(half_a_gibibyte_left):
+    images = [torch.zeros(1, 1, 3, dtype=torch.uint8, device="cuda")] * 3
+    with pytest.raises(RuntimeError) as error:
+        ops.squash(images, (16384, 16384))
+    assert is_out_of_memory(error.value)
+    assert ops.squash(images, (2, 2)).shape == (3, 2, 2, 3)

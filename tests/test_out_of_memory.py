@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dogs_accel import cli, experiment, inference
+from dogs_accel import cli, experiment, inference, ops
 from dogs_accel.benchmark import main
 from dogs_accel.evaluate import predict
 from dogs_accel.models import build_model
@@ -151,6 +151,7 @@ def test_what_the_failure_held_is_free_before_the_next_try():
         "CUDA error: out of memory\nCUDA kernel errors might be ...",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        'torch_call_dispatcher( "aten::new_empty", "", stack.data(), TORCH_ABI_VERSION) API call failed at ops.h, 9',
         "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate",
     ],
 )
@@ -165,6 +166,9 @@ def test_a_real_lack_of_memory_is_known():
     assert is_out_of_memory(error.value)
     assert describe_out_of_memory(error.value).startswith("out of memory (")
     assert "\n" not in describe_out_of_memory(error.value)
+    with pytest.raises(RuntimeError) as error:  # of more than there are addresses
+        ops.squash([torch.zeros(1, 1, 3, dtype=torch.uint8)] * 200_000, (16384, 16384))
+    assert is_out_of_memory(error.value)
     assert describe_out_of_memory(MemoryError()) == "out of memory (MemoryError); smaller batches need less"
 
 
@@ -274,13 +278,14 @@ def arguments_of(dogs_root, out, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "line"),
     [
         ((4, 99), "batch_size: 8 images of 32 px do not fit the memory of this machine ({}) in the training of "
          "resnet18_full; --batch-size 4 does"),
-        pytest.param((99, 20), "eval_batch_size: 24 images of 32 px do not fit the memory of this machine ({}) in the "
-         "evaluation of resnet18_full test; --eval-batch-size 12 does", marks=pytest.mark.slow),
+        ((99, 20), "eval_batch_size: 24 images of 32 px do not fit the memory of this machine ({}) in the "
+         "evaluation of resnet18_full test; --eval-batch-size 12 does"),
     ],
 )  # fmt: skip
 def test_the_command_ends_in_one_line_and_what_it_says_is_so(dogs_root, tmp_path, monkeypatch, capsys, room, line):
