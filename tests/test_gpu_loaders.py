@@ -52,7 +52,8 @@ def dali_loader(paths, labels, recipe, *, hw_decoder_load, **settings):
     """Make a DaliLoader as make_loader does, with another share for the decoder in the chip."""
     settings = {"rank": 0, "world_size": 1, "dtype": torch.float32} | settings
     del settings["backend"]
-    device = torch.device(settings.pop("device"), 0 if torch.cuda.is_available() else None)
+    where = settings.pop("device")
+    device = torch.device(where, 0 if where == "cuda" else None)
     return DaliLoader(paths, labels, recipe, device=device, hw_decoder_load=hw_decoder_load, **settings)
 
 

@@ -366,7 +366,7 @@ def test_training_names_a_batch_that_fits_a_real_gpu(half_a_gibibyte_left, dogs_
     settings = StepSettings(cuda_graphs=cuda_graphs)
 
     def train(batch_size):
-        with made_loaders(dogs_root, "cuda", batch_size) as loaders:
+        with made_loaders(dogs_root, "cuda", batch_size, eval_batch_size=1) as loaders:
             model = tiny_net(bytes_an_image=16 << 20)
             return make_trainer(model, loaders, "cuda", tmp_path / str(batch_size), settings=settings).run([FULL])
 
