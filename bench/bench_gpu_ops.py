@@ -227,7 +227,7 @@ def torch_squash(photos, size):
 def test_squash(bench, measured, photos):
     side, images = 256 if bench.measure else 8, list(photos)
     squashed = ops.squash(images, (side, side))
-    assert (torch_squash(photos, side).int() - squashed.int()).abs().max() <= 1
+    assert (torch_squash(photos, side).int() - squashed.int()).abs().max() <= 2
     size = num_bytes([photos, squashed])
     measured(
         "squash",
