@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from dogs_accel import ops
 from dogs_accel.numerics import describe_numerics
 from pipelines.batch import available_cores
 
@@ -34,7 +33,7 @@ def describe_environment() -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "numerics": describe_numerics(),
-        "extension_cuda": ops.cuda_status(),
+        "extension_cuda": _extension_status(),
         "packages": {name: package_version(name) for name in _PACKAGES},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
@@ -48,6 +47,15 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _extension_status() -> str:
+    """What the compiled operators say of themselves, or why they are absent: a machine may be described first."""
+    try:
+        from dogs_accel import ops
+    except ImportError as error:
+        return str(error)
+    return ops.cuda_status()
 
 
 def _memory_gib() -> float | None:
