@@ -34,7 +34,7 @@ SCALED = (PUBLISHED, "torch", "dali", "cached")
 
 @pytest.fixture(scope="module")
 def rounds(bench):
-    return ROUNDS if bench.measure else 1
+    return bench.rounds_or(ROUNDS)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from dogs_accel.arguments import positive
 from dogs_accel.candidates import find_photos
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.environment import describe_environment
@@ -16,6 +18,8 @@ from dogs_accel.files import write_json
 from dogs_accel.timing import Timing
 
 NUM_PHOTOS = 512
+ROUNDS = 7
+TURN_SECONDS = 0.5
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -26,6 +30,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--run-images", type=int, default=2_400, metavar="N",
         help="generated pictures on which the published runs are timed, on a GPU (default: 2400)",
     )  # fmt: skip
+    group.addoption("--rounds", type=positive, metavar="N", help="rounds of each measurement, fewer for less time")
+    group.addoption(
+        "--turn-seconds", type=float, default=TURN_SECONDS, metavar="S",
+        help=f"about how long a turn of the training step takes (default: {TURN_SECONDS:g})",
+    )  # fmt: skip
+    group.addoption(
+        "--results", type=Path, metavar="DIR", default=RESULTS / "gpu" if torch.cuda.is_available() else RESULTS,
+        help="where the files go (default: bench/results, on a machine with a GPU bench/results/gpu)",
+    )  # fmt: skip
     group.addoption("--data", metavar="DIR", help="measure loading on the images below DIR (default: generated ones)")
 
 
@@ -34,11 +47,20 @@ class Bench:
     """What a benchmark may ask and where it leaves its tables."""
 
     measure: bool
+    num_rounds: int | None = None
+    """Of each measurement where that was said."""
+    turn_seconds: float = TURN_SECONDS
+    results: Path = RESULTS
     tables: list[str] = field(default_factory=list)
 
     @property
     def rounds(self) -> int:
-        return 7 if self.measure else 1
+        """Rounds of a measurement."""
+        return self.rounds_or(ROUNDS)
+
+    def rounds_or(self, default: int) -> int:
+        """Rounds of a measurement that has a default of its own."""
+        return (self.num_rounds or default) if self.measure else 1
 
     def report(
         self, name: str, title: str, timings: dict[str, Timing], baseline: str, num: int, unit: str, **more: Any
@@ -69,14 +91,19 @@ class Bench:
         if self.measure:
             environment = {key: value for key, value in describe_environment().items() if key != "command"}
             about = {"title": title, "date": time.strftime("%Y-%m-%d"), "environment": environment}
-            write_json(RESULTS / f"{name}.json", about | content)
+            write_json(self.results / f"{name}.json", about | content)
 
 
 _BENCH = pytest.StashKey[Bench]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_BENCH] = Bench(measure=config.getoption("--benchmark"))
+    config.stash[_BENCH] = Bench(
+        measure=config.getoption("--benchmark"),
+        num_rounds=config.getoption("--rounds"),
+        turn_seconds=config.getoption("--turn-seconds"),
+        results=config.getoption("--results"),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +113,9 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 @pytest.fixture(scope="session")
-def results_folder():
+def results_folder(bench):
     """Where results are kept."""
-    return RESULTS
+    return bench.results
 
 
 @pytest.fixture(scope="session")
