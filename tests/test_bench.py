@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+# pytester forgets what a session imports that was not there before, and torch cannot be imported twice.
+import dogs_accel.candidates  # noqa: F401
+
 pytest_plugins = ["pytester"]
 
 CONFTEST = Path(__file__).parents[1] / "bench" / "conftest.py"
