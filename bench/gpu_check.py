@@ -82,9 +82,9 @@ class Check:
     def write(self) -> None:
         """Write the JSON anew."""
         self.report["seconds"] = time.perf_counter() - self.start
-        order = [part.name for part in PARTS]
-        parts = self.report["parts"].items()
-        self.report["parts"] = dict(sorted(parts, key=lambda each: order.index(each[0]) if each[0] in order else -1))
+        places = {part.name: place for place, part in enumerate(PARTS)}
+        parts = sorted(self.report["parts"].items(), key=lambda each: places.get(each[0], len(places)))
+        self.report["parts"] = dict(parts)
         write_json(self.out, self.report)
 
     def move_to(self, out: Path) -> None:

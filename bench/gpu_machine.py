@@ -66,8 +66,6 @@ def missing_packages() -> list[str]:
 def find_obstacles() -> dict[str, str]:
     """Why the parts that need something cannot run here, by what they need; nothing where all is there."""
     found = {"gpu": why_no_gpu(), "toolkit": why_no_toolkit(), "dali": why_no_dali()}
-    if importlib.util.find_spec("captum") is None:
-        found["captum"] = "captum is not installed, with which a run draws the heat maps of its CNN"
     return {need: why for need, why in found.items() if why is not None}
 
 

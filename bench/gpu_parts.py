@@ -133,7 +133,7 @@ PARTS = (
         title="the four published runs on 20,580 generated pictures, in the time that is left",
         limit_seconds=600,
         arguments=_bench("bench/bench_training.py", "-k", "published_runs", "--run-images=20580"),
-        needs=("gpu", KERNELS, "dali", "captum"),
+        needs=("gpu", KERNELS, "dali"),
         gather=_cut_runs,
     ),
 )
