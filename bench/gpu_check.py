@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu_parts import BUILD, KERNELS, MACHINE, PARTS, Part
-from bench.limited_process import run_limited
+from bench.limited_process import Ended, run_limited
+from bench.outcomes import LOST
 from bench.part_record import CUT, FAILED, SKIPPED, complete, describe, exit_status, judge, outcomes_of, summary
 from dogs_accel.files import read_json, write_json
 
@@ -32,6 +33,8 @@ _ENDING_SECONDS = 12.0
 """Kept for ending the last part and for the JSON."""
 _LEAST_SECONDS = 10.0
 """A part with less than this is not begun."""
+_ATTEMPTS = 6
+"""Processes that a part's tests may take."""
 
 
 class Stopped(BaseException):
@@ -86,6 +89,11 @@ class Check:
         parts = sorted(self.report["parts"].items(), key=lambda each: places.get(each[0], len(places)))
         self.report["parts"] = dict(parts)
         write_json(self.out, self.report)
+
+    def add_to_log(self, line: str) -> None:
+        """Write a line between the outputs."""
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
 
     def move_to(self, out: Path) -> None:
         """Write to another place from now on."""
@@ -146,29 +154,41 @@ def run_part(check: Check, part: Part) -> None:
     """Run one part and record it."""
     work = check.settings.work / part.name
     (work / "results").mkdir(parents=True)
-    arguments = [argument.format(work=work) for argument in part.arguments]
-    if part.takes_data and check.settings.data is not None:
-        arguments.append(f"--data={check.settings.data}")
-    with check.log.open("a", encoding="utf-8") as log:
-        log.write(f"===== {part.name}: python {' '.join(arguments)}\n")
-    begins_at, limit = check.log.stat().st_size, limit_of(check, part)
-    start = time.perf_counter()
+    check.add_to_log(f"===== {part.name}: python {' '.join(part.arguments)}")
+    begins_at, limit, start = check.log.stat().st_size, limit_of(check, part), time.perf_counter()
     try:
-        ended = run_limited(
-            [sys.executable, *arguments],
-            limit_seconds=limit,
-            log=check.log,
-            folder=ROOT,
-            env=environ_of(check.settings.work),
-        )
+        ended = run_attempts(check, part, work, limit)
     except Stopped as stopped:
         entry = {"status": CUT, "reason": f"stopped by {stopped}", "seconds": time.perf_counter() - start}
         record(check, part, complete(entry, part, work, check.log, begins_at))
         raise
     status, reason = judge(ended, limit, outcomes_of(part, work))
-    entry = {"status": status, "reason": reason, "seconds": ended.seconds}
+    entry = {"status": status, "reason": reason, "seconds": time.perf_counter() - start}
     record(check, part, complete(entry, part, work, check.log, begins_at))
-    shutil.rmtree(work, ignore_errors=True)  # 20,580 pictures, perhaps; where it fails, the whole folder goes later
+    shutil.rmtree(work, ignore_errors=True)  # 20,580 pictures, perhaps; what stays goes with the whole folder
+
+
+def run_attempts(check: Check, part: Part, work: Path, limit: float) -> Ended:
+    """Run a part's process; where it crashed or lost its CUDA context in a test, another for the tests after that."""
+    until = time.perf_counter() + limit
+    for attempt in range(_ATTEMPTS):
+        arguments = [argument.format(work=work, attempt=attempt) for argument in part.arguments]
+        if part.takes_data and check.settings.data is not None:
+            arguments.append(f"--data={check.settings.data}")
+        if attempt:
+            check.add_to_log(f"===== {part.name} again, for the tests that are left")
+        ended = run_limited(
+            [sys.executable, *arguments],
+            limit_seconds=until - time.perf_counter(),
+            log=check.log,
+            folder=ROOT,
+            env=environ_of(check.settings.work),
+        )
+        outcomes = outcomes_of(part, work)
+        in_a_test = outcomes is not None and (outcomes.running is not None or ended.exit_status == LOST)
+        if ended.exit_status is None or not in_a_test or until - time.perf_counter() < _LEAST_SECONDS:
+            break
+    return ended
 
 
 def environ_of(work: Path) -> dict[str, str]:

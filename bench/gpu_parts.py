@@ -22,7 +22,8 @@ class Part:
     title: str
     limit_seconds: float
     arguments: tuple[str, ...]
-    """Of Python; {work} is the part's own folder, of which the JSON files in results/ become its results."""
+    """Of Python; {work} is the part's own folder, of which the JSON files in results/ become its results, and {attempt}
+    counts the processes that it took."""
     needs: tuple[str, ...] = ()
     takes_data: bool = False
     """Whether it measures on the photos of --data."""
@@ -35,14 +36,16 @@ class Part:
         return "pytest" in self.arguments
 
 
-def _pytest(*arguments: str) -> tuple[str, ...]:
-    # -v names the test that was the last, and after so many seconds in one test its stack goes to the log.
-    own = ("-v", "--tb=short", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=60", "--basetemp={work}/tmp")
-    return ("-m", "pytest", *own, "-p", "bench.outcomes", "--outcomes={work}/outcomes.jsonl", *arguments)
+def _pytest(*arguments: str, test_seconds: float | None = 60) -> tuple[str, ...]:
+    own = ("-v", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider")
+    limit = () if test_seconds is None else (f"--test-seconds={test_seconds:g}",)
+    files = ("--basetemp={work}/tmp{attempt}", "--outcomes={work}/outcomes.jsonl")
+    return ("-m", "pytest", *own, "-p", "bench.outcomes", *limit, *files, *arguments)
 
 
-def _bench(*arguments: str) -> tuple[str, ...]:
-    return _pytest("--capture=no", "--benchmark", "--results={work}/results", *arguments)
+def _bench(*arguments: str, test_seconds: float | None = 60) -> tuple[str, ...]:
+    measures = ("--capture=no", "--benchmark", "--results={work}/results")
+    return _pytest(*measures, *arguments, test_seconds=test_seconds)
 
 
 def _cut_runs(work: Path) -> dict[str, Any]:
@@ -132,7 +135,7 @@ PARTS = (
         name="runs",
         title="the four published runs on 20,580 generated pictures, in the time that is left",
         limit_seconds=600,
-        arguments=_bench("bench/bench_training.py", "-k", "published_runs", "--run-images=20580"),
+        arguments=_bench("bench/bench_training.py", "-k", "published_runs", "--run-images=20580", test_seconds=None),
         needs=("gpu", KERNELS, "dali"),
         gather=_cut_runs,
     ),

@@ -13,6 +13,9 @@ from bench.outcomes import Outcomes, read_outcomes
 from dogs_accel.files import read_json
 
 PASSED, FAILED, SKIPPED, CUT = "passed", "failed", "skipped", "cut"
+NO_TESTS = 5
+"""pytest's exit status where none was chosen, or a process before has had them all."""
+_TOLD_BY_OUTCOMES = (0, 1, NO_TESTS)
 _TAIL_LINES = 60
 
 
@@ -28,12 +31,12 @@ def judge(ended: Ended, limit: float, outcomes: Outcomes | None) -> tuple[str, s
     remains = "" if ended.is_gone else "; it could not be ended and may hold the GPU"
     if ended.exit_status is None:
         return CUT, f"stopped at its limit of {limit:.0f} s{inside}{remains}"
+    if outcomes is not None and outcomes.failures and ended.exit_status in _TOLD_BY_OUTCOMES:
+        return FAILED, f"{len(outcomes.failures)} of {outcomes.num_tests} tests failed{remains}"
     if ended.exit_status < 0:
         return FAILED, f"ended by {signal.Signals(-ended.exit_status).name}{inside}{remains}"
     if ended.exit_status > 0:
-        if outcomes is not None and outcomes.failures:
-            return FAILED, f"{len(outcomes.failures)} of {outcomes.num_tests} tests failed{remains}"
-        nothing = " (no test was chosen)" if outcomes is not None and ended.exit_status == 5 else ""
+        nothing = " (no test was chosen)" if outcomes is not None and ended.exit_status == NO_TESTS else ""
         return FAILED, f"exit status {ended.exit_status}{nothing}{inside}{remains}"
     if outcomes is not None and outcomes.passed == 0:
         return SKIPPED, f"all its tests were skipped: {'; '.join(outcomes.skips)}"

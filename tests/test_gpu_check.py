@@ -1,6 +1,5 @@
 """The command for GPU machines with parts that pass, fail, crash, hang and are stopped, each a real process."""
 
-import dataclasses
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import pytest
 
 from bench import gpu_check, gpu_machine, gpu_table, limited_process
 from bench.gpu_check import Settings, run_check
-from bench.gpu_parts import PARTS, Part, _cut_runs
+from bench.gpu_parts import PARTS, Part, _cut_runs, _pytest
 from bench.limited_process import Ended, run_limited
 from bench.outcomes import Outcomes, read_outcomes
 from bench.part_record import judge
@@ -53,9 +52,8 @@ def machine(obstacles=(), environment=HERE):
     return runs(script, "machine")
 
 
-def pytest_on(path, **other):
-    options = ("-m", "pytest", "-q", "-p", "bench.outcomes", "--outcomes={work}/outcomes.jsonl", str(path))
-    return runs("", arguments=options, **other)
+def pytest_on(path, *options, **other):
+    return runs("", arguments=_pytest(str(path), *options, test_seconds=other.pop("test_seconds", None)), **other)
 
 
 @pytest.fixture
@@ -128,6 +126,19 @@ def test_whose_fixture_breaks(breaks): pass
 """
 
 
+LOSES = f"""
+import os
+def test_first(): pass
+def test_loses(): raise RuntimeError("CUDA error: an illegal memory access was encountered")
+def test_second(): pass
+def test_crashes(): os.kill(os.getpid(), 11)
+def test_third(): pass
+def test_hangs():
+    {SLEEP}
+def test_last(): pass
+"""
+
+
 class TestOutcomes:
     def test_of_a_session(self, tmp_path, check):
         (tmp_path / "test_some.py").write_text(TESTS)
@@ -135,20 +146,13 @@ class TestOutcomes:
         status, report = check(pytest_on(tmp_path, name="ops"))
         part = report["parts"]["ops"]
         tests = part["tests"]
-        assert status == 1
-        # What cannot be imported stops the session before its first test.
-        assert (tests["passed"], tests["failed"], tests["skipped"]) == (0, 1, 0)
-        assert "no_such_module" in tests["failures"][0]["message"]
-        assert part["reason"] == "1 of 1 tests failed"
-        (tmp_path / "test_none.py").unlink()
-        status, report = check(pytest_on(tmp_path, name="ops"))
-        tests = report["parts"]["ops"]["tests"]
         assert (status, tests["passed"], tests["skips"], tests["running"]) == (1, 1, {"no CUDA device": 1}, None)
-        messages = {each["test"].partition("::")[2]: each["message"] for each in tests["failures"]}
-        assert set(messages) == {"test_bad", "test_whose_fixture_breaks"}
+        messages = {Path(each["test"]).name.rpartition("::")[2]: each["message"] for each in tests["failures"]}
+        assert set(messages) == {"test_none.py", "test_bad", "test_whose_fixture_breaks"}
+        assert "no_such_module" in messages["test_none.py"]
         assert "one is not two" in messages["test_bad"]
         assert "the end fails" in messages["test_whose_fixture_breaks"]
-        assert report["parts"]["ops"]["reason"] == "2 of 4 tests failed"
+        assert part["reason"] == "3 of 5 tests failed"
 
     def test_of_a_session_that_hangs(self, tmp_path, check):
         (tmp_path / "test_some.py").write_text(f"def test_good(): pass\ndef test_hangs():\n    {SLEEP}\n")
@@ -163,7 +167,7 @@ class TestOutcomes:
         _, report = check(pytest_on(tmp_path, name="ops"))
         part = report["parts"]["ops"]
         assert part["status"] == "failed"
-        assert part["reason"].startswith("ended by SIGSEGV, in ")
+        assert part["reason"] == "1 of 1 tests failed"
         assert any("Segmentation fault" in line for line in part["output_tail"])
 
     def test_a_session_of_which_all_is_skipped_has_not_passed(self, tmp_path, check):
@@ -177,8 +181,7 @@ class TestOutcomes:
 
     def test_a_choice_without_tests_fails(self, tmp_path, check):
         (tmp_path / "test_some.py").write_text("def test_it(): pass\n")
-        part = pytest_on(tmp_path, name="ops")
-        _, report = check(dataclasses.replace(part, arguments=(*part.arguments, "-k", "nothing")))
+        _, report = check(pytest_on(tmp_path, "-k", "nothing", name="ops"))
         assert report["parts"]["ops"]["reason"] == "exit status 5 (no test was chosen)"
 
     def test_a_line_that_was_cut_is_left_out(self, tmp_path):
@@ -186,7 +189,25 @@ class TestOutcomes:
         lines = [{"test": "a", "outcome": "begun", "message": ""}, {"test": "a", "outcome": "passed", "message": ""},
                  {"test": "b", "outcome": "begun", "message": ""}]  # fmt: skip
         path.write_text("\n".join(json.dumps(line) for line in lines) + '\n{"test": "b", "outc')
-        assert read_outcomes(path) == Outcomes(passed=1, skips={}, failures={}, running="b")
+        assert read_outcomes(path) == Outcomes(ended=frozenset("a"), passed=1, skips={}, failures={}, running="b")
+
+    def test_one_whose_context_is_lost_costs_no_other(self, tmp_path, check):
+        """A crash, a hang and a lost context, each in a process of its own; the rest is tested."""
+        (tmp_path / "test_some.py").write_text(LOSES)
+        status, report = check(pytest_on(tmp_path, name="ops", test_seconds=2))
+        tests = report["parts"]["ops"]["tests"]
+        assert (status, tests["passed"], tests["running"]) == (1, 4, None)
+        messages = {each["test"].partition("::")[2]: each["message"] for each in tests["failures"]}
+        assert list(messages) == ["test_loses", "test_crashes", "test_hangs"]
+        assert "an illegal memory access was encountered" in messages["test_loses"]
+        expected = "the process crashed in it, or took longer than 2 s; the log has its stack"
+        assert messages["test_crashes"] == messages["test_hangs"] == expected
+        assert report["parts"]["ops"]["reason"] == "3 of 7 tests failed"
+        log = (tmp_path / "out" / "check.log").read_text()
+        assert log.count("===== ops: python -m pytest") == 1
+        assert log.count("===== ops again, for the tests that are left") == 3
+        assert "Timeout (0:00:02)!" in log
+        assert re.search(r"test_some\.py\W+line \d+ in test_hangs", log)
 
 
 @pytest.mark.parametrize(
