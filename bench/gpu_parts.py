@@ -62,6 +62,7 @@ _OPERATOR_TESTS = tuple(
     f"tests/test_{name}.py"
     for name in ("ops", "class_calibration", "image_stats", "squash", "augment", "calibration", "temperature")
 )
+_TRAINING_TESTS = tuple(f"tests/test_{name}.py" for name in ("training_step", "step_profile", "timing", "gpu_training"))
 _GPU_LOADER_BENCH = "bench/bench_gpu_loaders.py"
 
 PARTS = (
@@ -102,8 +103,8 @@ PARTS = (
     Part(
         name="loaders-speed",
         title="the loaders' throughput from JPEG and from a store",
-        limit_seconds=90,
-        arguments=_bench(_GPU_LOADER_BENCH, "-k", "not end_to_end"),
+        limit_seconds=120,
+        arguments=_bench(_GPU_LOADER_BENCH, "-k", "not end_to_end", test_seconds=90),
         needs=("gpu", KERNELS, "dali"),
         takes_data=True,
     ),
@@ -111,16 +112,16 @@ PARTS = (
         name="training",
         title="CUDA graphs, mixed precision, resuming, too little memory",
         limit_seconds=100,
-        arguments=_pytest(
-            "-m", "gpu", "tests/test_training_step.py", "tests/test_step_profile.py", "tests/test_gpu_training.py"
-        ),
+        arguments=_pytest("-m", "gpu", *_TRAINING_TESTS),
         needs=("gpu", KERNELS),
     ),
     Part(
         name="training-speed",
         title="training on tensors that are there already: the ceiling of each loader",
         limit_seconds=150,
-        arguments=_bench("bench/bench_training.py", "-k", "ceiling", "--rounds=3", "--turn-seconds=0.3"),
+        arguments=_bench(
+            "bench/bench_training.py", "-k", "ceiling", "--rounds=3", "--turn-seconds=0.3", test_seconds=90
+        ),
         needs=("gpu", KERNELS),
     ),
     Part(

@@ -56,7 +56,7 @@ def describe_results(report: dict[str, Any]) -> str:
     blocks = [describe_machine(report), table_of_parts(report["parts"])]
     for name, part in report["parts"].items():
         results = part.get("results", {})
-        rows = [row for result in results.values() if "rows" in result for row in rows_of(result)]
+        rows = [row for result in results.values() for row in rows_of(result)]
         if rows:
             head = [f"| {part['title']} (`{name}`) | | against the first |", "|---|---|---|"]
             blocks.append("\n".join([*head, *rows]))
@@ -90,8 +90,12 @@ def table_of_parts(parts: dict[str, Any]) -> str:
 
 def rows_of(result: dict[str, Any]) -> list[str]:
     """The rows of one benchmark: its title, then each candidate with its rate and how it stands to the first."""
-    rows = [f"| **{_cell(result['title'])}** | | |"]
-    for row in result["rows"]:
+    rows = [f"| **{_cell(result['title'])}** | | |"] if "rows" in result or "with_model" in result else []
+    for name, found in result.get("with_model", {}).items():
+        share = found["end_to_end_rate"] / found["compute_rate"]
+        said = f"{100 * share:.1f} % of tensors that are there, {100 * found['wait_share']:.1f} % waiting"
+        rows.append(f"| {_cell(name)} | {found['end_to_end_rate']:,.0f} {result['unit']} | {said} |")
+    for row in result.get("rows", []):
         if "bytes_per_second" in row:
             rate, unit, kind = row["bytes_per_second"] / 1e9, "GB/s", "share"
         else:

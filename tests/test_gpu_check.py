@@ -473,6 +473,10 @@ CEILING = {
     "title": "ResNet-50", "unit": "img/s",
     "rows": [{"candidate": "as a run", "rate": 3000.4, "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}],
 }  # fmt: skip
+WITH_MODEL = {
+    "title": "ViT with each loader", "unit": "img/s",
+    "with_model": {"cached": {"compute_rate": 1000.0, "end_to_end_rate": 985.0, "wait_share": 0.004}},
+}  # fmt: skip
 PHASE = {"phase": "full_finetune", "epochs": 2, "seconds": 20.0, "data_wait_seconds": 1.0}
 RUNS = {"resnet50_full": {"epochs": 2, "seconds": 20.0, "phases": [PHASE]}}
 
@@ -490,6 +494,7 @@ RESULTS = {
         "dali": became("loaders", "skipped", 0.0, "no DALI | none"),
         "ops-speed": became("bandwidth", "passed", 9.0, results={"ece": OPERATORS}),
         "training-speed": became("ceilings", "passed", 90.0, results={"ceiling": CEILING}),
+        "end-to-end": became("together", "passed", 40.0, results={"vit": WITH_MODEL}),
         "runs": became("the runs", "cut", 99.0, "stopped at its limit of 99 s",
                        results={"training_runs_cut": {"is_complete": False, "runs": RUNS}}),
     },
@@ -511,6 +516,7 @@ class TestTable:
             "| `dali`: loaders | skipped; no DALI \\| none | 0 |",
             "| dogs_accel | 1,500 GB/s | 0.50 (0.40 to 0.60) |",
             "| as a run | 3,000 img/s | 1.00 (1.00 to 1.00) |",
+            "| cached | 985 img/s | 98.5 % of tensors that are there, 0.4 % waiting |",
             "| resnet50_full | full_finetune | 2 | 20.0 | 5.0 % |",
             "The runs were cut: 20 s of training in 2 epochs are what was measured of them.",
         ):
