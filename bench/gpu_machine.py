@@ -22,6 +22,8 @@ from pipelines.loader import has_dali
 ROOT = Path(__file__).parents[1]
 _SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory", "memory.total")
 _SMI_SECONDS = 20
+_PILLOW = 13
+"""The oldest Pillow that resizes with the bits that the operators' tests expect."""
 
 
 def main() -> None:
@@ -32,6 +34,8 @@ def main() -> None:
     headline = f"{', '.join(gpus) or 'no GPU'}, {environment['cores']} cores"
     if missing:
         headline += f"; missing: {', '.join(missing)}"
+    if not has_the_pillow():
+        headline += f"; Pillow {package_version('pillow')}: tests fail that expect the bits of {_PILLOW}"
     write_json(
         Path(sys.argv[1]),
         {"headline": headline, "environment": environment, "obstacles": obstacles, "missing_packages": missing},
@@ -61,6 +65,11 @@ def missing_packages() -> list[str]:
     names = [re.split(r"[^\w-]", each)[0] for each in project["dependencies"]]
     # DALI's package is named for a CUDA version, and that of another one will do.
     return [name for name in names if not (has_dali() if "dali" in name else package_version(name))]
+
+
+def has_the_pillow() -> bool:
+    """Whether Pillow is not too old for the tests."""
+    return int((package_version("pillow") or "0").partition(".")[0]) >= _PILLOW
 
 
 def find_obstacles() -> dict[str, str]:

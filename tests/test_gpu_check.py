@@ -406,6 +406,11 @@ class TestMachine:
         monkeypatch.setattr(gpu_machine, "has_dali", lambda: False)
         assert gpu_machine.missing_packages() == ["nvidia-dali-cuda120", "wandb", "captum"]
 
+    @pytest.mark.parametrize(("version", "expected"), [("12.3.0", False), ("13.0.0", True), ("14.1.0", True)])
+    def test_an_older_pillow_is_too_old(self, monkeypatch, version, expected):
+        monkeypatch.setattr(gpu_machine, "package_version", lambda _: version)
+        assert gpu_machine.has_the_pillow() == expected
+
     def test_a_gpu_on_which_nothing_runs_is_none(self, monkeypatch):
         def fails(*_, **__):
             raise RuntimeError("no kernel image is available")
