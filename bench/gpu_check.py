@@ -102,6 +102,14 @@ class Check:
         shutil.move(old, self.log)
 
 
+def say(line: str) -> None:
+    """Print a line; where nobody reads any more, the JSON and the log have it all."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def begin(settings: Settings) -> Check:
     """Make an empty log, so that a place that cannot be written to is known at once."""
     out = settings.out or Path(tempfile.mkdtemp(prefix="gpu-check-")) / "check.json"
@@ -126,7 +134,7 @@ def run_parts(check: Check, parts: Sequence[Part]) -> None:
         if why_not is not None:
             record(check, part, {"status": SKIPPED, "reason": why_not, "seconds": 0.0})
             continue
-        print(f"{part.name:<15} {part.title} (at most {limit_of(check, part):.0f} s)", flush=True)
+        say(f"{part.name:<15} {part.title} (at most {limit_of(check, part):.0f} s)")
         run_part(check, part)
 
 
@@ -208,7 +216,7 @@ def record(check: Check, part: Part, entry: dict[str, Any]) -> None:
     about = {"title": part.title, "date": time.strftime("%Y-%m-%d"), "limit_seconds": part.limit_seconds}
     check.report["parts"][part.name] = about | entry
     check.write()
-    print(f"{part.name:<15} {said}", flush=True)
+    say(f"{part.name:<15} {said}")
 
 
 def take_machine(check: Check, found: dict[str, Any]) -> None:
@@ -223,7 +231,7 @@ def take_machine(check: Check, found: dict[str, Any]) -> None:
         if identity(earlier["environment"]) == identity(environment):
             check.report["parts"] = earlier["parts"]
         else:
-            print(f"{check.out} is of another machine or of other versions, and nothing of it is kept", flush=True)
+            say(f"{check.out} is of another machine or of other versions, and nothing of it is kept")
 
 
 def identity(environment: dict[str, Any] | None) -> list[Any]:
@@ -315,8 +323,8 @@ def run_check(settings: Settings, parts: Sequence[Part]) -> int:
         check.report["stopped_by"] = str(stopped)
         status = 128 + stopped.number
     check.write()
-    print(summary(check.report))
-    print(f"written to {check.out}, the output of all parts to {check.log}")
+    say(summary(check.report))
+    say(f"written to {check.out}, the output of all parts to {check.log}")
     return exit_status(check.statuses.values()) if status is None else status
 
 

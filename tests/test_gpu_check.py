@@ -366,6 +366,14 @@ class TestCommand:
         assert Path(written).parents[1] == tmp_path
         assert read_json(Path(written))["parts"]["machine"]["status"] == "passed"
 
+    def test_goes_on_when_nobody_reads_what_it_prints(self, tmp_path):
+        command = [sys.executable, "-m", "bench.gpu_check", "--only", "machine", "--out", str(tmp_path / "check.json")]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+        assert read_json(tmp_path / "check.json")["parts"]["machine"]["status"] == "passed"
+        process.stderr.close()
+
     def test_lists_its_parts(self):
         lines = run_command("--list").stdout.splitlines()
         assert [line.split()[0] for line in lines] == [part.name for part in PARTS]
