@@ -462,6 +462,11 @@ def test_a_file_with_tests_for_a_gpu_belongs_to_a_part():
     assert found - {"tests/test_gpu_check.py"} <= chosen
 
 
+def test_what_the_parts_choose_is_there():
+    chosen = {each for part in PARTS for each in part.arguments if each.startswith(("tests/", "bench/"))}
+    assert {each for each in chosen if not (ROOT / each).is_file()} == set()
+
+
 def test_cut_runs_have_what_their_histories_say(tiny_results, tmp_path):
     shutil.copytree(tiny_results, tmp_path / "tmp" / "runs")
     cut = _cut_runs(tmp_path)["training_runs_cut"]
