@@ -109,7 +109,11 @@ def assert_runs_on_the_current_stream_without_synchronising(run: Callable[[], Se
 
 @contextmanager
 def garbage_in_fresh_memory(device: str) -> Iterator[None]:
-    """Let tensors that are made in the block hold GARBAGE until they are written to."""
+    """Let tensors that are made in the block hold GARBAGE until they are written to.
+
+    On a CPU those of more than 1,032 bytes: smaller blocks may come from glibc's cache, which leaves in them what they
+    held, such as its own pointers.
+    """
     if device == "cuda":
         _fill_free_cuda_memory(GARBAGE[device])
         yield
