@@ -96,7 +96,7 @@ PARTS = (
     Part(
         name="dali",
         title="the loaders on the GPU against the reference: pixels, order, memory",
-        limit_seconds=90,
+        limit_seconds=120,
         arguments=_pytest("-m", "gpu", "tests/test_loaders.py", "tests/test_gpu_loaders.py"),
         needs=("gpu", KERNELS, "dali"),
     ),
@@ -111,7 +111,7 @@ PARTS = (
     Part(
         name="training",
         title="CUDA graphs, mixed precision, resuming, too little memory",
-        limit_seconds=100,
+        limit_seconds=160,
         arguments=_pytest("-m", "gpu", *_TRAINING_TESTS),
         needs=("gpu", KERNELS),
     ),

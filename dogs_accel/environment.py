@@ -16,8 +16,8 @@ from pipelines.batch import available_cores
 
 ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (
-    "dogs-accel", "torch", "torchvision", "nvidia-dali-cuda120", "timm", "numpy", "pandas", "scikit-learn",
-    "scipy", "matplotlib", "pillow", "wandb",
+    "dogs-accel", "torch", "torchvision", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "timm", "numpy", "pandas",
+    "scikit-learn", "scipy", "matplotlib", "pillow", "wandb",
 )  # fmt: skip
 
 
