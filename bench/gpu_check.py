@@ -3,7 +3,8 @@
 Each part is a process of its own with a limit, so that one that fails, crashes or hangs costs no other. After each the
 JSON is written anew, and the output of all is in a .log beside it. On a machine without a GPU the parts that need one
 are skipped, and say why. With --only or --skip the JSON keeps what it has of the other parts, if the GPU and the
-versions are the same. The exit status is 0 where every part passed or was skipped, and else 1.
+versions are the same: nine minutes do not suffice for everything, and `--list` says what each part may take. The exit
+status is 0 where every part passed or was skipped, and else 1.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def obstacle(check: Check, part: Part) -> str | None:
         if not (ROOT / "dogs_accel" / "_C_cuda.abi3.so").is_file():
             return "the CUDA library is not built"
     if check.seconds_left < _LEAST_SECONDS:
-        return f"no time is left of {check.settings.seconds / 60:g} minutes"
+        return f"no time is left of {check.settings.seconds / 60:g} minutes: --only {part.name} gives it all of them"
     return None
 
 

@@ -103,7 +103,7 @@ PARTS = (
     Part(
         name="loaders-speed",
         title="the loaders' throughput from JPEG and from a store",
-        limit_seconds=120,
+        limit_seconds=150,
         arguments=_bench(_GPU_LOADER_BENCH, "-k", "not end_to_end", test_seconds=90),
         needs=("gpu", KERNELS, "dali"),
         takes_data=True,
@@ -118,7 +118,7 @@ PARTS = (
     Part(
         name="training-speed",
         title="training on tensors that are there already: the ceiling of each loader",
-        limit_seconds=150,
+        limit_seconds=240,
         arguments=_bench(
             "bench/bench_training.py", "-k", "ceiling", "--rounds=3", "--turn-seconds=0.3", test_seconds=90
         ),
@@ -127,7 +127,7 @@ PARTS = (
     Part(
         name="end-to-end",
         title="each loader with each model, and the share of waiting",
-        limit_seconds=90,
+        limit_seconds=120,
         arguments=_bench(_GPU_LOADER_BENCH, "-k", "end_to_end"),
         needs=("gpu", KERNELS, "dali"),
         takes_data=True,
