@@ -72,6 +72,7 @@ class GradCam:
             "definition": "Selvaraju et al., Grad-CAM, ICCV 2017: ReLU of the channels, each weighed by the mean "
             "gradient of the predicted breed's logit",
             "class_specific": True,
+            "shows": "what the predicted breed rests on",
             "layer": self.layer,
             "grid": list(self.grid),
             "cells": {
@@ -131,6 +132,7 @@ class Attention:
             "definition": "attention_last: weights of the last layer, mean over heads; attention_rollout: Abnar and "
             "Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, 0.5 A + 0.5 I through all layers",
             "class_specific": False,
+            "shows": "where the model looked, whatever the breed",
             "class_specific_note": "computed without gradients: it shows what reached the head, whatever the breed",
             "queries": "the class token" if self.reads_class_token else "mean over the patches, as the head pools them",
             "grid": list(self.grid),

@@ -119,7 +119,6 @@ def write_explanations(
     table = _table(explainer, explained, scores, sample)
     settings = {
         **explainer.describe(),
-        "explains": "the predicted breed",
         "precision": "float32",
         "seed": seed,
         "removal": _describe_removal(explainer, num_draws),

@@ -258,6 +258,7 @@ def _add_to_run(folder):
         {
             "method": "rollout",
             "library": "ours",
+            "shows": "where the model looked, whatever the breed",
             "grid": [7, 7],
             "methods": {
                 "rollout": {

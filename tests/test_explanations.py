@@ -190,6 +190,7 @@ def test_files_and_columns(dogs_root, tmp_path, name, methods, gallery):
     summary = json.loads((tmp_path / "explanations.json").read_text())
     assert list(summary["methods"]) == methods
     assert summary["class_specific"] == (methods == ["gradcam"])
+    assert ("predicted breed" in summary["shows"]) == summary["class_specific"]
     for method in methods:
         assert summary["methods"][method]["drop_hottest"]["num_images"] == 10
     again = explain(tmp_path / "again", model, data, recipe, made, seed=3, sample_size=10, num_draws=1)

@@ -236,8 +236,10 @@ def test_charts_place_their_points():
     assert "nan" not in svg
 
 
-def test_how_fine_a_heat_map_can_be_is_said(full):
-    assert render_report([read_run_folder(full)]).count("7 by 7 cells") == 4
+def test_what_a_heat_map_shows_and_how_fine_it_can_be_is_said(full):
+    html = render_report([read_run_folder(full)])
+    assert html.count("7 by 7 cells") == 4
+    assert html.count("where the model looked, whatever the breed") == 4
 
 
 def test_reliability_is_shown_with_10_and_with_15_bins_before_and_after_temperature(full):

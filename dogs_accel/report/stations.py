@@ -171,7 +171,7 @@ def _explanation_summary(view: RunView) -> dict[str, Any]:
         (words, [dict(_flatten("", {key: means.get(key)})).get(key, ABSENT) for means in methods.values()])
         for key, words in _SHOWN_MEANS.items()
     ]
-    lines = [(key, str(content[key])) for key in ("library", "explains") if content.get(key)]
+    lines = [(key, str(content[key])) for key in ("library", "shows") if content.get(key)]
     if grid := content.get("grid"):
         lines.append(("resolution", f"{grid[0]} by {grid[1]} cells; nothing finer can be seen"))
     return {
