@@ -2,8 +2,8 @@
 
 Each part is a process of its own with a limit, so that one that fails, crashes or hangs costs no other. After each the
 JSON is written anew, and the output of all is in a .log beside it. On a machine without a GPU the parts that need one
-are skipped, and say why. With --only or --skip the JSON keeps what it has of the other parts, if the GPU and the
-versions are the same: nine minutes do not suffice for everything, and `--list` says what each part may take. The exit
+are skipped, and say why. Nine minutes do not suffice for everything (`--list` says what each part may take), so with
+--only or --skip the JSON keeps what it has of the other parts, if the GPU and the versions are the same. The exit
 status is 0 where every part passed or was skipped, and else 1.
 """
 

@@ -309,12 +309,13 @@ def test_runs_on_a_device_that_is_not_current() -> None:
 @pytest.mark.parametrize("num_bytes", [1, 512, 1033, 5000, 3 << 20, 100 << 20])
 def test_fresh_memory_can_hold_garbage(device: str, num_bytes: int) -> None:
     """What the tests of outputs rest on."""
-    if device == "cpu" and num_bytes < 1033:
-        pytest.skip("glibc's cache of small blocks keeps what they held")
+    is_small = device == "cpu" and num_bytes < 1033
     torch.empty(num_bytes, dtype=torch.uint8, device=device).fill_(1)
     with garbage_in_fresh_memory(device):
-        fresh = torch.empty(num_bytes, dtype=torch.uint8, device=device)
-    assert (fresh == GARBAGE[device]).all()
+        fresh = [torch.empty(num_bytes, dtype=torch.uint8, device=device) for _ in range(64 if is_small else 1)]
+    num_filled = sum(bool((each == GARBAGE[device]).all()) for each in fresh)
+    # glibc's cache keeps few blocks of each small size, and what they held.
+    assert num_filled >= len(fresh) - 8 if is_small else num_filled == 1
 
 
 @pytest.mark.parametrize("device", DEVICES)
