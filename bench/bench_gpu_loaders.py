@@ -23,7 +23,7 @@ from dogs_accel.throughput import describe_rows, measure_loaders
 from dogs_accel.throughput_report import as_dicts, describe_model, describe_workload, pass_parity
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
 from pipelines.dali import DaliLoader
-from pipelines.decode import HW_DECODER_LOAD
+from pipelines.decoding.dali import HW_DECODER_LOAD
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda:0" if ON_GPU else "cpu"

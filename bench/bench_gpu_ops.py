@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from dogs_accel import ops
 from dogs_accel.calibration import expected_calibration_error
-from dogs_accel.timing import interleaved, interleaved_on_gpu
+from dogs_accel.runtime.timing import interleaved, interleaved_on_gpu
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
 from pipelines.augmentation import draw_params, pack_params
 

@@ -11,9 +11,9 @@ from PIL import Image
 from dogs_accel.datasets import Dataset
 from dogs_accel.metadata import metadata_table, scan_images
 from dogs_accel.ops import IMAGE_STATS
-from dogs_accel.timing import interleaved
-from pipelines.batch import available_cores
-from pipelines.decode import decode_files
+from dogs_accel.runtime.timing import interleaved
+from pipelines.cores import available_cores
+from pipelines.decoding.files import decode_files
 
 
 def published_row(path):

@@ -15,7 +15,7 @@ from dogs_accel.calibration import (
     expected_calibration_error,
 )
 from dogs_accel.ops import augment, image_stats, limit_instruction_set, squash
-from dogs_accel.timing import interleaved
+from dogs_accel.runtime.timing import interleaved
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
 from pipelines.augmentation import draw_params, pack_params
 from pipelines.torchloader import augment_image

@@ -23,7 +23,7 @@ from dogs_accel.distributed import World, all_reduce_bytes, share_gradients, wor
 from dogs_accel.flops import PEAK_TFLOPS, count_flops
 from dogs_accel.models import build_model, count_total_params, model_spec
 from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer, prepare_model
-from pipelines.batch import available_cores
+from pipelines.cores import available_cores
 
 ROOT = Path(__file__).parents[1]
 HAS_GPU = torch.cuda.is_available()

@@ -38,7 +38,7 @@ from dogs_accel.memory import keep_freed_memory
 from dogs_accel.models import ModelSpec, build_model, model_spec, set_train_mode, set_trainable_stage
 from dogs_accel.numerics import set_numerics
 from dogs_accel.plan import EVAL_BATCH_SIZE
-from dogs_accel.timing import Timing, interleaved
+from dogs_accel.runtime.timing import Timing, interleaved
 from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
 
 ON_GPU = torch.cuda.is_available()

@@ -15,7 +15,7 @@ from dogs_accel.candidates import find_photos
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.environment import describe_environment
 from dogs_accel.files import write_json
-from dogs_accel.timing import Timing
+from dogs_accel.runtime.timing import Timing
 
 NUM_PHOTOS = 512
 ROUNDS = 7

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dogs_accel.files import write_json
-from pipelines.batch import available_cores
+from pipelines.cores import available_cores
 
 ROOT = Path(__file__).parents[1]
 _HOPPER = "9.0"

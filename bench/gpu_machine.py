@@ -17,7 +17,7 @@ import torch
 
 from dogs_accel.environment import describe_environment, package_version
 from dogs_accel.files import write_json
-from pipelines.loader import has_dali
+from pipelines.make import has_dali
 
 ROOT = Path(__file__).parents[1]
 _SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory", "memory.total")

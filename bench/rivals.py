@@ -16,7 +16,7 @@ from torchvision import io, transforms
 from torchvision.transforms import v2
 
 from dogs_accel.candidates import Candidate
-from pipelines.decode import shut_down
+from pipelines.decoding.dali import shut_down
 
 _IDLE_LOOK_SECONDS = 0.002
 _IDLE_CPU_SECONDS = 0.0005

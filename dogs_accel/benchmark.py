@@ -65,8 +65,8 @@ from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
 from pipelines import BadImageError
-from pipelines.batch import available_cores
-from pipelines.store import StoreError
+from pipelines.cores import available_cores
+from pipelines.store.index import StoreError
 
 
 def execute_plan(plan: Plan) -> list[RunOutcome]:

@@ -14,7 +14,7 @@ import torch
 
 from dogs_accel.parity_report import spread
 from pipelines import Recipe, make_loader
-from pipelines.batch import available_cores
+from pipelines.cores import available_cores
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg")
 STORE_BACKENDS = ("cached", "auto")

@@ -55,7 +55,7 @@ class DecodeOnly:
         import nvidia.dali.fn as fn
         from nvidia.dali import Pipeline
 
-        from pipelines.decode import rgb_node
+        from pipelines.decoding.dali import rgb_node
 
         self._chunks = [[np.frombuffer(path.encode(), dtype=np.uint8) for path in chunk] for chunk in _chunks(workload)]
         self._work: Iterator[list[Any]] = iter(())
@@ -80,7 +80,7 @@ class DecodeOnly:
 
     def close(self) -> None:
         """End DALI's threads."""
-        from pipelines.decode import shut_down
+        from pipelines.decoding.dali import shut_down
 
         shut_down(self._pipeline)
 

@@ -82,8 +82,9 @@ def _add_prepare(commands: Any) -> None:
 def _prepare(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets import check_images_folder, open_dataset
     from pipelines.recipe import EVAL
-    from pipelines.store import build_store, default_store_folder, plan_store, store_problems
-    from pipelines.store_index import INDEX_FILE
+    from pipelines.store.build import build_store, default_store_folder, plan_store
+    from pipelines.store.index import INDEX_FILE
+    from pipelines.store.reading import store_problems
 
     if options.rebuild:
         options.when_stopped = "stopped; the same command without --rebuild goes on from here"

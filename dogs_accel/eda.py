@@ -32,7 +32,7 @@ from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import BLUE, GREY, RED, bare, save_figure
 from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
 from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
-from pipelines.batch import decode_rgb
+from pipelines.decoding.pil import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 AUGMENTED_FILE = "augmented_batch_preview.png"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dogs_accel.numerics import describe_numerics
-from pipelines.batch import available_cores
+from pipelines.cores import available_cores
 
 ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (

@@ -14,7 +14,7 @@ from torch import nn
 from dogs_accel.models import ModelSpec, build_model, set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
 from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
-from pipelines.batch import Batch, Loader
+from pipelines.loader import Batch, Loader
 
 _PROBE_BATCHES = 32
 _PROBE_IMAGES = 4

@@ -30,7 +30,7 @@ from dogs_accel.files import replacing
 from dogs_accel.intervals import CALIBRATION_ERRORS, bootstrap_scores, wilson_bounds, wilson_interval
 from dogs_accel.out_of_memory import Demand, within_memory
 from dogs_accel.scores import f1_scores
-from pipelines.batch import Loader
+from pipelines.loader import Loader
 
 PUBLISHED_BINS = 10
 """Bins of the published ECE; 15 is the other common choice, so both are reported."""

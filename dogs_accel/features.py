@@ -11,7 +11,7 @@ from torch import nn
 from dogs_accel.amp import autocast
 from dogs_accel.distributed import World, gather_samples
 from dogs_accel.models import head_names
-from pipelines.batch import Batch, Loader, epoch_order
+from pipelines.loader import Batch, Loader, epoch_order
 
 
 class FeatureError(ValueError):

@@ -19,7 +19,7 @@ from dogs_accel.mistakes import misclassified_table
 from dogs_accel.plots import save_figure
 from pipelines import BadImageError, Recipe
 from pipelines.augmentation import draw_params
-from pipelines.batch import open_rgb
+from pipelines.decoding.pil import open_rgb
 from pipelines.torchloader import resize_image
 
 MISCLASSIFIED_FILE, MISCLASSIFIED_FIGURE = "misclassified.csv", "misclassified_gallery.png"

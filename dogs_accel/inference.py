@@ -15,7 +15,7 @@ from dogs_accel.evaluate import Predictions, predict
 from dogs_accel.finished_run import FinishedRun, is_at_bound
 from dogs_accel.training_step import StepSettings, prepare_model
 from pipelines import BadImageError, Loader, Recipe, make_loader
-from pipelines.batch import decode_rgb
+from pipelines.decoding.pil import decode_rgb
 
 
 @dataclass(frozen=True, kw_only=True)

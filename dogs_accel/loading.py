@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from dogs_accel.distributed import ALONE
 from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
 from pipelines import Loader, Recipe, make_loader
-from pipelines.batch import available_cores
-from pipelines.loader import choose_backend
-from pipelines.store import build_store, default_store_folder, plan_store, store_problems
-from pipelines.store_index import absolute_path
+from pipelines.cores import available_cores
+from pipelines.make import choose_backend
+from pipelines.store.build import build_store, default_store_folder, plan_store
+from pipelines.store.index import absolute_path
+from pipelines.store.reading import store_problems
 
 
 def choose_loaders(plan: Plan) -> Plan:

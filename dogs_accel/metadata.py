@@ -31,7 +31,7 @@ from dogs_accel.metadata_files import (
     Normalisation,
 )
 from pipelines import BadImageError
-from pipelines.decode import DecodedFile, decode_files
+from pipelines.decoding.files import DecodedFile, decode_files
 
 _SHOWN = 10
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dogs_accel.files import replacing
-from dogs_accel.timing import StepClock
+from pipelines.clock import StepClock
 
 PARTS = ("data_wait", "transfer", "forward", "backward", "graph", "optimizer")
 """Of a step. data_wait is what passes between a step and the next batch, the loader's own work on the device included;

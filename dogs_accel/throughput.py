@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from dogs_accel.candidates import AnyLoader, Candidate, Workload, load_epoch
 from dogs_accel.coldstart import ColdStart, measure_cold_start
-from dogs_accel.timing import Timing, interleaved
-from pipelines.batch import available_cores
+from dogs_accel.runtime.timing import Timing, interleaved
+from pipelines.cores import available_cores
 
 BATCH_SIZES = (8, 32, 128)
 IMAGE_SIZES = (112, 224, 448)

@@ -50,9 +50,9 @@ from dogs_accel.throughput import (
 )
 from dogs_accel.throughput_plots import loaders_figure
 from pipelines import BACKENDS, make_loader
-from pipelines.batch import available_cores
-from pipelines.loader import has_dali
-from pipelines.store import plan_store
+from pipelines.cores import available_cores
+from pipelines.make import has_dali
+from pipelines.store.build import plan_store
 
 CPU_MODEL, CPU_IMAGE_SIZE, GPU_MODEL = "resnet18", 64, "resnet50"
 """What stands for the model where none is named."""

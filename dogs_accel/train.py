@@ -23,7 +23,6 @@ from dogs_accel.out_of_memory import Demand, within_memory
 from dogs_accel.phases import Phase
 from dogs_accel.scores import ScoreCounter, Scores
 from dogs_accel.step_profile import EpochProfile, traced_steps
-from dogs_accel.timing import StepClock
 from dogs_accel.training_step import (
     Forward,
     StepSettings,
@@ -34,7 +33,8 @@ from dogs_accel.training_step import (
     make_scaler,
     prepare_model,
 )
-from pipelines.batch import Batch, Loader
+from pipelines.clock import StepClock
+from pipelines.loader import Batch, Loader
 
 TIMING_NOTE = (
     "training_seconds is the wall clock of training and validation over all epochs, the start of the loaders' workers, "

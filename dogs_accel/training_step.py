@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dogs_accel.amp import autocast
-from dogs_accel.timing import StepClock
+from pipelines.clock import StepClock
 
 _WARM_UP_STEPS = 3
 """Steps before a CUDA graph is captured, in which cuDNN and cuBLAS choose kernels and allocate."""

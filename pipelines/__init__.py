@@ -2,11 +2,18 @@
 
 from pipelines import make_loader, EVAL
 for images, labels, index in make_loader(paths, labels, EVAL): ...
+
+A name is imported when it is first asked for, so that importing the package, and reading its recipes, is cheap.
 """
 
-from pipelines.batch import BadImageError, Batch, Loader
-from pipelines.loader import BACKENDS, make_loader
-from pipelines.recipe import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.decoding.pil import BadImageError
+    from pipelines.loader import Batch, Loader
+    from pipelines.make import make_loader
+    from pipelines.recipe import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 __all__ = [
     "BACKENDS",
@@ -19,3 +26,24 @@ __all__ = [
     "Recipe",
     "make_loader",
 ]
+
+BACKENDS = ("auto", "torch", "dali", "cached")
+"""Names of the loaders that `make_loader` makes; "auto" chooses among the others."""
+
+_MODULES = {
+    "pipelines.decoding.pil": ["BadImageError"],
+    "pipelines.loader": ["Batch", "Loader"],
+    "pipelines.make": ["make_loader"],
+    "pipelines.recipe": ["EVAL", "RESNET_TRAIN", "VIT_TRAIN", "Recipe"],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _MODULE_OF.keys())

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.batch import Batch
 from pipelines.fused import FusedLoader
-from pipelines.store import build_store, default_store_folder, open_store
+from pipelines.loader import Batch
+from pipelines.store.build import build_store, default_store_folder
+from pipelines.store.reading import open_store
 
 _GPU_SHARE = 0.25
 """Of the GPU's memory, what the images of one loader may take: there are others, and a model. The rest stays on the

@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from dogs_accel import ops
-from pipelines.batch import BadImageError, Batch
-from pipelines.decode import HW_DECODER_LOAD, Decoder
+from pipelines.decoding.dali import HW_DECODER_LOAD
+from pipelines.decoding.files import Decoder
+from pipelines.decoding.pil import BadImageError
 from pipelines.fused import FusedLoader
+from pipelines.loader import Batch
 
 
 class DaliLoader(FusedLoader):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dogs_accel import ops
 from pipelines.augmentation import draw_packed
-from pipelines.batch import Batch, Loader
+from pipelines.loader import Batch, Loader
 
 
 class FusedLoader(Loader):

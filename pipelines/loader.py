@@ -1,137 +1,196 @@
-"""One call that makes a loader."""
+"""What a loader yields, in which order, and what it promises."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import importlib.util
-import logging
+import abc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.batch import Loader, available_cores
+from pipelines.clock import StepClock
+from pipelines.philox import words
 from pipelines.recipe import Recipe
 
-BACKENDS = ("auto", "torch", "dali", "cached")
-_MEMORY_SHARE = 0.5
-"""Of the machine's memory, what a store may take so that it stays there between epochs."""
-
-_log = logging.getLogger(__name__)
+_SHUFFLE_STREAM = 0
 
 
-def has_dali() -> bool:
-    """Whether DALI is installed."""
-    try:
-        return importlib.util.find_spec("nvidia.dali") is not None
-    except ModuleNotFoundError:  # not even a package named nvidia
-        return False
+class Batch(NamedTuple):
+    """One step's input: what every loader yields."""
+
+    images: torch.Tensor
+    """(B, 3, H, W), normalised, channels-last, on the target device."""
+    labels: torch.Tensor
+    """(B,) int64 on the target device."""
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a batch
+    """(B,) int64 on the target device: positions in the dataset."""
 
 
-def _resolve_device(device: torch.device | str | None) -> torch.device:
-    """Name the device with its index: the current CUDA device where only "cuda" or nothing is said."""
-    target = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    if target.type == "cuda" and target.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return target
+def epoch_order(
+    num_samples: int, *, seed: int, epoch: int, shuffle: bool, rank: int = 0, world_size: int = 1
+) -> NDArray[np.int64]:
+    """Positions in the order in which one rank sees them in one epoch, (n,) int64.
 
-
-def choose_backend(
-    paths: Sequence[str | Path], recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
-) -> tuple[str, str]:
-    """Pick the backend for files, a recipe and a device: (name, the reason in a few words)."""
-    if not isinstance(recipe.resize, tuple):
-        return "torch", "the others have only the squash resize"
-    if not has_dali():
-        return "torch", "DALI is not installed"
-    if len(paths) == 0:
-        return "dali", "there are no files"
-    from pipelines.store import StoreError, default_store_folder, plan_store
-
-    decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
-    try:
-        plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))
-    except StoreError as error:
-        if store_dir is not None:  # somebody means that one
-            raise
-        return "dali", f"it {decoder}; {error}"
-    if plan.is_complete:
-        return "cached", f"the files are decoded already, in {plan.folder}"
-    if not plan.fits:
-        return "dali", f"it {decoder}; too little room for a {plan}"
-    if plan.total_bytes > _MEMORY_SHARE * _memory_bytes():
-        return "dali", f"it {decoder}; more than half of the memory would go to a {plan}"
-    return "cached", f"every file is decoded once; {plan}"
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-@functools.cache
-def _say_once(recipe: str, backend: str, reason: str) -> None:
-    _log.info("loader for %s: %s (%s)", recipe, backend, reason)
-
-
-def make_loader(
-    paths: Sequence[str | Path],
-    labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
-    recipe: Recipe,
-    *,
-    backend: str = "auto",
-    batch_size: int = 32,
-    device: torch.device | str | None = None,
-    seed: int = 0,
-    shuffle: bool = False,
-    num_threads: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    store_dir: str | Path | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Loader:
-    """Make a loader that yields `Batch(images, labels, index)`.
-
-    paths: N image files; labels: (N,) integers. device None is the GPU where there is one, else the CPU.
-    num_threads (worker processes for "torch") None is one for each available core. store_dir is the folder of the
-    store that "cached" and "auto" read, and build where there is none; None is a folder in the user's cache that
-    follows from the paths and the recipe. Raises ValueError for a setting that cannot be, and BadImageError for a
-    file that cannot be decoded: at once where there is a store, else while iterating.
+    The ranks' orders together hold each sample exactly once. The permutation depends on (seed, epoch) alone.
     """
-    if backend not in BACKENDS:
-        near = difflib.get_close_matches(backend, BACKENDS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
-    target = _resolve_device(device)
-    if backend == "auto":
-        backend, reason = choose_backend(paths, recipe, target, store_dir)
-        _say_once(recipe.name, backend, reason)
-    elif backend != "cached" and store_dir is not None:
-        raise ValueError(f"store_dir: got {str(store_dir)!r} for the {backend} loader, expected none: it has no store")
-    more: dict[str, Any] = {}
-    if backend == "cached":
-        from pipelines.cached import CachedLoader as Chosen
+    order = np.arange(num_samples, dtype=np.int64)
+    if shuffle:
+        high, low = words(seed, epoch, order, 2, _SHUFFLE_STREAM).T
+        order = np.argsort((high << np.uint64(32)) | low, kind="stable")
+    return order[rank::world_size]
 
-        more["store_dir"] = store_dir
-    elif backend == "dali":
-        from pipelines.dali import DaliLoader as Chosen  # type: ignore[assignment]
-    else:
-        from pipelines.torchloader import TorchLoader as Chosen  # type: ignore[assignment]
-    return Chosen(
-        paths,
-        labels,
-        recipe,
-        batch_size=batch_size,
-        device=target,
-        seed=seed,
-        shuffle=shuffle,
-        num_threads=available_cores() if num_threads is None else num_threads,
-        rank=rank,
-        world_size=world_size,
-        dtype=dtype,
-        **more,
-    )
+
+class Loader(abc.ABC):
+    """From files to batches, one epoch an iteration.
+
+    Every sample of this rank comes once an epoch; the last batch is as small as it must be. Iterating again is
+    the next epoch, with another order and other augmentations; `set_epoch` says which one comes next.
+    """
+
+    backend: str
+    clock: StepClock | None = None
+    """Told what waiting and what copying to the device is, where somebody times that."""
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
+        recipe: Recipe,
+        *,
+        batch_size: int,
+        device: torch.device,
+        seed: int,
+        shuffle: bool,
+        num_threads: int,
+        rank: int,
+        world_size: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.paths = [os.fspath(path) for path in paths]
+        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+        self.recipe = recipe
+        self.batch_size = batch_size
+        self.device = device
+        self.seed = seed
+        self.shuffle = shuffle
+        self.num_threads = num_threads
+        self.rank = rank
+        self.world_size = world_size
+        self.dtype = dtype
+        self._next_epoch = 0
+        self._iteration = 0
+        self._is_closed = False
+        self._check()
+
+    def _check(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, expected an integer >= 1")
+        if self.num_threads < 1:
+            raise ValueError(f"num_threads: got {self.num_threads}, expected an integer >= 1")
+        if self.seed < 0:
+            raise ValueError(f"seed: got {self.seed}, expected an integer >= 0")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank: got {self.rank}, expected 0 <= rank < world_size = {self.world_size}")
+        if self.labels.shape != (len(self.paths),):
+            raise ValueError(f"labels: got shape {tuple(self.labels.shape)}, expected ({len(self.paths)},), one a path")
+        if self.dtype not in (torch.float32, torch.float16):
+            raise ValueError(f"dtype: got {self.dtype}, expected torch.float32 or torch.float16")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self._next_epoch = epoch
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of this rank in an epoch."""
+        return len(range(self.rank, len(self.paths), self.world_size))
+
+    @property
+    def dataset_size(self) -> int:
+        """Samples of all ranks in an epoch."""
+        return len(self.paths)
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch, the same in every epoch.
+
+        Ranks may differ by one where the samples do not divide evenly.
+        """
+        return -(-self.num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self._next_epoch
+        self._next_epoch = epoch + 1
+        order = epoch_order(
+            len(self.paths),
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        chunks = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
+        self._iteration += 1
+        return self._while_current(self._iteration, self._batches(epoch, chunks))
+
+    def _while_current(self, iteration: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on until the loader is closed or iterated again, which ends the use of this iterator."""
+        while True:
+            if self._is_closed:
+                raise ValueError("loader: closed, expected an open one")
+            if iteration != self._iteration:
+                raise ValueError("loader: iterated again since, expected one iterator at a time")
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
+
+    @abc.abstractmethod
+    def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Yield a batch for each chunk of positions."""
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device, without waiting for the copy."""
+        if self.device.type != "cuda":
+            return tensor
+        if self.clock is not None:
+            self.clock.mark("data_wait")
+        moved = tensor.pin_memory().to(self.device, non_blocking=True)
+        if self.clock is not None:
+            self.clock.mark("transfer")
+        return moved
+
+    def pairs(self) -> Pairs:
+        """Return the same loader with batches of (images, labels), as the loops of timm and many others want them."""
+        return Pairs(self)
+
+    def close(self) -> None:
+        """Let go of threads, processes and memory; the loader cannot be iterated afterwards."""
+        self._is_closed = True
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+class Pairs:
+    """A loader whose batches are (images, labels)."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self.loader.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return ((batch.images, batch.labels) for batch in self.loader)

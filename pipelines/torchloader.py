@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode
 
 from pipelines.augmentation import AugmentParams, draw_params
-from pipelines.batch import BadImageError, Batch, Loader, open_rgb
+from pipelines.decoding.pil import BadImageError, open_rgb
+from pipelines.loader import Batch, Loader
 from pipelines.recipe import Recipe
 
 _JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)

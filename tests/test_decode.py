@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.batch import BadImageError, open_rgb
-from pipelines.decode import Decoder, _File, decode_files, is_whole_jpeg
+from pipelines.decoding.files import Decoder, _File, decode_files
+from pipelines.decoding.jpeg import is_whole_jpeg
+from pipelines.decoding.pil import BadImageError, open_rgb
 
 
 def picture(width, height, mode="RGB", seed=0):
@@ -283,7 +284,7 @@ def test_an_abandoned_pass_leaves_no_thread(tmp_path):
 
 
 def test_large_images_come_in_smaller_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.decode._MAX_BATCH_PX", 100 * 100)
+    monkeypatch.setattr("pipelines.decoding.files._MAX_BATCH_PX", 100 * 100)
     sides = [50, 50, 50, 50, 50, 200, 10, 10, 10, 10, 99, 99]
     contents = [encoded(picture(side, side), "PNG" if i % 3 == 2 else "JPEG") for i, side in enumerate(sides)]
     paths = write(tmp_path, contents)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from dogs_accel.parity import EXACT, check_parity
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, make_loader
-from pipelines.batch import epoch_order
 from pipelines.cached import CachedLoader
 from pipelines.dali import DaliLoader
+from pipelines.loader import epoch_order
 
 BACKENDS = ("torch", "dali", "cached")
 RECIPES = [EVAL, RESNET_TRAIN, VIT_TRAIN]

@@ -15,8 +15,9 @@ from torchvision import transforms
 
 from dogs_accel.coldstart import tree_memory_bytes
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
-from pipelines.batch import epoch_order
-from pipelines.store import StoreError, plan_store
+from pipelines.loader import epoch_order
+from pipelines.store.build import plan_store
+from pipelines.store.index import StoreError
 
 BACKENDS = ("torch", "dali", "cached")
 FAST = ("dali", "cached")
@@ -330,7 +331,7 @@ def test_the_gpu_graph_can_be_put_together_without_a_gpu():
     """DALI checks operators, devices and arguments while the graph is made; only running it takes a GPU."""
     from nvidia.dali import Pipeline, fn
 
-    from pipelines.decode import rgb_node
+    from pipelines.decoding.dali import rgb_node
 
     pipeline = Pipeline(batch_size=4, num_threads=1, device_id=0)
     with pipeline:
@@ -342,7 +343,7 @@ def test_the_gpu_graph_can_be_put_together_without_a_gpu():
 def test_the_streaming_loader_puts_a_batch_together_of_large_images(photos, monkeypatch):
     """The decoder gives large images in shorter lists."""
     expected = load(photos)[0]
-    monkeypatch.setattr("pipelines.decode._MAX_BATCH_PX", 100_000)
+    monkeypatch.setattr("pipelines.decoding.files._MAX_BATCH_PX", 100_000)
     assert torch.equal(load(photos, backend="dali")[0], expected)
 
 
@@ -382,20 +383,22 @@ class TestAuto:
         assert "loader for again: cached (the files are decoded already" in caplog.text
 
     def test_streams_where_the_disk_is_too_small(self, photos, tmp_path, monkeypatch):
-        monkeypatch.setattr("pipelines.store._free_bytes", lambda folder: 1000)
+        monkeypatch.setattr("pipelines.store.build._free_bytes", lambda folder: 1000)
         with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
             assert loader.backend == "dali"
         assert not list(tmp_path.iterdir())
 
     def test_streams_where_the_memory_is_too_small(self, photos, tmp_path, monkeypatch):
-        monkeypatch.setattr("pipelines.loader._memory_bytes", lambda: 1000)
+        monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 1000)
         with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
             assert loader.backend == "dali"
 
     def test_a_started_store_counts_whole(self, photos, tmp_path, monkeypatch):
-        monkeypatch.setattr("pipelines.loader._memory_bytes", lambda: 2 * 20 * 256 * 256 * 3)
+        monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 2 * 20 * 256 * 256 * 3)
         plan = plan_store(photos, EVAL, tmp_path)
-        monkeypatch.setattr("pipelines.store.plan_store", lambda *_: replace(plan, num_done=22, num_bytes=196_608))
+        monkeypatch.setattr(
+            "pipelines.store.build.plan_store", lambda *_: replace(plan, num_done=22, num_bytes=196_608)
+        )
         with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
             assert loader.backend == "dali"
 
@@ -417,7 +420,7 @@ class TestAuto:
             assert list(loader) == []
 
     def test_does_without_dali(self, photos, monkeypatch):
-        monkeypatch.setattr("pipelines.loader.has_dali", lambda: False)
+        monkeypatch.setattr("pipelines.make.has_dali", lambda: False)
         with make_loader(photos, range(23), EVAL, device="cpu") as loader:
             assert loader.backend == "torch"
 
@@ -429,7 +432,7 @@ def test_a_store_for_a_loader_that_has_none_is_refused(photos, tmp_path, backend
 
 
 def test_the_cached_loader_reads_a_store_of_more_files(photos, tmp_path):
-    from pipelines.store import build_store
+    from pipelines.store.build import build_store
 
     build_store(photos, EVAL, tmp_path, progress=False)
     for some in (photos[3:9], photos[::-1]):

@@ -17,7 +17,7 @@ from PIL import Image
 from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
 from pipelines import EVAL
-from pipelines.store import open_store
+from pipelines.store.reading import open_store
 
 
 def prepare(capsys, root, *arguments):

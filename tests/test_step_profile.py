@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dogs_accel.step_profile import PARTS, EpochProfile, step_seconds
-from dogs_accel.timing import StepClock
+from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")
 

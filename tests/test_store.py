@@ -19,18 +19,12 @@ import torch
 from PIL import Image
 from test_decode import KINDS, OTHERS, encoded, picture, write
 
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, store_build
-from pipelines.batch import open_rgb
-from pipelines.store import (
-    StoreError,
-    StorePlan,
-    _map_pixels,
-    build_store,
-    default_store_folder,
-    open_store,
-    plan_store,
-    store_problems,
-)
+from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError
+from pipelines.decoding.pil import open_rgb
+from pipelines.store import writing
+from pipelines.store.build import StorePlan, build_store, default_store_folder, plan_store
+from pipelines.store.index import StoreError
+from pipelines.store.reading import _map_pixels, open_store, store_problems
 
 SMALL = replace(EVAL.at(16), resize=(20, 24))
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -344,7 +338,7 @@ def test_copied_files_are_told_by_their_content_and_then_by_their_time(photos, s
     assert_pils(open_store(store, copies, SMALL), copies, SMALL)
     build(copies, SMALL, store)
     assert (store / "pixels.npy").stat().st_ino == pixels
-    monkeypatch.setattr("pipelines.store_index.content_digest", None)
+    monkeypatch.setattr("pipelines.store.index.content_digest", None)
     assert_pils(open_store(store, copies, SMALL), copies, SMALL)
 
 
@@ -410,7 +404,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path
 
 @pytest.fixture
 def chunks_of_4(monkeypatch):
-    monkeypatch.setattr("pipelines.store_build._CHUNK", 4)
+    monkeypatch.setattr("pipelines.store.writing._CHUNK", 4)
     monkeypatch.setattr("pipelines.decode.decode_files.__kwdefaults__", {"batch_size": 4, "num_threads": None})
 
 
@@ -423,8 +417,8 @@ def decoded(monkeypatch):
         paths.extend(some)
         return decode_files(some, **settings)
 
-    decode_files = store_build.decode_files
-    monkeypatch.setattr(store_build, "decode_files", watched)
+    decode_files = writing.decode_files
+    monkeypatch.setattr(writing, "decode_files", watched)
     return paths
 
 
@@ -529,7 +523,7 @@ def test_a_build_that_stops_at_its_last_steps_is_finished_without_decoding(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"pipelines.store_build.{step}", stop)
+        patch.setattr(f"pipelines.store.writing.{step}", stop)
         with pytest.raises(KeyboardInterrupt):
             build(photos, SMALL, tmp_path / "stopped")
     assert (tmp_path / "stopped" / "pixels.npy").exists()
@@ -544,13 +538,15 @@ BUILDER = """
 import logging, sys, time
 from pathlib import Path
 from dogs_accel import ops
-from pipelines import EVAL, store_build
-from pipelines.store import build_store, open_store
+from pipelines import EVAL
+from pipelines.store import writing
+from pipelines.store.build import build_store
+from pipelines.store.reading import open_store
 
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 folder, delay_s, paths = sys.argv[1], float(sys.argv[2]), sorted(Path(sys.argv[3]).rglob("*.jpg"))
-store_build._CHUNK = 4
-store_build.decode_files.__kwdefaults__["batch_size"] = 4
+writing._CHUNK = 4
+writing.decode_files.__kwdefaults__["batch_size"] = 4
 squash, rows = ops.squash, []
 
 def slow_squash(images, *args, **settings):

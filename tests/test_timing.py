@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dogs_accel.timing import Timing, cpu_seconds, in_turns, interleaved, interleaved_on_gpu
+from dogs_accel.runtime.timing import Timing, cpu_seconds, in_turns, interleaved, interleaved_on_gpu
 
 
 def test_candidates_take_turns_and_the_warm_up_does_not_count():

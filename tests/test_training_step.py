@@ -8,7 +8,6 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from dogs_accel.models import set_train_mode, set_trainable_stage
-from dogs_accel.timing import StepClock
 from dogs_accel.training_step import (
     StepSettings,
     TrainingStep,
@@ -17,6 +16,7 @@ from dogs_accel.training_step import (
     make_scaler,
     prepare_model,
 )
+from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)

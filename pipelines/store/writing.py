@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dogs_accel import ops
-from pipelines.decode import DecodedFile, decode_files
-from pipelines.store_index import (
+from pipelines.decoding.files import DecodedFile, decode_files
+from pipelines.store.index import (
     ANEW,
     INDEX_FILE,
     FileEntry,

@@ -11,7 +11,6 @@ import errno
 import functools
 import io
 import logging
-import struct
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,21 +21,18 @@ from typing import Any
 
 import numpy as np
 import nvidia.dali.fn as fn
-import nvidia.dali.types as types
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import Pipeline
 from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # missing from its stub
-from nvidia.dali.data_node import DataNode
 from PIL import Image
 
-from pipelines.batch import BadImageError, available_cores, bad_image_errors, decode_rgb, image_problem
+from pipelines.cores import available_cores
+from pipelines.decoding.dali import HW_DECODER_LOAD, rgb_node, shut_down
+from pipelines.decoding.jpeg import is_whole_jpeg
+from pipelines.decoding.pil import BadImageError, bad_image_errors, decode_rgb, image_problem
 
 _log = logging.getLogger(__name__)
-
-HW_DECODER_LOAD = 0.65
-"""Share of the JPEG files that the decoder in the chip gets, where a GPU has one; the others are decoded by its cores.
-It is DALI's own default in most versions, and the same here in all."""
 _PREFETCH = 2
 _MOST_UNEXPLAINED = 2
 """Failures of a GPU in a row for which no file is to blame, after which the error is raised."""
@@ -46,21 +42,7 @@ _READ_AHEAD = 64
 """Files that are read before their batch is put together."""
 _MAX_BATCH_PX = 1 << 26
 """Pixels after which a batch is full: large images come in smaller batches, so that memory stays bounded."""
-
-_SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
-_STUFFED_OR_RESTART = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8)])
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
-
-def rgb_node(encoded: DataNode, *, gpu: bool, hw_decoder_load: float = HW_DECODER_LOAD) -> DataNode:
-    """Decode in the current pipeline as the published loader does, PIL's `convert("RGB")`: not turned by EXIF."""
-    # Chroma is interpolated as libjpeg does by default and nvJPEG does not.
-    on_gpu = {"device": "mixed", "hw_decoder_load": hw_decoder_load, "jpeg_fancy_upsampling": True}
-    return fn.decoders.image(
-        encoded, output_type=types.RGB, adjust_orientation=False, **(on_gpu if gpu else {"device": "cpu"})
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,34 +77,6 @@ def decode_files(
 def _closing(decoder: Decoder, batches: Iterator[list[DecodedFile]]) -> Iterator[list[DecodedFile]]:
     with decoder:
         yield from batches
-
-
-def is_whole_jpeg(encoded: bytes) -> bool:
-    """Say whether each segment and scan of a JPEG ends where the next marker is, up to the end-of-image marker.
-
-    True only of one frame, Huffman-coded and not lossless, of which no component is in two sequential scans: of such
-    files DALI and PIL decode the same. Definition: ITU-T T.81, annex B.
-    """
-    if not encoded.startswith(_SOI):
-        return False
-    content = np.frombuffer(encoded, np.uint8)
-    at_ff = np.flatnonzero(content[:-1] == 0xFF)
-    at_marker = at_ff[~_STUFFED_OR_RESTART[content[at_ff + 1]]]
-    position, frame, components_left, has_scan = len(_SOI), 0, 0, False
-    while position + 4 < len(encoded):
-        ff, marker, length, first = struct.unpack_from(">BBHB", encoded, position)
-        if ff != 0xFF or marker == _EOI[1]:
-            break
-        if marker in _FRAMES:
-            if frame or marker not in (_BASELINE, _EXTENDED, _PROGRESSIVE) or length < 8:
-                return False
-            frame, components_left = marker, encoded[min(position + 9, len(encoded) - 1)]
-        position += 2 + length
-        if marker == _SOS:
-            has_scan = True
-            components_left -= first if frame != _PROGRESSIVE else 0
-            position = int(min(at_marker[np.searchsorted(at_marker, position) :][:1], default=len(encoded)))
-    return has_scan and frame != 0 and components_left >= 0 and encoded[position : position + 2] == _EOI
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -202,15 +156,6 @@ def _in_groups(files: Iterator[_File], batch_size: int) -> Iterator[list[_File]]
             group = []
     if group:
         yield group
-
-
-def shut_down(pipeline: Pipeline) -> None:
-    """End a pipeline's threads now.
-
-    A pipeline is part of a cycle, so the garbage collector ends it some time later, and should a process have been
-    forked meanwhile, it crashes there: it waits for threads that the fork has not taken along.
-    """
-    pipeline._shutdown()
 
 
 class Decoder:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.batch import available_cores
+from pipelines.cores import available_cores
 from pipelines.recipe import Recipe
 
 FORMAT_VERSION = 1

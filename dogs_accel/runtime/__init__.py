@@ -1,0 +1,1 @@
+"""What a command runs on: files, devices, number types, memory, processes, time."""

@@ -1,0 +1,139 @@
+"""One call that makes a loader."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines import BACKENDS
+from pipelines.cores import available_cores
+from pipelines.loader import Loader
+from pipelines.recipe import Recipe
+
+_MEMORY_SHARE = 0.5
+"""Of the machine's memory, what a store may take so that it stays there between epochs."""
+
+_log = logging.getLogger(__name__)
+
+
+def has_dali() -> bool:
+    """Whether DALI is installed."""
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # not even a package named nvidia
+        return False
+
+
+def _resolve_device(device: torch.device | str | None) -> torch.device:
+    """Name the device with its index: the current CUDA device where only "cuda" or nothing is said."""
+    target = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    if target.type == "cuda" and target.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return target
+
+
+def choose_backend(
+    paths: Sequence[str | Path], recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
+) -> tuple[str, str]:
+    """Pick the backend for files, a recipe and a device: (name, the reason in a few words)."""
+    if not isinstance(recipe.resize, tuple):
+        return "torch", "the others have only the squash resize"
+    if not has_dali():
+        return "torch", "DALI is not installed"
+    if len(paths) == 0:
+        return "dali", "there are no files"
+    from pipelines.store.build import default_store_folder, plan_store
+    from pipelines.store.index import StoreError
+
+    decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
+    try:
+        plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))
+    except StoreError as error:
+        if store_dir is not None:  # somebody means that one
+            raise
+        return "dali", f"it {decoder}; {error}"
+    if plan.is_complete:
+        return "cached", f"the files are decoded already, in {plan.folder}"
+    if not plan.fits:
+        return "dali", f"it {decoder}; too little room for a {plan}"
+    if plan.total_bytes > _MEMORY_SHARE * _memory_bytes():
+        return "dali", f"it {decoder}; more than half of the memory would go to a {plan}"
+    return "cached", f"every file is decoded once; {plan}"
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@functools.cache
+def _say_once(recipe: str, backend: str, reason: str) -> None:
+    _log.info("loader for %s: %s (%s)", recipe, backend, reason)
+
+
+def make_loader(
+    paths: Sequence[str | Path],
+    labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
+    recipe: Recipe,
+    *,
+    backend: str = "auto",
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    shuffle: bool = False,
+    num_threads: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    store_dir: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Loader:
+    """Make a loader that yields `Batch(images, labels, index)`.
+
+    paths: N image files; labels: (N,) integers. device None is the GPU where there is one, else the CPU.
+    num_threads (worker processes for "torch") None is one for each available core. store_dir is the folder of the
+    store that "cached" and "auto" read, and build where there is none; None is a folder in the user's cache that
+    follows from the paths and the recipe. Raises ValueError for a setting that cannot be, and BadImageError for a
+    file that cannot be decoded: at once where there is a store, else while iterating.
+    """
+    if backend not in BACKENDS:
+        near = difflib.get_close_matches(backend, BACKENDS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
+    target = _resolve_device(device)
+    if backend == "auto":
+        backend, reason = choose_backend(paths, recipe, target, store_dir)
+        _say_once(recipe.name, backend, reason)
+    elif backend != "cached" and store_dir is not None:
+        raise ValueError(f"store_dir: got {str(store_dir)!r} for the {backend} loader, expected none: it has no store")
+    more: dict[str, Any] = {}
+    if backend == "cached":
+        from pipelines.cached import CachedLoader as Chosen
+
+        more["store_dir"] = store_dir
+    elif backend == "dali":
+        from pipelines.dali import DaliLoader as Chosen  # type: ignore[assignment]
+    else:
+        from pipelines.torchloader import TorchLoader as Chosen  # type: ignore[assignment]
+    return Chosen(
+        paths,
+        labels,
+        recipe,
+        batch_size=batch_size,
+        device=target,
+        seed=seed,
+        shuffle=shuffle,
+        num_threads=available_cores() if num_threads is None else num_threads,
+        rank=rank,
+        world_size=world_size,
+        dtype=dtype,
+        **more,
+    )

@@ -1,0 +1,11 @@
+"""The decode-once store: each file decoded and squashed to one size, as bytes that a loader maps into memory.
+
+The published recipes begin with a squash to 256 x 256 px, the same in every epoch, so a store of squashed pixels is
+exact. A folder holds one store: `pixels.npy`, (N, height, width, 3) uint8, and `index.json`, which says of each row
+what file it was made from, and is written last: a folder that has it holds a whole store. While a store is built there
+are `building.npy` and `journal.jsonl` instead, from which an interrupted build goes on; `.lock` lets one process build.
+
+A store knows its files by their paths relative to their common folder, and by size, time of modification and checksum.
+So paths may be relative or absolute, the files may move, be copied or mounted elsewhere together, and a loader may ask
+for some of them only; what they must not do is change.
+"""

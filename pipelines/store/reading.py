@@ -1,0 +1,134 @@
+"""Reading a store: its index against the files, and its pixels mapped into memory."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.decoding.pil import BadImageError
+from pipelines.recipe import Recipe
+from pipelines.store.index import (
+    ANEW,
+    FileEntry,
+    StoreError,
+    StoreIndex,
+    StoreRequest,
+    absolute_path,
+    read_index,
+    write_index,
+)
+from pipelines.store.lock import locked
+from pipelines.store.writing import JOURNAL_FILE, PIXELS_FILE
+
+_SHOWN = 10
+
+# A tensor must be writable, so the mapping is: a page that is written to becomes the process's own. Without this flag,
+# which Python names from 3.13 on, the system would refuse to map more than all memory could take if all was written to.
+_MAP_NORESERVE = 0x4000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StoreRows:
+    """A store that is open, and where in it the files are that were asked for."""
+
+    images: torch.Tensor
+    """(N, height, width, 3) uint8: the whole store, mapped into memory. All readers share the page cache; what is
+    written to the tensor is seen by its process alone and reaches no file."""
+    rows: torch.Tensor
+    """(n,) int64: the row of each path asked for."""
+
+
+def open_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> StoreRows:
+    """Map a store into memory and find the rows of files, having checked that it was made of them as they are now.
+
+    Size and time of modification tell whether a file is the same; where only the time differs, its content does.
+    Raises StoreError where there is no store or it is not of these files and this recipe's resize and interpolation,
+    and BadImageError where one of the files cannot be decoded.
+    """
+    folder = Path(folder)
+    index, names = _open_index(folder, StoreRequest.of(paths, recipe))
+    problems = _problems(index, names)
+    if problems:
+        raise BadImageError(f"store {folder}: {_problems_text(problems, len(names))}")
+    row_of = {name: row for row, name in enumerate(index.entries)}
+    rows = [row_of[names[absolute_path(path)]] for path in paths]
+    height, width = index.terms["resize"]
+    images = _map_pixels(folder, (len(row_of), height, width, 3))
+    return StoreRows(images=images, rows=torch.tensor(rows, dtype=torch.int64))
+
+
+def store_problems(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> dict[str, str]:
+    """Say which files of a store cannot be decoded: {absolute path: reason}. Checks and raises as `open_store` does."""
+    return _problems(*_open_index(Path(folder), StoreRequest.of(paths, recipe)))
+
+
+def _open_index(folder: Path, request: StoreRequest) -> tuple[StoreIndex, dict[str, str]]:
+    """Read the index and give the name in it of each path, having checked all but the pixels."""
+    index = read_index(folder, request)
+    if index is None:
+        if (folder / JOURNAL_FILE).exists():
+            raise StoreError(f"store {folder}: its build was interrupted; the same build again goes on from there")
+        raise StoreError(f"store {folder}: there is none; build it with `dogs-accel prepare` or build_store")
+    names = index.find(folder, request)
+    index.check_files(folder, names)
+    return index, names
+
+
+def find_current(folder: Path, request: StoreRequest) -> tuple[StoreIndex, dict[str, FileEntry]] | None:
+    """Read the index of a store of these files, and the entries to correct in it, as `StoreIndex.check_files` says.
+
+    None where there is no store; raises StoreError where there is one that is not of these files as they are.
+    """
+    index = read_index(folder, request)
+    if index is None:
+        return None
+    retimed = index.check_files(folder, index.find(folder, request))
+    _map_pixels(folder, (len(index.entries), *request.resize, 3))
+    return index, retimed
+
+
+def remember_times(folder: Path, request: StoreRequest, index: StoreIndex, retimed: Mapping[str, FileEntry]) -> None:
+    """Correct the times in an index, so that nobody has to compare the contents again."""
+    if not retimed:
+        return
+    try:
+        with locked(folder):
+            found = read_index(folder, request)
+            if found is not None and found.entries == index.entries:
+                write_index(folder, replace(index, entries={**index.entries, **retimed}))
+    except OSError as error:
+        _log.info("store %s: its index cannot be corrected (%s), so contents are compared again", folder, error)
+
+
+def _map_pixels(folder: Path, shape: tuple[int, ...]) -> torch.Tensor:
+    path = folder / PIXELS_FILE
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise StoreError(f"store {folder}: {PIXELS_FILE} is missing or damaged ({error}); {ANEW}") from error
+    if found.shape != shape or found.dtype != np.uint8:
+        raise StoreError(
+            f"store {folder}: {PIXELS_FILE} has shape {found.shape} of {found.dtype}, expected {shape} of uint8; {ANEW}"
+        )
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE)
+    return torch.frombuffer(content, dtype=torch.uint8, offset=found.offset, count=found.size).view(shape)
+
+
+def _problems(index: StoreIndex, names: Mapping[str, str]) -> dict[str, str]:
+    entries = ((path, index.entries[name]) for path, name in names.items())
+    return {path: entry.problem for path, entry in entries if entry.problem is not None}
+
+
+def _problems_text(problems: Mapping[str, str], num_files: int) -> str:
+    shown = [f"{path}: {problem}" for path, problem in list(problems.items())[:_SHOWN]]
+    more = f"; and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
+    return f"{len(problems):,} of {num_files:,} files cannot be decoded: {'; '.join(shown)}{more}"
