@@ -29,15 +29,14 @@ import torch
 from run_times import training_times
 from torch import nn
 
-from dogs_accel.amp import amp_dtype
 from dogs_accel.config import PRESETS
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.features import head_of
 from dogs_accel.flops import count_flops, peak_flops
-from dogs_accel.memory import keep_freed_memory
 from dogs_accel.models import ModelSpec, build_model, model_spec, set_train_mode, set_trainable_stage
-from dogs_accel.numerics import set_numerics
 from dogs_accel.plan import EVAL_BATCH_SIZE
+from dogs_accel.runtime.memory import keep_freed_memory
+from dogs_accel.runtime.precision import amp_dtype, set_numerics
 from dogs_accel.runtime.timing import Timing, interleaved
 from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
 

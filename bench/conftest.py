@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from dogs_accel.arguments import positive
 from dogs_accel.candidates import find_photos
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
-from dogs_accel.environment import describe_environment
-from dogs_accel.files import write_json
+from dogs_accel.runtime.arguments import positive
+from dogs_accel.runtime.environment import describe_environment
+from dogs_accel.runtime.files import write_json
 from dogs_accel.runtime.timing import Timing
 
 NUM_PHOTOS = 512

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dogs_accel.files import write_json
+from dogs_accel.runtime.files import write_json
 from pipelines.cores import available_cores
 
 ROOT = Path(__file__).parents[1]

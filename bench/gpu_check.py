@@ -26,7 +26,7 @@ from bench.gpu_parts import BUILD, KERNELS, MACHINE, PARTS, Part
 from bench.limited_process import Ended, run_limited
 from bench.outcomes import LOST
 from bench.part_record import CUT, FAILED, SKIPPED, complete, describe, exit_status, judge, outcomes_of, summary
-from dogs_accel.files import read_json, write_json
+from dogs_accel.runtime.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "bench" / "results" / "gpu" / "check.json"

@@ -15,8 +15,8 @@ from types import ModuleType
 import tomllib
 import torch
 
-from dogs_accel.environment import describe_environment, package_version
-from dogs_accel.files import write_json
+from dogs_accel.runtime.environment import describe_environment, package_version
+from dogs_accel.runtime.files import write_json
 from pipelines.make import has_dali
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu_check import KEPT
-from dogs_accel.files import read_json, replacing
+from dogs_accel.runtime.files import read_json, replacing
 
 BEGIN = "<!-- GPU figures, written by `python -m bench.gpu_table --write README.md` -->"
 END = "<!-- end of the GPU figures -->"

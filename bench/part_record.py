@@ -10,7 +10,7 @@ from typing import Any
 from bench.gpu_parts import Part
 from bench.limited_process import Ended
 from bench.outcomes import Outcomes, read_outcomes
-from dogs_accel.files import read_json
+from dogs_accel.runtime.files import read_json
 
 PASSED, FAILED, SKIPPED, CUT = "passed", "failed", "skipped", "cut"
 NO_TESTS = 5

@@ -34,15 +34,12 @@ from dogs_accel.comparison import (
     write_comparison,
 )
 from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
-from dogs_accel.distributed import ALONE, LostProcessError, OtherProcessError, World, joined, world_from_environment
 from dogs_accel.eda import write_eda
-from dogs_accel.environment import ENVIRONMENT_FILE, describe_environment
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.evaluate import Predictions
 from dogs_accel.experiment import execute_run
 from dogs_accel.explanations import EXPLANATIONS_FOLDER
 from dogs_accel.features import FeatureError
-from dogs_accel.files import BusyError, only_process_in, remove_partial, write_json, write_manifest
 from dogs_accel.loading import (
     build_stores,
     choose_loaders,
@@ -51,16 +48,26 @@ from dogs_accel.loading import (
     without_known_bad,
     without_new_stores,
 )
-from dogs_accel.memory import keep_freed_memory
 from dogs_accel.metadata import describe_metadata, write_metadata
 from dogs_accel.metadata_files import BAD_IMAGES_FILE
 from dogs_accel.mistakes import write_confusion_clusters
-from dogs_accel.numerics import set_numerics
-from dogs_accel.out_of_memory import BatchTooLargeError, describe_out_of_memory, is_out_of_memory
 from dogs_accel.pairwise import ComparedRun
 from dogs_accel.per_breed import write_per_breed
 from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
 from dogs_accel.report import write_report
+from dogs_accel.runtime.environment import ENVIRONMENT_FILE, describe_environment
+from dogs_accel.runtime.files import BusyError, only_process_in, remove_partial, write_json, write_manifest
+from dogs_accel.runtime.memory import keep_freed_memory
+from dogs_accel.runtime.out_of_memory import BatchTooLargeError, describe_out_of_memory, is_out_of_memory
+from dogs_accel.runtime.precision import set_numerics
+from dogs_accel.runtime.processes import (
+    ALONE,
+    LostProcessError,
+    OtherProcessError,
+    World,
+    joined,
+    world_from_environment,
+)
 from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError

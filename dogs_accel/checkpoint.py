@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dogs_accel.files import replacing
+from dogs_accel.runtime.files import replacing
 
 _FORMAT = 3
 _SHOWN = 4

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dogs_accel.arguments import natural, positive
+from dogs_accel.runtime.arguments import natural, positive
 
 _SHOWN = 10
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
     except (RuntimeError, MemoryError) as error:
-        from dogs_accel.out_of_memory import describe_out_of_memory, is_out_of_memory
+        from dogs_accel.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
@@ -318,8 +318,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.finished_run import choose_run
     from dogs_accel.heatmaps import draw_heatmaps
     from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
-    from dogs_accel.numerics import set_numerics
     from dogs_accel.plan import choose_device
+    from dogs_accel.runtime.precision import set_numerics
 
     run = choose_run(Path(options.results), options.model)
     device = choose_device(BenchmarkConfig(device=options.device))

@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import write_csv
 from dogs_accel.intervals import t_half_width
 from dogs_accel.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
 from dogs_accel.plots import comparison_figure, repeats_figure, save_figure
+from dogs_accel.runtime.files import write_csv
 
 FAMILY_NAME = {"cnn": "CNN", "vit": "Transformer"}
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")

@@ -17,7 +17,6 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from tqdm import tqdm
 
-from dogs_accel.amp import autocast
 from dogs_accel.calibration import (
     brier_score,
     calibration_bins,
@@ -25,10 +24,11 @@ from dogs_accel.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from dogs_accel.distributed import ALONE, World, gather_samples
-from dogs_accel.files import replacing
 from dogs_accel.intervals import CALIBRATION_ERRORS, bootstrap_scores, wilson_bounds, wilson_interval
-from dogs_accel.out_of_memory import Demand, within_memory
+from dogs_accel.runtime.files import replacing
+from dogs_accel.runtime.out_of_memory import Demand, within_memory
+from dogs_accel.runtime.precision import autocast
+from dogs_accel.runtime.processes import ALONE, World, gather_samples
 from dogs_accel.scores import f1_scores
 from pipelines.loader import Loader
 

@@ -16,7 +16,6 @@ from torch import nn
 from dogs_accel.checkpoint import CheckpointError, require_same_run
 from dogs_accel.comparison import RunOutcome
 from dogs_accel.datasets import Dataset
-from dogs_accel.environment import cpu_name
 from dogs_accel.evaluate import (
     Predictions,
     calibration_table,
@@ -27,7 +26,6 @@ from dogs_accel.evaluate import (
     top_confusions,
 )
 from dogs_accel.explanations import write_explanations
-from dogs_accel.files import read_json, sha256, write_csv, write_json
 from dogs_accel.flops import count_flops, peak_flops
 from dogs_accel.galleries import write_misclassified
 from dogs_accel.loading import images_loader, plain_train_loader, split_loader
@@ -37,6 +35,8 @@ from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.profile_summary import profile_figure, summarise_profile
 from dogs_accel.quality_error import write_quality_error
+from dogs_accel.runtime.environment import cpu_name
+from dogs_accel.runtime.files import read_json, sha256, write_csv, write_json
 from dogs_accel.tracking import TrackedRun, summary_row
 from dogs_accel.train import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dogs_accel.files import replacing
 from dogs_accel.plots import BLUE, RED
+from dogs_accel.runtime.files import replacing
 from pipelines import Recipe
 
 Pixels = NDArray[np.uint8]

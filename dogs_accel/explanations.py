@@ -32,8 +32,8 @@ from dogs_accel.explanation_scores import (
     verdict,
     without_patches,
 )
-from dogs_accel.files import write_csv, write_json
 from dogs_accel.plots import save_figure
+from dogs_accel.runtime.files import write_csv, write_json
 from pipelines import Loader, Recipe
 
 EXPLANATIONS_FOLDER = "explanations"

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dogs_accel.environment import package_version
-from dogs_accel.files import replacing, write_json
 from dogs_accel.finished_run import FinishedRun
 from dogs_accel.inference import TrainedModel
 from dogs_accel.parity_report import spread
+from dogs_accel.runtime.environment import package_version
+from dogs_accel.runtime.files import replacing, write_json
 from pipelines import Recipe, make_loader
 
 ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE = "model.pt2", "model.onnx", "preprocessing.json"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from dogs_accel.eda import draw_cell, shortened
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import write_csv
 from dogs_accel.mistakes import misclassified_table
 from dogs_accel.plots import save_figure
+from dogs_accel.runtime.files import write_csv
 from pipelines import BadImageError, Recipe
 from pipelines.augmentation import draw_params
 from pipelines.decoding.pil import open_rgb

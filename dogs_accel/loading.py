@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dogs_accel.distributed import ALONE
 from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
+from dogs_accel.runtime.processes import ALONE
 from pipelines import Loader, Recipe, make_loader
 from pipelines.cores import available_cores
 from pipelines.make import choose_backend

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from dogs_accel import ops
 from dogs_accel.datasets import Dataset
 from dogs_accel.duplicates import MIN_CONTRAST, DuplicateGroup, find_duplicates, perceptual_hash
-from dogs_accel.files import write_csv, write_json
 from dogs_accel.metadata_files import (
     BAD_IMAGES_FILE,
     DUPLICATES_FILE,
@@ -30,6 +29,7 @@ from dogs_accel.metadata_files import (
     SPLIT_FILE,
     Normalisation,
 )
+from dogs_accel.runtime.files import write_csv, write_json
 from pipelines import BadImageError
 from pipelines.decoding.files import DecodedFile, decode_files
 

@@ -14,8 +14,8 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import confusion_matrix
 
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import write_csv
 from dogs_accel.finished_run import finished_runs
+from dogs_accel.runtime.files import write_csv
 
 NUM_SHOWN = 12
 """Mistakes of misclassified.csv and its gallery."""

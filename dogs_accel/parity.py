@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dogs_accel.distributed import SampleError
 from dogs_accel.evaluate import predict
+from dogs_accel.runtime.processes import SampleError
 from pipelines import Batch, Loader, Recipe, make_loader
 
 REFERENCE = "torch"

@@ -14,8 +14,6 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.environment import describe_environment
-from dogs_accel.files import write_json
 from dogs_accel.models import BuiltModel, ModelSpec, build_pretrained, model_spec
 from dogs_accel.parity import (
     REFERENCE,
@@ -28,6 +26,8 @@ from dogs_accel.parity import (
     loader_logits,
 )
 from dogs_accel.plots import RED, save_figure
+from dogs_accel.runtime.environment import describe_environment
+from dogs_accel.runtime.files import write_json
 from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Loader, Recipe, make_loader
 
 LOADERS = tuple(name for name in BACKENDS if name not in (REFERENCE, "auto"))

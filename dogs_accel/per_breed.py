@@ -15,9 +15,9 @@ from sklearn.metrics import confusion_matrix
 
 from dogs_accel.comparison import FAMILY_NAME
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import write_csv
 from dogs_accel.finished_run import FinishedRun, finished_runs
 from dogs_accel.plots import FAMILY_COLOUR, GREY, bare, save_figure
+from dogs_accel.runtime.files import write_csv
 
 BREEDS_FILE, BREEDS_FIGURE = "per_breed_comparison.csv", "per_breed_comparison.png"
 _NUM_LARGEST = 15

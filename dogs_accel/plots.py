@@ -14,7 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.files import replacing
+from dogs_accel.runtime.files import replacing
 
 BLUE, RED, GREY = "#2a6f97", "#c8553d", "#8d99ae"
 FAMILY_COLOUR = {"cnn": BLUE, "vit": RED}

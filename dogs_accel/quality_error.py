@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import write_csv
 from dogs_accel.intervals import wilson_interval
 from dogs_accel.pairwise import holm
 from dogs_accel.plots import BLUE, GREY, bare, save_figure
+from dogs_accel.runtime.files import write_csv
 
 QUALITY_ERROR_FILE, QUALITY_ERROR_FIGURE = "quality_vs_error.csv", "quality_vs_error.png"
 SIGNIFICANCE = 0.05

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import MANIFEST, read_json
+from dogs_accel.runtime.files import MANIFEST, read_json
 
 REPORT_FILE, CLAIMS_FILE = "report.html", "claims.json"
 """What is made of a folder's other files."""

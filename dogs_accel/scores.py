@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dogs_accel.distributed import ALONE, World
+from dogs_accel.runtime.processes import ALONE, World
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dogs_accel.files import replacing
+from dogs_accel.runtime.files import replacing
 from pipelines.clock import StepClock
 
 PARTS = ("data_wait", "transfer", "forward", "backward", "graph", "optimizer")

@@ -33,13 +33,13 @@ from dogs_accel.candidates import (
 )
 from dogs_accel.ceilings import ceiling_candidates
 from dogs_accel.config import BenchmarkConfig
-from dogs_accel.environment import cpu_name, describe_environment
-from dogs_accel.files import write_json
 from dogs_accel.models import ModelSpec, model_spec
 from dogs_accel.parity import REFERENCE, Parity, check_parity
 from dogs_accel.parity_report import RECIPES
 from dogs_accel.plan import choose_device
 from dogs_accel.plots import save_figure
+from dogs_accel.runtime.environment import cpu_name, describe_environment
+from dogs_accel.runtime.files import write_json
 from dogs_accel.throughput import (
     Row,
     ScalingPoint,

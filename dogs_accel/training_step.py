@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dogs_accel.amp import autocast
+from dogs_accel.runtime.precision import autocast
 from pipelines.clock import StepClock
 
 _WARM_UP_STEPS = 3

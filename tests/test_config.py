@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from dogs_accel.config import BenchmarkConfig, add_arguments, parse_config, parse_epochs
-from dogs_accel.files import write_json
+from dogs_accel.runtime.files import write_json
 
 
 def parse(*arguments):

@@ -22,9 +22,9 @@ from dogs_accel import experiment
 from dogs_accel.benchmark import main
 from dogs_accel.config import BenchmarkConfig
 from dogs_accel.datasets import open_dataset
-from dogs_accel.distributed import ALONE, World, all_reduce_bytes, world_from_environment
 from dogs_accel.evaluate import Predictions
 from dogs_accel.plan import choose_device, make_plan
+from dogs_accel.runtime.processes import ALONE, World, all_reduce_bytes, world_from_environment
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240

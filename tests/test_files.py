@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from dogs_accel.files import (
+from dogs_accel.runtime.files import (
     BusyError,
     is_unused,
     only_process_in,

@@ -7,9 +7,9 @@ import torch
 
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import read_json
 from dogs_accel.galleries import fed_image, misclassified_figure, write_misclassified
 from dogs_accel.metadata_files import read_metadata
+from dogs_accel.runtime.files import read_json
 from pipelines import EVAL, RESNET_TRAIN, make_loader
 
 RECIPE = EVAL.at(64)

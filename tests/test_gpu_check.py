@@ -19,7 +19,7 @@ from bench.gpu_parts import PARTS, Part, _cut_runs, _pytest
 from bench.limited_process import Ended, run_limited
 from bench.outcomes import Outcomes, read_outcomes
 from bench.part_record import judge
-from dogs_accel.files import read_json, write_json
+from dogs_accel.runtime.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 SLEEP = "import time; print('sleeps', flush=True); time.sleep(60)"

@@ -24,9 +24,9 @@ from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluate import predict
 from dogs_accel.models import build_model, model_spec
-from dogs_accel.numerics import set_numerics
-from dogs_accel.out_of_memory import BatchTooLargeError, is_out_of_memory
 from dogs_accel.phases import Phase
+from dogs_accel.runtime.out_of_memory import BatchTooLargeError, is_out_of_memory
+from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.train import Trainer
 from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer
 from pipelines import EVAL, VIT_TRAIN, make_loader

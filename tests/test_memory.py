@@ -7,7 +7,7 @@ import pytest
 SCRIPT = """
 import platform, resource, sys
 import torch
-from dogs_accel.memory import keep_freed_memory
+from dogs_accel.runtime.memory import keep_freed_memory
 
 def faults_of_large_allocations():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from dogs_accel.numerics import describe_numerics, set_numerics
+from dogs_accel.runtime.precision import describe_numerics, set_numerics
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,14 @@ from dogs_accel import cli, experiment, inference, ops
 from dogs_accel.benchmark import main
 from dogs_accel.evaluate import predict
 from dogs_accel.models import build_model
-from dogs_accel.out_of_memory import (
+from dogs_accel.phases import Phase
+from dogs_accel.runtime.out_of_memory import (
     BatchTooLargeError,
     Demand,
     describe_out_of_memory,
     is_out_of_memory,
     within_memory,
 )
-from dogs_accel.phases import Phase
 from dogs_accel.train import Trainer
 from dogs_accel.training_step import StepSettings
 from pipelines import EVAL, make_loader

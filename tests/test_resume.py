@@ -17,7 +17,7 @@ from dogs_accel.benchmark import main
 from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets.synthetic import write_synthetic
 from dogs_accel.evaluate import Predictions
-from dogs_accel.files import sha256
+from dogs_accel.runtime.files import sha256
 
 NUM_KILLS = 20
 SEED = 20261122

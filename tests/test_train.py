@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from dogs_accel.amp import amp_dtype
 from dogs_accel.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.models import set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
+from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.step_profile import PARTS
 from dogs_accel.train import DivergedError, Trainer
 from dogs_accel.training_step import StepSettings, TrainingStep

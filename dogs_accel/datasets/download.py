@@ -21,7 +21,7 @@ from typing import IO
 from tqdm import tqdm
 
 from dogs_accel.datasets.dataset import DatasetError
-from dogs_accel.files import sha256
+from dogs_accel.runtime.files import sha256
 
 BASE_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 TIMEOUT_S = 30.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dogs_accel.numerics import describe_numerics
+from dogs_accel.runtime.precision import describe_numerics
 from pipelines.cores import available_cores
 
 ENVIRONMENT_FILE = "environment.json"

@@ -1,8 +1,10 @@
-"""Types of command-line arguments."""
+"""Types and choices of command-line arguments."""
 
 from __future__ import annotations
 
 import argparse
+
+AMP_CHOICES = ("auto", "off", "bf16", "fp16")
 
 
 def positive(text: str) -> int:
