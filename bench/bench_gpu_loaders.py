@@ -18,7 +18,7 @@ from dogs_accel.bottleneck import describe_with_model, measure_with_model, train
 from dogs_accel.candidates import Candidate, Workload, find_photos, project_candidates
 from dogs_accel.ceilings import DecodeOnly, WriteOnly
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
-from dogs_accel.models import model_spec
+from dogs_accel.models.specs import model_spec
 from dogs_accel.throughput import describe_rows, measure_loaders
 from dogs_accel.throughput_report import as_dicts, describe_model, describe_workload, pass_parity
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN

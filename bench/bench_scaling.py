@@ -18,8 +18,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dogs_accel.flops import PEAK_TFLOPS, count_flops
-from dogs_accel.models import build_model, count_total_params, model_spec
+from dogs_accel.models.build import build_model
+from dogs_accel.models.flops import PEAK_TFLOPS, count_flops
+from dogs_accel.models.freezing import count_total_params
+from dogs_accel.models.specs import model_spec
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import World, all_reduce_bytes, share_gradients, world_from_environment
 from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer, prepare_model

@@ -34,6 +34,7 @@ from dogs_accel.comparison import (
     write_comparison,
 )
 from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
+from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda import write_eda
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.evaluate import Predictions
@@ -68,7 +69,6 @@ from dogs_accel.runtime.processes import (
     joined,
     world_from_environment,
 )
-from dogs_accel.splits import SPLITS
 from dogs_accel.tracking import WANDB_FOLDER, TrackingError
 from dogs_accel.train import DivergedError
 from pipelines import BadImageError

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from dogs_accel.candidates import Candidate, Workload, load_epoch
-from dogs_accel.models import ModelSpec, build_model, set_train_mode
+from dogs_accel.models.build import build_model
+from dogs_accel.models.freezing import set_train_mode
+from dogs_accel.models.specs import ModelSpec
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.timing import in_turns
 from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer, prepare_model

@@ -128,8 +128,8 @@ def _add_metadata(commands: Any) -> None:
 
 def _metadata(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets import check_images_folder, open_dataset
+    from dogs_accel.datasets.splits import SPLITS
     from dogs_accel.metadata import describe_metadata, write_metadata
-    from dogs_accel.splits import SPLITS
 
     data = open_dataset(options.data, unpack=True, check_files=False)
     check_images_folder(data.root)

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from dogs_accel.evaluate import Predictions
 from dogs_accel.intervals import t_half_width
+from dogs_accel.models import FAMILY_NAME
 from dogs_accel.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
 from dogs_accel.plots import comparison_figure, repeats_figure, save_figure
 from dogs_accel.runtime.files import write_csv
 
-FAMILY_NAME = {"cnn": "CNN", "vit": "Transformer"}
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
 """Columns of model_comparison.csv that differ from seed to seed."""
 PAIRWISE_FILE = "pairwise_comparison.csv"

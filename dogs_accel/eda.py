@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
 from dogs_accel.metadata_files import (
     METADATA_FILE,
     NORMALISATION_FILE,
@@ -30,7 +31,6 @@ from dogs_accel.metadata_files import (
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import BLUE, GREY, RED, bare, save_figure
 from dogs_accel.runtime.files import write_csv
-from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
 from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
 from pipelines.decoding.pil import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dogs_accel.models import ModelSpec, build_model, set_train_mode, set_trainable_stage
+from dogs_accel.models.build import build_model
+from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
+from dogs_accel.models.specs import ModelSpec
 from dogs_accel.phases import Phase
 from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
 from pipelines.loader import Batch, Loader

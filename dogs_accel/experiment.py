@@ -26,11 +26,12 @@ from dogs_accel.evaluate import (
     top_confusions,
 )
 from dogs_accel.explanations import write_explanations
-from dogs_accel.flops import count_flops, peak_flops
 from dogs_accel.galleries import write_misclassified
 from dogs_accel.loading import images_loader, plain_train_loader, split_loader
 from dogs_accel.metadata_files import read_metadata
-from dogs_accel.models import BuiltModel, build_model, count_total_params
+from dogs_accel.models.build import BuiltModel, build_model
+from dogs_accel.models.flops import count_flops, peak_flops
+from dogs_accel.models.freezing import count_total_params
 from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
 from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
 from dogs_accel.profile_summary import profile_figure, summarise_profile

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dogs_accel.models import head_names
+from dogs_accel.models.heads import head_names
 from dogs_accel.runtime.precision import autocast
 from dogs_accel.runtime.processes import World, gather_samples
 from pipelines.loader import Batch, Loader, epoch_order

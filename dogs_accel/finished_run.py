@@ -14,7 +14,8 @@ from torch import nn
 from dogs_accel.calibration import TEMPERATURE_BOUNDS, fit_temperature
 from dogs_accel.checkpoint import CheckpointError, load_checkpoint
 from dogs_accel.evaluate import Predictions
-from dogs_accel.models import ModelSpec, build_model, model_spec
+from dogs_accel.models.build import build_model
+from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.runtime.files import read_json
 from pipelines import Recipe
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
 from dogs_accel.ops import IMAGE_STATS
-from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
 
 METADATA_FILE = "metadata_with_quality.csv"
 SPLIT_FILE = "split_metadata.csv"

@@ -14,7 +14,8 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.models import BuiltModel, ModelSpec, build_pretrained, model_spec
+from dogs_accel.models.build import BuiltModel, build_pretrained
+from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity import (
     REFERENCE,
     STEPS_PER_LEVEL,

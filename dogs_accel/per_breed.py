@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from dogs_accel.comparison import FAMILY_NAME
 from dogs_accel.evaluate import Predictions
 from dogs_accel.finished_run import FinishedRun, finished_runs
+from dogs_accel.models import FAMILY_NAME
 from dogs_accel.plots import FAMILY_COLOUR, GREY, bare, save_figure
 from dogs_accel.runtime.files import write_csv
 

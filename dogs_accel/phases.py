@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MODES = ("head_only", "full_finetune")
+from dogs_accel.models import MODES
+
 _PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dogs_accel.flops import ModelFlops
+from dogs_accel.models.flops import ModelFlops
 from dogs_accel.plots import BLUE, GREY, RED, bare
 from dogs_accel.step_profile import PARTS
 from dogs_accel.train import HistoryRow

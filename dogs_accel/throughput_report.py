@@ -33,7 +33,7 @@ from dogs_accel.candidates import (
 )
 from dogs_accel.ceilings import ceiling_candidates
 from dogs_accel.config import BenchmarkConfig
-from dogs_accel.models import ModelSpec, model_spec
+from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity import REFERENCE, Parity, check_parity
 from dogs_accel.parity_report import RECIPES
 from dogs_accel.plan import choose_device

@@ -13,7 +13,8 @@ from torch import nn
 from dogs_accel import train
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluate import evaluate_predictions, predict
-from dogs_accel.models import build_model, model_spec
+from dogs_accel.models.build import build_model
+from dogs_accel.models.specs import model_spec
 from dogs_accel.phases import Phase
 from dogs_accel.plan import check_alike
 from dogs_accel.runtime.processes import OtherProcessError, World, joined, world_from_environment

@@ -5,7 +5,7 @@ import torch
 
 from dogs_accel.bottleneck import LoaderWithModel, measure_with_model, training_step, verdict
 from dogs_accel.candidates import Candidate, Workload
-from dogs_accel.models import model_spec
+from dogs_accel.models.specs import model_spec
 from pipelines import EVAL
 
 

@@ -13,6 +13,7 @@ from metadata_frames import quality_frame, split_frame, write_metadata
 from PIL import Image
 
 from dogs_accel.datasets import open_dataset
+from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda import (
     augmented_batch_figure,
     breed_quality_figure,
@@ -33,7 +34,6 @@ from dogs_accel.eda import (
 from dogs_accel.metadata import write_metadata as pass_over
 from dogs_accel.metadata_files import read_metadata
 from dogs_accel.ops import IMAGE_STATS
-from dogs_accel.splits import SPLITS
 from pipelines import RESNET_TRAIN, VIT_TRAIN, make_loader
 
 

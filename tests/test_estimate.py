@@ -9,7 +9,7 @@ from dogs_accel import benchmark, estimate
 from dogs_accel.benchmark import describe_estimates
 from dogs_accel.config import BenchmarkConfig
 from dogs_accel.estimate import Estimate, estimate_run
-from dogs_accel.models import model_spec
+from dogs_accel.models.specs import model_spec
 from dogs_accel.phases import Phase
 from dogs_accel.plan import make_plan
 from dogs_accel.training_step import StepSettings

@@ -20,7 +20,9 @@ from dogs_accel.explain import (
     scale_to_unit,
     upsample,
 )
-from dogs_accel.models import build_model, build_pretrained, model_spec, set_trainable_stage
+from dogs_accel.models.build import build_model, build_pretrained
+from dogs_accel.models.freezing import set_trainable_stage
+from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader
 
 SIDE = 64

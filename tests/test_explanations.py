@@ -14,7 +14,8 @@ from dogs_accel.datasets import Dataset, open_dataset
 from dogs_accel.evaluate import Predictions, predict
 from dogs_accel.explanation_plots import blend, crop_pixels
 from dogs_accel.explanations import choose_images, write_explanations
-from dogs_accel.models import build_model, model_spec
+from dogs_accel.models.build import build_model
+from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader
 
 COLUMNS = [

@@ -3,9 +3,10 @@ import torch
 import torchvision
 from torch import nn
 
-from dogs_accel import flops
-from dogs_accel.flops import ModelFlops, count_flops, peak_flops
-from dogs_accel.models import BuiltModel, model_spec
+from dogs_accel.models import flops
+from dogs_accel.models.build import BuiltModel
+from dogs_accel.models.flops import ModelFlops, count_flops, peak_flops
+from dogs_accel.models.specs import model_spec
 
 TORCHVISION = torchvision.models
 

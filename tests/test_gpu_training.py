@@ -23,7 +23,8 @@ from dogs_accel import ops
 from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluate import predict
-from dogs_accel.models import build_model, model_spec
+from dogs_accel.models.build import build_model
+from dogs_accel.models.specs import model_spec
 from dogs_accel.phases import Phase
 from dogs_accel.runtime.out_of_memory import BatchTooLargeError, is_out_of_memory
 from dogs_accel.runtime.precision import set_numerics

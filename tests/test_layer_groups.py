@@ -4,8 +4,8 @@ import torch
 import torchvision
 from torch import nn
 
-from dogs_accel.layer_groups import layer_groups, param_groups, set_trainable_groups
-from dogs_accel.models import set_trainable_stage
+from dogs_accel.models.freezing import set_trainable_stage
+from dogs_accel.models.layer_groups import layer_groups, param_groups, set_trainable_groups
 from dogs_accel.phases import Phase
 
 

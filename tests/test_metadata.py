@@ -15,9 +15,9 @@ from PIL import Image
 
 from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
+from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.metadata import describe_metadata, scan_images, write_metadata
 from dogs_accel.metadata_files import METADATA_COLUMNS, SPLIT_COLUMNS
-from dogs_accel.splits import SPLITS
 from pipelines import BadImageError
 
 PUBLISHED_COLUMNS = (

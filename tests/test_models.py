@@ -6,17 +6,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from dogs_accel.models import (
-    build_model,
-    build_pretrained,
-    count_total_params,
-    count_trainable_params,
-    head_names,
-    load_weights,
-    model_spec,
-    set_train_mode,
-    set_trainable_stage,
-)
+from dogs_accel.models.build import build_model, build_pretrained
+from dogs_accel.models.freezing import count_total_params, count_trainable_params, set_train_mode, set_trainable_stage
+from dogs_accel.models.heads import head_names
+from dogs_accel.models.specs import model_spec
+from dogs_accel.models.weights import load_weights
 
 
 def build(name, num_classes=10, image_size=None, weights="none"):

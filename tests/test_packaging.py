@@ -12,7 +12,7 @@ USE = """
 import numpy as np, torch
 import dogs_accel, pipelines
 from dogs_accel.calibration import expected_calibration_error
-from dogs_accel.models import model_spec
+from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader
 assert not dogs_accel.__file__.startswith({root!r}), dogs_accel.__file__
 assert not pipelines.__file__.startswith({root!r}), pipelines.__file__

@@ -15,7 +15,8 @@ from torchvision.transforms import functional as F
 from dogs_accel import parity, parity_report
 from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
-from dogs_accel.models import build_model, build_pretrained, model_spec
+from dogs_accel.models.build import build_model, build_pretrained
+from dogs_accel.models.specs import model_spec
 from dogs_accel.parity import (
     DECODED_BY_GPU,
     EXACT,

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from dogs_accel.flops import ModelFlops
+from dogs_accel.models.flops import ModelFlops
 from dogs_accel.profile_summary import profile_figure, summarise_profile
 from dogs_accel.step_profile import PARTS
 

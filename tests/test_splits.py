@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, split_indices, stratified_split
+from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, split_indices, stratified_split
 
 
 def test_hundred_a_class_gives_exactly_85_and_15() -> None:

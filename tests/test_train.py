@@ -13,7 +13,7 @@ from torch import nn
 
 from dogs_accel.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dogs_accel.datasets import open_dataset
-from dogs_accel.models import set_train_mode, set_trainable_stage
+from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.phases import Phase
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.step_profile import PARTS

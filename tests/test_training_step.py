@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from dogs_accel.models import set_train_mode, set_trainable_stage
+from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.training_step import (
     StepSettings,
     TrainingStep,

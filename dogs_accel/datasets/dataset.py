@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.splits import split_indices
+from dogs_accel.datasets.splits import split_indices
 
 Box = tuple[int, int, int, int]
 """xmin, ymin, xmax, ymax in px, as the annotation has them."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
+from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE, is_synthetic
-from dogs_accel.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 
 TRAIN_LIST = "train_list.mat"
 TEST_LIST = "test_list.mat"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dogs_accel.comparison import FAMILY_NAME
+from dogs_accel.models import FAMILY_NAME
 from dogs_accel.pairwise import NO_DIFFERENCE
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import score, seconds

@@ -16,8 +16,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from dogs_accel.models import ModelSpec, build_model, set_trainable_stage
-from dogs_accel.phases import MODES
+from dogs_accel.models import MODES
+from dogs_accel.models.build import build_model
+from dogs_accel.models.freezing import set_trainable_stage
+from dogs_accel.models.specs import ModelSpec
 
 _BATCH = 2
 """Images that are counted at once: BatchNorm in train mode refuses a single value a channel."""

@@ -8,7 +8,8 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from dogs_accel.models import head_names, set_trainable_stage
+from dogs_accel.models.freezing import set_trainable_stage
+from dogs_accel.models.heads import head_names
 from dogs_accel.phases import Phase
 
 
