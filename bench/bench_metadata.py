@@ -9,7 +9,8 @@ from matplotlib.colors import rgb_to_hsv
 from PIL import Image
 
 from dogs_accel.datasets import Dataset
-from dogs_accel.metadata import metadata_table, scan_images
+from dogs_accel.eda.metadata import metadata_table
+from dogs_accel.eda.scan import scan_images
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.runtime.timing import interleaved
 from pipelines.cores import available_cores

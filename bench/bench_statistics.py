@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import f1_score
 
-from dogs_accel.intervals import NUM_RESAMPLES, bootstrap_scores
+from dogs_accel.evaluation.intervals import NUM_RESAMPLES, bootstrap_scores
 from dogs_accel.runtime.timing import Timing, interleaved
 
 NUM_BREEDS = 120

@@ -22,22 +22,14 @@ from numpy.typing import NDArray
 from torch.distributed import DistError
 
 from dogs_accel.checkpoint import CheckpointError
-from dogs_accel.comparison import (
-    MEASURES,
-    PAIRWISE_FILE,
-    RunOutcome,
-    compare_outcome,
-    comparison_table,
-    describe_pairs,
-    has_repeats,
-    repeats_table,
-    write_comparison,
-)
 from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.eda import write_eda
+from dogs_accel.eda.files import BAD_IMAGES_FILE
+from dogs_accel.eda.metadata import describe_metadata, write_metadata
+from dogs_accel.eda.run import write_eda
 from dogs_accel.estimate import Estimate, estimate_run
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.pairwise import ComparedRun
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment import execute_run
 from dogs_accel.explanations import EXPLANATIONS_FOLDER
 from dogs_accel.features import FeatureError
@@ -49,13 +41,21 @@ from dogs_accel.loading import (
     without_known_bad,
     without_new_stores,
 )
-from dogs_accel.metadata import describe_metadata, write_metadata
-from dogs_accel.metadata_files import BAD_IMAGES_FILE
-from dogs_accel.mistakes import write_confusion_clusters
-from dogs_accel.pairwise import ComparedRun
-from dogs_accel.per_breed import write_per_breed
 from dogs_accel.plan import Plan, check_alike, describe_plan, describe_sizes, make_plan
 from dogs_accel.report import write_report
+from dogs_accel.results.clusters import write_confusion_clusters
+from dogs_accel.results.comparison import (
+    MEASURES,
+    PAIRWISE_FILE,
+    RunOutcome,
+    compare_outcome,
+    comparison_table,
+    describe_pairs,
+    has_repeats,
+    repeats_table,
+    write_comparison,
+)
+from dogs_accel.results.per_breed import write_per_breed
 from dogs_accel.runtime.environment import ENVIRONMENT_FILE, describe_environment
 from dogs_accel.runtime.files import BusyError, only_process_in, remove_partial, write_json, write_manifest
 from dogs_accel.runtime.memory import keep_freed_memory

@@ -334,3 +334,8 @@ def _interval(point: _Point, num_rows: int) -> tuple[float, float]:
         return 0.0, math.inf
     temperature = math.exp(point.log_temperature)
     return temperature * math.exp(-width), temperature * math.exp(width)
+
+
+def is_at_bound(temperature: float) -> bool:
+    """Whether a temperature is where the fit stops looking, so that the validation images gave none."""
+    return temperature in TEMPERATURE_BOUNDS.values()

@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from dogs_accel.intervals import wilson_interval
+from dogs_accel.evaluation.intervals import wilson_interval
 from dogs_accel.phases import strategy_phases
-from dogs_accel.run_folder import CLAIMS_FILE, RunFolder, TrainedRun, missing_columns
+from dogs_accel.results.run_folder import CLAIMS_FILE, RunFolder, TrainedRun, missing_columns
 from dogs_accel.runtime.files import write_json
 from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
 

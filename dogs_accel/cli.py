@@ -129,7 +129,7 @@ def _add_metadata(commands: Any) -> None:
 def _metadata(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets import check_images_folder, open_dataset
     from dogs_accel.datasets.splits import SPLITS
-    from dogs_accel.metadata import describe_metadata, write_metadata
+    from dogs_accel.eda.metadata import describe_metadata, write_metadata
 
     data = open_dataset(options.data, unpack=True, check_files=False)
     check_images_folder(data.root)
@@ -157,7 +157,7 @@ def _add_eda(commands: Any) -> None:
 
 
 def _eda(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.eda import AUGMENTED_FILE, describe_eda, write_eda
+    from dogs_accel.eda.run import AUGMENTED_FILE, describe_eda, write_eda
 
     folder = Path(options.metadata)
     out = folder / "eda" if options.out is None else Path(options.out)
@@ -315,10 +315,10 @@ def _add_run(command: Any) -> None:
 def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.config import BenchmarkConfig
     from dogs_accel.explain import find_explainer
-    from dogs_accel.finished_run import choose_run
     from dogs_accel.heatmaps import draw_heatmaps
     from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
     from dogs_accel.plan import choose_device
+    from dogs_accel.results.finished_run import choose_run
     from dogs_accel.runtime.precision import set_numerics
 
     run = choose_run(Path(options.results), options.model)
@@ -356,10 +356,10 @@ def _add_export(commands: Any) -> None:
 def _export(options: argparse.Namespace) -> Iterator[str]:
     import torch
 
+    from dogs_accel.eda.files import read_metadata
     from dogs_accel.export import ExportMismatchError, describe_checks, export_run, real_images
-    from dogs_accel.finished_run import choose_run
     from dogs_accel.inference import load_trained
-    from dogs_accel.metadata_files import read_metadata
+    from dogs_accel.results.finished_run import choose_run
 
     folder = Path(options.results)
     run = choose_run(folder, options.model)

@@ -14,28 +14,28 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from dogs_accel.checkpoint import CheckpointError, require_same_run
-from dogs_accel.comparison import RunOutcome
 from dogs_accel.datasets import Dataset
-from dogs_accel.evaluate import (
-    Predictions,
+from dogs_accel.eda.files import read_metadata
+from dogs_accel.evaluation.figures import calibration_figure, confusion_figure
+from dogs_accel.evaluation.galleries import write_misclassified
+from dogs_accel.evaluation.metrics import (
     calibration_table,
     evaluate_predictions,
     evaluate_test,
-    predict,
     report_table,
     top_confusions,
 )
+from dogs_accel.evaluation.predictions import Predictions, predict
+from dogs_accel.evaluation.quality_error import write_quality_error
 from dogs_accel.explanations import write_explanations
-from dogs_accel.galleries import write_misclassified
 from dogs_accel.loading import images_loader, plain_train_loader, split_loader
-from dogs_accel.metadata_files import read_metadata
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
 from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
-from dogs_accel.plots import calibration_figure, confusion_figure, save_figure
+from dogs_accel.plots import save_figure
 from dogs_accel.profile_summary import profile_figure, summarise_profile
-from dogs_accel.quality_error import write_quality_error
+from dogs_accel.results.comparison import RunOutcome
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import read_json, sha256, write_csv, write_json
 from dogs_accel.tracking import TrackedRun, summary_row

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dogs_accel.datasets import Box
-from dogs_accel.intervals import t_half_width
+from dogs_accel.evaluation.intervals import t_half_width
 from pipelines import Recipe
 from pipelines.augmentation import draw_params
 

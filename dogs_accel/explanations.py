@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dogs_accel.datasets import Dataset
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.explain import Explainer, UnexplainableError, find_explainer, heat_maps, scale_to_unit
 from dogs_accel.explanation_plots import Drawing, crop_pixels, gallery_figure, save_picture
 from dogs_accel.explanation_scores import (

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dogs_accel.finished_run import FinishedRun
 from dogs_accel.inference import TrainedModel
 from dogs_accel.parity_report import spread
+from dogs_accel.results.finished_run import FinishedRun
 from dogs_accel.runtime.environment import package_version
 from dogs_accel.runtime.files import replacing, write_json
 from pipelines import Recipe, make_loader

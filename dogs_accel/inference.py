@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dogs_accel.evaluate import Predictions, predict
-from dogs_accel.finished_run import FinishedRun, is_at_bound
+from dogs_accel.calibration import is_at_bound
+from dogs_accel.evaluation.predictions import Predictions, predict
+from dogs_accel.results.finished_run import FinishedRun
 from dogs_accel.training_step import StepSettings, prepare_model
 from pipelines import BadImageError, Loader, Recipe, make_loader
 from pipelines.decoding.pil import decode_rgb

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dogs_accel.evaluate import predict
+from dogs_accel.evaluation.predictions import predict
 from dogs_accel.runtime.processes import SampleError
 from pipelines import Batch, Loader, Recipe, make_loader
 

@@ -15,13 +15,13 @@ from torch import nn
 from tqdm import tqdm
 
 from dogs_accel.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from dogs_accel.evaluation.scores import ScoreCounter, Scores
 from dogs_accel.features import FeatureLoader, cache_features, head_of
 from dogs_accel.models.freezing import count_trainable_params, set_train_mode
 from dogs_accel.models.layer_groups import layer_groups, param_groups, set_trainable_groups
 from dogs_accel.phases import Phase
 from dogs_accel.runtime.out_of_memory import Demand, within_memory
 from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_statistics
-from dogs_accel.scores import ScoreCounter, Scores
 from dogs_accel.step_profile import EpochProfile, traced_steps
 from dogs_accel.training_step import (
     Forward,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from dogs_accel.metadata_files import IMAGE_COLUMNS, METADATA_COLUMNS
+from dogs_accel.eda.files import IMAGE_COLUMNS, METADATA_COLUMNS
 
 NORMALISATION = {
     "train_pixels": {"mean": [0.51, 0.46, 0.41], "std": [0.26, 0.25, 0.27], "num_images": 9, "num_pixels": 90_000},

@@ -14,7 +14,7 @@ import torch
 from dogs_accel.benchmark import main
 from dogs_accel.calibration import expected_calibration_error
 from dogs_accel.datasets import open_dataset
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import sha256
 
 RUNS = {

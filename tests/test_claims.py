@@ -15,7 +15,7 @@ from dogs_accel.claims import (
     judge_claims,
     write_claims,
 )
-from dogs_accel.run_folder import read_run_folder
+from dogs_accel.results.run_folder import read_run_folder
 
 BREEDS = ["Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu"]
 

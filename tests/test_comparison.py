@@ -6,17 +6,17 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from dogs_accel.benchmark import describe_outcomes
-from dogs_accel.comparison import (
+from dogs_accel.evaluation.intervals import mean_interval
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.results.comparison import (
     MEASURES,
     RunOutcome,
     best_per_family,
     compare_outcome,
     comparison_table,
-    mean_interval,
     repeats_table,
     write_comparison,
 )
-from dogs_accel.evaluate import Predictions
 
 
 def outcome(model, family, strategy, accuracy, seconds, seed=42):

@@ -22,7 +22,7 @@ from dogs_accel import experiment
 from dogs_accel.benchmark import main
 from dogs_accel.config import BenchmarkConfig
 from dogs_accel.datasets import open_dataset
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.plan import choose_device, make_plan
 from dogs_accel.runtime.processes import ALONE, World, all_reduce_bytes, world_from_environment
 

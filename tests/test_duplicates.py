@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
-from dogs_accel.duplicates import NEAR_DISTANCE, find_duplicates, hash_distance, perceptual_hash
+from dogs_accel.eda.duplicates import NEAR_DISTANCE, find_duplicates, hash_distance, perceptual_hash
 
 
 def as_tensor(image):

@@ -14,25 +14,18 @@ from PIL import Image
 
 from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.eda import (
-    augmented_batch_figure,
+from dogs_accel.eda.figures import (
     breed_quality_figure,
-    brightness_extremes,
-    class_sizes,
-    class_table,
     dataset_distributions_figure,
-    describe_eda,
-    gallery_figure,
     image_size_figure,
     quality_distributions_figure,
-    quality_summary,
-    random_class_samples,
     rgb_channel_figure,
-    split_table,
-    write_eda,
 )
-from dogs_accel.metadata import write_metadata as pass_over
-from dogs_accel.metadata_files import read_metadata
+from dogs_accel.eda.files import read_metadata
+from dogs_accel.eda.galleries import augmented_batch_figure, brightness_extremes, photos_figure, random_class_samples
+from dogs_accel.eda.metadata import write_metadata as pass_over
+from dogs_accel.eda.run import describe_eda, write_eda
+from dogs_accel.eda.tables import class_sizes, class_table, quality_summary, split_table
 from dogs_accel.ops import IMAGE_STATS
 from pipelines import RESNET_TRAIN, VIT_TRAIN, make_loader
 
@@ -269,7 +262,7 @@ def test_gallery_draws_each_image_in_its_place_and_shape(tmp_path):
     quality["image_path"] = [str(tmp_path / f"{i}.png") for i in range(6)]
     for path, colour, size in zip(quality["image_path"], colours, sizes, strict=True):
         Image.new("RGB", size, colour).save(path)
-    figure = draw(gallery_figure(quality, [f"caption {i}" for i in range(6)], "title"))
+    figure = draw(photos_figure(quality, [f"caption {i}" for i in range(6)], "title"))
     drawn = cells(figure)
     assert [caption for caption, _ in drawn] == [f"caption {i}" for i in range(6)]
     assert len(figure.axes) == 8  # two lines of four, the last two cells empty
@@ -289,7 +282,7 @@ def test_pictures_are_made_rgb_as_the_loaders_do(tmp_path):
     Image.new("L", (8, 8), 77).save(tmp_path / "grey.png")
     Image.new("P", (8, 8), 0).save(tmp_path / "palette.gif")
     Image.new("CMYK", (8, 8), 0).save(tmp_path / "cmyk.jpg")
-    drawn = cells(gallery_figure(quality, ["a", "b", "c"], "title"))
+    drawn = cells(photos_figure(quality, ["a", "b", "c"], "title"))
     for (_, image), path in zip(drawn, quality["image_path"], strict=True):
         assert (image.get_array() == np.asarray(Image.open(path).convert("RGB"))).all()
 
@@ -302,7 +295,7 @@ def test_what_cannot_be_read_is_a_cell_that_says_so(tmp_path):
     Image.fromarray(noise).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:500])
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
-    *bad, (_, good) = cells(draw(gallery_figure(quality, list("abcd"), "title")))
+    *bad, (_, good) = cells(draw(photos_figure(quality, list("abcd"), "title")))
     assert bad == [("a", "not found"), ("b", "not readable"), ("c", "not readable")]
     assert good.get_array().shape == (8, 8, 3)
 

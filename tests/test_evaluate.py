@@ -7,17 +7,16 @@ from sklearn.metrics import confusion_matrix, f1_score, top_k_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
 from dogs_accel.calibration import brier_score, expected_calibration_error, fit_temperature, negative_log_likelihood
-from dogs_accel.evaluate import (
-    Predictions,
+from dogs_accel.evaluation.intervals import bootstrap_scores
+from dogs_accel.evaluation.metrics import (
     calibration_table,
     evaluate_predictions,
     evaluate_test,
-    predict,
     report_table,
     top_confusions,
 )
-from dogs_accel.intervals import bootstrap_scores
-from dogs_accel.scores import ScoreCounter, f1_scores
+from dogs_accel.evaluation.predictions import Predictions, predict
+from dogs_accel.evaluation.scores import ScoreCounter, f1_scores
 
 
 @pytest.fixture

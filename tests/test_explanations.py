@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from dogs_accel.datasets import Dataset, open_dataset
-from dogs_accel.evaluate import Predictions, predict
+from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.explanation_plots import blend, crop_pixels
 from dogs_accel.explanations import choose_images, write_explanations
 from dogs_accel.models.build import build_model

@@ -9,11 +9,11 @@ from torch import nn
 
 from dogs_accel import export
 from dogs_accel.cli import main
+from dogs_accel.eda.files import read_metadata
+from dogs_accel.evaluation.galleries import fed_image
 from dogs_accel.export import ExportMismatchError, check_same, export_run, preprocessing_steps, real_images
-from dogs_accel.finished_run import choose_run
-from dogs_accel.galleries import fed_image
 from dogs_accel.inference import load_trained
-from dogs_accel.metadata_files import read_metadata
+from dogs_accel.results.finished_run import choose_run
 from pipelines import EVAL
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dogs_accel.datasets import open_dataset
-from dogs_accel.evaluate import Predictions
-from dogs_accel.galleries import fed_image, misclassified_figure, write_misclassified
-from dogs_accel.metadata_files import read_metadata
+from dogs_accel.eda.files import read_metadata
+from dogs_accel.evaluation.galleries import fed_image, misclassified_figure, write_misclassified
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import read_json
 from pipelines import EVAL, RESNET_TRAIN, make_loader
 
@@ -90,18 +90,18 @@ def test_without_a_mistake_there_is_no_picture(two_mistakes, tmp_path):
 
 @pytest.mark.slow
 def test_the_augmented_preview_is_what_the_model_got_in_its_first_epoch(tiny_results, tmp_path, monkeypatch):
-    from dogs_accel import eda
     from dogs_accel.config import CONFIG_FILE, config_from_json
+    from dogs_accel.eda import run
     from dogs_accel.plan import plan_runs
 
     config = config_from_json(read_json(tiny_results / CONFIG_FILE))
     [planned] = plan_runs(config)
     shown = []
-    draw = eda.augmented_batch_figure
+    draw = run.augmented_batch_figure
     monkeypatch.setattr(
-        eda, "augmented_batch_figure", lambda images, *rest: shown.append(images) or draw(images, *rest)
+        run, "augmented_batch_figure", lambda images, *rest: shown.append(images) or draw(images, *rest)
     )
-    eda.write_eda(tiny_results, tmp_path, seed=config.seed, recipe=planned.train_recipe)
+    run.write_eda(tiny_results, tmp_path, seed=config.seed, recipe=planned.train_recipe)
     train = read_metadata(tiny_results).splits.query("split == 'train'")
     with make_loader(
         train["image_path"].tolist(), train["label"].tolist(), planned.train_recipe, backend="cached", batch_size=8,

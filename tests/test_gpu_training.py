@@ -22,7 +22,7 @@ from torch import nn
 from dogs_accel import ops
 from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets import open_dataset
-from dogs_accel.evaluate import predict
+from dogs_accel.evaluation.predictions import predict
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from dogs_accel.phases import Phase

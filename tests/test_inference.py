@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from dogs_accel.cli import main
+from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain import UnexplainableError, find_explainer, scale_to_unit, upsample
 from dogs_accel.explanation_plots import blend
-from dogs_accel.finished_run import choose_run
 from dogs_accel.inference import load_trained, predict_images
-from dogs_accel.metadata_files import read_metadata
+from dogs_accel.results.finished_run import choose_run
 
 pytestmark = pytest.mark.slow
 

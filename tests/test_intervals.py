@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from statsmodels.stats.proportion import proportion_confint
 
 from dogs_accel.calibration import brier_score, expected_calibration_error, negative_log_likelihood
-from dogs_accel.intervals import (
+from dogs_accel.evaluation.intervals import (
     BinGaps,
     Interval,
     bootstrap_scores,
@@ -73,7 +73,7 @@ def test_blocks_and_seeds(monkeypatch):
     whole = np.concatenate(list(stratified_weights(STRATA, 30, seed=1)))
     np.testing.assert_array_equal(whole, np.concatenate(list(stratified_weights(STRATA, 30, seed=1))))
     assert (whole != np.concatenate(list(stratified_weights(STRATA, 30, seed=2)))).any()
-    monkeypatch.setattr("dogs_accel.intervals._BLOCK", 75)
+    monkeypatch.setattr("dogs_accel.evaluation.intervals._BLOCK", 75)
     parts = list(stratified_weights(STRATA, 30, seed=1))
     assert [len(part) for part in parts] == [7, 7, 7, 7, 2]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
@@ -135,7 +135,7 @@ def test_resamples_are_what_scikit_learn_says_of_the_repeated_rows():
 def test_blocks_do_not_change_the_scores(monkeypatch):
     logits, labels = example()
     whole = bootstrap_scores(logits, labels, num_resamples=40)
-    monkeypatch.setattr("dogs_accel.intervals._BLOCK", 1000)
+    monkeypatch.setattr("dogs_accel.evaluation.intervals._BLOCK", 1000)
     parts = bootstrap_scores(logits, labels, num_resamples=40)
     for name, values in whole.resampled.items():
         np.testing.assert_allclose(parts.resampled[name], values, rtol=1e-12)

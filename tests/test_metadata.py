@@ -16,8 +16,9 @@ from PIL import Image
 from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.metadata import describe_metadata, scan_images, write_metadata
-from dogs_accel.metadata_files import METADATA_COLUMNS, SPLIT_COLUMNS
+from dogs_accel.eda.files import METADATA_COLUMNS, SPLIT_COLUMNS
+from dogs_accel.eda.metadata import describe_metadata, write_metadata
+from dogs_accel.eda.scan import scan_images
 from pipelines import BadImageError
 
 PUBLISHED_COLUMNS = (
@@ -230,7 +231,7 @@ def test_no_readable_training_image_is_an_error_that_leaves_the_list(damaged, tm
 
 def test_an_unwritable_folder_is_found_before_the_pass(written, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("dogs_accel.metadata.scan_images", lambda *_, **__: pytest.fail("the pass was started"))
+    monkeypatch.setattr("dogs_accel.eda.scan.scan_images", lambda *_, **__: pytest.fail("the pass was started"))
     with pytest.raises(OSError, match="file"):
         write_metadata(written[0], written[1], tmp_path / "file" / "out")
 

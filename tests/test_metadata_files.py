@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from metadata_frames import NORMALISATION, quality_frame, split_frame, write_metadata
 
-from dogs_accel.metadata_files import Normalisation, read_metadata
+from dogs_accel.eda.files import Normalisation, read_metadata
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import nn
 
 from dogs_accel import cli, experiment, inference, ops
 from dogs_accel.benchmark import main
-from dogs_accel.evaluate import predict
+from dogs_accel.evaluation.predictions import predict
 from dogs_accel.models.build import build_model
 from dogs_accel.phases import Phase
 from dogs_accel.runtime.out_of_memory import (

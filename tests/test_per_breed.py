@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.finished_run import finished_runs
-from dogs_accel.per_breed import best_of_families, breed_scores, per_breed_figure, per_breed_table, write_per_breed
+from dogs_accel.evaluation.per_breed import breed_scores
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.results.finished_run import finished_runs
+from dogs_accel.results.per_breed import best_of_families, per_breed_figure, per_breed_table, write_per_breed
 
 
 def predictions(logits, labels, ids=None):

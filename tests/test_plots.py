@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from dogs_accel.evaluation.figures import confusion_figure
 from dogs_accel.explanation_plots import Drawing, gallery_figure
-from dogs_accel.plots import comparison_figure, confusion_figure, save_figure
+from dogs_accel.plots import save_figure
+from dogs_accel.results.figures import comparison_figure
 
 BREEDS = ["breed $\\frac{$ one", "other"]
 

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, pearsonr
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.quality_error import quality_figure, quality_table, quality_trends, trend_test, write_quality_error
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.evaluation.quality_error import (
+    quality_figure,
+    quality_table,
+    quality_trends,
+    trend_test,
+    write_quality_error,
+)
 
 
 def case(num, correct, **columns):

@@ -14,7 +14,7 @@ from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliabil
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
-from dogs_accel.run_folder import folder_labels, read_run_folder
+from dogs_accel.results.run_folder import folder_labels, read_run_folder
 
 BREEDS = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
 

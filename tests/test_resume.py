@@ -16,7 +16,7 @@ import torch
 from dogs_accel.benchmark import main
 from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets.synthetic import write_synthetic
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import sha256
 
 NUM_KILLS = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dogs_accel.run_folder import RunFolder, missing_columns
+from dogs_accel.results.run_folder import RunFolder, missing_columns
 
 
 def limits(folder: RunFolder) -> list[tuple[str, str]]:

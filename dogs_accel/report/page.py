@@ -16,7 +16,7 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
-from dogs_accel.run_folder import REPORT_FILE, RunFolder, folder_labels, read_run_folder
+from dogs_accel.results.run_folder import REPORT_FILE, RunFolder, folder_labels, read_run_folder
 from dogs_accel.runtime.files import MANIFEST, read_json, replacing, sha256, write_json
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dogs_accel.comparison import mean_interval
-from dogs_accel.pairwise import NO_DIFFERENCE
-from dogs_accel.run_folder import TrainedRun, folder_labels, missing_columns
+from dogs_accel.evaluation.intervals import mean_interval
+from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
+from dogs_accel.results.run_folder import TrainedRun, folder_labels, missing_columns
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from dogs_accel.finished_run import is_at_bound
-from dogs_accel.quality_error import quality_trends
+from dogs_accel.calibration import is_at_bound
+from dogs_accel.evaluation.quality_error import quality_trends
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
 from dogs_accel.report.formats import ABSENT, interval, score, temperature
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
 from dogs_accel.report.summary import RunView
-from dogs_accel.run_folder import RunFolder, missing_columns
+from dogs_accel.results.run_folder import RunFolder, missing_columns
 
 _EDA = (
     ("random_class_samples.png", "One picture of each of twelve breeds, before any preprocessing."),

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
 from dogs_accel.models import FAMILY_NAME
-from dogs_accel.pairwise import NO_DIFFERENCE
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import score, seconds
-from dogs_accel.run_folder import RunFolder, TrainedRun, missing_columns
+from dogs_accel.results.run_folder import RunFolder, TrainedRun, missing_columns
 
 _COLOURS = {"cnn": (0, 1, 4, 5), "vit": (2, 3, 6, 7)}
 MEASURES = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
-from sklearn.metrics import confusion_matrix
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.finished_run import finished_runs
-from dogs_accel.runtime.files import write_csv
+from dogs_accel.evaluation.predictions import Predictions
 
 NUM_SHOWN = 12
 """Mistakes of misclassified.csv and its gallery."""
 CLUSTER_SHARE = 0.03
 """Breeds belong together where, on average over their pairs, this share of two breeds' images is mistaken."""
-CLUSTERS_FILE = "confusion_clusters.csv"
 
 _MISTAKE_COLUMNS = ("id", "image_path", "true_class", "pred_class", "confidence", "example_path")
 _CLUSTER_COLUMNS = ("cluster", "breeds", "num_confusions", "share_of_mistakes")
@@ -95,15 +90,3 @@ def _joined(counts: NDArray[np.int64], mistakes: NDArray[np.int64], share: float
     group = fcluster(tree, t=1 - share + 1e-9, criterion="distance")
     members = [np.flatnonzero(group == number) for number in np.unique(group)]
     return [each for each in members if len(each) > 1]
-
-
-def write_confusion_clusters(out: Path) -> Path:
-    """Write confusion_clusters.csv of a benchmark's folder: the groups of each finished run, on the test split."""
-    tables = []
-    for run in finished_runs(out):
-        test, names = run.predictions("test"), run.class_names()
-        counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(len(names)))
-        table = confusion_clusters(counts, names)
-        table.insert(0, "run", run.name)
-        tables.append(table)
-    return write_csv(out / CLUSTERS_FILE, pd.concat(tables, ignore_index=True))

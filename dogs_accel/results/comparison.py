@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.intervals import t_half_width
+from dogs_accel.evaluation.intervals import mean_interval
+from dogs_accel.evaluation.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.models import FAMILY_NAME
-from dogs_accel.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
-from dogs_accel.plots import comparison_figure, repeats_figure, save_figure
+from dogs_accel.plots import save_figure
+from dogs_accel.results.figures import comparison_figure, repeats_figure
 from dogs_accel.runtime.files import write_csv
 
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
@@ -98,17 +98,6 @@ def repeats_table(runs: Sequence[RunOutcome]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_interval(values: pd.Series) -> tuple[float, float]:
-    """95 % interval of the mean of repeated runs, by Student's t; a pair of NaN for a single one.
-
-    It covers what changes with the seed alone: the split, and so the test images, are the same in every run.
-    """
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    half = t_half_width(values.to_numpy(dtype=np.float64))
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
 def best_per_family(table: pd.DataFrame) -> pd.DataFrame:
     """Keep the row of highest test accuracy of each family, the earlier one of equals.
 
@@ -166,7 +155,7 @@ def describe_pairs(pairs: pd.DataFrame, runs: Sequence[RunOutcome]) -> str:
     """Say in a line a pair how accuracy differs, for the pairs that matter: "" if there is none.
 
     These are the best of each family against each other, and every two strategies of one model; pairs: the table of
-    `dogs_accel.pairwise.compare_runs`.
+    `dogs_accel.evaluation.pairwise.compare_runs`.
     """
     group_of = {name: (run.model, run.strategy) for run in runs for name in (run.name, run.configuration)}
     best = {(row.Model, row["Best strategy"]) for _, row in best_per_family(comparison_table(runs)).iterrows()}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torch import nn
-from tqdm import tqdm
 
 from dogs_accel.calibration import (
     brier_score,
@@ -24,109 +19,14 @@ from dogs_accel.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from dogs_accel.intervals import CALIBRATION_ERRORS, bootstrap_scores, wilson_bounds, wilson_interval
-from dogs_accel.runtime.files import replacing
-from dogs_accel.runtime.out_of_memory import Demand, within_memory
-from dogs_accel.runtime.precision import autocast
-from dogs_accel.runtime.processes import ALONE, World, gather_samples
-from dogs_accel.scores import f1_scores
-from pipelines.loader import Loader
+from dogs_accel.evaluation.intervals import CALIBRATION_ERRORS, bootstrap_scores, wilson_bounds, wilson_interval
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.evaluation.scores import f1_scores
 
 PUBLISHED_BINS = 10
 """Bins of the published ECE; 15 is the other common choice, so both are reported."""
 _OF_PROBABILITIES = (*CALIBRATION_ERRORS, "nll", "brier")
 """Scores that a temperature changes."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of a split: enough to answer every later question without it."""
-
-    logits: NDArray[np.float32]
-    """(N, C)"""
-    labels: NDArray[np.int64]
-    """(N,)"""
-    ids: NDArray[np.str_]
-    """(N,) image ids."""
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        """(N,) class with the largest logit, the first of equals."""
-        return self.logits.argmax(axis=1).astype(np.int64)
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """(N,) softmax probability of the predicted class, at temperature 1."""
-        logits = torch.from_numpy(self.logits).double()
-        return (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().numpy()
-
-    def at_temperature(self, temperature: float) -> Predictions:
-        """Return the predictions with the logits divided by a temperature."""
-        return dataclasses.replace(self, logits=(self.logits / temperature).astype(np.float32))
-
-    def save(self, path: Path) -> Path:
-        """Write an .npz with the arrays logits, labels and ids."""
-        with replacing(path) as temporary:
-            np.savez_compressed(temporary, logits=self.logits, labels=self.labels, ids=self.ids)
-        return path
-
-    @classmethod
-    def load(cls, path: Path) -> Predictions:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["logits"], arrays["labels"], arrays["ids"])
-
-
-@torch.inference_mode()
-def predict(
-    model: nn.Module,
-    loader: Loader,
-    ids: Sequence[str],
-    *,
-    amp: torch.dtype | None = None,
-    world: World = ALONE,
-    label: str = "",
-    flag: str | None = "--eval-batch-size",
-) -> Predictions:
-    """Run a model over an evaluation loader; ids are those of the loader's dataset, in its order.
-
-    The processes of a world share the samples, and each returns the predictions of all, in the dataset's order. Raises
-    BatchTooLargeError, which names a batch that fits, where the memory does not suffice; flag is what sets it.
-    """
-    model.eval()
-
-    def try_batch(num_images: int) -> None:
-        images = torch.zeros(num_images, 3, loader.recipe.crop, loader.recipe.crop, device=loader.device)
-        with autocast(loader.device, amp):
-            model(images.contiguous(memory_format=torch.channels_last))
-
-    demand = Demand(
-        work=f"the evaluation of {label or 'the model'}",
-        num_images=min(loader.batch_size, loader.num_samples),
-        image_size_px=loader.recipe.crop,
-        device=loader.device,
-        flag=flag,
-        num_processes=world.size,
-    )
-    logits, labels, index = within_memory(lambda: _run_model(model, loader, amp, world, label), demand, try_batch)
-    every_logit, every_label = gather_samples(world, index, (logits, labels), loader.dataset_size)
-    return Predictions(every_logit.numpy(), every_label.numpy(), np.asarray(ids, dtype=np.str_))
-
-
-def _run_model(
-    model: nn.Module, loader: Loader, amp: torch.dtype | None, world: World, label: str
-) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """Return logits, labels and positions, batch by batch."""
-    logits, labels, index = [], [], []
-    quiet = None if world.is_first else True
-    with tqdm(total=loader.num_samples, desc=label, unit=" img", leave=False, disable=quiet, delay=0.5) as bar:
-        for batch in loader:
-            with autocast(loader.device, amp):
-                logits.append(model(batch.images).float())
-            labels.append(batch.labels)
-            index.append(batch.index)
-            bar.update(len(batch.labels))
-    return logits, labels, index
 
 
 def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:
@@ -163,9 +63,9 @@ def evaluate_test(test: Predictions, val: Predictions) -> dict[str, Any]:
     """Compute the scores of the test split with their 95 % intervals, before and after a temperature.
 
     To those of `evaluate_predictions` come `nll` and `brier`; `intervals`, by score, of accuracy and top5_accuracy
-    Wilson's and of the others those of `dogs_accel.intervals`; `temperature`, fitted on val alone, with the ends of its
-    interval, null where there is none; and under `calibrated` the scores that change when the logits are divided by it,
-    with intervals that take it as given.
+    Wilson's and of the others those of the module `intervals`; `temperature`, fitted on val alone, with
+    the ends of its interval, null where there is none; and under `calibrated` the scores that change when the logits
+    are divided by it, with intervals that take it as given.
     """
     metrics = evaluate_predictions(test)
     num, scores = len(test.labels), bootstrap_scores(test.logits, test.labels)

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.intervals import wilson_interval
-from dogs_accel.pairwise import holm
+from dogs_accel.evaluation.intervals import wilson_interval
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.evaluation.significance import holm
 from dogs_accel.plots import BLUE, GREY, bare, save_figure
 from dogs_accel.runtime.files import write_csv
 

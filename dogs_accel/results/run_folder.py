@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import MANIFEST, read_json
 
 REPORT_FILE, CLAIMS_FILE = "report.html", "claims.json"

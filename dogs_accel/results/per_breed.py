@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.finished_run import FinishedRun, finished_runs
+from dogs_accel.evaluation.per_breed import breed_scores
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.models import FAMILY_NAME
 from dogs_accel.plots import FAMILY_COLOUR, GREY, bare, save_figure
+from dogs_accel.results.finished_run import FinishedRun, finished_runs
 from dogs_accel.runtime.files import write_csv
 
 BREEDS_FILE, BREEDS_FIGURE = "per_breed_comparison.csv", "per_breed_comparison.png"
 _NUM_LARGEST = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class BreedScores:
-    """Precision, recall and F1 of each breed, (C,) float64; NaN where a score is not defined."""
-
-    precision: NDArray[np.float64]
-    """NaN where the breed was never predicted."""
-    recall: NDArray[np.float64]
-    """NaN without a test image of the breed."""
-    f1: NDArray[np.float64]
-    """NaN without a test image of the breed."""
-    num_images: NDArray[np.int64]
-
-
-def breed_scores(predictions: Predictions, num_classes: int) -> BreedScores:
-    """Score each breed. F1 is 2 TP / (2 TP + FP + FN), so 0 for a breed that has images and is never predicted."""
-    counts = confusion_matrix(predictions.labels, predictions.predicted, labels=np.arange(num_classes))
-    right, images, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    return BreedScores(
-        precision=_ratio(right, predicted),
-        recall=_ratio(right, images),
-        f1=np.where(images > 0, _ratio(2 * right, images + predicted), np.nan),
-        num_images=images.astype(np.int64),
-    )
-
-
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def best_of_families(runs: Sequence[FinishedRun]) -> dict[str, str]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dogs_accel import ops
 from dogs_accel.datasets import Dataset
-from dogs_accel.duplicates import MIN_CONTRAST, DuplicateGroup, find_duplicates, perceptual_hash
-from dogs_accel.metadata_files import (
+from dogs_accel.eda.duplicates import MIN_CONTRAST, DuplicateGroup, find_duplicates
+from dogs_accel.eda.files import (
     BAD_IMAGES_FILE,
     DUPLICATES_FILE,
     IMAGE_COLUMNS,
@@ -29,83 +25,11 @@ from dogs_accel.metadata_files import (
     SPLIT_FILE,
     Normalisation,
 )
+from dogs_accel.eda.scan import ImageScan, scan_images
 from dogs_accel.runtime.files import write_csv, write_json
 from pipelines import BadImageError
-from pipelines.decoding.files import DecodedFile, decode_files
 
 _SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ImageScan:
-    """What one pass over N files saw; the entries of a bad file are 0, NaN or empty."""
-
-    size_px: NDArray[np.int64]
-    """(N, 2): width, height."""
-    stats: NDArray[np.float64]
-    """(N, 6): `ops.IMAGE_STATS`."""
-    sums: NDArray[np.int64]
-    """(N, 10): `ops.IMAGE_SUMS`."""
-    digests: list[str]
-    """N times the sha256 of the content, in hex."""
-    hashes: NDArray[np.uint64]
-    """(N,): `perceptual_hash`."""
-    problems: Mapping[int, str]
-    """Position and reason of each bad file."""
-
-    @property
-    def readable(self) -> NDArray[np.int64]:
-        """Positions of the files that are not bad, ascending."""
-        return np.setdiff1d(np.arange(len(self.digests)), list(self.problems))
-
-
-def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool = True) -> ImageScan:
-    """Decode every file of a dataset once, in parallel, and measure it.
-
-    num_threads None is one for each available core; progress shows a bar on stderr.
-    """
-    num = len(data)
-    scan = ImageScan(
-        size_px=np.zeros((num, 2), dtype=np.int64),
-        stats=np.full((num, len(ops.IMAGE_STATS)), np.nan),
-        sums=np.zeros((num, len(ops.IMAGE_SUMS)), dtype=np.int64),
-        digests=[""] * num,
-        hashes=np.zeros(num, dtype=np.uint64),
-        problems=(problems := {}),
-    )
-    bar = tqdm(total=num, desc="checking and measuring images", unit="img", disable=not progress)
-    with bar, _one_torch_thread():
-        for files in decode_files(data.paths, num_threads=num_threads):
-            _measure(files, scan)
-            for file in files:
-                scan.digests[file.index] = hashlib.sha256(file.encoded).hexdigest()
-                if file.problem is not None:
-                    problems[file.index] = file.problem
-            bar.update(len(files))
-    assert all(scan.digests), "a file was passed over"
-    return scan
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Leave the cores to DALI: torch's threads, which spin while they wait, would take them from it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _measure(files: Sequence[DecodedFile], scan: ImageScan) -> None:
-    images = {file.index: file.image for file in files if file.image is not None}
-    if not images:
-        return
-    index, pixels = list(images), list(images.values())
-    scan.size_px[index] = [(image.shape[1], image.shape[0]) for image in pixels]
-    sums = ops.image_sums(pixels)
-    scan.sums[index], scan.stats[index] = sums.numpy(), ops.stats_of_sums(sums).numpy()
-    scan.hashes[index] = perceptual_hash(pixels)
 
 
 def metadata_table(data: Dataset, scan: ImageScan) -> pd.DataFrame:

@@ -12,10 +12,9 @@ import torchvision.transforms.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.eda import draw_cell, shortened
-from dogs_accel.evaluate import Predictions
-from dogs_accel.mistakes import misclassified_table
-from dogs_accel.plots import save_figure
+from dogs_accel.evaluation.mistakes import misclassified_table
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.plots import draw_cell, save_figure, shortened
 from dogs_accel.runtime.files import write_csv
 from pipelines import BadImageError, Recipe
 from pipelines.augmentation import draw_params

@@ -1,7 +1,7 @@
 """Whether one run is better than another, on the same test images: in numbers, and in words that they support.
 
-Two runs are paired: both are scored on the same resamples of `dogs_accel.intervals`, and McNemar's exact test looks at
-the images that one of them alone has right. With several pairs some would differ by chance, so the words, not the
+Two runs are paired: both are scored on the same resamples of the module `intervals`, and McNemar's exact test looks
+at the images that one of them alone has right. With several pairs some would differ by chance, so the words, not the
 intervals, are corrected for their number: McNemar's p values by Holm's method, the other scores by an interval of
 level 1 - 0.05 / pairs.
 
@@ -28,10 +28,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from dogs_accel.evaluate import Predictions
-from dogs_accel.intervals import (
+from dogs_accel.evaluation.intervals import (
     LEVEL,
     Interval,
     ResampledScores,
@@ -40,13 +38,15 @@ from dogs_accel.intervals import (
     percentile_interval,
     t_half_width,
 )
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.evaluation.significance import McNemar, holm, mcnemar
 
 METRICS = ("accuracy", "macro_f1", "ece")
 SMALLER_IS_BETTER = frozenset({"ece"})
 NO_DIFFERENCE = "no difference shown"
 COLUMNS = (
     "run_a", "run_b", "metric", "a", "b", "difference", "low", "high", "only_a_right", "only_b_right", "mcnemar_p",
-    "mcnemar_p_holm", "verdict",
+    "mcnemar_p_holm", "difference_verdict",
 )  # fmt: skip
 SEED_COLUMNS = ("num_seeds", "seeds_low", "seeds_high")
 """Added where a configuration ran with several seeds."""
@@ -82,41 +82,6 @@ def compared_run(name: str, configuration: str, seed: int, test: Predictions) ->
         right=test.predicted[order] == labels,
         scores=bootstrap_scores(test.logits[order], labels),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """The images that one of two runs alone has right, and how likely so uneven a division is if both are as good."""
-
-    only_a_right: int
-    only_b_right: int
-    p_value: float
-    """Exact, two-sided; 1 where there are no such images."""
-
-
-def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> McNemar:
-    """Test whether two runs are right equally often, from which of the same images (N,) each has right.
-
-    Definition: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12, 1947, with the binomial distribution itself.
-    """
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, p_value)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p values of several tests so that one below 0.05 is wrong in 5 % of cases at most for all together.
-
-    Definition: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6,
-    1979.
-    """
-    given = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(given, kind="stable")
-    stepped = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(stepped, 1)
-    return [float(p_value) for p_value in adjusted]
 
 
 def check_same_images(a: ComparedRun, b: ComparedRun) -> None:
@@ -261,7 +226,7 @@ def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] 
         "difference": difference,
         "low": interval.low,
         "high": interval.high,
-        "verdict": verdict(metric, interval, shown),
+        "difference_verdict": difference_verdict(metric, interval, shown),
         "num_seeds": len(pair.runs_a),
     }
     if tested is not None:
@@ -274,7 +239,7 @@ def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] 
     return row
 
 
-def verdict(metric: str, interval: Interval, shown: bool) -> str:
+def difference_verdict(metric: str, interval: Interval, shown: bool) -> str:
     """Say which is better where a difference is shown and its interval is on one side of 0."""
     if not shown or interval.low <= 0 <= interval.high:
         return NO_DIFFERENCE

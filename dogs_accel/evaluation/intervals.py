@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
@@ -222,7 +223,7 @@ def _scores(total: NDArray[np.float64], sums: NDArray[np.float64], support: NDAr
 def _f1(
     right: NDArray[np.float64], predicted: NDArray[np.float64], support: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Macro and weighted F1 of rows of counts (R, C), as `dogs_accel.scores.f1_scores` defines them."""
+    """Macro and weighted F1 of rows of counts (R, C), as `dogs_accel.evaluation.scores.f1_scores` defines them."""
     total = support + predicted
     f1 = 2 * right / np.where(total > 0, total, 1)
     return f1.sum(axis=1) / (total > 0).sum(axis=1), f1 @ support / support.sum()
@@ -281,3 +282,14 @@ class _GapFamily:
     def _quantile(self, shrinkage: float, probability: float) -> float:
         seen = np.abs(self.sign * self._gaps(shrinkage) + self.deviation).sum(axis=1)
         return float(np.quantile(seen, probability))
+
+
+def mean_interval(values: pd.Series) -> tuple[float, float]:
+    """95 % interval of the mean of repeated runs, by Student's t; a pair of NaN for a single one.
+
+    It covers what changes with the seed alone: the split, and so the test images, are the same in every run.
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = t_half_width(values.to_numpy(dtype=np.float64))
+    return float(values.mean()) - half, float(values.mean()) + half

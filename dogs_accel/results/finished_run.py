@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dogs_accel.calibration import TEMPERATURE_BOUNDS, fit_temperature
+from dogs_accel.calibration import fit_temperature
 from dogs_accel.checkpoint import CheckpointError, load_checkpoint
-from dogs_accel.evaluate import Predictions
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.runtime.files import read_json
@@ -101,11 +101,6 @@ class FinishedRun:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"checkpoint: {path} does not fit {self.title} ({reason[:200]})") from error
         return model.eval()
-
-
-def is_at_bound(temperature: float) -> bool:
-    """Whether a temperature is where the fit stops looking, so that the validation images gave none."""
-    return temperature in TEMPERATURE_BOUNDS.values()
 
 
 def finished_runs(out: Path) -> list[FinishedRun]:

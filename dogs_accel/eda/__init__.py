@@ -1,0 +1,1 @@
+"""The data before any training: one pass over the files, its tables, duplicates and figures."""

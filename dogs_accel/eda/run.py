@@ -1,0 +1,198 @@
+"""Exploratory figures and tables of a dataset; all but the galleries need only its metadata files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dogs_accel.datasets.stanford_dogs_published import PUBLISHED_CLASSES, PUBLISHED_IMAGE_MEANS, PUBLISHED_IMAGES
+from dogs_accel.eda.figures import (
+    breed_quality_figure,
+    dataset_distributions_figure,
+    image_size_figure,
+    quality_distributions_figure,
+    rgb_channel_figure,
+)
+from dogs_accel.eda.files import METADATA_FILE, NORMALISATION_FILE, SPLIT_FILE, Metadata, Normalisation, read_metadata
+from dogs_accel.eda.galleries import (
+    NUM_AUGMENTED,
+    augmented_batch_figure,
+    brightness_extremes,
+    photos_figure,
+    random_class_samples,
+)
+from dogs_accel.eda.tables import class_sizes, class_table, count_text, quality_summary, size_range, split_table
+from dogs_accel.ops import IMAGE_STATS
+from dogs_accel.plots import save_figure, shortened
+from dogs_accel.runtime.files import write_csv
+from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
+from pipelines.decoding.pil import decode_rgb
+from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
+
+AUGMENTED_FILE = "augmented_batch_preview.png"
+
+
+def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
+    """Write the tables and figures of a metadata folder to `out`, and return their paths.
+
+    The seed chooses the random samples and the augmentation of augmented_batch_preview.png, which shows `recipe` on the
+    first 8 training images that can be read, and is left out where there are none. Raises what `read_metadata` raises.
+    """
+    data = read_metadata(metadata_folder)
+    return [
+        *_write_tables(data, out),
+        *_write_figures(data, out, seed),
+        *_write_augmented_batch(data, out, seed, recipe),
+    ]
+
+
+def _write_figures(data: Metadata, out: Path, seed: int) -> list[Path]:
+    quality = data.quality
+    return [
+        save_figure(quality_distributions_figure(quality), out / "quality_distributions.png"),
+        save_figure(dataset_distributions_figure(quality), out / "dataset_distributions.png"),
+        save_figure(image_size_figure(quality), out / "image_size_distribution.png"),
+        save_figure(rgb_channel_figure(quality, data.normalisation), out / "rgb_channel_summary.png"),
+        save_figure(_samples_figure(quality, seed), out / "random_class_samples.png"),
+        save_figure(_extremes_figure(quality, darkest=True), out / "darkest_examples.png"),
+        save_figure(_extremes_figure(quality, darkest=False), out / "brightest_examples.png"),
+        save_figure(breed_quality_figure(quality), out / "breed_quality_boxplots.png"),
+    ]
+
+
+def _samples_figure(quality: pd.DataFrame, seed: int) -> Figure:
+    rows = random_class_samples(quality, seed=seed)
+    num, total = len(rows), quality["label"].nunique()
+    which = f"{num} of {total} breeds, seed {seed}" if num < total else count_text(total, "breed")
+    return photos_figure(rows, [shortened(name, 30) for name in rows["class_name"]], f"One image of each of {which}")
+
+
+def _extremes_figure(quality: pd.DataFrame, *, darkest: bool) -> Figure:
+    rows = brightness_extremes(quality, darkest=darkest)
+    captions = [
+        f"{shortened(name, 30)}\n{value:.3f}"
+        for name, value in zip(rows["class_name"], rows["brightness_mean"], strict=True)
+    ]
+    which = "darkest" if darkest else "brightest"
+    return photos_figure(
+        rows, captions, f"The {len(rows)} {which} of {count_text(len(quality), 'image')}, by mean grey"
+    )
+
+
+def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe) -> list[Path]:
+    train = data.splits[data.splits["split"] == "train"]
+    rows = list(itertools.islice((row for row in train.itertuples() if _can_be_read(row.image_path)), NUM_AUGMENTED))
+    path = out / AUGMENTED_FILE
+    if not rows:
+        path.unlink(missing_ok=True)  # that of an earlier call would be taken for one of this
+        return []
+    paths, labels = [row.image_path for row in rows], [row.label for row in rows]
+    with make_loader(
+        paths, labels, recipe, backend="torch", batch_size=len(rows), device="cpu", seed=seed, num_threads=1
+    ) as loader:
+        [batch] = loader
+    figure = augmented_batch_figure(batch.images, recipe, [row.class_name for row in rows])
+    return [save_figure(figure, path)]
+
+
+def _can_be_read(path: str) -> bool:
+    try:
+        decode_rgb(path)
+    except BadImageError:
+        return False
+    return True
+
+
+def _write_tables(data: Metadata, out: Path) -> list[Path]:
+    return [
+        write_csv(out / "split_table.csv", split_table(data.splits)),
+        write_csv(out / "class_table.csv", class_table(data.quality, data.splits)),
+        write_csv(out / "quality_summary.csv", quality_summary(data.quality)),
+    ]
+
+
+def describe_eda(metadata_folder: Path) -> str:
+    """Describe the splits, the sizes of the classes, the means and the normalisation, for people.
+
+    Raises what `read_metadata` raises.
+    """
+    data = read_metadata(metadata_folder)
+    sizes = class_sizes(data.quality)
+    lines = [
+        _split_lines(data.splits),
+        f"{count_text(len(sizes), 'breed')}, {size_range(sizes)}",
+        *_mean_lines(data.quality),
+        "",
+        *_normalisation_lines(data.normalisation, data.quality),
+    ]
+    if len(data.quality) != len(data.splits):
+        lines.append(f"{METADATA_FILE} has {len(data.quality):,} images, {SPLIT_FILE} {len(data.splits):,}")
+    num_train = int((data.splits["split"] == "train").sum())
+    if num_train != data.normalisation.num_train_images:
+        lines.append(
+            f"{SPLIT_FILE} has {num_train:,} training images, {NORMALISATION_FILE} is of "
+            f"{data.normalisation.num_train_images:,}: measure again with `dogs-accel metadata`"
+        )
+    return "\n".join(lines)
+
+
+def _split_lines(splits: pd.DataFrame) -> str:
+    table = split_table(splits)
+    per_class = [
+        f"{row.min_per_class:,} / {row.median_per_class:g} / {row.max_per_class:,}" for row in table.itertuples()
+    ]
+    shown = pd.DataFrame(
+        {
+            "split": table["split"],
+            "images": table["images"].map("{:,}".format),
+            "share": table["share"].map("{:.1%}".format),
+            "breeds": table["classes"],
+            "a breed: min / median / max": per_class,
+        }
+    )
+    return shown.to_string(index=False)
+
+
+def _mean_lines(quality: pd.DataFrame) -> list[str]:
+    mean = quality[["width", "height", "aspect_ratio", *IMAGE_STATS]].mean()
+    return [
+        f"means of {count_text(len(quality), 'image')}: brightness {mean.brightness_mean:.4f}, contrast "
+        f"{mean.contrast_std:.4f}, saturation {mean.saturation_mean:.4f}, R {mean.r_mean:.4f}, G {mean.g_mean:.4f}, "
+        f"B {mean.b_mean:.4f}",
+        f"mean size: {mean.width:.1f} x {mean.height:.1f} px, aspect ratio {mean.aspect_ratio:.2f}",
+    ]
+
+
+def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) -> list[str]:
+    estimates: list[tuple[str, Sequence[float], Sequence[float]]] = [
+        (
+            f"pixels of the training split ({count_text(normalisation.num_train_images, 'image')})",
+            normalisation.train_mean,
+            normalisation.train_std,
+        ),
+        (f"mean of image means ({count_text(normalisation.num_images, 'image')})", normalisation.image_means, ()),
+        (f"published mean of image means (Stanford Dogs, {PUBLISHED_IMAGES:,})", PUBLISHED_IMAGE_MEANS, ()),
+        ("ImageNet, as pretrained weights expect it", IMAGENET_MEAN, IMAGENET_STD),
+    ]
+    width = max(len(name) for name, _, _ in estimates)
+    lines = [f"{'normalisation':<{width}}  mean R G B            std R G B"]
+    for name, mean, std in estimates:
+        lines.append(f"{name:<{width}}  {_three(mean)}  {_three(std)}".rstrip())
+    lines.append(
+        "A mean of image means differs from the first line because it weights small and large images alike, and "
+        "includes validation and test."
+    )
+    if (len(quality), quality["label"].nunique()) != (PUBLISHED_IMAGES, PUBLISHED_CLASSES):
+        lines.append(
+            f"The published figures are of the whole Stanford Dogs, {PUBLISHED_IMAGES:,} images of {PUBLISHED_CLASSES} "
+            f"breeds, not of the {count_text(len(quality), 'image')} here."
+        )
+    return lines
+
+
+def _three(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

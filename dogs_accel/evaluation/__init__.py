@@ -1,0 +1,1 @@
+"""What follows from the logits of a split: scores, intervals, comparisons, mistakes."""

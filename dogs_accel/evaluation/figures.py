@@ -1,0 +1,105 @@
+"""The figures of a run: its confusion matrix and its reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dogs_accel.plots import BLUE, GREY, RED, bare
+
+_ANNOTATE_UP_TO = 16
+"""Classes up to which the cells of a confusion matrix can still be read as numbers."""
+
+
+def confusion_figure(
+    counts: NDArray[np.int64], class_names: Sequence[str], title: str, *, normalized: bool = False
+) -> Figure:
+    """Draw a confusion matrix (C, C), rows true; normalized divides each row by its number of images.
+
+    Cells carry numbers only while they can be read; the breeds are named along both sides.
+    """
+    num = len(class_names)
+    values = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalized else counts.astype(np.float64)
+    side = float(np.clip(0.17 * num + 3.5, 6, 24))
+    figure = Figure(figsize=(side * 1.08, side), layout="constrained")
+    axes = figure.subplots()
+    # Few images make a mistake; the square root lifts them from the background.
+    scale = PowerNorm(0.5, vmin=0, vmax=1 if normalized else max(values.max(), 1))
+    image = axes.imshow(values, cmap="Blues", norm=scale, interpolation="nearest")
+    font, large = (9.0, 12.0) if num <= 30 else (6.5, 20.0)
+    axes.set_xticks(range(num), class_names, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(num), class_names, fontsize=font, parse_math=False)
+    axes.set_xlabel("predicted breed", fontsize=large)
+    axes.set_ylabel("true breed", fontsize=large)
+    axes.set_title(title, fontsize=large)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
+    bar.set_label("share of the breed's images" if normalized else "images", fontsize=large)
+    bar.ax.tick_params(labelsize=large * 0.75)
+    if num <= _ANNOTATE_UP_TO:
+        _annotate(axes, values, normalized)
+    return figure
+
+
+def _annotate(axes: Axes, values: NDArray[np.float64], normalized: bool) -> None:
+    dark = values.max() / 4
+    for (row, column), value in np.ndenumerate(values):
+        if value:
+            text = f"{value:.2f}".lstrip("0") if normalized and value < 1 else f"{value:g}"
+            colour = "white" if value > dark else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+
+
+def calibration_figure(table: pd.DataFrame, metrics: Mapping[str, Any], title: str, bins: int = 10) -> Figure:
+    """Draw the reliability diagrams before and after the temperature, over the number of images in each bin.
+
+    table: that of `metrics.calibration_table`; metrics: that of `metrics.evaluate_test`, for
+    the errors with their intervals.
+    """
+    figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[3, 1])
+    temperature = metrics["temperature"]["value"]
+    sides = ((1.0, "as trained", metrics), (temperature, f"temperature {temperature:.3g}", metrics["calibrated"]))
+    for (axes, below), (value, name, scores) in zip(panels.T, sides, strict=True):
+        rows = table[(table["bins"] == bins) & (table["temperature"] == value)]
+        _draw_reliability(axes, rows)
+        axes.set_title(f"{name}\n{_describe_ece(scores)}", fontsize=10)
+        below.bar(rows["lower"], rows["count"], width=1 / bins, align="edge", color=GREY, edgecolor="white")
+        for row in rows[rows["count"] > 0].itertuples():
+            below.annotate(f"{row.count:,}", ((row.lower + row.upper) / 2, row.count), xytext=(0, 1),
+                           textcoords="offset points", ha="center", va="bottom", fontsize=7)  # fmt: skip
+        below.set(xlabel="confidence of the predicted breed")
+        below.margins(y=0.15)
+        bare(axes)
+        bare(below)
+    panels[0, 0].set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
+    panels[1, 0].set_ylabel("images")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_reliability(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw the bins that hold images: accuracy with its Wilson interval, at its place and at its mean confidence."""
+    rows = rows[rows["count"] > 0]
+    width = rows["upper"] - rows["lower"]
+    axes.bar(rows["lower"], rows["accuracy"], width=width, align="edge", color=BLUE, alpha=0.3,
+             edgecolor="white", label="accuracy of the bin")  # fmt: skip
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    arms = [rows["accuracy"] - rows["accuracy_low"], rows["accuracy_high"] - rows["accuracy"]]
+    axes.errorbar(rows["confidence"], rows["accuracy"], yerr=arms, fmt="o", color=RED, markersize=4, capsize=3,
+                  elinewidth=1.2, label="at its mean confidence, 95 % interval")  # fmt: skip
+
+
+def _describe_ece(scores: Mapping[str, Any]) -> str:
+    lines = []
+    for name, bins in (("ece", 10), ("ece_15", 15)):
+        low, high = scores["intervals"][name]
+        lines.append(f"ECE {scores[name]:.4f} ({low:.4f} to {high:.4f}) with {bins} bins")
+    return "\n".join(lines)

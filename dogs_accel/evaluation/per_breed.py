@@ -1,0 +1,40 @@
+"""Precision, recall and F1 of each breed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from dogs_accel.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreedScores:
+    """Precision, recall and F1 of each breed, (C,) float64; NaN where a score is not defined."""
+
+    precision: NDArray[np.float64]
+    """NaN where the breed was never predicted."""
+    recall: NDArray[np.float64]
+    """NaN without a test image of the breed."""
+    f1: NDArray[np.float64]
+    """NaN without a test image of the breed."""
+    num_images: NDArray[np.int64]
+
+
+def breed_scores(predictions: Predictions, num_classes: int) -> BreedScores:
+    """Score each breed. F1 is 2 TP / (2 TP + FP + FN), so 0 for a breed that has images and is never predicted."""
+    counts = confusion_matrix(predictions.labels, predictions.predicted, labels=np.arange(num_classes))
+    right, images, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    return BreedScores(
+        precision=_ratio(right, predicted),
+        recall=_ratio(right, images),
+        f1=np.where(images > 0, _ratio(2 * right, images + predicted), np.nan),
+        num_images=images.astype(np.int64),
+    )
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

@@ -1,0 +1,1 @@
+"""A finished run as its files have it, and the tables over several."""

@@ -1,0 +1,103 @@
+"""The runs side by side, and the repeats of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dogs_accel.plots import _NOTE_COLOUR, FAMILY_COLOUR, bare
+
+_PANELS = (
+    ("Test accuracy", "{:.3f}", "with its 95 % interval"),
+    ("Macro F1", "{:.3f}", "mean over breeds, 95 % interval"),
+    ("ECE", "{:.3f}", "10 bins, smaller is better, 95 % interval"),
+    ("Train time (s)", "{:.0f} s", "training and validation"),
+)
+"""Column, number format and note of each panel of the overview."""
+
+
+def comparison_figure(
+    table: pd.DataFrame, families: Sequence[str], intervals: Mapping[str, Sequence[Sequence[float]]]
+) -> Figure:
+    """Draw the runs of model_comparison.csv: accuracy, macro F1, ECE and training time.
+
+    intervals: by column the 95 % interval of each run, for those that have one.
+    """
+    names = [f"{row.Model}\n{row['Training strategy']}" for _, row in table.iterrows()]
+    colours = [FAMILY_COLOUR[family] for family in families]
+    figure = Figure(figsize=(13, 1.9 + 0.62 * len(table)), layout="constrained")
+    panels = figure.subplots(1, 4, sharey=True)
+    for axes, (column, form, note) in zip(panels, _PANELS, strict=True):
+        values = table[column].to_numpy(dtype=float)
+        axes.barh(names, values, color=colours, height=0.62)
+        end = values.copy()
+        if column in intervals:
+            low, high = np.asarray(intervals[column], dtype=float).T
+            axes.errorbar(values, names, xerr=[values - low, high - values], fmt="none", ecolor="black", capsize=3)
+            end = high
+        for name, value, at in zip(names, values, end, strict=True):
+            axes.annotate(form.format(value), (at, name), xytext=(5, 0), textcoords="offset points", va="center")
+        axes.set_xlim(0, max(float(end.max()) * 1.28, 1e-3))
+        if column in intervals:  # a share, which room for its number must not take beyond 1
+            axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(1, axes.get_xlim()[1])])
+        _finish_panel(axes, column, note)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def repeats_figure(runs: pd.DataFrame, repeats: pd.DataFrame, families: Sequence[str]) -> Figure:
+    """Draw configurations that ran with several seeds: means, their 95 % intervals and each run.
+
+    runs: model_comparison.csv; repeats: seeds_comparison.csv, whose rows are of these families.
+    """
+    names = [
+        f"{row.Model}\n{row['Training strategy']}\n{row.Seeds} seed{'s' * (row.Seeds != 1)}"
+        for _, row in repeats.iterrows()
+    ]
+    colours = [FAMILY_COLOUR[family] for family in families]
+    figure = Figure(figsize=(13, 2.1 + 0.78 * len(repeats)), layout="constrained")
+    panels = figure.subplots(1, 4, sharey=True)
+    for axes, (column, form, note) in zip(panels, _PANELS, strict=True):
+        _draw_means(axes, runs, repeats, column, names, colours)
+        for name, mean in zip(names, repeats[f"{column} mean"], strict=True):
+            # Beside the panel: an interval over two seeds may be wider than all the bars.
+            axes.annotate(form.format(mean), (1, name), xycoords=("axes fraction", "data"), xytext=(3, 0),
+                          textcoords="offset points", va="center")  # fmt: skip
+        _finish_panel(axes, column, "95 % t interval of the mean" if column == "Test accuracy" else note)
+    panels[0].invert_yaxis()
+    figure.supxlabel(
+        "bar: mean over the seeds; line: 95 % interval of that mean (Student's t); dot: one seed",
+        fontsize=9, color=_NOTE_COLOUR,
+    )  # fmt: skip
+    return figure
+
+
+def _draw_means(
+    axes: Axes, runs: pd.DataFrame, repeats: pd.DataFrame, column: str, names: Sequence[str], colours: Sequence[str]
+) -> None:
+    """Draw one measure: a bar a configuration at its mean, the interval of the mean, and a dot a run."""
+    means = repeats[f"{column} mean"].to_numpy(dtype=float)
+    low, high = (repeats[f"{column} 95 % {end}"].to_numpy(dtype=float) for end in ("low", "high"))
+    axes.barh(names, means, color=colours, height=0.62, alpha=0.75)
+    known = np.isfinite(low)
+    axes.errorbar(
+        means[known], np.flatnonzero(known), xerr=(high - means)[known], fmt="none", ecolor="black", capsize=3
+    )
+    position = {(row.Model, row["Training strategy"]): at for at, (_, row) in enumerate(repeats.iterrows())}
+    rows = [position[key] for key in zip(runs["Model"], runs["Training strategy"], strict=True)]
+    values = runs[column].to_numpy(dtype=float)
+    # Below the line, which would hide them.
+    axes.plot(values, np.asarray(rows) + 0.2, "o", color="white", markeredgecolor="black", markersize=4)
+    most = float(values.max())
+    axes.set_xlim(0, max(min(1.05 * float(np.nanmax([*high[known], most])), 1.6 * most), 1e-3))
+
+
+def _finish_panel(axes: Axes, title: str, note: str) -> None:
+    axes.set_title(f"{title}\n", fontsize=11)
+    axes.text(0.5, 1.015, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5, color=_NOTE_COLOUR)
+    axes.tick_params(axis="y", length=0)
+    bare(axes)
