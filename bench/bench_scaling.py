@@ -24,7 +24,8 @@ from dogs_accel.models.freezing import count_total_params
 from dogs_accel.models.specs import model_spec
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import World, all_reduce_bytes, share_gradients, world_from_environment
-from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer, prepare_model
+from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.step import StepSettings, TrainingStep, prepare_model
 from pipelines.cores import available_cores
 
 ROOT = Path(__file__).parents[1]

@@ -31,7 +31,6 @@ from torch import nn
 
 from dogs_accel.config import PRESETS
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
-from dogs_accel.features import head_of
 from dogs_accel.models.build import build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
@@ -40,7 +39,9 @@ from dogs_accel.plan import EVAL_BATCH_SIZE
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import amp_dtype, set_numerics
 from dogs_accel.runtime.timing import Timing, interleaved
-from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
+from dogs_accel.training.features import head_of
+from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, prepare_model
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch.distributed import DistError
 
-from dogs_accel.checkpoint import CheckpointError
 from dogs_accel.config import CONFIG_FILE, add_arguments, parse_config
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import BAD_IMAGES_FILE
@@ -32,7 +31,6 @@ from dogs_accel.evaluation.pairwise import ComparedRun
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment import execute_run
 from dogs_accel.explanations import EXPLANATIONS_FOLDER
-from dogs_accel.features import FeatureError
 from dogs_accel.loading import (
     build_stores,
     choose_loaders,
@@ -69,8 +67,10 @@ from dogs_accel.runtime.processes import (
     joined,
     world_from_environment,
 )
-from dogs_accel.tracking import WANDB_FOLDER, TrackingError
-from dogs_accel.train import DivergedError
+from dogs_accel.training.checkpoint import CheckpointError
+from dogs_accel.training.features import FeatureError
+from dogs_accel.training.tracking import WANDB_FOLDER, TrackingError
+from dogs_accel.training.trainer import DivergedError
 from pipelines import BadImageError
 from pipelines.cores import available_cores
 from pipelines.store.index import StoreError

@@ -19,7 +19,8 @@ from dogs_accel.models.freezing import set_train_mode
 from dogs_accel.models.specs import ModelSpec
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.timing import in_turns
-from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer, prepare_model
+from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.step import StepSettings, TrainingStep, prepare_model
 
 NUM_CLASSES = 120
 WARM_UP_STEPS = 2

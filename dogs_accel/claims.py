@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 from dogs_accel.evaluation.intervals import wilson_interval
-from dogs_accel.phases import strategy_phases
 from dogs_accel.results.run_folder import CLAIMS_FILE, RunFolder, TrainedRun, missing_columns
 from dogs_accel.runtime.files import write_json
+from dogs_accel.training.phases import strategy_phases
 from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (

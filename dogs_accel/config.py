@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogs_accel.phases import PUBLISHED_LR, STRATEGIES
 from dogs_accel.runtime.arguments import AMP_CHOICES, natural, positive
 from dogs_accel.runtime.files import read_json
-from dogs_accel.tracking import MODES as WANDB_MODES
+from dogs_accel.training.phases import PUBLISHED_LR, STRATEGIES
+from dogs_accel.training.tracking import MODES as WANDB_MODES
 from pipelines import BACKENDS
 
 CONFIG_FILE = "config.json"

@@ -14,8 +14,9 @@ from torch import nn
 from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.models.specs import ModelSpec
-from dogs_accel.phases import Phase
-from dogs_accel.training_step import StepSettings, TrainingStep, forward_of, make_optimizer, prepare_model
+from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, prepare_model
 from pipelines.loader import Batch, Loader
 
 _PROBE_BATCHES = 32

@@ -13,7 +13,6 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from dogs_accel.checkpoint import CheckpointError, require_same_run
 from dogs_accel.datasets import Dataset
 from dogs_accel.eda.files import read_metadata
 from dogs_accel.evaluation.figures import calibration_figure, confusion_figure
@@ -34,12 +33,13 @@ from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
 from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
 from dogs_accel.plots import save_figure
-from dogs_accel.profile_summary import profile_figure, summarise_profile
 from dogs_accel.results.comparison import RunOutcome
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import read_json, sha256, write_csv, write_json
-from dogs_accel.tracking import TrackedRun, summary_row
-from dogs_accel.train import TIMING_NOTE, HistoryRow, Trainer, TrainResult
+from dogs_accel.training.checkpoint import CheckpointError, require_same_run
+from dogs_accel.training.profile_summary import profile_figure, summarise_profile
+from dogs_accel.training.tracking import TrackedRun, summary_row
+from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from dogs_accel.calibration import is_at_bound
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.results.finished_run import FinishedRun
-from dogs_accel.training_step import StepSettings, prepare_model
+from dogs_accel.training.step import StepSettings, prepare_model
 from pipelines import BadImageError, Loader, Recipe, make_loader
 from pipelines.decoding.pil import decode_rgb
 

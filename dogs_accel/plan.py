@@ -18,14 +18,14 @@ from dogs_accel.config import PRESETS, BenchmarkConfig
 from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
-from dogs_accel.features import head_of
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import ModelSpec, model_spec
-from dogs_accel.phases import Phase, strategy_label, strategy_phases
 from dogs_accel.runtime.files import is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
-from dogs_accel.training_step import StepSettings
+from dogs_accel.training.features import head_of
+from dogs_accel.training.phases import Phase, strategy_label, strategy_phases
+from dogs_accel.training.step import StepSettings
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}

@@ -10,16 +10,16 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from dogs_accel import train
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.metrics import evaluate_predictions
 from dogs_accel.evaluation.predictions import predict
 from dogs_accel.evaluation.scores import ScoreCounter
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
-from dogs_accel.phases import Phase
 from dogs_accel.plan import check_alike
 from dogs_accel.runtime.processes import OtherProcessError, World, joined, world_from_environment
+from dogs_accel.training import trainer as train
+from dogs_accel.training.phases import Phase
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
 BATCH_SIZE = 6

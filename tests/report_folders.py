@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from dogs_accel.calibration import calibration_bins
 from dogs_accel.evaluation.metrics import evaluate_predictions, report_table, top_confusions
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.phases import PUBLISHED_LR, cosine_factor, strategy_phases
 from dogs_accel.runtime.files import write_csv, write_json, write_manifest
+from dogs_accel.training.phases import PUBLISHED_LR, cosine_factor, strategy_phases
 from pipelines.recipe import EVAL, RESNET_TRAIN, VIT_TRAIN
 
 NOTICE = (

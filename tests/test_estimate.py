@@ -10,9 +10,9 @@ from dogs_accel.benchmark import describe_estimates
 from dogs_accel.config import BenchmarkConfig
 from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.models.specs import model_spec
-from dogs_accel.phases import Phase
 from dogs_accel.plan import make_plan
-from dogs_accel.training_step import StepSettings
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import StepSettings
 
 HEAD = Phase(name="head_only", mode="head_only", epochs=3, lr=1e-3)
 FULL = Phase(name="full_finetune", mode="full_finetune", epochs=2, lr=1e-3)

@@ -20,16 +20,17 @@ from operator_cases import DEVICES, needs_cuda
 from torch import nn
 
 from dogs_accel import ops
-from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import predict
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
-from dogs_accel.phases import Phase
 from dogs_accel.runtime.out_of_memory import BatchTooLargeError, is_out_of_memory
 from dogs_accel.runtime.precision import set_numerics
-from dogs_accel.train import Trainer
-from dogs_accel.training_step import StepSettings, TrainingStep, make_optimizer
+from dogs_accel.training.checkpoint import load_checkpoint
+from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import StepSettings, TrainingStep
+from dogs_accel.training.trainer import Trainer
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
 BATCH_SIZE = 7

@@ -5,8 +5,9 @@ import torchvision
 from torch import nn
 
 from dogs_accel.models.freezing import set_trainable_stage
-from dogs_accel.models.layer_groups import layer_groups, param_groups, set_trainable_groups
-from dogs_accel.phases import Phase
+from dogs_accel.models.layer_groups import layer_groups, set_trainable_groups
+from dogs_accel.training.optimizers import param_groups
+from dogs_accel.training.phases import Phase
 
 
 def build(name, num_classes=10):

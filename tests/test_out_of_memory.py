@@ -14,7 +14,6 @@ from dogs_accel import cli, experiment, inference, ops
 from dogs_accel.benchmark import main
 from dogs_accel.evaluation.predictions import predict
 from dogs_accel.models.build import build_model
-from dogs_accel.phases import Phase
 from dogs_accel.runtime.out_of_memory import (
     BatchTooLargeError,
     Demand,
@@ -22,8 +21,9 @@ from dogs_accel.runtime.out_of_memory import (
     is_out_of_memory,
     within_memory,
 )
-from dogs_accel.train import Trainer
-from dogs_accel.training_step import StepSettings
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import StepSettings
+from dogs_accel.training.trainer import Trainer
 from pipelines import EVAL, make_loader
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from dogs_accel.phases import STRATEGIES, Phase, cosine_factor, strategy_label, strategy_phases
+from dogs_accel.training.phases import STRATEGIES, Phase, cosine_factor, strategy_label, strategy_phases
 
 
 def test_published_plans():

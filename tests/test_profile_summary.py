@@ -4,8 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from dogs_accel.models.flops import ModelFlops
-from dogs_accel.profile_summary import profile_figure, summarise_profile
-from dogs_accel.step_profile import PARTS
+from dogs_accel.training.profile_summary import profile_figure, summarise_profile
+from dogs_accel.training.step_profile import PARTS
 
 
 def row(stage, epoch_total, seconds, rate, val_acc, **parts):

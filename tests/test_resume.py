@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from dogs_accel.benchmark import main
-from dogs_accel.checkpoint import load_checkpoint
 from dogs_accel.datasets.synthetic import write_synthetic
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import sha256
+from dogs_accel.training.checkpoint import load_checkpoint
 
 NUM_KILLS = 20
 SEED = 20261122

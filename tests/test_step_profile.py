@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dogs_accel.step_profile import PARTS, EpochProfile, step_seconds
+from dogs_accel.training.step_profile import PARTS, EpochProfile, step_seconds
 from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")

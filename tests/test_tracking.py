@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dogs_accel.tracking import GROUP, JOB_TYPE, TrackedRun, summary_row
+from dogs_accel.training.tracking import GROUP, JOB_TYPE, TrackedRun, summary_row
 
 
 def tracked(folder, mode, **more):

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from dogs_accel.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dogs_accel.datasets import open_dataset
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
-from dogs_accel.phases import Phase
 from dogs_accel.runtime.precision import amp_dtype
-from dogs_accel.step_profile import PARTS
-from dogs_accel.train import DivergedError, Trainer
-from dogs_accel.training_step import StepSettings, TrainingStep
+from dogs_accel.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import StepSettings, TrainingStep
+from dogs_accel.training.step_profile import PARTS
+from dogs_accel.training.trainer import DivergedError, Trainer
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
 CPU = torch.device("cpu")

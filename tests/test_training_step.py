@@ -8,14 +8,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
-from dogs_accel.training_step import (
-    StepSettings,
-    TrainingStep,
-    forward_of,
-    make_optimizer,
-    make_scaler,
-    prepare_model,
-)
+from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
 from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")

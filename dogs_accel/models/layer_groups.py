@@ -10,7 +10,6 @@ from torch import nn
 
 from dogs_accel.models.freezing import set_trainable_stage
 from dogs_accel.models.heads import head_names
-from dogs_accel.phases import Phase
 
 
 def layer_groups(model: nn.Module) -> list[list[str]]:
@@ -75,21 +74,3 @@ def set_trainable_groups(model: nn.Module, num_groups: int) -> None:
     for group in groups[1:num_groups]:
         for name in group:
             model.get_parameter(name).requires_grad = True
-
-
-def param_groups(model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
-    """All that trains at some time in a phase, as torch's optimisers take it: dicts of "params" and "lr".
-
-    One dict in the order of model.parameters(), or with layer_decay one a layer group from the head down, each with
-    layer_decay times the lr of the one before. Parameters that are frozen when the optimiser steps have no gradient,
-    so AdamW neither moves nor decays them.
-    """
-    groups = layer_groups(model)
-    groups = groups[: phase.num_trainable_groups(phase.epochs - 1, len(groups))]
-    if phase.layer_decay == 1:
-        trained = {name for group in groups for name in group}
-        return [{"params": [value for name, value in model.named_parameters() if name in trained], "lr": phase.lr}]
-    return [
-        {"params": [model.get_parameter(name) for name in group], "lr": phase.lr * phase.layer_decay**depth}
-        for depth, group in enumerate(groups)
-    ]

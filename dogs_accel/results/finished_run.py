@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from dogs_accel.calibration import fit_temperature
-from dogs_accel.checkpoint import CheckpointError, load_checkpoint
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.runtime.files import read_json
+from dogs_accel.training.checkpoint import CheckpointError, load_checkpoint
 from pipelines import Recipe
 
 _RECORD_SUFFIX = "_run_metadata.json"

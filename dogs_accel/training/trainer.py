@@ -14,25 +14,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dogs_accel.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from dogs_accel.evaluation.scores import ScoreCounter, Scores
-from dogs_accel.features import FeatureLoader, cache_features, head_of
 from dogs_accel.models.freezing import count_trainable_params, set_train_mode
-from dogs_accel.models.layer_groups import layer_groups, param_groups, set_trainable_groups
-from dogs_accel.phases import Phase
+from dogs_accel.models.layer_groups import layer_groups, set_trainable_groups
 from dogs_accel.runtime.out_of_memory import Demand, within_memory
 from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_statistics
-from dogs_accel.step_profile import EpochProfile, traced_steps
-from dogs_accel.training_step import (
-    Forward,
-    StepSettings,
-    TrainingStep,
-    forward_of,
-    load_optimizer_state,
-    make_optimizer,
-    make_scaler,
-    prepare_model,
-)
+from dogs_accel.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from dogs_accel.training.features import FeatureLoader, cache_features, head_of
+from dogs_accel.training.optimizers import load_optimizer_state, make_optimizer, param_groups
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import Forward, StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
+from dogs_accel.training.step_profile import EpochProfile, traced_steps
 from pipelines.clock import StepClock
 from pipelines.loader import Batch, Loader
 

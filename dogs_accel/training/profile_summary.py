@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from dogs_accel.models.flops import ModelFlops
 from dogs_accel.plots import BLUE, GREY, RED, bare
-from dogs_accel.step_profile import PARTS
-from dogs_accel.train import HistoryRow
+from dogs_accel.training.step_profile import PARTS
+from dogs_accel.training.trainer import HistoryRow
 
 VAL_ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 """Validation accuracies whose time is reported."""

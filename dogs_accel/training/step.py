@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -45,29 +44,6 @@ class StepSettings:
 def prepare_model(model: nn.Module, device: torch.device, settings: StepSettings) -> nn.Module:
     """Move a model to its device and memory layout."""
     return model.to(device=device, memory_format=settings.memory_format)  # type: ignore[call-overload]
-
-
-def make_optimizer(param_groups: Any, lr: float, weight_decay: float, settings: StepSettings) -> torch.optim.AdamW:
-    """AdamW over parameters or groups of them; a group's `initial_lr` is its lr before any schedule."""
-    # None, and not False, leaves torch its own choice among the unfused ones, which is not the slowest.
-    fused = True if settings.fused_optimizer else None
-    optimizer = torch.optim.AdamW(param_groups, lr=lr, weight_decay=weight_decay, fused=fused)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[Any, Any]) -> None:
-    """Take up what an optimiser had learnt of the same parameters, under this one's own settings.
-
-    Its tensors get the memory layout of their parameters, which may be another than they were saved in: fused AdamW
-    walks through both as they lie.
-    """
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def forward_of(model: nn.Module, device: torch.device, settings: StepSettings) -> Forward:

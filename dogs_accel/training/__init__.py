@@ -1,0 +1,1 @@
+"""Training as data and as work: phases, steps, checkpoints, profiles, tracking."""
