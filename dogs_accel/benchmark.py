@@ -30,7 +30,7 @@ from dogs_accel.estimate import Estimate, estimate_run
 from dogs_accel.evaluation.pairwise import ComparedRun
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment import execute_run
-from dogs_accel.explanations import EXPLANATIONS_FOLDER
+from dogs_accel.explain.run import EXPLANATIONS_FOLDER
 from dogs_accel.loading import (
     build_stores,
     choose_loaders,

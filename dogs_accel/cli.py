@@ -314,7 +314,7 @@ def _add_run(command: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.config import BenchmarkConfig
-    from dogs_accel.explain import find_explainer
+    from dogs_accel.explain.explainers import find_explainer
     from dogs_accel.heatmaps import draw_heatmaps
     from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
     from dogs_accel.plan import choose_device

@@ -26,7 +26,7 @@ from dogs_accel.evaluation.metrics import (
 )
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.evaluation.quality_error import write_quality_error
-from dogs_accel.explanations import write_explanations
+from dogs_accel.explain.run import write_explanations
 from dogs_accel.loading import images_loader, plain_train_loader, split_loader
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops

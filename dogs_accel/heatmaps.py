@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from dogs_accel.explain import Explainer, heat_maps, scale_to_unit
-from dogs_accel.explanation_plots import crop_pixels, save_picture, side_by_side
+from dogs_accel.explain.cells import scale_to_unit
+from dogs_accel.explain.drawings import crop_pixels, save_picture, side_by_side
+from dogs_accel.explain.explainers import Explainer, heat_maps
 from dogs_accel.inference import ImagePrediction, TrainedModel
 
 

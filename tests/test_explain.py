@@ -7,19 +7,11 @@ from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from dogs_accel.explain import (
-    Attention,
-    GradCam,
-    Places,
-    UnexplainableError,
-    attention_rollout,
-    attention_weights,
-    find_explainer,
-    find_last_feature_map,
-    recorded_attention,
-    scale_to_unit,
-    upsample,
-)
+from dogs_accel.explain.attention import Attention, attention_rollout, attention_weights, recorded_attention
+from dogs_accel.explain.cells import Places, UnexplainableError, scale_to_unit, upsample
+from dogs_accel.explain.explainers import find_explainer
+from dogs_accel.explain.feature_map import find_last_feature_map
+from dogs_accel.explain.gradcam import GradCam
 from dogs_accel.models.build import build_model, build_pretrained
 from dogs_accel.models.freezing import set_trainable_stage
 from dogs_accel.models.specs import model_spec

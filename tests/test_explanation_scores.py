@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
-from dogs_accel.explanation_scores import (
+from dogs_accel.explain.scores import (
     box_cover,
     box_on_crop,
     heat_inside,
@@ -13,8 +13,8 @@ from dogs_accel.explanation_scores import (
     mean_with_interval,
     patches_across,
     random_patches,
+    removal_verdict,
     shifted_patches,
-    verdict,
     without_patches,
 )
 from pipelines import EVAL, RESNET_TRAIN, Recipe
@@ -123,4 +123,4 @@ def test_intervals_are_students():
     ],
 )
 def test_the_words_follow_the_interval(interval, words):
-    assert verdict({"interval": interval}) == words
+    assert removal_verdict({"interval": interval}) == words

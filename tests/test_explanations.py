@@ -12,8 +12,8 @@ from torch import nn
 
 from dogs_accel.datasets import Dataset, open_dataset
 from dogs_accel.evaluation.predictions import Predictions, predict
-from dogs_accel.explanation_plots import blend, crop_pixels
-from dogs_accel.explanations import choose_images, write_explanations
+from dogs_accel.explain.drawings import blend, crop_pixels
+from dogs_accel.explain.run import choose_images, write_explanations
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader

@@ -12,8 +12,9 @@ from PIL import Image
 
 from dogs_accel.cli import main
 from dogs_accel.eda.files import read_metadata
-from dogs_accel.explain import UnexplainableError, find_explainer, scale_to_unit, upsample
-from dogs_accel.explanation_plots import blend
+from dogs_accel.explain.cells import UnexplainableError, scale_to_unit, upsample
+from dogs_accel.explain.drawings import blend
+from dogs_accel.explain.explainers import find_explainer
 from dogs_accel.inference import load_trained, predict_images
 from dogs_accel.results.finished_run import choose_run
 
@@ -140,7 +141,7 @@ def test_a_model_without_heat_maps_is_one_line(tiny_results, test_rows, tmp_path
     def refuse(model, size_px):
         raise UnexplainableError("model: Plain has no module that gives a feature map (N, C, S, S)")
 
-    monkeypatch.setattr("dogs_accel.explain.find_explainer", refuse)
+    monkeypatch.setattr("dogs_accel.explain.explainers.find_explainer", refuse)
     with pytest.raises(SystemExit) as stop:
         main(["predict", test_rows[0], "--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)])
     assert stop.value.code == 2

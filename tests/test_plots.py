@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dogs_accel.evaluation.figures import confusion_figure
-from dogs_accel.explanation_plots import Drawing, gallery_figure
+from dogs_accel.explain.drawings import Drawing, explanation_figure
 from dogs_accel.plots import save_figure
 from dogs_accel.results.figures import comparison_figure
 
@@ -24,7 +24,7 @@ def test_a_name_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path):
         pred_class=BREEDS[1],
         confidence=0.5,
     )
-    gallery = gallery_figure([drawing], "a run")
+    gallery = explanation_figure([drawing], "a run")
     save_figure(gallery, tmp_path / "gallery.png")
     assert gallery.axes[0].get_title().startswith(f"true: {BREEDS[0]}\n")
 

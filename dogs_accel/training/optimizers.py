@@ -12,11 +12,11 @@ from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings
 
 
-def make_optimizer(param_groups: Any, lr: float, weight_decay: float, settings: StepSettings) -> torch.optim.AdamW:
+def make_optimizer(parameters: Any, lr: float, weight_decay: float, settings: StepSettings) -> torch.optim.AdamW:
     """AdamW over parameters or groups of them; a group's `initial_lr` is its lr before any schedule."""
     # None, and not False, leaves torch its own choice among the unfused ones, which is not the slowest.
     fused = True if settings.fused_optimizer else None
-    optimizer = torch.optim.AdamW(param_groups, lr=lr, weight_decay=weight_decay, fused=fused)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

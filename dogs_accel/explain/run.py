@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.explain import Explainer, UnexplainableError, find_explainer, heat_maps, scale_to_unit
-from dogs_accel.explanation_plots import Drawing, crop_pixels, gallery_figure, save_picture
-from dogs_accel.explanation_scores import (
+from dogs_accel.explain.cells import UnexplainableError, scale_to_unit
+from dogs_accel.explain.drawings import Drawing, crop_pixels, explanation_figure, save_picture
+from dogs_accel.explain.explainers import Explainer, find_explainer, heat_maps
+from dogs_accel.explain.scores import (
     box_cover,
     box_on_crop,
     class_probabilities,
@@ -28,8 +29,8 @@ from dogs_accel.explanation_scores import (
     num_removed,
     patches_across,
     random_patches,
+    removal_verdict,
     shifted_patches,
-    verdict,
     without_patches,
 )
 from dogs_accel.plots import save_figure
@@ -218,9 +219,6 @@ def _boxes(data: Dataset, index: int, recipe: Recipe) -> list[tuple[float, float
     return [box_on_crop(box, (height, width), recipe) for box in boxes]
 
 
-# --- scores -----------------------------------------------------------------------------------------------------
-
-
 def _score(
     model: nn.Module, explainer: Explainer, explained: _Explained, seed: int, num_draws: int
 ) -> dict[str, dict[str, list[float | None]]]:
@@ -308,15 +306,12 @@ def _summary(table: pd.DataFrame) -> dict[str, Any]:
     return {
         **{name: mean_with_interval(values(name)) for name in ("drop_hottest", "drop_random", "drop_shifted")},
         "hottest_less_random": against_random,
-        "verdict": verdict(against_random),
+        "removal_verdict": removal_verdict(against_random),
         "hottest_less_shifted": against_shifted,
-        "verdict_shifted": verdict(against_shifted),
+        "verdict_shifted": removal_verdict(against_shifted),
         **{name: mean_with_interval(values(name)[boxed]) for name in ("heat_in_box", "box_share")},
         "heat_less_box_share": mean_with_interval((values("heat_in_box") - values("box_share"))[boxed]),
     }
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------
 
 
 def _write_drawings(
@@ -341,4 +336,4 @@ def _write_drawings(
     single = folder / EXPLANATIONS_FOLDER
     paths = [save_picture(drawing.strip(), single / f"{name}.png") for name, drawing in drawings.items()]
     gallery = folder / GALLERY[explainer.describe()["method"]]
-    return [*paths, save_figure(gallery_figure(every, title), gallery)]
+    return [*paths, save_figure(explanation_figure(every, title), gallery)]

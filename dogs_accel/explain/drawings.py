@@ -18,7 +18,7 @@ from dogs_accel.runtime.files import replacing
 from pipelines import Recipe
 
 Pixels = NDArray[np.uint8]
-Box = tuple[float, float, float, float]
+CropBox = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in px of the crop."""
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
@@ -62,7 +62,7 @@ class Drawing:
     """(S, S, 3)"""
     heat: dict[str, NDArray[np.float32]]
     """By method, (S, S) in [0, 1]."""
-    boxes: Sequence[Box]
+    boxes: Sequence[CropBox]
     """Annotated dogs."""
     true_class: str
     pred_class: str
@@ -73,7 +73,7 @@ class Drawing:
         return side_by_side(self.pixels, self.heat, self.boxes)
 
 
-def side_by_side(pixels: Pixels, heat: Mapping[str, NDArray[np.float32]], boxes: Sequence[Box] = ()) -> Pixels:
+def side_by_side(pixels: Pixels, heat: Mapping[str, NDArray[np.float32]], boxes: Sequence[CropBox] = ()) -> Pixels:
     """Lay a crop (S, S, 3) and each of its maps over it side by side; small crops are enlarged pixel by pixel."""
     scale = max(1, -(-_DRAWN_PX // len(pixels)))
     panels = [pixels, *(blend(pixels, each) for each in heat.values())]
@@ -82,7 +82,7 @@ def side_by_side(pixels: Pixels, heat: Mapping[str, NDArray[np.float32]], boxes:
     return np.concatenate([part for panel in large for part in (gap, panel)][1:], axis=1)
 
 
-def _outlined(panel: Pixels, boxes: Sequence[Box], scale: int) -> Pixels:
+def _outlined(panel: Pixels, boxes: Sequence[CropBox], scale: int) -> Pixels:
     image = Image.fromarray(panel)
     for box in boxes:
         xmin, ymin, xmax, ymax = (round(scale * side) for side in box)
@@ -98,7 +98,7 @@ def save_picture(pixels: Pixels, path: Path) -> Path:
     return path
 
 
-def gallery_figure(drawings: Sequence[Drawing], title: str) -> Figure:
+def explanation_figure(drawings: Sequence[Drawing], title: str) -> Figure:
     """Draw the explained images by group, four a row, each with what it is, what the model said and how surely."""
     rows: list[list[Drawing]] = []
     for group in GROUP_NAMES:

@@ -98,7 +98,7 @@ def mean_with_interval(values: NDArray[np.float64]) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - half, mean + half], "num_images": num}
 
 
-def verdict(difference: dict[str, Any]) -> str:
+def removal_verdict(difference: dict[str, Any]) -> str:
     """Say in words what the interval of (fall without the hottest - fall without random parts) shows."""
     if difference["interval"] is None:
         return "too few images"
@@ -106,9 +106,6 @@ def verdict(difference: dict[str, Any]) -> str:
     if low > 0:
         return "better than random"
     return "worse than random" if high < 0 else "no difference from random shown"
-
-
-# --- boxes ------------------------------------------------------------------------------------------------------
 
 
 def box_on_crop(box: Box, size_px: tuple[int, int], recipe: Recipe) -> tuple[float, float, float, float]:

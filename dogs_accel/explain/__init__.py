@@ -1,0 +1,1 @@
+"""What a model looked at: heat maps, their scores, their drawings."""

@@ -1,0 +1,156 @@
+"""The last feature map of a network, and where its cells look."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
+from torch import Tensor, nn
+
+from dogs_accel.explain.cells import Places, UnexplainableError, run_on_black
+
+
+def find_last_feature_map(model: nn.Module, size_px: int) -> tuple[str, tuple[int, int], Places]:
+    """Find the module whose output is the last feature map before the global pooling: its name, (h, w), its places.
+
+    In a forward pass, the last output (N, C, S, S) with S > 1, of which the next module makes, or gets, one vector.
+    Raises UnexplainableError where there is none.
+    """
+    steps = _trace_modules(model, size_px)
+    is_map = [step.output.ndim == 4 and step.output.shape[2] == step.output.shape[3] > 1 for step in steps]
+    if not any(is_map):
+        raise UnexplainableError(f"model: {type(model).__name__} has no module that gives a feature map (N, C, S, S)")
+    last = len(is_map) - 1 - is_map[::-1].index(True)
+    step, after = steps[last], next((each for each in steps[last + 1 :] if each.is_leaf), None)
+    if after is None or not (_is_vector(after.output) or _is_vector(after.input)):
+        raise UnexplainableError(
+            f"model: the last feature map of {type(model).__name__} is that of {step.name!r}, and no global pooling "
+            "follows it"
+        )
+    grid = (step.output.shape[2], step.output.shape[3])
+    return (
+        step.name,
+        grid,
+        _follow_strides(steps[: last + 1], size_px) or Places.even(grid, size_px, "assumed to tile the image"),
+    )
+
+
+def _follow_strides(steps: Sequence[_TracedModule], size_px: int) -> Places | None:
+    """Follow the centres of the cells through the windows that make a map smaller; None where that fails.
+
+    A cell of a ResNet with random weights is centred 32 i px from the corner, not in the middle of a tile of 32 px:
+    padding puts half of the first window outside the image. Of branches side by side the first one that ran counts.
+    Definition: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    """
+    size, first, step = size_px, 0.5, 1.0
+    for each in steps:
+        window = _window(each.module, size)
+        if window is None or each.input.shape[2] != size or each.output.shape[2] >= size:
+            continue
+        extent, stride, padding = window
+        first += ((extent - 1) / 2 - padding) * step
+        step *= stride
+        size = each.output.shape[2]
+    return Places((first, first), step, "strides and padding") if size == steps[-1].output.shape[2] else None
+
+
+def measure_places(model: nn.Module, layer: str, images: Tensor, places: Places) -> Places:
+    """Find where the cells of a layer's output look, on some images (N, 3, S, S); places says how far they are apart.
+
+    Images and their mirror images together are symmetric, so the cell, or the point between two, whose gradient has
+    its centre in the middle is the one that looks at the middle. What strides and padding say is where a network
+    begins: training with flips moves the weights of the windows so that the cells tile the image (Alsallakh et al.,
+    "Mind the Pad", ICLR 2021); ImageNet weights were seen to do so to 4 px of 32, random ones not at all. Places
+    unmeasured where the gradients say nothing.
+    """
+    size_px = images.shape[-1]
+    first = []
+    for axis in (2, 3):
+        cells, centres = _gradient_centres(model, layer, images, axis)
+        slope, start = np.polyfit(cells, centres, 1) if len(cells) > 1 else (0.0, 0.0)
+        if not slope > 0:
+            return places
+        middle = (size_px / 2 - start) / slope
+        first.append(float(np.clip(size_px / 2 - middle * places.step, 0, places.step)))
+    return Places((first[0], first[1]), places.step, "gradients on mirrored images")
+
+
+def _gradient_centres(model: nn.Module, layer: str, images: Tensor, axis: int) -> tuple[list[int], list[float]]:
+    """Mean place of the gradient of each of the middle rows (axis 2) or columns (3) of cells, in px."""
+    outputs: list[Tensor] = []
+    both = torch.cat([images, images.flip(axis)]).detach().requires_grad_()
+    with (
+        torch.enable_grad(),
+        model.get_submodule(layer).register_forward_hook(lambda _, __, output: outputs.append(output)),
+    ):
+        model(both)
+        num = outputs[0].shape[axis]
+        at = torch.arange(images.shape[axis], device=images.device) + 0.5
+        cells, centres = [], []
+        for cell in range(max(0, num // 2 - 1), min(num, num // 2 + 2)):
+            own = outputs[0].select(axis, cell).square().sum()
+            [gradient] = torch.autograd.grad(own, both, retain_graph=True)
+            weight = gradient.abs().sum(dim=[dim for dim in range(4) if dim != axis])
+            if float(weight.sum()) > 0:
+                cells.append(cell)
+                centres.append(float((weight * at).sum() / weight.sum()))
+    return cells, centres
+
+
+def _window(module: nn.Module, size_px: int) -> tuple[int, int, int] | None:
+    """Extent, stride and padding at the top of a convolution's or a pooling's window over a map of size_px."""
+    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return None
+    kernel, stride, dilation = (
+        each[0] if isinstance(each, tuple) else each
+        for each in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
+    )
+    extent = (kernel - 1) * dilation + 1
+    if module.padding == "same" or isinstance(module, Conv2dSame | MaxPool2dSame | AvgPool2dSame):
+        # What is odd goes to the bottom.
+        return extent, stride, max((-(-size_px // stride) - 1) * stride + extent - size_px, 0) // 2
+    padding = module.padding[0] if isinstance(module.padding, tuple) else module.padding
+    return extent, stride, padding if isinstance(padding, int) else 0  # what is left in words is "valid"
+
+
+@dataclass(frozen=True)
+class _TracedModule:
+    """A module as it ran in a forward pass."""
+
+    name: str
+    module: nn.Module
+    input: Tensor
+    output: Tensor
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it is made of no other modules."""
+        return not any(self.module.children())
+
+
+def _trace_modules(model: nn.Module, size_px: int) -> list[_TracedModule]:
+    """Run a model on a black image; returns its modules, but for itself, in the order in which they finished."""
+    steps: list[_TracedModule] = []
+
+    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            steps.append(_TracedModule(name, module, inputs[0], output))
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                stack.enter_context(module.register_forward_hook(functools.partial(record, name)))
+        run_on_black(model, size_px)
+    return steps
+
+
+def _is_vector(tensor: Tensor) -> bool:
+    """Whether it is one vector an image: (N, C) or (N, C, 1, 1)."""
+    return tensor.ndim == 2 or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1))
