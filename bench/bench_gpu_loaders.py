@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from dogs_accel.bottleneck import describe_with_model, measure_with_model, training_step, verdict
-from dogs_accel.candidates import Candidate, Workload, find_photos, project_candidates
-from dogs_accel.ceilings import DecodeOnly, WriteOnly
+from dogs_accel.datasets.photos import find_photos
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.models.specs import model_spec
-from dogs_accel.throughput import describe_rows, measure_loaders
-from dogs_accel.throughput_report import as_dicts, describe_model, describe_workload, pass_parity
+from dogs_accel.throughput.bottleneck import describe_bottleneck, describe_with_model, measure_with_model, training_step
+from dogs_accel.throughput.candidates import Candidate, Workload, project_candidates
+from dogs_accel.throughput.ceilings import DecodeOnly, WriteOnly
+from dogs_accel.throughput.measure import describe_rows, measure_loaders
+from dogs_accel.throughput.run import as_dicts, describe_model, describe_workload, pass_parity
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
 from pipelines.dali import DaliLoader
 from pipelines.decoding.dali import HW_DECODER_LOAD
@@ -156,7 +157,7 @@ def test_end_to_end(bench, workload_of, tmp_path, name):
     rates = [
         f"{each} {found.end_to_end_rate:,.0f} img/s ({100 * shares[each]:.0f} %)" for each, found in measured.items()
     ]
-    words = verdict(measured, candidates[0].name, on_gpu=workload.on_gpu)
+    words = describe_bottleneck(measured, candidates[0].name, on_gpu=workload.on_gpu)
     lines = [f"  {each}: {100 * share:.1f} % of the rate on tensors that are there" for each, share in shares.items()]
     bench.save(
         f"gpu_end_to_end_{name}",
@@ -166,7 +167,7 @@ def test_end_to_end(bench, workload_of, tmp_path, name):
         unit="img/s",
         aim=SHARE_AIM,
         model=describe_model(spec),
-        verdict=words,
+        describe_bottleneck=words,
         with_model={
             each: dataclasses.asdict(found) | {"share_of_synthetic": shares[each]} for each, found in measured.items()
         },

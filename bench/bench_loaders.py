@@ -7,15 +7,15 @@ import pytest
 import torch
 from rivals import PUBLISHED, rivals
 
-from dogs_accel.bottleneck import describe_with_model, measure_with_model, training_step, verdict
-from dogs_accel.candidates import Workload, project_candidates
-from dogs_accel.ceilings import ceiling_candidates
+from dogs_accel.parity.run import RECIPES
 from dogs_accel.plots import save_figure
-from dogs_accel.throughput import describe_rows, describe_scaling, measure_loaders, measure_scaling
-from dogs_accel.throughput_plots import loaders_figure
-from dogs_accel.throughput_report import (
-    RECIPES,
-    Settings,
+from dogs_accel.throughput.bottleneck import describe_bottleneck, describe_with_model, measure_with_model, training_step
+from dogs_accel.throughput.candidates import Workload, project_candidates
+from dogs_accel.throughput.ceilings import ceiling_candidates
+from dogs_accel.throughput.figures import loaders_figure
+from dogs_accel.throughput.measure import describe_rows, describe_scaling, measure_loaders, measure_scaling
+from dogs_accel.throughput.run import (
+    ThroughputSettings,
     as_dicts,
     choose_model,
     describe_model,
@@ -105,14 +105,14 @@ def test_scaling(bench, photos, scaled, drawn):
 
 def test_with_a_model(bench, photos, scaled, drawn):
     workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
-    settings = Settings(data="", device=DEVICE)
+    settings = ThroughputSettings(data="", device=DEVICE)
     spec = choose_model(settings, workload)
     if bench.measure:
         measured = measure_model(spec, scaled, workload)
     else:
         small = dataclasses.replace(workload, recipe=workload.recipe.at(spec.image_size), batch_size=2)
         measured = measure_with_model(scaled, small, training_step(spec, DEVICE), rounds=1)
-    words = verdict(measured, PUBLISHED, on_gpu=workload.on_gpu)
+    words = describe_bottleneck(measured, PUBLISHED, on_gpu=workload.on_gpu)
     drawn |= {"with_model": measured, "model": describe_model(spec)}
     bench.save(
         "loaders_with_model",
@@ -120,7 +120,7 @@ def test_with_a_model(bench, photos, scaled, drawn):
         f"{describe_with_model(measured)}\n  {words}",
         unit="img/s",
         model=describe_model(spec),
-        verdict=words,
+        describe_bottleneck=words,
         with_model={name: dataclasses.asdict(each) for name, each in measured.items()},
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dogs_accel.candidates import find_photos
+from dogs_accel.datasets.photos import find_photos
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.runtime.arguments import positive
 from dogs_accel.runtime.environment import describe_environment

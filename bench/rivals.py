@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import io, transforms
 from torchvision.transforms import v2
 
-from dogs_accel.candidates import Candidate
+from dogs_accel.throughput.candidates import Candidate
 from pipelines.decoding.dali import shut_down
 
 _IDLE_LOOK_SECONDS = 0.002

@@ -200,7 +200,8 @@ def _add_parity(commands: Any) -> None:
 def _parity(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.config import BenchmarkConfig
     from dogs_accel.datasets import check_images_folder, open_dataset
-    from dogs_accel.parity_report import ParityRun, choose_loaders, choose_recipes, spread, write_parity
+    from dogs_accel.datasets.photos import spread
+    from dogs_accel.parity.run import ParityRun, named_loaders, named_recipes, write_parity
     from dogs_accel.plan import choose_device
 
     data = open_dataset(options.data, unpack=True, check_files=False)
@@ -209,8 +210,8 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
         yield data.notice
     run = ParityRun(
         paths=spread(data.paths, options.num_images),
-        loaders=choose_loaders(options.loader),
-        recipes=choose_recipes(options.recipe),
+        loaders=named_loaders(options.loader),
+        recipes=named_recipes(options.recipe),
         model=options.model,
         weights=options.weights,
         device=choose_device(BenchmarkConfig(device=options.device)),
@@ -266,9 +267,9 @@ def _add_throughput(commands: Any) -> None:
 
 
 def _throughput(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.throughput_report import Settings, measure_all
+    from dogs_accel.throughput.run import ThroughputSettings, measure_all
 
-    settings = Settings(
+    settings = ThroughputSettings(
         data=options.data,
         loader=options.loader,
         recipe=options.recipe,
@@ -315,8 +316,9 @@ def _add_run(command: Any) -> None:
 def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.config import BenchmarkConfig
     from dogs_accel.explain.explainers import find_explainer
-    from dogs_accel.heatmaps import draw_heatmaps
-    from dogs_accel.inference import describe_prediction, describe_trained, load_trained, predict_images
+    from dogs_accel.inference.heatmaps import draw_heatmaps
+    from dogs_accel.inference.predict import describe_prediction, predict_images
+    from dogs_accel.inference.trained import describe_trained, load_trained
     from dogs_accel.plan import choose_device
     from dogs_accel.results.finished_run import choose_run
     from dogs_accel.runtime.precision import set_numerics
@@ -357,8 +359,8 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
     import torch
 
     from dogs_accel.eda.files import read_metadata
-    from dogs_accel.export import ExportMismatchError, describe_checks, export_run, real_images
-    from dogs_accel.inference import load_trained
+    from dogs_accel.inference.export import ExportMismatchError, describe_checks, export_run, real_images
+    from dogs_accel.inference.trained import load_trained
     from dogs_accel.results.finished_run import choose_run
 
     folder = Path(options.results)

@@ -3,9 +3,9 @@ import time
 import pytest
 import torch
 
-from dogs_accel.bottleneck import LoaderWithModel, measure_with_model, training_step, verdict
-from dogs_accel.candidates import Candidate, Workload
 from dogs_accel.models.specs import model_spec
+from dogs_accel.throughput.bottleneck import LoaderWithModel, describe_bottleneck, measure_with_model, training_step
+from dogs_accel.throughput.candidates import Candidate, Workload
 from pipelines import EVAL
 
 
@@ -15,49 +15,49 @@ def measured(end_to_end, wait, compute=1000.0, loader=2000.0):
 
 def test_a_gpu_that_waits_is_data_bound_and_a_loader_that_removes_it_is_named():
     found = {"torch": measured(450.0, 0.41), "dali": measured(700.0, 0.2), "cached": measured(950.0, 0.01)}
-    assert verdict(found, "torch", on_gpu=True) == (
+    assert describe_bottleneck(found, "torch", on_gpu=True) == (
         "data-bound: with `torch` the model waits 41 % of the step; `cached` removes it (end to end 2.1 x)"
     )
 
 
 def test_a_loader_that_helps_and_does_not_suffice_leaves_a_share():
     found = {"torch": measured(300.0, 0.7), "dali": measured(600.0, 0.4)}
-    assert verdict(found, "torch", on_gpu=True) == (
+    assert describe_bottleneck(found, "torch", on_gpu=True) == (
         "data-bound: with `torch` the model waits 70 % of the step; `dali` leaves 40 % (end to end 2.0 x)"
     )
 
 
 def test_where_no_other_loader_is_faster_it_says_so_and_what_there_is_to_gain():
     found = {"dali": measured(600.0, 0.5), "torch": measured(610.0, 0.49)}
-    assert verdict(found, "dali", on_gpu=True) == (
+    assert describe_bottleneck(found, "dali", on_gpu=True) == (
         "data-bound: with `dali` the model waits 50 % of the step; none of the other loaders measured changes that "
         "(no loader can gain more than 2.0 x)"
     )
 
 
 def test_one_loader_alone_has_no_remedy():
-    assert verdict({"dali": measured(800.0, 0.2)}, "dali", on_gpu=True) == (
+    assert describe_bottleneck({"dali": measured(800.0, 0.2)}, "dali", on_gpu=True) == (
         "data-bound: with `dali` the model waits 20 % of the step; no loader can gain more than 1.2 x"
     )
 
 
 def test_a_model_that_hardly_waits_is_compute_bound():
     found = {"torch": measured(960.0, 0.03), "cached": measured(1100.0, 0.0)}
-    assert verdict(found, "torch", on_gpu=True) == (
+    assert describe_bottleneck(found, "torch", on_gpu=True) == (
         "compute-bound: with `torch` loading takes 3 % of the step, a faster loader changes nothing"
     )
 
 
 def test_on_a_cpu_the_cores_that_loading_takes_count_although_nobody_waits():
     found = {"torch": measured(600.0, 0.1), "cached": measured(980.0, 0.01)}
-    assert verdict(found, "torch", on_gpu=False) == (
+    assert describe_bottleneck(found, "torch", on_gpu=False) == (
         "data-bound: loading and computing share the cores of the CPU, and with `torch` loading costs 40 % of the step "
         "(10 % waiting, the rest cores that computing lacks); `cached` removes it (end to end 1.6 x)"
     )
 
 
 def test_on_a_cpu_a_compute_bound_step_says_what_is_shared():
-    assert verdict({"cached": measured(970.0, 0.01)}, "cached", on_gpu=False) == (
+    assert describe_bottleneck({"cached": measured(970.0, 0.01)}, "cached", on_gpu=False) == (
         "compute-bound: with `cached` loading takes 3 % of the step, a faster loader changes nothing; on a CPU both "
         "share the cores, which this includes"
     )

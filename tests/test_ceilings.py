@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dogs_accel.candidates import Workload, load_epoch
-from dogs_accel.ceilings import DecodeOnly, ReadOnly, WriteOnly, ceiling_candidates
+from dogs_accel.throughput.candidates import Workload, load_epoch
+from dogs_accel.throughput.ceilings import DecodeOnly, ReadOnly, WriteOnly, ceiling_candidates
 from pipelines import EVAL
 
 

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from dogs_accel.candidates import Candidate, Workload
-from dogs_accel.coldstart import measure_cold_start, tree_memory_bytes
+from dogs_accel.throughput.candidates import Candidate, Workload
+from dogs_accel.throughput.cold_start import measure_cold_start, tree_memory_bytes
 from pipelines import EVAL
 
 HOLD = "data = bytearray(64_000_000); data[::4096] = b'x' * len(data[::4096]); print('held', flush=True); input()"

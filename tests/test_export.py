@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from dogs_accel import export
 from dogs_accel.cli import main
 from dogs_accel.eda.files import read_metadata
 from dogs_accel.evaluation.galleries import fed_image
-from dogs_accel.export import ExportMismatchError, check_same, export_run, preprocessing_steps, real_images
-from dogs_accel.inference import load_trained
+from dogs_accel.inference import export
+from dogs_accel.inference.export import ExportMismatchError, check_same, export_run, real_images
+from dogs_accel.inference.preprocessing import preprocessing_steps
+from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.finished_run import choose_run
 from pipelines import EVAL
 

@@ -11,7 +11,8 @@ import torch
 from operator_cases import DEVICES, needs_cuda
 from PIL import Image
 
-from dogs_accel.parity import EXACT, check_parity
+from dogs_accel.parity.gates import EXACT
+from dogs_accel.parity.measure import check_parity
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, make_loader
 from pipelines.cached import CachedLoader
 from pipelines.dali import DaliLoader

@@ -15,7 +15,8 @@ from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain.cells import UnexplainableError, scale_to_unit, upsample
 from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
-from dogs_accel.inference import load_trained, predict_images
+from dogs_accel.inference.predict import predict_images
+from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.finished_run import choose_run
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from dogs_accel.coldstart import tree_memory_bytes
+from dogs_accel.throughput.cold_start import tree_memory_bytes
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
 from pipelines.loader import epoch_order
 from pipelines.store.build import plan_store

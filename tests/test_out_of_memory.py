@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from dogs_accel import cli, experiment, inference, ops
+from dogs_accel import cli, experiment, ops
 from dogs_accel.benchmark import main
 from dogs_accel.evaluation.predictions import predict
+from dogs_accel.inference import predict as inference
 from dogs_accel.models.build import build_model
 from dogs_accel.runtime.out_of_memory import (
     BatchTooLargeError,

@@ -12,25 +12,17 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import functional as F
 
-from dogs_accel import parity, parity_report
 from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
+from dogs_accel.datasets.photos import spread
 from dogs_accel.models.build import build_model, build_pretrained
 from dogs_accel.models.specs import model_spec
-from dogs_accel.parity import (
-    DECODED_BY_GPU,
-    EXACT,
-    Gate,
-    Limit,
-    Parity,
-    ParityError,
-    check_parity,
-    compare_logits,
-    gate_for,
-    loader_logits,
-    require_parity,
-)
-from dogs_accel.parity_report import _maker, amplification, parity_figure, spread
+from dogs_accel.parity import measure as parity
+from dogs_accel.parity import run as parity_report
+from dogs_accel.parity.answers import compare_logits, loader_logits
+from dogs_accel.parity.gates import DECODED_BY_GPU, EXACT, Gate, Limit, gate_for
+from dogs_accel.parity.measure import Parity, ParityError, check_parity, require_parity
+from dogs_accel.parity.run import _maker, amplification, parity_figure
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Batch, Loader, make_loader
 from pipelines.torchloader import TorchLoader
 

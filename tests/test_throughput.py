@@ -6,12 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dogs_accel import throughput_report
-from dogs_accel.bottleneck import LoaderWithModel
-from dogs_accel.candidates import Candidate, Workload, find_photos, load_epoch, project_candidates
 from dogs_accel.cli import main
-from dogs_accel.coldstart import ColdStart
-from dogs_accel.throughput import (
+from dogs_accel.datasets.photos import find_photos
+from dogs_accel.throughput import run as throughput_report
+from dogs_accel.throughput.bottleneck import LoaderWithModel
+from dogs_accel.throughput.candidates import Candidate, Workload, load_epoch, project_candidates
+from dogs_accel.throughput.cold_start import ColdStart
+from dogs_accel.throughput.figures import loaders_figure
+from dogs_accel.throughput.measure import (
     Row,
     ScalingPoint,
     describe_rows,
@@ -21,7 +23,6 @@ from dogs_accel.throughput import (
     thread_counts,
     workload_at,
 )
-from dogs_accel.throughput_plots import loaders_figure
 from pipelines import BACKENDS, EVAL, RESNET_TRAIN, make_loader
 
 WORKLOAD = Workload(paths=("photo.jpg",) * 10, recipe=EVAL, batch_size=4, num_threads=2)

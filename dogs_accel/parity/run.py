@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,16 +15,9 @@ from numpy.typing import NDArray
 
 from dogs_accel.models.build import BuiltModel, build_pretrained
 from dogs_accel.models.specs import ModelSpec, model_spec
-from dogs_accel.parity import (
-    REFERENCE,
-    STEPS_PER_LEVEL,
-    Agreement,
-    Parity,
-    ParityError,
-    check_parity,
-    compare_logits,
-    loader_logits,
-)
+from dogs_accel.parity.answers import Agreement, compare_logits, loader_logits
+from dogs_accel.parity.gates import REFERENCE
+from dogs_accel.parity.measure import STEPS_PER_LEVEL, Parity, ParityError, check_parity
 from dogs_accel.plots import RED, save_figure
 from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.files import write_json
@@ -34,10 +26,9 @@ from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Loader, Recipe, m
 LOADERS = tuple(name for name in BACKENDS if name not in (REFERENCE, "auto"))
 RECIPES = {recipe.name: recipe for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN)}
 _MAX_FACTOR = 128
-_T = TypeVar("_T")
 
 
-def choose_loaders(name: str) -> tuple[str, ...]:
+def named_loaders(name: str) -> tuple[str, ...]:
     """Return the loader of this name, or all but the reference."""
     if name == "all":
         return LOADERS
@@ -46,19 +37,13 @@ def choose_loaders(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def choose_recipes(name: str) -> tuple[Recipe, ...]:
+def named_recipes(name: str) -> tuple[Recipe, ...]:
     """Return the recipe of this name, or all of them."""
     if name == "all":
         return tuple(RECIPES.values())
     if name not in RECIPES:
         raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}, or all")
     return (RECIPES[name],)
-
-
-def spread(items: Sequence[_T], num: int) -> list[_T]:
-    """Pick up to `num` items, evenly spread over all of them, the first among them."""
-    count = min(num, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 @dataclass(kw_only=True)

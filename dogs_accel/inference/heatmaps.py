@@ -11,7 +11,8 @@ import torch
 from dogs_accel.explain.cells import scale_to_unit
 from dogs_accel.explain.drawings import crop_pixels, save_picture, side_by_side
 from dogs_accel.explain.explainers import Explainer, heat_maps
-from dogs_accel.inference import ImagePrediction, TrainedModel
+from dogs_accel.inference.predict import ImagePrediction
+from dogs_accel.inference.trained import TrainedModel
 
 
 def draw_heatmaps(

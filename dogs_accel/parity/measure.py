@@ -8,7 +8,6 @@ rounding of the normalisation in floating point. Means, quantiles and maxima are
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,81 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dogs_accel.evaluation.predictions import predict
-from dogs_accel.runtime.processes import SampleError
+from dogs_accel.parity.gates import _MAX_LEVELS, REFERENCE, Gate, Limit, gate_for
 from pipelines import Batch, Loader, Recipe, make_loader
 
-REFERENCE = "torch"
-"""The backend that every other one is held to: torchvision's transforms on PIL images."""
 STEPS_PER_LEVEL = 64
 """Resolution of the measured differences."""
-_MAX_LEVELS = 256
-"""Differences from here on, and values that are no numbers, count as this."""
-_RELATIONS: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">=": operator.ge,
-}
-_MEASURES = {
-    "mean": ("mean", " levels"),
-    "p999": ("99.9th percentile", " levels"),
-    "max": ("largest", " levels"),
-    "share_differing": ("share of values that differ", ""),
-    "top1_agreement": ("share of photos with the same top-1", ""),
-}
-"""For people: the name of a measure and its unit."""
 
 
 class ParityError(ValueError):
     """A loader does not show what the reference shows; the message names both, and what was measured and expected."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One number that a loader is held to."""
-
-    measure: str
-    relation: str
-    value: float
-
-    def holds(self, measured: float) -> bool:
-        """Whether a measured value keeps to the limit; what is no number does not."""
-        return _RELATIONS[self.relation](measured, self.value)
-
-    def describe(self, measured: float) -> str:
-        """Say what was measured and what was expected."""
-        name, unit = _MEASURES[self.measure]
-        return f"{name} is {measured:.4g}{unit}, expected {self.relation} {self.value:g}"
-
-    def __str__(self) -> str:
-        name, _ = _MEASURES[self.measure]
-        return f"{name} {self.relation} {self.value:g}"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The limits of one way in which pixels come about."""
-
-    name: str
-    limits: tuple[Limit, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {', '.join(map(str, self.limits))}"
-
-
-EXACT = Gate("exact", (Limit("max", "<=", 1), Limit("share_differing", "<", 1e-4)))
-"""The reference's 8-bit arithmetic: equal bytes, but for single levels that are rarer than 1 in 10,000."""
-DECODED_BY_GPU = Gate("decoded by a GPU", (Limit("mean", "<", 1), Limit("p999", "<", 8)))
-"""Another JPEG decoder, whose pixels are not PIL's to begin with."""
-SAME_TOP1 = Limit("top1_agreement", ">=", 0.995)
-"""What every loader is held to where a real model looks."""
-
-
-def gate_for(backend: str, device: torch.device) -> Gate:
-    """Pick the gate of a backend on a device: exact, but where a GPU decodes."""
-    return DECODED_BY_GPU if backend == "dali" and device.type == "cuda" else EXACT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -329,96 +264,3 @@ def _as_bytes(image: Tensor, recipe: Recipe) -> NDArray[np.uint8]:
     mean, std = (torch.tensor(value, device=image.device)[:, None, None] for value in (recipe.mean, recipe.std))
     levels = ((image.float() * std + mean) * 255).nan_to_num(nan=0).round().clamp(0, 255)
     return np.asarray(levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-
-
-# ---- what a model says
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """What a model says of the same photos from two loaders."""
-
-    loader: str
-    model: str
-    num_images: int
-    top1_agreement: float
-    """Share of the photos with the same class on top."""
-    mean_change: float
-    """Mean absolute change of a logit."""
-    max_change: float
-    logit_std: float
-    """Standard deviation of the reference's logits, to which the changes compare."""
-    limit: Limit = SAME_TOP1
-
-    @property
-    def passes(self) -> bool:
-        """Whether enough photos have the same class on top."""
-        return self.limit.holds(self.top1_agreement)
-
-    @property
-    def complaint(self) -> str | None:
-        """What broke the limit, None where the loader passes."""
-        if self.passes:
-            return None
-        return f"loader {self.loader}, model {self.model}: {self.limit.describe(self.top1_agreement)}"
-
-    def require(self) -> Agreement:
-        """Return this, or raise ParityError where too few agree."""
-        if self.complaint is not None:
-            raise ParityError(self.complaint)
-        return self
-
-    def __str__(self) -> str:
-        return (
-            f"loader {self.loader}, model {self.model}, {self.num_images:,} images: top-1 the same on "
-            f"{self.top1_agreement:.2%}, logits change by {self.mean_change:.3g} on average and {self.max_change:.3g} "
-            f"at most, {self.mean_change / self.logit_std:.2%} and {self.max_change / self.logit_std:.2%} of their "
-            f"standard deviation: {'passes' if self.passes else 'FAILS'} ({self.limit})"
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers, for JSON."""
-        names = ("loader", "model", "num_images", "top1_agreement", "mean_change", "max_change", "logit_std", "passes")
-        return {name: getattr(self, name) for name in names} | {"limit": str(self.limit)}
-
-
-def loader_logits(
-    model: nn.Module,
-    paths: Sequence[str | Path],
-    recipe: Recipe,
-    *,
-    backend: str,
-    device: torch.device | str | None = None,
-    batch_size: int = 32,
-    num_threads: int | None = None,
-    make: Callable[..., Loader] = make_loader,
-) -> NDArray[np.float32]:
-    """Logits (N, C) of what a loader shows of N files, in the files' order, by a model on the same device.
-
-    Raises ParityError where the loader does not show each file once.
-    """
-    settings = {"batch_size": batch_size, "device": device, "shuffle": False, "num_threads": num_threads}
-    with make(paths, np.arange(len(paths)), recipe, backend=backend, **settings) as loader:
-        try:
-            ids = list(map(str, range(len(paths))))
-            return predict(model, loader, ids, label=f"model on {backend}", flag=None).logits
-        except SampleError as error:
-            raise ParityError(f"{error} ({backend}, recipe {recipe.name})") from error
-
-
-def compare_logits(
-    ours: NDArray[np.float32], theirs: NDArray[np.float32], *, loader: str, model: str = "model"
-) -> Agreement:
-    """Compare the logits (N, C) of a model on our images with those on the reference's."""
-    if ours.shape != theirs.shape or ours.ndim != 2 or not len(ours):
-        raise ValueError(f"logits: got shapes {ours.shape} and {theirs.shape}, expected (N, C) twice, with N >= 1")
-    change = np.abs(ours.astype(np.float64) - theirs)
-    return Agreement(
-        loader=loader,
-        model=model,
-        num_images=len(ours),
-        top1_agreement=float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()),
-        mean_change=float(change.mean()),
-        max_change=float(change.max()),
-        logit_std=float(theirs.astype(np.float64).std()),
-    )

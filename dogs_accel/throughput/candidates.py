@@ -12,11 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from dogs_accel.parity_report import spread
 from pipelines import Recipe, make_loader
 from pipelines.cores import available_cores
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg")
 STORE_BACKENDS = ("cached", "auto")
 """Backends that take a `store_dir`."""
 
@@ -102,14 +100,3 @@ def load_epoch(loader: Iterable[Any], workload: Workload) -> None:
     workload.finish()
     if num_images != len(workload.paths):
         raise RuntimeError(f"{type(loader).__name__}: gave {num_images} images, expected {len(workload.paths)}")
-
-
-def find_photos(root: str | Path, num_images: int) -> list[str]:
-    """Paths of up to num_images JPEG files below a folder, evenly spread over all in the order of their names.
-
-    Raises ValueError where there is none.
-    """
-    paths = sorted(str(path) for path in Path(root).rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    if not paths:
-        raise ValueError(f"data: no {' or '.join(PHOTO_SUFFIXES)} file below {root}")
-    return spread(paths, num_images)

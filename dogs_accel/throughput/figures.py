@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from dogs_accel.bottleneck import LoaderWithModel
 from dogs_accel.plots import BLUE, GREY, RED, bare
-from dogs_accel.throughput import AXES, Row, ScalingPoint
+from dogs_accel.throughput.bottleneck import LoaderWithModel
+from dogs_accel.throughput.measure import AXES, Row, ScalingPoint
 
 _LINES = ((RED, "-"), (GREY, "-"), (BLUE, "--"), (BLUE, "-"))
 """Colour and style of the first, the second candidate and so on."""

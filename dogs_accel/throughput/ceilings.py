@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dogs_accel.candidates import Candidate, Workload
+from dogs_accel.throughput.candidates import Candidate, Workload
 
 _RING = 4
 """Batches that are written in turn, more than a cache holds."""

@@ -14,33 +14,29 @@ from typing import Any
 
 import torch
 
-from dogs_accel.bottleneck import (
-    WARM_UP_STEPS,
-    LoaderWithModel,
-    Step,
-    describe_with_model,
-    measure_with_model,
-    training_step,
-    verdict,
-)
-from dogs_accel.candidates import (
-    STORE_BACKENDS,
-    Candidate,
-    Workload,
-    find_photos,
-    project_candidates,
-    store_folder,
-)
-from dogs_accel.ceilings import ceiling_candidates
 from dogs_accel.config import BenchmarkConfig
+from dogs_accel.datasets.photos import find_photos
 from dogs_accel.models.specs import ModelSpec, model_spec
-from dogs_accel.parity import REFERENCE, Parity, check_parity
-from dogs_accel.parity_report import RECIPES
+from dogs_accel.parity.gates import REFERENCE
+from dogs_accel.parity.measure import Parity, check_parity
+from dogs_accel.parity.run import RECIPES
 from dogs_accel.plan import choose_device
 from dogs_accel.plots import save_figure
 from dogs_accel.runtime.environment import cpu_name, describe_environment
 from dogs_accel.runtime.files import write_json
-from dogs_accel.throughput import (
+from dogs_accel.throughput.bottleneck import (
+    WARM_UP_STEPS,
+    LoaderWithModel,
+    ModelStep,
+    describe_bottleneck,
+    describe_with_model,
+    measure_with_model,
+    training_step,
+)
+from dogs_accel.throughput.candidates import STORE_BACKENDS, Candidate, Workload, project_candidates, store_folder
+from dogs_accel.throughput.ceilings import ceiling_candidates
+from dogs_accel.throughput.figures import loaders_figure
+from dogs_accel.throughput.measure import (
     Row,
     ScalingPoint,
     describe_rows,
@@ -48,7 +44,6 @@ from dogs_accel.throughput import (
     measure_loaders,
     measure_scaling,
 )
-from dogs_accel.throughput_plots import loaders_figure
 from pipelines import BACKENDS, make_loader
 from pipelines.cores import available_cores
 from pipelines.make import has_dali
@@ -65,7 +60,7 @@ _MODEL_ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class ThroughputSettings:
     """What the command is asked to measure; None is the default that the machine suggests."""
 
     data: str
@@ -105,7 +100,7 @@ def _check_known(field: str, name: str, known: Sequence[str]) -> None:
         raise ValueError(f"{field}: got {name!r}, expected one of {', '.join(known)}{hint}")
 
 
-def make_workload(settings: Settings) -> Workload:
+def make_workload(settings: ThroughputSettings) -> Workload:
     """Find the files and the device that the settings speak of; raises ValueError."""
     recipe = RECIPES[settings.recipe]
     num_threads = settings.num_threads or available_cores()
@@ -124,7 +119,7 @@ def enough_images(batch_size: int, num_threads: int) -> int:
     return max(MIN_IMAGES, BATCHES_A_THREAD * batch_size * num_threads)
 
 
-def choose_model(settings: Settings, workload: Workload) -> ModelSpec | None:
+def choose_model(settings: ThroughputSettings, workload: Workload) -> ModelSpec | None:
     """Look up the model of the settings, None for "none"; raises ValueError for an unknown name."""
     if settings.model == "none":
         return None
@@ -181,7 +176,7 @@ def describe_workload(workload: Workload) -> str:
     )
 
 
-def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path]]:
+def measure_all(settings: ThroughputSettings, out: Path) -> Generator[str, None, list[Path]]:
     """Measure what the settings say; yields text for a terminal as it comes, and returns the files written.
 
     Raises ValueError for a setting that cannot be, and where the baseline shows other pixels than the reference.
@@ -209,7 +204,7 @@ def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path
         with_model, words = None, None
         if spec is not None:
             with_model = measure_model(spec, concrete, workload)
-            words = verdict(with_model, baseline, on_gpu=workload.on_gpu)
+            words = describe_bottleneck(with_model, baseline, on_gpu=workload.on_gpu)
             yield f"img/s with {describe_model(spec)}:\n{describe_with_model(with_model)}\n{words}"
     content = {
         "title": title,
@@ -223,7 +218,7 @@ def measure_all(settings: Settings, out: Path) -> Generator[str, None, list[Path
         "scaling": as_dicts(points),
         "model": None if spec is None else describe_model(spec),
         "with_model": {name: dataclasses.asdict(each) for name, each in (with_model or {}).items()},
-        "verdict": words,
+        "describe_bottleneck": words,
     }
     model = "" if spec is None else describe_model(spec)
     figure = loaders_figure({f"{workload.recipe.name} recipe": rows}, baseline, points, with_model, model)
@@ -261,7 +256,7 @@ def measure_model(
     return measure_with_model(loaders, few, step, rounds)
 
 
-def _affordable_steps(step: Step, workload: Workload, num_loaders: int, rounds: int) -> int:
+def _affordable_steps(step: ModelStep, workload: Workload, num_loaders: int, rounds: int) -> int:
     images = torch.zeros(workload.batch_size, 3, workload.recipe.crop, workload.recipe.crop, device=workload.device)
     step(images)
     workload.finish()

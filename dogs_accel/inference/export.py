@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dogs_accel.inference import TrainedModel
-from dogs_accel.parity_report import spread
+from dogs_accel.datasets.photos import spread
+from dogs_accel.inference.preprocessing import describe_preprocessing, preprocessing_steps
+from dogs_accel.inference.trained import TrainedModel
 from dogs_accel.results.finished_run import FinishedRun
 from dogs_accel.runtime.environment import package_version
 from dogs_accel.runtime.files import replacing, write_json
-from pipelines import Recipe, make_loader
+from pipelines import make_loader
 
 ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE = "model.pt2", "model.onnx", "preprocessing.json"
 TOLERANCE = 1e-4
@@ -236,37 +237,6 @@ def describe_export(trained: TrainedModel, files: Sequence[str], checks: Sequenc
         "checks": [vars(check) for check in checks],
         "versions": {name: package_version(name) for name in _PACKAGES},
     }
-
-
-def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """Lay out the fields of an evaluation recipe that say something; resize is [height, width] or the shorter side."""
-    return {
-        "decode": "RGB, 8 bit, EXIF orientation ignored",
-        "resize": recipe.resize,
-        "interpolation": recipe.interpolation,
-        "antialias": True,
-        "center_crop": recipe.crop,
-        "scale": 1 / 255,
-        "mean": recipe.mean,
-        "std": recipe.std,
-        "layout": "NCHW",
-    }
-
-
-def preprocessing_steps(recipe: Recipe) -> list[str]:
-    """Say in order what happens between a file and the model."""
-    resize = {
-        int: f"resize the shorter side to {recipe.resize} px",
-        tuple: f"squash to {recipe.resize} (height, width) px, not keeping the aspect",
-        type(None): "no resize",
-    }[type(recipe.resize)]
-    return [
-        "decode to RGB with 8 bits a channel, ignoring the EXIF orientation",
-        f"{resize}, {recipe.interpolation} with antialiasing as Pillow has it, rounded to 8 bits",
-        f"take the central {recipe.crop} x {recipe.crop} px",
-        "divide by 255",
-        f"subtract {list(recipe.mean)} and divide by {list(recipe.std)}, red first",
-    ]
 
 
 def describe_checks(exported: Exported) -> list[str]:

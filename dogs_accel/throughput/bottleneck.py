@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from dogs_accel.candidates import Candidate, Workload, load_epoch
 from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import set_train_mode
 from dogs_accel.models.specs import ModelSpec
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.timing import in_turns
+from dogs_accel.throughput.candidates import Candidate, Workload, load_epoch
 from dogs_accel.training.optimizers import make_optimizer
 from dogs_accel.training.step import StepSettings, TrainingStep, prepare_model
 
@@ -28,7 +28,7 @@ WARM_UP_STEPS = 2
 _MATTERS = 0.05
 """Share of a step from which on waiting is worth a word; below it lies within the noise of a measurement."""
 
-Step = Callable[[torch.Tensor], object]
+ModelStep = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class LoaderWithModel:
         return max(0.0, 1 - self.end_to_end_rate / self.compute_rate)
 
 
-def verdict(measured: Mapping[str, LoaderWithModel], baseline: str, *, on_gpu: bool) -> str:
+def describe_bottleneck(measured: Mapping[str, LoaderWithModel], baseline: str, *, on_gpu: bool) -> str:
     """Say in words who is the bottleneck with the loader `baseline`, and which of the other loaders changes that."""
     share = _share(measured[baseline], on_gpu)
     if share < _MATTERS:
@@ -91,7 +91,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def training_step(spec: ModelSpec, device: str) -> Step:
+def training_step(spec: ModelSpec, device: str) -> ModelStep:
     """Build a model with random weights and return its training step on a batch: forward, backward, AdamW.
 
     With the switches that training has by default.
@@ -115,7 +115,7 @@ class _Passage:
 
 
 def measure_with_model(
-    candidates: Sequence[Candidate], workload: Workload, step: Step, rounds: int = 3
+    candidates: Sequence[Candidate], workload: Workload, step: ModelStep, rounds: int = 3
 ) -> dict[str, LoaderWithModel]:
     """Measure each loader alone, the step alone, and both together, in turns.
 
@@ -160,7 +160,7 @@ def _load(loader: Any, workload: Workload) -> _Passage:
     return _Passage((time.perf_counter() - start) / len(workload.paths), 1.0)
 
 
-def _run(batches: Callable[[], Iterator[Any]], step: Step, workload: Workload) -> _Passage:
+def _run(batches: Callable[[], Iterator[Any]], step: ModelStep, workload: Workload) -> _Passage:
     seconds_an_image, wait_share = _pass(batches(), step, workload)
     if workload.on_gpu:
         # Steps that are launched ahead hide the waiting from a clock on the host, and a clock that waits for the
@@ -169,7 +169,9 @@ def _run(batches: Callable[[], Iterator[Any]], step: Step, workload: Workload) -
     return _Passage(seconds_an_image, wait_share)
 
 
-def _pass(batches: Iterator[Any], step: Step, workload: Workload, wait_for_stream: bool = False) -> tuple[float, float]:
+def _pass(
+    batches: Iterator[Any], step: ModelStep, workload: Workload, wait_for_stream: bool = False
+) -> tuple[float, float]:
     """Take one epoch of steps: (seconds an image, share of the time that passed in next())."""
 
     def clock() -> float:

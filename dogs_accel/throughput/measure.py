@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from dogs_accel.candidates import AnyLoader, Candidate, Workload, load_epoch
-from dogs_accel.coldstart import ColdStart, measure_cold_start
 from dogs_accel.runtime.timing import Timing, interleaved
+from dogs_accel.throughput.candidates import AnyLoader, Candidate, Workload, load_epoch
+from dogs_accel.throughput.cold_start import ColdStart, measure_cold_start
 from pipelines.cores import available_cores
 
 BATCH_SIZES = (8, 32, 128)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import pipelines
-from dogs_accel.candidates import Candidate, Workload
+from dogs_accel.throughput.candidates import Candidate, Workload
 
 _POLL_SECONDS = 0.05
 """A look takes about 10 ms of another core."""

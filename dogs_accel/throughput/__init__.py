@@ -1,0 +1,1 @@
+"""How fast the loaders are, with and without a model, and who waits for whom."""
