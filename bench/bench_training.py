@@ -26,16 +26,16 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from dogs_accel.config import PRESETS
+from dogs_accel.plan import EVAL_BATCH_SIZE
 from run_times import training_times
 from torch import nn
 
-from dogs_accel.config import PRESETS
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.models.build import build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.models.specs import ModelSpec, model_spec
-from dogs_accel.plan import EVAL_BATCH_SIZE
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import amp_dtype, set_numerics
 from dogs_accel.runtime.timing import Timing, interleaved

@@ -198,11 +198,10 @@ def _add_parity(commands: Any) -> None:
 
 
 def _parity(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.config import BenchmarkConfig
     from dogs_accel.datasets import check_images_folder, open_dataset
     from dogs_accel.datasets.photos import spread
     from dogs_accel.parity.run import ParityRun, named_loaders, named_recipes, write_parity
-    from dogs_accel.plan import choose_device
+    from dogs_accel.runtime.devices import choose_device
 
     data = open_dataset(options.data, unpack=True, check_files=False)
     check_images_folder(data.root)
@@ -214,7 +213,7 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
         recipes=named_recipes(options.recipe),
         model=options.model,
         weights=options.weights,
-        device=choose_device(BenchmarkConfig(device=options.device)),
+        device=choose_device(options.device),
         seed=options.seed,
         num_threads=options.num_threads,
     )
@@ -314,17 +313,16 @@ def _add_run(command: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.config import BenchmarkConfig
     from dogs_accel.explain.explainers import find_explainer
     from dogs_accel.inference.heatmaps import draw_heatmaps
     from dogs_accel.inference.predict import describe_prediction, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
-    from dogs_accel.plan import choose_device
     from dogs_accel.results.finished_run import choose_run
+    from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
     run = choose_run(Path(options.results), options.model)
-    device = choose_device(BenchmarkConfig(device=options.device))
+    device = choose_device(options.device)
     trained = load_trained(run, device, options.batch_size)
     set_numerics(tf32=run.record["identity"]["tf32"])
     # Before the photos: whether a model can be explained is known without them.

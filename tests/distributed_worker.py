@@ -14,9 +14,9 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.metrics import evaluate_predictions
 from dogs_accel.evaluation.predictions import predict
 from dogs_accel.evaluation.scores import ScoreCounter
+from dogs_accel.experiment.plan import check_alike
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
-from dogs_accel.plan import check_alike
 from dogs_accel.runtime.processes import OtherProcessError, World, joined, world_from_environment
 from dogs_accel.training import trainer as train
 from dogs_accel.training.phases import Phase

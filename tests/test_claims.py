@@ -4,17 +4,8 @@ import pandas as pd
 import pytest
 from report_folders import add_analysis, write_folder
 
-from dogs_accel.claims import (
-    INCOMPARABLE,
-    NOT_MEASURED,
-    NOT_REPRODUCED,
-    NUM_BREEDS,
-    NUM_IMAGES,
-    PUBLISHED,
-    REPRODUCED,
-    judge_claims,
-    write_claims,
-)
+from dogs_accel.datasets.stanford_dogs_published import NUM_BREEDS, NUM_IMAGES, PUBLISHED
+from dogs_accel.report.claims import INCOMPARABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge_claims, write_claims
 from dogs_accel.results.run_folder import read_run_folder
 
 BREEDS = ["Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu"]

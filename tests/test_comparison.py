@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from dogs_accel.benchmark import describe_outcomes
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.experiment.describe import describe_outcomes
 from dogs_accel.results.comparison import (
     MEASURES,
     RunOutcome,

@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from dogs_accel.config import BenchmarkConfig, add_arguments, parse_config, parse_epochs
+from dogs_accel.experiment.config import BenchmarkConfig, add_arguments, parse_config, parse_epochs
 from dogs_accel.runtime.files import write_json
 
 

@@ -18,12 +18,13 @@ import psutil
 import pytest
 import torch
 
-from dogs_accel import experiment
 from dogs_accel.benchmark import main
-from dogs_accel.config import BenchmarkConfig
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.plan import choose_device, make_plan
+from dogs_accel.experiment import run as experiment
+from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.plan import make_plan
+from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.processes import ALONE, World, all_reduce_bytes, world_from_environment
 
 ROOT = Path(__file__).parents[1]
@@ -190,13 +191,13 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     two = World(rank=1, size=2, local_rank=1, local_size=2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device(BenchmarkConfig(), two) == torch.device("cuda:1")
-    assert choose_device(BenchmarkConfig(device="cpu"), two) == torch.device("cpu")
+    assert choose_device(world=two) == torch.device("cuda:1")
+    assert choose_device(device="cpu", world=two) == torch.device("cpu")
     with pytest.raises(ValueError, match=r"^--device cuda:1: got it with 2 processes, expected --device cuda or"):
-        choose_device(BenchmarkConfig(device="cuda:1"), two)
+        choose_device(device="cuda:1", world=two)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"^device: got 2 processes on a machine where torch sees 1 CUDA devices"):
-        choose_device(BenchmarkConfig(), two)
+        choose_device(world=two)
 
 
 def test_a_batch_is_shared_evenly(dogs_root, tmp_path):

@@ -5,12 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from dogs_accel import benchmark, estimate
-from dogs_accel.benchmark import describe_estimates
-from dogs_accel.config import BenchmarkConfig
-from dogs_accel.estimate import Estimate, estimate_run
+from dogs_accel import benchmark
+from dogs_accel.experiment import estimate
+from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.describe import describe_estimates
+from dogs_accel.experiment.estimate import Estimate, estimate_run
+from dogs_accel.experiment.plan import make_plan
 from dogs_accel.models.specs import model_spec
-from dogs_accel.plan import make_plan
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings
 

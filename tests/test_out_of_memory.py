@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from dogs_accel import cli, experiment, ops
+from dogs_accel import cli, ops
 from dogs_accel.benchmark import main
 from dogs_accel.evaluation.predictions import predict
+from dogs_accel.experiment import run as experiment
 from dogs_accel.inference import predict as inference
 from dogs_accel.models.build import build_model
 from dogs_accel.runtime.out_of_memory import (
@@ -335,7 +336,7 @@ def test_predict_has_a_batch_size_to_try(tiny_results, dogs_root, monkeypatch, c
 LIMITED_COMMAND = """
 import sys
 from test_out_of_memory import limited_model
-from dogs_accel import experiment
+from dogs_accel.experiment import run as experiment
 from dogs_accel.benchmark import main
 
 experiment.build_model = limited_model(4, 99)

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from dogs_accel.config import BenchmarkConfig
-from dogs_accel.plan import choose_device, describe_plan, make_plan, plan_runs
+from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.describe import describe_plan
+from dogs_accel.experiment.plan import make_plan, plan_runs
+from dogs_accel.runtime.devices import choose_device
 
 
 def runs(**settings):
@@ -34,23 +36,23 @@ def test_runs_can_be_chosen():
 
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_type(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device(BenchmarkConfig()) == torch.device("cpu")
+    assert choose_device() == torch.device("cpu")
     with pytest.raises(ValueError, match=r"--gpu 0: torch .* sees 0 CUDA devices; type --device cpu instead"):
-        choose_device(BenchmarkConfig(gpu=0))
+        choose_device(gpu=0)
     with pytest.raises(ValueError, match=r"--device cuda: torch .* sees 0 CUDA devices"):
-        choose_device(BenchmarkConfig(device="cuda"))
+        choose_device(device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device(BenchmarkConfig()) == torch.device("cuda:0")
-    assert choose_device(BenchmarkConfig(gpu=1)) == torch.device("cuda:1")
+    assert choose_device() == torch.device("cuda:0")
+    assert choose_device(gpu=1) == torch.device("cuda:1")
     with pytest.raises(ValueError, match=r"--gpu 2: torch .* sees 2 CUDA devices; type --gpu 1 instead"):
-        choose_device(BenchmarkConfig(gpu=2))
+        choose_device(gpu=2)
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "meta", "cuda:-1", "cuda:x"])
 def test_a_device_of_another_kind_is_refused(device):
     with pytest.raises(ValueError, match=f"device: got '{device}', expected cpu, cuda or cuda:N"):
-        choose_device(BenchmarkConfig(device=device))
+        choose_device(device)
 
 
 def test_a_folder_with_results_is_not_written_over(dogs_root, tmp_path):

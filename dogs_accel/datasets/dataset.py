@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,12 @@ class Dataset:
             val_ratio=val_ratio,
             class_names=self.class_names,
         )
+
+    def digest(self, index: np.ndarray | None = None) -> str:
+        """Name images and their labels, in their order, by a SHA-256 of both; index None is all of them."""
+        chosen = range(len(self)) if index is None else index
+        images = "\n".join(f"{self.ids[i]} {self.labels[i]}" for i in chosen)
+        return hashlib.sha256(images.encode()).hexdigest()
 
     def boxes(self, index: int) -> list[Box] | None:
         """Give the boxes annotated on an image, None where the dataset has no annotation of it.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dogs_accel.datasets.stanford_dogs_published import PUBLISHED_CLASSES, PUBLISHED_IMAGE_MEANS, PUBLISHED_IMAGES
+from dogs_accel.datasets.stanford_dogs_published import NUM_BREEDS, NUM_IMAGES, PUBLISHED_IMAGE_MEANS
 from dogs_accel.eda.figures import (
     breed_quality_figure,
     dataset_distributions_figure,
@@ -168,6 +168,7 @@ def _mean_lines(quality: pd.DataFrame) -> list[str]:
 
 
 def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) -> list[str]:
+    total = sum(NUM_IMAGES.values())
     estimates: list[tuple[str, Sequence[float], Sequence[float]]] = [
         (
             f"pixels of the training split ({count_text(normalisation.num_train_images, 'image')})",
@@ -175,7 +176,7 @@ def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) ->
             normalisation.train_std,
         ),
         (f"mean of image means ({count_text(normalisation.num_images, 'image')})", normalisation.image_means, ()),
-        (f"published mean of image means (Stanford Dogs, {PUBLISHED_IMAGES:,})", PUBLISHED_IMAGE_MEANS, ()),
+        (f"published mean of image means (Stanford Dogs, {total:,})", PUBLISHED_IMAGE_MEANS, ()),
         ("ImageNet, as pretrained weights expect it", IMAGENET_MEAN, IMAGENET_STD),
     ]
     width = max(len(name) for name, _, _ in estimates)
@@ -186,9 +187,9 @@ def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) ->
         "A mean of image means differs from the first line because it weights small and large images alike, and "
         "includes validation and test."
     )
-    if (len(quality), quality["label"].nunique()) != (PUBLISHED_IMAGES, PUBLISHED_CLASSES):
+    if (len(quality), quality["label"].nunique()) != (total, NUM_BREEDS):
         lines.append(
-            f"The published figures are of the whole Stanford Dogs, {PUBLISHED_IMAGES:,} images of {PUBLISHED_CLASSES} "
+            f"The published figures are of the whole Stanford Dogs, {total:,} images of {NUM_BREEDS} "
             f"breeds, not of the {count_text(len(quality), 'image')} here."
         )
     return lines

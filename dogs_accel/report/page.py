@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dogs_accel.claims import CLAIMS_FILE, VERDICTS, judge_claims, write_claims
 from dogs_accel.report import formats
+from dogs_accel.report.claims import VERDICTS, judge_claims, write_claims
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
-from dogs_accel.results.run_folder import REPORT_FILE, RunFolder, folder_labels, read_run_folder
+from dogs_accel.results.run_folder import CLAIMS_FILE, REPORT_FILE, RunFolder, folder_labels, read_run_folder
 from dogs_accel.runtime.files import MANIFEST, read_json, replacing, sha256, write_json
 
 

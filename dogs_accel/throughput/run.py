@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from dogs_accel.config import BenchmarkConfig
 from dogs_accel.datasets.photos import find_photos
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import Parity, check_parity
 from dogs_accel.parity.run import RECIPES
-from dogs_accel.plan import choose_device
 from dogs_accel.plots import save_figure
+from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.environment import cpu_name, describe_environment
 from dogs_accel.runtime.files import write_json
 from dogs_accel.throughput.bottleneck import (
@@ -110,7 +109,7 @@ def make_workload(settings: ThroughputSettings) -> Workload:
         recipe=recipe if settings.image_size is None else recipe.at(settings.image_size),
         batch_size=settings.batch_size,
         num_threads=num_threads,
-        device=str(choose_device(BenchmarkConfig(device=settings.device))),
+        device=str(choose_device(settings.device)),
     )
 
 

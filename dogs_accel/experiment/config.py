@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.runtime.arguments import AMP_CHOICES, natural, positive
 from dogs_accel.runtime.files import read_json
-from dogs_accel.training.phases import PUBLISHED_LR, STRATEGIES
+from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import MODES as WANDB_MODES
 from pipelines import BACKENDS
 
@@ -46,32 +47,6 @@ def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
     if not epochs:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers such as 2, 1+3 or full=4,staged=1+3")
     return epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Settings that belong together; each can be overridden."""
-
-    models: tuple[str, ...]
-    image_size: int | None
-    weights: str
-    batch_size: int
-    lr: Mapping[str, Mapping[str, float]]
-
-
-PRESETS = {
-    "paper": Preset(
-        models=("resnet50", "vit_b_16"), image_size=None, weights="imagenet", batch_size=32, lr=PUBLISHED_LR
-    ),
-    # The same experiment for a CPU: small siblings of the two, from random weights, which want larger steps.
-    "demo": Preset(
-        models=("resnet18", "timm/vit_tiny_patch16_224"),
-        image_size=64,
-        weights="none",
-        batch_size=16,
-        lr={"head_only": {"cnn": 3e-3, "vit": 3e-3}, "full_finetune": {"cnn": 1e-3, "vit": 5e-4}},
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,12 +26,12 @@ from dogs_accel.evaluation.metrics import (
 )
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.evaluation.quality_error import write_quality_error
+from dogs_accel.experiment.loaders import images_loader, plain_train_loader, split_loader
+from dogs_accel.experiment.plan import Plan, PlannedRun, bn_sees
 from dogs_accel.explain.run import write_explanations
-from dogs_accel.loading import images_loader, plain_train_loader, split_loader
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
-from dogs_accel.plan import Plan, PlannedRun, bn_sees, images_digest
 from dogs_accel.plots import save_figure
 from dogs_accel.results.comparison import RunOutcome
 from dogs_accel.runtime.environment import cpu_name
@@ -133,7 +133,7 @@ def run_identity(plan: Plan, run: PlannedRun) -> dict[str, Any]:
         "tf32": plan.config.tf32,
         "bn_when_frozen": plan.config.bn_when_frozen,
         "cache_features": plan.config.cache_features,
-        "images": {split: images_digest(plan.data, index) for split, index in plan.splits.items()},
+        "images": {split: plan.data.digest(index) for split, index in plan.splits.items()},
     }
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dogs_accel.config import PRESETS, BenchmarkConfig
-from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
+from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.datasets.synthetic import VERSION, write_synthetic
+from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.data import open_data
+from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import ModelSpec, model_spec
+from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
@@ -30,8 +28,6 @@ from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
 EVAL_BATCH_SIZE = {"cpu": 64, "cuda": 256}
-EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
-"""The embedded default: how many breeds and pictures are generated where no --data is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,61 +114,6 @@ class Plan:
         )
 
 
-def choose_device(config: BenchmarkConfig, world: World = ALONE) -> torch.device:
-    """Pick the device; --gpu and --device are taken at their word or refused. Of several processes each has its own."""
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if world.size > 1:
-        return _device_of_many(config, world, num_gpus)
-    if config.gpu is None and config.device is None:
-        return torch.device("cuda:0" if num_gpus else "cpu")
-    if config.device == "cpu":
-        return torch.device("cpu")
-    if config.gpu is not None:
-        index, flag = config.gpu, f"--gpu {config.gpu}"
-    elif match := re.fullmatch(r"cuda(?::(\d+))?", str(config.device)):
-        index, flag = int(match[1] or 0), f"--device {config.device}"
-    else:
-        raise ValueError(f"device: got {config.device!r}, expected cpu, cuda or cuda:N")
-    if index >= num_gpus:
-        sees = f"{num_gpus} CUDA device{'s' * (num_gpus != 1)}"
-        instead = f"--gpu {num_gpus - 1}" if num_gpus else "--device cpu"
-        raise ValueError(f"{flag}: torch {torch.__version__} sees {sees}; type {instead} instead")
-    return torch.device("cuda", index)
-
-
-def _device_of_many(config: BenchmarkConfig, world: World, num_gpus: int) -> torch.device:
-    """Pick the device of one of several processes: the GPU of its place on its machine, or the CPU."""
-    if config.gpu is not None or config.device not in (None, "cpu", "cuda"):
-        flag = f"--gpu {config.gpu}" if config.gpu is not None else f"--device {config.device}"
-        raise ValueError(
-            f"{flag}: got it with {world.size} processes, expected --device cuda or nothing: each takes its own GPU"
-        )
-    if config.device == "cpu" or (config.device is None and num_gpus == 0):
-        return torch.device("cpu")
-    if world.local_size > num_gpus:
-        raise ValueError(
-            f"device: got {world.local_size} processes on a machine where torch sees {num_gpus} CUDA devices, "
-            "expected one a device (or --device cpu)"
-        )
-    return torch.device("cuda", world.local_rank)
-
-
-def embedded_root() -> Path:
-    """Folder of the generated pictures, which later calls use again; another set of them has another folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dogs_accel" / "-".join(["synthetic", f"v{VERSION}", *map(str, EMBEDDED.values())])
-
-
-def open_data(config: BenchmarkConfig) -> Dataset:
-    """Open --data, or generate the embedded default."""
-    if config.data is not None:
-        # A run decodes every file before it trains, and a missing one is one bad file among others.
-        data = open_dataset(config.data, unpack=not config.dry_run, check_files=config.dry_run)
-        check_images_folder(data.root)
-        return data
-    return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
-
-
 def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     """Lay out the grid of models, strategies and seeds of resolved settings, or the part that --runs names."""
     assert config.models is not None
@@ -224,7 +165,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
     """Check everything that can be checked before the first step."""
     config = config.resolved().with_folder()
     assert config.out is not None
-    device = choose_device(config, world)
+    device = choose_device(config.device, config.gpu, world)
     _check_world(config, world, device)
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
@@ -257,7 +198,7 @@ def check_alike(plan: Plan) -> None:
     here = {
         "device": plan.device.type,
         "amp": str(plan.amp),
-        "data": f"{len(plan.data)} images of {images_digest(plan.data, np.arange(len(plan.data)))[:16]}",
+        "data": f"{len(plan.data)} images of {plan.data.digest()[:16]}",
     }
     first = plan.world.gather(here)[0]
 
@@ -269,54 +210,8 @@ def check_alike(plan: Plan) -> None:
     plan.world.in_all(check)
 
 
-def images_digest(data: Dataset, index: NDArray[np.int64]) -> str:
-    """Name images and their labels, in their order, by a checksum of both."""
-    images = "\n".join(f"{data.ids[i]} {data.labels[i]}" for i in index)
-    return hashlib.sha256(images.encode()).hexdigest()
-
-
-def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:
-    """Say how many images each split has."""
-    return " / ".join(f"{len(splits[name]):,} {name}" for name in SPLITS)
-
-
-def describe_plan(plan: Plan) -> str:
-    """Say what will run, on what, as text for a terminal."""
-    config, data = plan.config, plan.data
-    amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
-    device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
-    lines = [
-        f"preset   {config.preset_name}",
-        f"data     {data.name}: {data.num_classes} breeds, {describe_sizes(plan.splits)} images, in {data.root}",
-        f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
-        f"results  {plan.out}",
-        *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),
-        "runs",
-    ]
-    configurations: dict[str, list[PlannedRun]] = {}
-    for run in plan.runs:
-        configurations.setdefault(run.configuration, []).append(run)
-    width = max(map(len, configurations))
-    for name, (run, *others) in configurations.items():
-        phases = " -> ".join(map(str, run.phases))
-        lines.append(f"  {name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
-        if config.seeds > 1:
-            lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
-    return "\n".join(lines)
-
-
-def _describe_world(plan: Plan) -> str:
-    return f"{plan.world.size} processes, learning rates as for the whole batch; BatchNorm sees {bn_sees(plan)}"
-
-
 def bn_sees(plan: Plan) -> str:
     """Say of which images BatchNorm computes its statistics in training."""
     if plan.world.size == 1 or plan.device.type == "cuda":
         return "the whole batch"
     return "the images of its own process (torch shares its statistics between GPUs only)"
-
-
-def _describe_batch(plan: Plan) -> str:
-    world = plan.world
-    shared = f" ({plan.batch_size // world.size} in each of {world.size} processes)" if world.size > 1 else ""
-    return f"{plan.batch_size}{shared}, {plan.eval_batch_size} in evaluation"

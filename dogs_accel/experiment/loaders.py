@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dogs_accel.plan import LoaderChoice, Plan, PlannedRun
+from dogs_accel.experiment.plan import LoaderChoice, Plan, PlannedRun
 from dogs_accel.runtime.processes import ALONE
 from pipelines import Loader, Recipe, make_loader
 from pipelines.cores import available_cores

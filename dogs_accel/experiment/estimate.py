@@ -23,7 +23,7 @@ _PROBE_BATCHES = 32
 _PROBE_IMAGES = 4
 _PROBE_SECONDS = 1.0
 
-Step = Callable[[torch.Tensor], object]
+TimedStep = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _labels(images: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(images), dtype=torch.int64, device=images.device)
 
 
-def _evaluation(model: nn.Module, device: torch.device, settings: StepSettings) -> Step:
+def _evaluation(model: nn.Module, device: torch.device, settings: StepSettings) -> TimedStep:
     forward = torch.inference_mode()(forward_of(model, device, settings))
 
     def work(images: torch.Tensor) -> None:
@@ -119,7 +119,7 @@ def _evaluation(model: nn.Module, device: torch.device, settings: StepSettings) 
     return work
 
 
-def _training(model: nn.Module, mode: str, device: torch.device, settings: StepSettings) -> Step:
+def _training(model: nn.Module, mode: str, device: torch.device, settings: StepSettings) -> TimedStep:
     set_trainable_stage(model, mode)
     set_train_mode(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -127,7 +127,7 @@ def _training(model: nn.Module, mode: str, device: torch.device, settings: StepS
     return lambda images: step(images, _labels(images))
 
 
-def _rate(work: Step, images: torch.Tensor) -> float:
+def _rate(work: TimedStep, images: torch.Tensor) -> float:
     """Images per second of a step: of a whole batch, or on a CPU of a few images where that would take long."""
     few = images if images.is_cuda else images[:_PROBE_IMAGES]
     _seconds(work, few)  # the first call chooses kernels and allocates
@@ -139,7 +139,7 @@ def _rate(work: Step, images: torch.Tensor) -> float:
     return steps * len(images) / sum(_seconds(work, images) for _ in range(steps))
 
 
-def _seconds(work: Step, images: torch.Tensor) -> float:
+def _seconds(work: TimedStep, images: torch.Tensor) -> float:
     """Time one call, to the end of the device's work."""
     start = time.perf_counter()
     work(images)

@@ -1,0 +1,40 @@
+"""The data of an experiment: --data, or the embedded default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
+from dogs_accel.datasets.splits import SPLITS
+from dogs_accel.datasets.synthetic import VERSION, write_synthetic
+from dogs_accel.experiment.config import BenchmarkConfig
+
+EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
+"""The embedded default: how many breeds and pictures are generated where no --data is given."""
+
+
+def embedded_root() -> Path:
+    """Folder of the generated pictures, which later calls use again; another set of them has another folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "dogs_accel" / "-".join(["synthetic", f"v{VERSION}", *map(str, EMBEDDED.values())])
+
+
+def open_data(config: BenchmarkConfig) -> Dataset:
+    """Open --data, or generate the embedded default."""
+    if config.data is not None:
+        # A run decodes every file before it trains, and a missing one is one bad file among others.
+        data = open_dataset(config.data, unpack=not config.dry_run, check_files=config.dry_run)
+        check_images_folder(data.root)
+        return data
+    return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
+
+
+def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:
+    """Say how many images each split has."""
+    return " / ".join(f"{len(splits[name]):,} {name}" for name in SPLITS)

@@ -1,0 +1,40 @@
+"""The data examined once, before the first step: every file decoded, its metadata and figures written."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dogs_accel.eda.files import BAD_IMAGES_FILE
+from dogs_accel.eda.metadata import describe_metadata, write_metadata
+from dogs_accel.eda.run import write_eda
+from dogs_accel.experiment.data import describe_sizes
+from dogs_accel.experiment.plan import Plan
+from pipelines import BadImageError
+
+
+def examine_data(plan: Plan) -> dict[str, NDArray[np.int64]]:
+    """Decode every image once, write the metadata and its figures, and return the splits without the bad files.
+
+    Raises BadImageError where there are any and --on-bad-image is not skip, or where too little remains: a split
+    without an image, a breed without a training image.
+    """
+    report = write_metadata(plan.data, plan.splits, plan.out, num_threads=plan.config.num_threads)
+    print(describe_metadata(report))
+    bad, listed = report.bad_index, plan.out / BAD_IMAGES_FILE
+    if len(bad) and plan.config.on_bad_image == "error":
+        raise BadImageError(
+            f"{len(bad)} of {len(plan.data)} files cannot be decoded, see {listed}; --on-bad-image skip leaves them out"
+        )
+    splits = {name: index[~np.isin(index, bad)] for name, index in plan.splits.items()}
+    if len(bad):
+        print(f"left out: {len(bad)} files; there remain {describe_sizes(splits)} images")
+    for name, index in splits.items():
+        if len(index) == 0:
+            raise BadImageError(f"no image of the {name} split can be decoded, see {listed}")
+    untaught = set(plan.data.labels[plan.splits["train"]]) - set(plan.data.labels[splits["train"]])
+    if untaught:
+        breeds = ", ".join(plan.data.class_names[label] for label in sorted(untaught))
+        raise BadImageError(f"no training image of {breeds} can be decoded, see {listed}")
+    write_eda(plan.out, plan.out / "eda", seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
+    return splits
