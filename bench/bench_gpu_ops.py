@@ -1,9 +1,9 @@
-"""Every operator's CUDA twin against a copy on the device: how much of the memory's bandwidth it reaches.
+"""Every operator's CUDA kernel against a copy on the device: how much of the memory's bandwidth it reaches.
 
 A copy reads and writes at the speed of the memory. Of an operator those bytes count that it must read and write at
 least (bench/op_traffic.py), so a kernel that passes twice over its input has half of the bandwidth it could have. The
 inputs are larger than any cache on the chip, or another part of a larger store is taken in each round. The clock is the
-GPU's: launches are queued before it starts. Where there is no GPU, the CPU twins show in tiny runs that this works.
+GPU's: launches are queued before it starts. Where there is no GPU, the CPU kernels show in tiny runs that this works.
 """
 
 from __future__ import annotations

@@ -64,15 +64,15 @@ def _join(parser: argparse.ArgumentParser, stack: ExitStack) -> World:
         stack.enter_context(joined(world))
     except (ValueError, DistError) as error:
         parser.exit(2, _error_line(parser, error))
-    if not world.is_first:
+    if not world.is_rank_zero:
         stack.enter_context(redirect_stdout(io.StringIO()))
     return world
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world: World) -> None:
     try:
-        config = world.from_first(lambda: parse_config(parser, arguments).with_folder())
-        plan = world.first_here(lambda: choose_loaders(make_plan(config, world)))
+        config = world.broadcast(lambda: parse_config(parser, arguments).with_folder())
+        plan = world.local_rank_zero_first(lambda: choose_loaders(make_plan(config, world)))
         check_alike(plan)
     except (ValueError, OSError) as error:
         parser.exit(2, _error_line(parser, error))
@@ -85,7 +85,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world
         BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError,
         TrackingError,
     ) as error:  # fmt: skip
-        if isinstance(error, DivergedError) and not world.is_first:  # all have the same loss
+        if isinstance(error, DivergedError) and not world.is_rank_zero:  # all have the same loss
             raise OtherProcessError(str(error)) from error
         parser.exit(2, _error_line(parser, error))
     except (RuntimeError, MemoryError) as error:
@@ -94,7 +94,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world
         parser.exit(2, _error_line(parser, describe_out_of_memory(error)))
     except KeyboardInterrupt:
         message = f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n"
-        parser.exit(130, message if world.is_first else None)
+        parser.exit(130, message if world.is_rank_zero else None)
 
 
 def _error_line(parser: argparse.ArgumentParser, error: Exception | str) -> str:

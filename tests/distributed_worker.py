@@ -167,24 +167,24 @@ def world_facts(world, folder):
 
     counts = torch.tensor([world.rank + 1, 2**40], dtype=torch.int64)
     halves = torch.tensor(0.5, dtype=torch.float64)
-    world.add_up(counts, halves)
+    world.all_reduce(counts, halves)
     strided = torch.full((2, 3), float(world.rank)).T
-    world.copy_from_first([strided])
+    world.broadcast_tensors([strided])
     facts = {
-        "from_first": world.from_first(lambda: {"rank": world.rank, "array": torch.arange(3).tolist()}),
-        "from_first_failing": outcome(lambda: world.from_first(fail)),
-        "from_first_leaving": outcome(lambda: world.from_first(leave)),
-        "in_all": world.in_all(lambda: world.rank * 10),
-        "in_all_failing": outcome(lambda: world.in_all(fail_but_first)),
-        "gathered": world.gather(f"of {world.rank}"),
+        "broadcast": world.broadcast(lambda: {"rank": world.rank, "array": torch.arange(3).tolist()}),
+        "from_first_failing": outcome(lambda: world.broadcast(fail)),
+        "from_first_leaving": outcome(lambda: world.broadcast(leave)),
+        "on_all_ranks": world.on_all_ranks(lambda: world.rank * 10),
+        "in_all_failing": outcome(lambda: world.on_all_ranks(fail_but_first)),
+        "gathered": world.all_gather(f"of {world.rank}"),
         "sums": [counts.tolist(), halves.item()],
         "copied": strided.tolist(),
-        "first_here": here.first_here(note),
+        "local_rank_zero_first": here.local_rank_zero_first(note),
     }
-    facts["order"] = world.from_first(path.read_text).split()
-    world.from_first(path.unlink)
-    facts["first_here_failing"] = outcome(lambda: here.first_here(lambda: note(failing=last)))
-    facts["order_failing"] = world.from_first(path.read_text).split()
+    facts["order"] = world.broadcast(path.read_text).split()
+    world.broadcast(path.unlink)
+    facts["first_here_failing"] = outcome(lambda: here.local_rank_zero_first(lambda: note(failing=last)))
+    facts["order_failing"] = world.broadcast(path.read_text).split()
     return facts
 
 
@@ -199,14 +199,14 @@ def main():
     torch.set_num_threads(1)
     world = world_from_environment()
     with joined(world), tempfile.TemporaryDirectory() as own:
-        folder = Path(world.from_first(lambda: own))
+        folder = Path(world.broadcast(lambda: own))
         found = {"world": world_facts(world, folder), **work(data, world, folder)}
         found["other_data"] = other_data(data, world)
         with loader_of(data, "train", world.size - 1, EVAL.at(32), 1, world) as loader:
             trainer = train.Trainer(PlainNet(), loader, loader, num_classes=4, device=CPU, folder=folder, world=world)
             found["too_few"] = outcome(lambda: trainer.run([Phase(name="all", mode="full_finetune", epochs=1, lr=1.0)]))
-        every = world.gather(found)
-    if world.is_first:
+        every = world.all_gather(found)
+    if world.is_rank_zero:
         out.write_text(json.dumps(every))
 
 

@@ -614,7 +614,7 @@ def test_refuses_mixed_devices() -> None:
 @needs_cuda
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_twins_agree_bit_for_bit(interpolation: str, dtype: torch.dtype) -> None:
+def test_the_cpu_and_the_cuda_kernel_agree_bit_for_bit(interpolation: str, dtype: torch.dtype) -> None:
     images, index = make_store(9, 256, 256), [i % 9 for i in range(300)]
     for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN, replace(ALL_STEPS, crop=97)):
         recipe = replace(recipe, interpolation=interpolation)

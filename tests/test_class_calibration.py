@@ -285,7 +285,7 @@ def test_layout_changes_no_bit(layout: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_classes", [1, 2, 31, 32, 33, 120, 1000])
 @pytest.mark.parametrize("bins", [1, 15, 95, 96, 4096])
-def test_twins_agree_bit_for_bit(dtype: torch.dtype, num_classes: int, bins: int) -> None:
+def test_the_cpu_and_the_cuda_kernel_agree_bit_for_bit(dtype: torch.dtype, num_classes: int, bins: int) -> None:
     logits, labels = make_logits(3000, num_classes, dtype), make_labels(3000, num_classes)
     logits[17, 0] = float("nan")
     labels[5] = -1

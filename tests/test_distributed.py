@@ -86,14 +86,14 @@ def ranks(request, dogs_root, tmp_path_factory):
 
 def test_each_process_gets_what_the_first_made_or_its_failure(ranks):
     for rank, found in enumerate(facts["world"] for facts in ranks):
-        assert found["from_first"] == {"rank": 0, "array": [0, 1, 2]}
+        assert found["broadcast"] == {"rank": 0, "array": [0, 1, 2]}
         assert found["from_first_failing"] == ["OtherProcessError" if rank else "ValueError", "broken"]
         assert found["from_first_leaving"] == ["SystemExit", "3"]
 
 
 def test_a_failure_in_one_process_ends_all_and_one_of_them_names_it(ranks):
     for rank, found in enumerate(facts["world"] for facts in ranks):
-        assert found["in_all"] == rank * 10
+        assert found["on_all_ranks"] == rank * 10
         assert found["in_all_failing"] == ["ValueError" if rank == 1 else "OtherProcessError", "broken in 1"]
 
 
@@ -108,7 +108,7 @@ def test_values_are_gathered_in_order_and_tensors_added_up_and_copied(ranks):
 def test_the_first_process_of_each_machine_goes_before_its_others(ranks):
     last = len(ranks) - 1  # which plays a second machine
     for rank, found in enumerate(facts["world"] for facts in ranks):
-        assert found["first_here"] == rank
+        assert found["local_rank_zero_first"] == rank
         assert set(found["order"][:2]) == {"0", str(last)}
         assert found["order"][2:] == [str(other) for other in range(1, last)]
         assert found["first_here_failing"] == [

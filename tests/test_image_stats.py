@@ -37,10 +37,10 @@ from dogs_accel import ops
 SUMS = torch.ops.dogs_accel.image_sums
 STATS = torch.ops.dogs_accel.image_stats
 STATS_OF_SUMS = torch.ops.dogs_accel.stats_of_sums
-BLOCK = 256  # pixels that the CPU twin takes at once
-CHUNK = 16384  # pixels that a thread of the CPU twin takes at once
-SEGMENT = 1024  # pixels that a warp of the CUDA twin takes at once
-LAUNCH = 64  # images of one launch of the CUDA twin
+BLOCK = 256  # pixels that the CPU kernel takes at once
+CHUNK = 16384  # pixels that a thread of the CPU kernel takes at once
+SEGMENT = 1024  # pixels that a warp of the CUDA kernel takes at once
+LAUNCH = 64  # images of one launch of the CUDA kernel
 
 SHAPES = [
     (1, 1),
@@ -391,7 +391,7 @@ def test_limit_instruction_set_refuses_unknown_names() -> None:
 
 @needs_cuda
 @pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
-def test_twins_agree_bit_for_bit(layout: str) -> None:
+def test_the_cpu_and_the_cuda_kernel_agree_bit_for_bit(layout: str) -> None:
     images = [IMAGE_LAYOUTS[layout](image) for image in make_images(500, seed=9)]
     on_gpu = [IMAGE_LAYOUTS[layout](image.cuda()) for image in images]
     assert torch.equal(SUMS(images), SUMS(on_gpu).cpu())

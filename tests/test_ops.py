@@ -278,7 +278,7 @@ def test_layout_changes_no_bit(layout: str, dtype: torch.dtype) -> None:
 @needs_cuda
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_classes", [1, 2, 31, 120, 1000])
-def test_twins_agree_bit_for_bit(dtype: torch.dtype, num_classes: int) -> None:
+def test_the_cpu_and_the_cuda_kernel_agree_bit_for_bit(dtype: torch.dtype, num_classes: int) -> None:
     logits, labels = make_logits(3000, num_classes, dtype), make_labels(3000, num_classes)
     for cpu, cuda in zip(RAW(logits, labels, 15), RAW(logits.cuda(), labels.cuda(), 15), strict=True):
         assert torch.equal(cpu, cuda.cpu())

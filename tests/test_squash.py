@@ -35,7 +35,7 @@ from torch import Tensor
 from dogs_accel import ops
 
 SQUASH = torch.ops.dogs_accel.squash
-LAUNCH = 64  # images of one launch of the CUDA twin
+LAUNCH = 64  # images of one launch of the CUDA kernel
 INTERPOLATIONS = ["bilinear", "bicubic"]
 PIL_HAS_VERTICAL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
@@ -309,7 +309,7 @@ def test_refuses_mixed_devices() -> None:
 @needs_cuda
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
-def test_twins_agree_bit_for_bit(layout: str, interpolation: str) -> None:
+def test_the_cpu_and_the_cuda_kernel_agree_bit_for_bit(layout: str, interpolation: str) -> None:
     images = [IMAGE_LAYOUTS[layout](image) for image in make_images(300, seed=9)]
     on_gpu = [IMAGE_LAYOUTS[layout](image.cuda()) for image in images]
     for size in ((32, 32), (1, 1), (3, 100), (100, 3)):

@@ -100,7 +100,7 @@ def _run_model(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Return logits, labels and positions, batch by batch."""
     logits, labels, index = [], [], []
-    quiet = None if world.is_first else True
+    quiet = None if world.is_rank_zero else True
     with tqdm(total=loader.num_samples, desc=label, unit=" img", leave=False, disable=quiet, delay=0.5) as bar:
         for batch in loader:
             with autocast(loader.device, amp):

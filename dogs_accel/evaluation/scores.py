@@ -43,7 +43,7 @@ class ScoreCounter:
 
     def scores(self, world: World = ALONE) -> Scores:
         """Read the scores of everything added, in all processes; once only."""
-        world.add_up(self._counts, self._loss_sum)
+        world.all_reduce(self._counts, self._loss_sum)
         counts = self._counts.cpu().numpy().reshape(self.num_classes, self.num_classes)
         total = int(counts.sum())
         macro, weighted = f1_scores(counts)

@@ -46,7 +46,7 @@ def execute_plan(plan: Plan) -> list[RunOutcome]:
     stops the rest.
     """
     with ExitStack() as stack:
-        plan.world.from_first(lambda: _open_folder(plan, stack))
+        plan.world.broadcast(lambda: _open_folder(plan, stack))
         return _execute_runs(plan)
 
 
@@ -54,19 +54,19 @@ def _execute_runs(plan: Plan) -> list[RunOutcome]:
     outcomes: list[RunOutcome] = []
     compared: list[ComparedRun] = []
     try:
-        splits = plan.world.from_first(lambda: examine_data(plan))
+        splits = plan.world.broadcast(lambda: examine_data(plan))
         plan = dataclasses.replace(plan, splits=splits)
-        plan.world.first_here(lambda: _build_stores(plan))
+        plan.world.local_rank_zero_first(lambda: _build_stores(plan))
         for run in plan.runs:
             outcomes.append(execute_run(plan, run))
-            if plan.world.is_first:
+            if plan.world.is_rank_zero:
                 test = Predictions.load(plan.out / run.spec.family / run.name / "test_logits.npz")
                 compared.append(compare_outcome(outcomes[-1], test))
                 write_comparison(plan.out, outcomes, compared)
                 write_per_breed(plan.out)
                 write_confusion_clusters(plan.out)
     finally:
-        if plan.world.is_first:
+        if plan.world.is_rank_zero:
             # W&B keeps writing to its own folder, and has checksums of its own.
             write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
     return outcomes
@@ -124,6 +124,6 @@ def run_plan(plan: Plan) -> None:
         dry_run(plan)
     else:
         outcomes = execute_plan(plan)
-        if plan.world.is_first:  # which has written what is described
+        if plan.world.is_rank_zero:  # which has written what is described
             report = write_report(plan.out)
             print(f"\n{describe_outcomes(plan, outcomes)}\nreport: {report}")

@@ -170,7 +170,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
     out = Path(config.out)
-    if world.is_first and config.resume is None and not is_unused(out):
+    if world.is_rank_zero and config.resume is None and not is_unused(out):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     data = open_data(config)
     check_models(config, runs, data.num_classes)
@@ -200,14 +200,14 @@ def check_alike(plan: Plan) -> None:
         "amp": str(plan.amp),
         "data": f"{len(plan.data)} images of {plan.data.digest()[:16]}",
     }
-    first = plan.world.gather(here)[0]
+    first = plan.world.all_gather(here)[0]
 
     def check() -> None:
         for name, value in here.items():
             if value != first[name]:
                 raise ValueError(f"{name}: got {value}, expected {first[name]} as rank 0 has")
 
-    plan.world.in_all(check)
+    plan.world.on_all_ranks(check)
 
 
 def bn_sees(plan: Plan) -> str:

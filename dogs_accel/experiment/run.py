@@ -52,7 +52,7 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
     folder = plan.out / run.spec.family / run.name
     metadata_path = folder / f"{run.name}_run_metadata.json"
     identity = run_identity(plan, run)
-    record = plan.world.from_first(lambda: _read_record(metadata_path, identity))
+    record = plan.world.broadcast(lambda: _read_record(metadata_path, identity))
     if record is not None and record["state"] == "finished":
         print(f"\n{run.title}\n  finished already, test accuracy {record['summary']['test/accuracy']:.4f}")
         return _outcome(plan, run, folder, record)
@@ -64,12 +64,12 @@ def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
         folder.mkdir(parents=True, exist_ok=plan.resumes)
         write_json(metadata_path, {**tracked.as_record(), "identity": identity})
 
-    plan.world.from_first(begin)
+    plan.world.broadcast(begin)
     with ExitStack() as stack:
-        plan.world.in_all(lambda: stack.enter_context(tracked))
+        plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
         metadata = _train_and_evaluate(plan, run, built, tracked, folder)
-    record = plan.world.from_first(lambda: {**tracked.as_record(), "identity": identity, **metadata})
-    if plan.world.is_first:
+    record = plan.world.broadcast(lambda: {**tracked.as_record(), "identity": identity, **metadata})
+    if plan.world.is_rank_zero:
         # The last file: a run that has it is finished.
         write_json(metadata_path, record)
     return _outcome(plan, run, folder, record)
@@ -98,7 +98,7 @@ def _tracked_run(plan: Plan, run: PlannedRun, total_params: int, record: dict[st
     return TrackedRun(
         name=run.name,
         display_name=run.title,
-        mode=plan.config.wandb if plan.world.is_first else "disabled",
+        mode=plan.config.wandb if plan.world.is_rank_zero else "disabled",
         folder=plan.out,
         config={
             "seed": run.seed,
@@ -156,7 +156,7 @@ def _train_and_evaluate(
         "test": evaluate_test(predictions["test"], predictions["val"]),
     }
     _summarise(tracked, trained, metrics)
-    if plan.world.is_first:
+    if plan.world.is_rank_zero:
         for split, each in predictions.items():
             each.save(folder / f"{split}_logits.npz")
         _write_artifacts(folder, run, plan.data, predictions["test"], metrics)
@@ -214,8 +214,8 @@ def _trainer(
         session=_session(plan),
         label=run.name,
         trace=plan.config.profile,
-        on_epoch=on_epoch if plan.world.is_first else None,
-        on_resume=on_resume if plan.world.is_first else None,
+        on_epoch=on_epoch if plan.world.is_rank_zero else None,
+        on_resume=on_resume if plan.world.is_rank_zero else None,
     )
 
 
@@ -345,7 +345,7 @@ def _outcome(plan: Plan, run: PlannedRun, folder: Path, record: dict[str, Any]) 
 
     Raises CheckpointError where an older version evaluated it, without the intervals that are compared.
     """
-    metrics = plan.world.from_first(lambda: read_json(folder / "metrics.json"))
+    metrics = plan.world.broadcast(lambda: read_json(folder / "metrics.json"))
     if "intervals" not in metrics:
         raise CheckpointError(
             f"checkpoint: {folder / 'metrics.json'} has no intervals, an older version wrote it; remove {folder} to "

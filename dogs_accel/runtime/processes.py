@@ -48,12 +48,12 @@ class World:
     local_size: int = 1
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def from_first(self, make: Callable[[], Value]) -> Value:
-        """Call `make` in the first process alone and return in each what it returned.
+    def broadcast(self, make: Callable[[], Value]) -> Value:
+        """Call `make` on rank 0 alone and return on each rank what it returned.
 
         What it raises there ends the others with an OtherProcessError, or with the SystemExit that it raised.
         """
@@ -61,7 +61,7 @@ class World:
             return make()
         result: list[Any] = [None, None, None]
         error: Exception | SystemExit | None = None
-        if self.is_first:
+        if self.is_rank_zero:
             try:
                 result[0] = make()
             except SystemExit as caught:
@@ -77,7 +77,7 @@ class World:
             raise OtherProcessError(result[2])
         return result[0]
 
-    def in_all(self, make: Callable[[], Value]) -> Value:
+    def on_all_ranks(self, make: Callable[[], Value]) -> Value:
         """Call `make` in every process and return here what it returned here.
 
         Where it fails in any, all of them raise: the first of those in which it failed what it raised there, the
@@ -91,7 +91,7 @@ class World:
             value = make()
         except Exception as caught:
             error = caught
-        problems = self.gather(None if error is None else str(error))
+        problems = self.all_gather(None if error is None else str(error))
         failed = [rank for rank, problem in enumerate(problems) if problem is not None]
         if error is not None and failed[0] == self.rank:
             raise error
@@ -99,18 +99,20 @@ class World:
             raise OtherProcessError(problems[failed[0]])
         return value
 
-    def first_here(self, make: Callable[[], Value]) -> Value:
-        """Do what `in_all` does, but in the first process of each machine before its others, for which it writes files.
+    def local_rank_zero_first(self, make: Callable[[], Value]) -> Value:
+        """Do what `on_all_ranks` does, in the first process of each machine before its others, for which it writes files.
 
         What fails in a first one is not tried in the others.
         """
         if self.size == 1:
             return make()
-        is_first_here = self.local_rank == 0
-        values = [self.in_all(make if is_turn else lambda: None) for is_turn in (is_first_here, not is_first_here)]
-        return values[0 if is_first_here else 1]  # type: ignore[return-value]
+        is_local_zero = self.local_rank == 0
+        values = [
+            self.on_all_ranks(make if is_turn else lambda: None) for is_turn in (is_local_zero, not is_local_zero)
+        ]
+        return values[0 if is_local_zero else 1]  # type: ignore[return-value]
 
-    def gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """Return the values of all processes, in the order of their ranks, in each."""
         if self.size == 1:
             return [value]
@@ -118,13 +120,13 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def add_up(self, *tensors: torch.Tensor) -> None:
+    def all_reduce(self, *tensors: torch.Tensor) -> None:
         """Replace tensors by their sums over all processes."""
         if self.size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give tensors the values that they have in the first process."""
         if self.size > 1:
             for tensor in tensors:
@@ -207,7 +209,7 @@ def gather_samples(
     """
     # A process has no sample where there are fewer than processes.
     here = [torch.cat(list(batches)).cpu() for batches in (index, *parts)] if index else None
-    found = [each for each in world.gather(here) if each is not None]
+    found = [each for each in world.all_gather(here) if each is not None]
     every_index, *results = (torch.cat(pieces) for pieces in zip(*found, strict=True))
     order = every_index.argsort()
     if not torch.equal(every_index[order], torch.arange(num_samples)):

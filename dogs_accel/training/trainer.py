@@ -138,7 +138,7 @@ class Trainer:
         for stage, phase in enumerate(phases, start=1):
             self._run_phase(stage, phase)
         assert self._best is not None
-        best = self.world.from_first(lambda: load_checkpoint(self.best_path)["model"])
+        best = self.world.broadcast(lambda: load_checkpoint(self.best_path)["model"])
         self.model.load_state_dict(best)
         num_seen = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
         return TrainResult(
@@ -206,7 +206,7 @@ class Trainer:
         return within_memory(
             lambda: cache_features(self.model, loader, like, self.world, self.settings.amp),
             self._demand(loader, "--eval-batch-size"),
-            lambda num_images: self._evaluate_made_up(forward, num_images),
+            lambda num_images: self._evaluate_dummy_batch(forward, num_images),
         )
 
     def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, num_groups: int) -> TrainingStep:
@@ -227,13 +227,13 @@ class Trainer:
         train = within_memory(
             lambda: self._train_epoch(course, epoch, step, title),
             self._demand(self.train_loader, "--batch-size"),
-            lambda num_images: self._train_on_made_up(course, step, num_images),
+            lambda num_images: self._train_on_dummy_batch(course, step, num_images),
         )
         profile.end_training()
         val = within_memory(
             lambda: self._validate(course, f"{title} val"),
             self._demand(self.val_loader, "--eval-batch-size"),
-            lambda num_images: self._evaluate_made_up(course.forward, num_images),
+            lambda num_images: self._evaluate_dummy_batch(course.forward, num_images),
         )
         measured = profile.row(course.train.dataset_size)
         self._training_seconds += measured["epoch_seconds"]
@@ -278,7 +278,7 @@ class Trainer:
                     bar.update(len(batch.labels))
                 step_done()
         # Where BatchNorm sees the batch of its own process only, all go on with the statistics of the first.
-        self.world.copy_from_first(self.model.buffers())
+        self.world.broadcast_tensors(self.model.buffers())
         return counter.scores(self.world)
 
     def _weighted(self, loader: AnyLoader, num_steps: int) -> Iterator[tuple[Batch, float]]:
@@ -300,7 +300,7 @@ class Trainer:
                 yield Batch(*(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in batch)), 0.0
 
     def _trace_path(self, course: _Course, epoch: int) -> Path | None:
-        wanted = self.trace and epoch == 0 and self.world.is_first
+        wanted = self.trace and epoch == 0 and self.world.is_rank_zero
         return self.folder / f"trace_{course.stage}_{course.phase.name}.json.gz" if wanted else None
 
     @torch.inference_mode()
@@ -326,7 +326,7 @@ class Trainer:
             least=2 if is_train else 1,  # BatchNorm may refuse one
         )
 
-    def _train_on_made_up(self, course: _Course, step: TrainingStep, num_images: int) -> None:
+    def _train_on_dummy_batch(self, course: _Course, step: TrainingStep, num_images: int) -> None:
         """Take two steps as training does, the first of which makes the optimiser's state; the weights are spoilt."""
         step.drop_graph()
         # Unscaled: a scaler may leave the optimiser's step out.
@@ -334,14 +334,14 @@ class Trainer:
         again = TrainingStep(course.model, step.optimizer, device=self.device, settings=self.settings, scaler=scaler)
         set_train_mode(self.model, self.bn_when_frozen)
         for _ in range(2):
-            again(*self._made_up(num_images, course.train))
+            again(*self._dummy_batch(num_images, course.train))
 
     @torch.inference_mode()
-    def _evaluate_made_up(self, forward: Forward, num_images: int) -> None:
+    def _evaluate_dummy_batch(self, forward: Forward, num_images: int) -> None:
         self.model.eval()
-        forward(*self._made_up(num_images, self.val_loader))
+        forward(*self._dummy_batch(num_images, self.val_loader))
 
-    def _made_up(self, num_images: int, loader: AnyLoader) -> tuple[torch.Tensor, torch.Tensor]:
+    def _dummy_batch(self, num_images: int, loader: AnyLoader) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels of one class, or features where the loader gives those."""
         labels = torch.zeros(num_images, dtype=torch.int64, device=self.device)
         if isinstance(loader, FeatureLoader):
@@ -356,7 +356,7 @@ class Trainer:
             desc=title,
             unit=" img",
             leave=False,
-            disable=None if self.world.is_first else True,
+            disable=None if self.world.is_rank_zero else True,
             delay=0.5,
         )
 
@@ -366,7 +366,7 @@ class Trainer:
         is_best = self._best is None or row["val_acc"] > self._best["val_acc"]
         if is_best:
             self._best = row
-        if self.world.is_first:
+        if self.world.is_rank_zero:
             model = self.model.state_dict()
             # In this order: where the last one says that it is the best too, the best can be made from it.
             save_checkpoint(
@@ -395,7 +395,7 @@ class Trainer:
                 return None
             return load_resumable(self.last_path, self.best_path, self.identity)
 
-        state = self.world.from_first(load)
+        state = self.world.broadcast(load)
         if state is None:
             return
         self.model.load_state_dict(state["model"])
