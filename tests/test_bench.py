@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 # pytester forgets what a session imports that was not there before, and torch cannot be imported twice.
 import dogs_accel.candidates  # noqa: F401
+import pytest
 
 pytest_plugins = ["pytester"]
 

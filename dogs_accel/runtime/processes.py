@@ -100,7 +100,7 @@ class World:
         return value
 
     def local_rank_zero_first(self, make: Callable[[], Value]) -> Value:
-        """Do what `on_all_ranks` does, in the first process of each machine before its others, for which it writes files.
+        """Do what `on_all_ranks` does, on local rank 0 of each machine before its others, for which it writes files.
 
         What fails in a first one is not tried in the others.
         """
