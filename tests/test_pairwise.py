@@ -84,7 +84,7 @@ def test_rows_of_single_runs(runs):
     assert (table["difference"] == table["b"] - table["a"]).all()
     assert ((table["low"] <= table["difference"]) & (table["difference"] <= table["high"])).all()
     of_accuracy = table[table["metric"] == "accuracy"]
-    assert of_accuracy["difference_verdict"].tolist() == ["b is better", NO_DIFFERENCE, "a is better"]
+    assert of_accuracy["verdict"].tolist() == ["b is better", NO_DIFFERENCE, "a is better"]
     tests = [mcnemar(*(run.right for run in pair)) for pair in itertools.combinations(runs, 2)]
     assert of_accuracy["mcnemar_p"].tolist() == [test.p_value for test in tests]
     assert of_accuracy["mcnemar_p_holm"].tolist() == holm([test.p_value for test in tests])
@@ -115,7 +115,7 @@ def test_the_difference_of_f1_is_resampled_in_pairs(runs):
 def test_a_run_against_itself_shows_no_difference():
     same = [compared_run(name, name, 42, predictions(2.0, 0)) for name in ("one", "two")]
     table = compare_runs(same)
-    assert table["difference_verdict"].tolist() == [NO_DIFFERENCE] * 3
+    assert table["verdict"].tolist() == [NO_DIFFERENCE] * 3
     assert table["difference"].tolist() == [0, 0, 0]
     assert table["mcnemar_p"][0] == 1
 
@@ -191,7 +191,7 @@ def test_several_seeds_by_hand():
     low, high = np.quantile(resampled, [0.025, 0.975])
     assert row.low == pytest.approx(row.difference - math.hypot(row.difference - low, half))
     assert row.high == pytest.approx(row.difference + math.hypot(high - row.difference, half))
-    assert row.difference_verdict == "b is better"
+    assert row.verdict == "b is better"
 
 
 def test_seeds_that_both_have_are_compared():

@@ -46,7 +46,7 @@ SMALLER_IS_BETTER = frozenset({"ece"})
 NO_DIFFERENCE = "no difference shown"
 COLUMNS = (
     "run_a", "run_b", "metric", "a", "b", "difference", "low", "high", "only_a_right", "only_b_right", "mcnemar_p",
-    "mcnemar_p_holm", "difference_verdict",
+    "mcnemar_p_holm", "verdict",
 )  # fmt: skip
 SEED_COLUMNS = ("num_seeds", "seeds_low", "seeds_high")
 """Added where a configuration ran with several seeds."""
@@ -226,7 +226,7 @@ def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] 
         "difference": difference,
         "low": interval.low,
         "high": interval.high,
-        "difference_verdict": difference_verdict(metric, interval, shown),
+        "verdict": difference_verdict(metric, interval, shown),
         "num_seeds": len(pair.runs_a),
     }
     if tested is not None:

@@ -306,7 +306,7 @@ def _summary(table: pd.DataFrame) -> dict[str, Any]:
     return {
         **{name: mean_with_interval(values(name)) for name in ("drop_hottest", "drop_random", "drop_shifted")},
         "hottest_less_random": against_random,
-        "removal_verdict": removal_verdict(against_random),
+        "verdict": removal_verdict(against_random),
         "hottest_less_shifted": against_shifted,
         "verdict_shifted": removal_verdict(against_shifted),
         **{name: mean_with_interval(values(name)[boxed]) for name in ("heat_in_box", "box_share")},

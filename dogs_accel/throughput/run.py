@@ -217,7 +217,7 @@ def measure_all(settings: ThroughputSettings, out: Path) -> Generator[str, None,
         "scaling": as_dicts(points),
         "model": None if spec is None else describe_model(spec),
         "with_model": {name: dataclasses.asdict(each) for name, each in (with_model or {}).items()},
-        "describe_bottleneck": words,
+        "verdict": words,
     }
     model = "" if spec is None else describe_model(spec)
     figure = loaders_figure({f"{workload.recipe.name} recipe": rows}, baseline, points, with_model, model)
