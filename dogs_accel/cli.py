@@ -157,14 +157,15 @@ def _add_eda(commands: Any) -> None:
 
 
 def _eda(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.eda.run import AUGMENTED_FILE, describe_eda, write_eda
+    from dogs_accel.eda.files import AUGMENTED_FIGURE
+    from dogs_accel.eda.run import describe_eda, write_eda
 
     folder = Path(options.metadata)
     out = folder / "eda" if options.out is None else Path(options.out)
     yield describe_eda(folder)
     written = write_eda(folder, out, seed=options.seed)
-    if out / AUGMENTED_FILE not in written:
-        yield f"{AUGMENTED_FILE} is left out: no training image is where the table says"
+    if out / AUGMENTED_FIGURE not in written:
+        yield f"{AUGMENTED_FIGURE} is left out: no training image is where the table says"
     yield from _written(written)
 
 
@@ -317,20 +318,20 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.inference.heatmaps import draw_heatmaps
     from dogs_accel.inference.predict import describe_prediction, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
-    from dogs_accel.results.finished_run import choose_run
+    from dogs_accel.results.folder import choose_run, read_runs_folder
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
-    run = choose_run(Path(options.results), options.model)
+    run = choose_run(read_runs_folder(Path(options.results)), options.model)
     device = choose_device(options.device)
     trained = load_trained(run, device, options.batch_size)
-    set_numerics(tf32=run.record["identity"]["tf32"])
+    set_numerics(tf32=run.record.identity["tf32"])
     # Before the photos: whether a model can be explained is known without them.
     explainer = find_explainer(trained.model, trained.recipe.crop) if options.heatmap else None
     answers = predict_images(trained, options.images, top=options.top)
     if explainer is not None:
         answers = draw_heatmaps(trained, explainer, answers, Path(options.heatmap))
-    notice = run.record["data_notice"]
+    notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
         images = [answer.as_json() for answer in answers]
@@ -359,10 +360,10 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import read_metadata
     from dogs_accel.inference.export import ExportMismatchError, describe_checks, export_run, real_images
     from dogs_accel.inference.trained import load_trained
-    from dogs_accel.results.finished_run import choose_run
+    from dogs_accel.results.folder import choose_run, read_runs_folder
 
     folder = Path(options.results)
-    run = choose_run(folder, options.model)
+    run = choose_run(read_runs_folder(folder), options.model)
     trained = load_trained(run, torch.device("cpu"))
     yield f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}"
     splits = read_metadata(folder).splits
@@ -387,11 +388,13 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.report import REPORT_FILE, write_comparison_report, write_report
+    from dogs_accel.report.page import write_comparison_report, write_report
+    from dogs_accel.results.folder import read_runs_folder
+    from dogs_accel.results.layout import REPORT_FILE
 
-    folders = [Path(run) for run in options.runs]
-    if len(folders) > 1 and options.out is None:
+    if len(options.runs) > 1 and options.out is None:
         raise ValueError("--out: got nothing, expected a file for the report of several runs")
+    folders = [read_runs_folder(Path(run)) for run in options.runs]
     if options.out is None:
         yield str(write_report(folders[0]))
     else:

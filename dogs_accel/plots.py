@@ -15,7 +15,7 @@ from dogs_accel.runtime.files import replacing
 
 BLUE, RED, GREY = "#2a6f97", "#c8553d", "#8d99ae"
 FAMILY_COLOUR = {"cnn": BLUE, "vit": RED}
-_NOTE_COLOUR = "#555555"
+NOTE_COLOUR = "#555555"
 _DPI = 144
 
 

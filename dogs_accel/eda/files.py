@@ -1,4 +1,4 @@
-"""The files that the metadata pass leaves for others: their names, their columns, and how to read them."""
+"""The files of the data: what the metadata pass leaves for others, its columns and how to read it, and the figures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ SPLIT_FILE = "split_metadata.csv"
 NORMALISATION_FILE = "normalisation.json"
 DUPLICATES_FILE = "duplicates.csv"
 BAD_IMAGES_FILE = "bad_images.csv"
+
+# What is drawn and counted of them.
+SPLIT_TABLE_FILE = "split_table.csv"
+CLASS_TABLE_FILE = "class_table.csv"
+QUALITY_SUMMARY_FILE = "quality_summary.csv"
+QUALITY_FIGURE = "quality_distributions.png"
+DISTRIBUTIONS_FIGURE = "dataset_distributions.png"
+SIZES_FIGURE = "image_size_distribution.png"
+CHANNELS_FIGURE = "rgb_channel_summary.png"
+SAMPLES_FIGURE = "random_class_samples.png"
+DARKEST_FIGURE, BRIGHTEST_FIGURE = "darkest_examples.png", "brightest_examples.png"
+BREED_QUALITY_FIGURE = "breed_quality_boxplots.png"
+AUGMENTED_FIGURE = "augmented_batch_preview.png"
 
 IMAGE_COLUMNS = (
     "image_id", "image_path", "relative_path", "label", "class_name", "folder_name", "official_split",

@@ -17,7 +17,26 @@ from dogs_accel.eda.figures import (
     quality_distributions_figure,
     rgb_channel_figure,
 )
-from dogs_accel.eda.files import METADATA_FILE, NORMALISATION_FILE, SPLIT_FILE, Metadata, Normalisation, read_metadata
+from dogs_accel.eda.files import (
+    AUGMENTED_FIGURE,
+    BREED_QUALITY_FIGURE,
+    BRIGHTEST_FIGURE,
+    CHANNELS_FIGURE,
+    CLASS_TABLE_FILE,
+    DARKEST_FIGURE,
+    DISTRIBUTIONS_FIGURE,
+    METADATA_FILE,
+    NORMALISATION_FILE,
+    QUALITY_FIGURE,
+    QUALITY_SUMMARY_FILE,
+    SAMPLES_FIGURE,
+    SIZES_FIGURE,
+    SPLIT_FILE,
+    SPLIT_TABLE_FILE,
+    Metadata,
+    Normalisation,
+    read_metadata,
+)  # fmt: skip
 from dogs_accel.eda.galleries import (
     NUM_AUGMENTED,
     augmented_batch_figure,
@@ -32,8 +51,6 @@ from dogs_accel.runtime.files import write_csv
 from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
 from pipelines.decoding.pil import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
-
-AUGMENTED_FILE = "augmented_batch_preview.png"
 
 
 def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
@@ -53,14 +70,14 @@ def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42, recipe: Recip
 def _write_figures(data: Metadata, out: Path, seed: int) -> list[Path]:
     quality = data.quality
     return [
-        save_figure(quality_distributions_figure(quality), out / "quality_distributions.png"),
-        save_figure(dataset_distributions_figure(quality), out / "dataset_distributions.png"),
-        save_figure(image_size_figure(quality), out / "image_size_distribution.png"),
-        save_figure(rgb_channel_figure(quality, data.normalisation), out / "rgb_channel_summary.png"),
-        save_figure(_samples_figure(quality, seed), out / "random_class_samples.png"),
-        save_figure(_extremes_figure(quality, darkest=True), out / "darkest_examples.png"),
-        save_figure(_extremes_figure(quality, darkest=False), out / "brightest_examples.png"),
-        save_figure(breed_quality_figure(quality), out / "breed_quality_boxplots.png"),
+        save_figure(quality_distributions_figure(quality), out / QUALITY_FIGURE),
+        save_figure(dataset_distributions_figure(quality), out / DISTRIBUTIONS_FIGURE),
+        save_figure(image_size_figure(quality), out / SIZES_FIGURE),
+        save_figure(rgb_channel_figure(quality, data.normalisation), out / CHANNELS_FIGURE),
+        save_figure(_samples_figure(quality, seed), out / SAMPLES_FIGURE),
+        save_figure(_extremes_figure(quality, darkest=True), out / DARKEST_FIGURE),
+        save_figure(_extremes_figure(quality, darkest=False), out / BRIGHTEST_FIGURE),
+        save_figure(breed_quality_figure(quality), out / BREED_QUALITY_FIGURE),
     ]
 
 
@@ -86,7 +103,7 @@ def _extremes_figure(quality: pd.DataFrame, *, darkest: bool) -> Figure:
 def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe) -> list[Path]:
     train = data.splits[data.splits["split"] == "train"]
     rows = list(itertools.islice((row for row in train.itertuples() if _can_be_read(row.image_path)), NUM_AUGMENTED))
-    path = out / AUGMENTED_FILE
+    path = out / AUGMENTED_FIGURE
     if not rows:
         path.unlink(missing_ok=True)  # that of an earlier call would be taken for one of this
         return []
@@ -109,9 +126,9 @@ def _can_be_read(path: str) -> bool:
 
 def _write_tables(data: Metadata, out: Path) -> list[Path]:
     return [
-        write_csv(out / "split_table.csv", split_table(data.splits)),
-        write_csv(out / "class_table.csv", class_table(data.quality, data.splits)),
-        write_csv(out / "quality_summary.csv", quality_summary(data.quality)),
+        write_csv(out / SPLIT_TABLE_FILE, split_table(data.splits)),
+        write_csv(out / CLASS_TABLE_FILE, class_table(data.quality, data.splits)),
+        write_csv(out / QUALITY_SUMMARY_FILE, quality_summary(data.quality)),
     ]
 
 

@@ -42,6 +42,10 @@ EXPLANATIONS_FOLDER = "explanations"
 NUM_CONFIDENT = 4
 NUM_RANDOM = 8
 REMOVED_SHARE = 0.2
+EXPLANATIONS_FILE, EXPLAINED_FILE, EXPLANATION_SCORES_FILE = (
+    "explanations.json", "explanations.csv", "explanation_scores.csv",
+)  # fmt: skip
+"""Method and means; a row for each image shown and method; the same of the sample."""
 GALLERY = {"gradcam": "gradcam_gallery.png", "attention": "attention_gallery.png"}
 _LARGEST_GAP = 0.1
 """Between the probabilities in the predictions, perhaps of mixed precision, and those here, in the median."""
@@ -109,7 +113,7 @@ def write_explanations(
     try:
         explainer = find_explainer(model, recipe.crop)
     except UnexplainableError as error:
-        return [write_json(folder / "explanations.json", {"method": None, "reason": str(error)})]
+        return [write_json(folder / EXPLANATIONS_FILE, {"method": None, "reason": str(error)})]
     chosen = choose_images(predictions, seed=seed, sample_size=sample_size)
     explainer, explained = _explain(model, explainer, load, predictions, data, recipe, chosen.positions)
     scores = _score(model, explainer, explained, seed, num_draws)
@@ -129,9 +133,9 @@ def write_explanations(
     }
     return [
         *paths,
-        write_csv(folder / "explanations.csv", shown),
-        write_csv(folder / "explanation_scores.csv", table.drop(columns="group")),
-        write_json(folder / "explanations.json", settings),
+        write_csv(folder / EXPLAINED_FILE, shown),
+        write_csv(folder / EXPLANATION_SCORES_FILE, table.drop(columns="group")),
+        write_json(folder / EXPLANATIONS_FILE, settings),
     ]
 
 

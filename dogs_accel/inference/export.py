@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dogs_accel.datasets.photos import spread
 from dogs_accel.inference.preprocessing import describe_preprocessing, preprocessing_steps
 from dogs_accel.inference.trained import TrainedModel
-from dogs_accel.results.finished_run import FinishedRun
+from dogs_accel.results.run import Run
 from dogs_accel.runtime.environment import package_version
 from dogs_accel.runtime.files import replacing, write_json
 from pipelines import make_loader
@@ -143,7 +143,7 @@ def export_run(trained: TrainedModel, out: Path, real: Tensor) -> Exported:
     return Exported(written=written, checks=checks, notes=notes)
 
 
-def _exported_program(model: nn.Module, size_px: int, run: FinishedRun) -> torch.export.ExportedProgram:
+def _exported_program(model: nn.Module, size_px: int, run: Run) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
     try:
         # Two images: a batch of one would be taken for a constant.
@@ -171,7 +171,7 @@ def _write_onnx(
     model: nn.Module,
     real: Tensor,
     size_px: int,
-    run: FinishedRun,
+    run: Run,
 ) -> ExportCheck | None:
     """Write the ONNX file; None where there is nothing to check it with."""
     try:
@@ -223,8 +223,8 @@ def describe_export(trained: TrainedModel, files: Sequence[str], checks: Sequenc
         "run": run.name,
         "model": run.spec().name,
         "title": run.title,
-        "dataset": run.record["config"]["dataset"],
-        "data_notice": run.record["data_notice"],
+        "dataset": run.record.config.dataset,
+        "data_notice": run.record.data_notice,
         "files": list(files),
         "input": {"name": _INPUT, "dtype": "float32", "shape": ["batch", 3, recipe.crop, recipe.crop]},
         "output": {"name": _OUTPUT, "dtype": "float32", "shape": ["batch", len(trained.class_names)]},

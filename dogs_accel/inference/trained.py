@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from torch import nn
 
 from dogs_accel.calibration import is_at_bound
 from dogs_accel.evaluation.predictions import Predictions, predict
-from dogs_accel.results.finished_run import FinishedRun
+from dogs_accel.models.build import build_model
+from dogs_accel.models.specs import model_spec
+from dogs_accel.results.run import Run
+from dogs_accel.training.checkpoint import BEST_WEIGHTS_FILE, CheckpointError, load_checkpoint
 from dogs_accel.training.step import StepSettings, prepare_model
 from pipelines import Loader, Recipe, make_loader
 
@@ -21,7 +25,7 @@ from pipelines import Loader, Recipe, make_loader
 class TrainedModel:
     """The model of a finished run, and what its answers need."""
 
-    run: FinishedRun
+    run: Run
     model: nn.Module
     """On its device, in evaluation mode."""
     recipe: Recipe
@@ -55,24 +59,50 @@ class TrainedModel:
         )
 
 
-def load_trained(run: FinishedRun, device: torch.device, batch_size: int | None = None) -> TrainedModel:
+def load_trained(run: Run, device: torch.device, batch_size: int | None = None) -> TrainedModel:
     """Load the model of a run onto a device.
 
     It computes in the number type of the run where the device is of the run's kind, else in float32. batch_size None
-    is that of the run's evaluation. Raises what `FinishedRun.load_model` raises.
+    is that of the run's evaluation. Raises what `load_model` raises.
     """
-    step, amp = run.record["step"], run.record["amp"]
-    same_kind = device.type == torch.device(run.record["device"]).type
+    record = run.record
+    same_kind = device.type == torch.device(record.device).type
     return TrainedModel(
         run=run,
-        model=prepare_model(run.load_model(), device, StepSettings(channels_last=step["channels_last"])),
-        recipe=run.eval_recipe,
-        class_names=run.class_names(),
-        temperature=run.temperature(),
+        model=prepare_model(load_model(run), device, StepSettings(channels_last=record.step["channels_last"])),
+        recipe=eval_recipe(run),
+        class_names=run.class_names,
+        temperature=run.temperature,
         device=device,
-        amp=getattr(torch, amp) if amp is not None and same_kind else None,
-        batch_size=run.record["eval_batch_size"] if batch_size is None else batch_size,
+        amp=getattr(torch, record.amp) if record.amp is not None and same_kind else None,
+        batch_size=record.eval_batch_size if batch_size is None else batch_size,
     )
+
+
+def load_model(run: Run) -> nn.Module:
+    """Build the model of a run with the weights that were tested, on the CPU in evaluation mode.
+
+    Raises CheckpointError where they cannot be read or are not the model's.
+    """
+    path, identity = run.folder / BEST_WEIGHTS_FILE, run.record.identity
+    state = load_checkpoint(path)["model"]
+    spec = model_spec(identity["model"], identity["image_size"])
+    model = build_model(spec, run.record.config.num_classes, "none").model
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint: {path} does not fit {run.title} ({reason[:200]})") from error
+    return model.eval()
+
+
+def eval_recipe(run: Run) -> Recipe:
+    """Return the recipe that validation and test were loaded with."""
+    recorded = run.record.eval_recipe
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
+    }
+    return Recipe(**fields)
 
 
 def describe_trained(trained: TrainedModel) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,12 @@ from dogs_accel.datasets.stanford_dogs_published import (
     RUNS,
     Claim,
 )
+from dogs_accel.eda.files import METADATA_FILE, SPLIT_FILE
 from dogs_accel.evaluation.intervals import wilson_interval
-from dogs_accel.results.run_folder import CLAIMS_FILE, RunFolder, TrainedRun, missing_columns
+from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.layout import CLAIMS_FILE, METRICS_FILE, PAIRWISE_FILE, logits_file
+from dogs_accel.results.reading import missing_columns
+from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_json
 from dogs_accel.training.phases import strategy_phases
 from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
@@ -62,7 +66,7 @@ class Measured:
     reason: str = ""
 
 
-def judge_claims(folder: RunFolder) -> list[dict[str, Any]]:
+def judge_claims(folder: RunsFolder) -> list[dict[str, Any]]:
     """Set each published figure beside ours.
 
     A row a claim: stage, subject, figure, published, ours, interval, verdict, reason, run (the one that was judged).
@@ -70,15 +74,19 @@ def judge_claims(folder: RunFolder) -> list[dict[str, Any]]:
     return [_judge(claim, folder) for claim in PUBLISHED]
 
 
-def write_claims(folder: RunFolder) -> Path:
-    """Write claims.json."""
-    claims = judge_claims(folder)
-    counts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+def write_claims(folder: Path, claims: Sequence[Mapping[str, Any]]) -> Path:
+    """Write claims.json; claims: what `judge_claims` says of the folder."""
+    counts = count_verdicts(claims)
     rules = [" ".join(line.split()) for line in (__doc__ or "").strip().split("\n- ")]
-    return write_json(folder.folder / CLAIMS_FILE, {"rules": rules, "counts": counts, "claims": claims})
+    return write_json(folder / CLAIMS_FILE, {"rules": rules, "counts": counts, "claims": claims})
 
 
-def _judge(claim: Claim, folder: RunFolder) -> dict[str, Any]:
+def count_verdicts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the claims of each verdict."""
+    return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+
+
+def _judge(claim: Claim, folder: RunsFolder) -> dict[str, Any]:
     row = {"stage": claim.stage, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
     if claim.subject == "data":
         ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
@@ -140,12 +148,12 @@ def _holds(claim: Claim, ours: Measured) -> tuple[bool, str]:
     return abs(ours.value - claim.value) <= (half if claim.decimals else 0), ours.reason
 
 
-def data_obstacle(folder: RunFolder) -> str:
+def data_obstacle(folder: RunsFolder) -> str:
     """Say why figures that depend on the pictures cannot be compared; empty where they can."""
     return _other_data(folder) or ("" if folder.num_images == NUM_IMAGES else f"another split: {_sizes(folder)}")
 
 
-def _other_data(folder: RunFolder) -> str:
+def _other_data(folder: RunsFolder) -> str:
     """Say why what is counted and measured on the pictures themselves cannot be compared; empty where it can."""
     if folder.notice:
         return "generated pictures, not Stanford Dogs"
@@ -154,28 +162,27 @@ def _other_data(folder: RunFolder) -> str:
     return ""
 
 
-def _sizes(folder: RunFolder) -> str:
+def _sizes(folder: RunsFolder) -> str:
     ours, published = (
         " / ".join(f"{each[split]:,}" for split in NUM_IMAGES) for each in (folder.num_images, NUM_IMAGES)
     )
     return f"{folder.num_classes} breeds, {ours} images; published: {NUM_BREEDS}, {published}"
 
 
-def run_obstacle(name: str, run: TrainedRun) -> str:
+def run_obstacle(name: str, run: Run) -> str:
     """Say why a run cannot stand for the published one of this name; empty where it can."""
     family, strategy = RUNS[name]
-    record, config = run.record, run.record["config"]
-    weights = str(record.get("weights", "unknown weights"))
-    if "ImageNet weights" not in weights:
-        return f"other weights: {weights}"
-    if _schedule(config["phases"]) != _schedule(each.as_dict() for each in strategy_phases(strategy, family)):
-        return f"another schedule: {record.get('phase_plan', config['strategy'])}"
-    if record.get("cache_features"):
+    record, config = run.record, run.record.config
+    if "ImageNet weights" not in record.weights:
+        return f"other weights: {record.weights or 'unknown weights'}"
+    if _schedule(config.phases) != _schedule(each.as_dict() for each in strategy_phases(strategy, family)):
+        return f"another schedule: {record.phase_plan or config.strategy}"
+    if record.cache_features:
         return "another experiment: head on cached features without augmentation"
-    if (config["batch_size"], config["image_size"]) != (32, 224):
-        return f"other input: batch {config['batch_size']}, {config['image_size']} px; published: 32, 224 px"
+    if (config.batch_size, config.image_size) != (32, 224):
+        return f"other input: batch {config.batch_size}, {config.image_size} px; published: 32, 224 px"
     recipe = dataclasses.asdict(RESNET_TRAIN if family == "cnn" else VIT_TRAIN)
-    ours = record.get("train_recipe", {})
+    ours = record.train_recipe
     other = [key for key, value in recipe.items() if key in ours and _as_json(value) != _as_json(ours[key])]
     return f"another training recipe: {', '.join(other)}" if other else ""
 
@@ -184,26 +191,26 @@ def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _schedule(phases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _schedule(phases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in phase.items() if key != "name"} for phase in phases]
 
 
-def _note(run: TrainedRun) -> str:
+def _note(run: Run) -> str:
     notes = []
-    if run.record.get("amp"):
-        notes.append(f"mixed precision ({run.record['amp']}), published float32")
-    if run.record.get("bn_when_frozen") == "eval" and run.family == "cnn" and len(run.record["config"]["phases"]) > 1:
+    if run.record.amp:
+        notes.append(f"mixed precision ({run.record.amp}), published float32")
+    if run.record.bn_when_frozen == "eval" and run.family == "cnn" and len(run.record.config.phases) > 1:
         notes.append("BatchNorm of the frozen backbone keeps its statistics, published it did not")
     return "; ".join(notes)
 
 
-def _find_run(folder: RunFolder, name: str) -> tuple[TrainedRun | None, str]:
+def _find_run(folder: RunsFolder, name: str) -> tuple[Run | None, str]:
     family, strategy = RUNS[name]
     modes = [phase.mode for phase in strategy_phases(strategy, family)]
     alike = [
         run
         for run in folder.runs
-        if run.family == family and [phase["mode"] for phase in run.record["config"]["phases"]] == modes
+        if run.family == family and [phase["mode"] for phase in run.record.config.phases] == modes
     ]
     for run in alike:
         if run.model == MODELS[family]:
@@ -213,62 +220,62 @@ def _find_run(folder: RunFolder, name: str) -> tuple[TrainedRun | None, str]:
     return None, f"no run of {MODELS[family]} with the {strategy} schedule here"
 
 
-def _images(folder: RunFolder, official: str) -> Measured:
-    table = folder.table("metadata_with_quality.csv")
+def _images(folder: RunsFolder, official: str) -> Measured:
+    table = folder.table(METADATA_FILE)
     if missing_columns(table, ["official_split"]):
-        return Measured(reason="metadata_with_quality.csv is absent")
+        return Measured(reason=f"{METADATA_FILE} is absent")
     assert table is not None
     return Measured(int((table["official_split"] == official).sum()) if official else len(table))
 
 
-def _split(folder: RunFolder, split: str) -> Measured:
+def _split(folder: RunsFolder, split: str) -> Measured:
     return Measured(int(folder.num_images[split]))
 
 
-def _batches(folder: RunFolder, split: str) -> Measured:
-    batch = int(folder.runs[0].record["config"]["batch_size"])
+def _batches(folder: RunsFolder, split: str) -> Measured:
+    batch = folder.runs[0].record.config.batch_size
     if batch != 32:
         return Measured(reason=f"batches of {batch} here")
     return Measured(math.ceil(folder.num_images[split] / batch))
 
 
-def _breed_size(folder: RunFolder, how: str) -> Measured:
-    table = folder.table("metadata_with_quality.csv")
+def _breed_size(folder: RunsFolder, how: str) -> Measured:
+    table = folder.table(METADATA_FILE)
     if missing_columns(table, ["label"]):
-        return Measured(reason="metadata_with_quality.csv is absent")
+        return Measured(reason=f"{METADATA_FILE} is absent")
     assert table is not None
     value = float(getattr(table["label"].value_counts(), how)())
     return Measured(value if how == "mean" else int(value))
 
 
-def _support(folder: RunFolder, breed: str) -> Measured:
+def _support(folder: RunsFolder, breed: str) -> Measured:
     for run in folder.runs:
         if run.classes is not None and breed in list(run.classes["class_name"]):
             return Measured(int(run.classes.set_index("class_name").loc[breed, "support"]))
     return Measured(reason=f"no breed {breed} here")
 
 
-def _mean(folder: RunFolder, column: str) -> Measured:
-    table = folder.table("metadata_with_quality.csv")
+def _mean(folder: RunsFolder, column: str) -> Measured:
+    table = folder.table(METADATA_FILE)
     if missing_columns(table, [column]):
-        return Measured(reason="metadata_with_quality.csv is absent")
+        return Measured(reason=f"{METADATA_FILE} is absent")
     assert table is not None
     return Measured(float(table[column].mean()))
 
 
-def _image(folder: RunFolder, image: str, column: str) -> Measured:
-    table = folder.table("metadata_with_quality.csv")
+def _image(folder: RunsFolder, image: str, column: str) -> Measured:
+    table = folder.table(METADATA_FILE)
     if missing_columns(table, ["image_id", column]):
-        return Measured(reason="metadata_with_quality.csv is absent")
+        return Measured(reason=f"{METADATA_FILE} is absent")
     assert table is not None
     rows = table.loc[table["image_id"] == image, column]
     return Measured(rows.iloc[0].item()) if len(rows) else Measured(reason=f"no image {image} here")
 
 
-def _split_row(folder: RunFolder, row: int) -> Measured:
-    table = folder.table("split_metadata.csv")
+def _split_row(folder: RunsFolder, row: int) -> Measured:
+    table = folder.table(SPLIT_FILE)
     if missing_columns(table, ["image_id"]):
-        return Measured(reason="split_metadata.csv is absent")
+        return Measured(reason=f"{SPLIT_FILE} is absent")
     assert table is not None
     return Measured(str(table["image_id"].iloc[row])) if len(table) > row else Measured(reason="too few images")
 
@@ -286,45 +293,45 @@ _DATA_MEASURES: dict[str, Callable[..., Measured]] = {
 }
 
 
-def _config(_: RunFolder, runs: dict[str, TrainedRun], key: str) -> Measured:
+def _config(_: RunsFolder, runs: dict[str, Run], key: str) -> Measured:
     [run] = runs.values()
-    return Measured(run.record["config"][key])
+    return Measured(getattr(run.record.config, key))
 
 
-def _phases(_: RunFolder, runs: dict[str, TrainedRun]) -> Measured:
+def _phases(_: RunsFolder, runs: dict[str, Run]) -> Measured:
     [run] = runs.values()
-    phases = run.record["config"]["phases"]
+    phases = run.record.config.phases
     return Measured(" -> ".join(f"{phase['mode']}({phase['epochs']}, {phase['lr']:g})" for phase in phases))
 
 
-def _test(_: RunFolder, runs: dict[str, TrainedRun], measure: str) -> Measured:
+def _test(_: RunsFolder, runs: dict[str, Run], measure: str) -> Measured:
     [run] = runs.values()
     if measure not in run.metrics:
-        return Measured(reason=f"metrics.json has no {measure}")
-    return Measured(run.metrics[measure], run.interval(measure), "metrics.json has no interval of it")
+        return Measured(reason=f"{METRICS_FILE} has no {measure}")
+    return Measured(run.metrics[measure], run.interval(measure), f"{METRICS_FILE} has no interval of it")
 
 
-def _seconds(_: RunFolder, runs: dict[str, TrainedRun]) -> Measured:
+def _seconds(_: RunsFolder, runs: dict[str, Run]) -> Measured:
     [run] = runs.values()
     return Measured(run.training_seconds)
 
 
-def _difference(folder: RunFolder, runs: dict[str, TrainedRun]) -> Measured:
+def _difference(folder: RunsFolder, runs: dict[str, Run]) -> Measured:
     full, staged = runs.values()
     gain = staged.metrics["accuracy"] - full.metrics["accuracy"]
-    table = folder.table("pairwise_comparison.csv")
+    table = folder.table(PAIRWISE_FILE)
     if missing_columns(table, ["run_a", "run_b", "metric", "low", "high"]):
-        return Measured(gain, None, "pairwise_comparison.csv is absent")
+        return Measured(gain, None, f"{PAIRWISE_FILE} is absent")
     assert table is not None
     for row in table[table["metric"] == "accuracy"].itertuples():
         if (row.run_a, row.run_b) == (full.name, staged.name):
             return Measured(gain, (float(row.low), float(row.high)))
         if (row.run_b, row.run_a) == (full.name, staged.name):
             return Measured(gain, (-float(row.high), -float(row.low)))
-    return Measured(gain, None, "pairwise_comparison.csv lacks this pair")
+    return Measured(gain, None, f"{PAIRWISE_FILE} lacks this pair")
 
 
-def _epoch(folder: RunFolder, runs: dict[str, TrainedRun], epoch: int, what: str) -> Measured:
+def _epoch(folder: RunsFolder, runs: dict[str, Run], epoch: int, what: str) -> Measured:
     [run] = runs.values()
     column = what if what in ("lr", "val_loss") else f"{what}_acc"
     if missing_columns(run.history, ["epoch_total", column]):
@@ -341,14 +348,14 @@ def _epoch(folder: RunFolder, runs: dict[str, TrainedRun], epoch: int, what: str
     return Measured(value, (interval.low, interval.high))
 
 
-def _breed(folder: RunFolder, runs: dict[str, TrainedRun], breed: str, score: str) -> Measured:
+def _breed(folder: RunsFolder, runs: dict[str, Run], breed: str, score: str) -> Measured:
     [run] = runs.values()
     if run.classes is None or breed not in list(run.classes["class_name"]):
         return Measured(reason=f"no breed {breed} here")
     column = "f1-score" if score == "F1" else score
     value = float(run.classes.set_index("class_name").loc[breed, column])
-    if run.confusion is None:
-        return Measured(value, None, "test_logits.npz is absent")
+    if not run.has_predictions:
+        return Measured(value, None, f"{logits_file('test')} is absent")
     label = list(run.classes["class_name"]).index(breed)
     right = int(run.confusion[label, label])
     support, predicted = int(run.confusion[label].sum()), int(run.confusion[:, label].sum())
@@ -360,7 +367,7 @@ def _breed(folder: RunFolder, runs: dict[str, TrainedRun], breed: str, score: st
     return Measured(value, (low, high))
 
 
-def _first_in(_: RunFolder, runs: dict[str, TrainedRun], measure: str, sign: int) -> Measured:
+def _first_in(_: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
     values = {
         name: run.training_seconds if measure == "seconds" else run.metrics[measure] for name, run in runs.items()
     }

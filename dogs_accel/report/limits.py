@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dogs_accel.results.run_folder import RunFolder, missing_columns
+from dogs_accel.eda.files import DUPLICATES_FILE
+from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.reading import missing_columns
 
 
-def limits(folder: RunFolder) -> list[tuple[str, str]]:
+def limits(folder: RunsFolder) -> list[tuple[str, str]]:
     """List what a reader must not conclude: a heading and a sentence each."""
     return [
         *_data_limits(folder),
@@ -17,10 +19,10 @@ def limits(folder: RunFolder) -> list[tuple[str, str]]:
     ]
 
 
-def _data_limits(folder: RunFolder) -> list[tuple[str, str]]:
+def _data_limits(folder: RunsFolder) -> list[tuple[str, str]]:
     if folder.notice:
         return [("Not dogs", folder.notice)]
-    weights = {str(run.record.get("weights", "")) for run in folder.runs}
+    weights = {run.record.weights for run in folder.runs}
     if all("random weights" in text for text in weights):
         return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
     return [
@@ -33,12 +35,12 @@ def _data_limits(folder: RunFolder) -> list[tuple[str, str]]:
     ]
 
 
-def _recipes(folder: RunFolder) -> list[tuple[str, str]]:
+def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:
     """Name what differs between the runs beside the models; nothing where nothing does."""
     found: dict[str, list[str]] = {"training recipes": [], "learning rates": [], "epochs": []}
     for run in folder.runs:
-        phases = run.record["config"]["phases"]
-        found["training recipes"].append(str(run.record.get("train_recipe", {}).get("name", "unknown")))
+        phases = run.record.config.phases
+        found["training recipes"].append(str(run.record.train_recipe.get("name", "unknown")))
         found["learning rates"].append(" then ".join(f"{phase['lr']:g}" for phase in phases))
         found["epochs"].append(" + ".join(str(phase["epochs"]) for phase in phases))
     differ = {what: list(dict.fromkeys(values)) for what, values in found.items() if len(set(values)) > 1}
@@ -50,8 +52,8 @@ def _recipes(folder: RunFolder) -> list[tuple[str, str]]:
     ]
 
 
-def _seeds(folder: RunFolder) -> str:
-    seeds = sorted({int(run.record["config"]["seed"]) for run in folder.runs})
+def _seeds(folder: RunsFolder) -> str:
+    seeds = sorted({run.seed for run in folder.runs})
     if len(seeds) == 1:
         return (
             f"One seed ({seeds[0]}): the intervals say what other test images would change, not what another start "
@@ -60,12 +62,12 @@ def _seeds(folder: RunFolder) -> str:
     return f"{len(seeds)} seeds on one split: what another split would change is not measured."
 
 
-def _duplicates(folder: RunFolder) -> tuple[str, str]:
-    table = folder.table("duplicates.csv")
+def _duplicates(folder: RunsFolder) -> tuple[str, str]:
+    table = folder.table(DUPLICATES_FILE)
     if table is None or not {"group", "split"} <= set(table.columns):
         return (
             "Repeated pictures",
-            "duplicates.csv is absent, so it is not known whether test pictures were trained on.",
+            f"{DUPLICATES_FILE} is absent, so it is not known whether test pictures were trained on.",
         )
     if missing_columns(table, ["group"]):
         return "Repeated pictures", "No picture was found in two splits, by content or by a perceptual hash."
@@ -77,7 +79,7 @@ def _duplicates(folder: RunFolder) -> tuple[str, str]:
     return (
         "Repeated pictures",
         f"{_of(len(shared), 'group')} of the same or nearly the same picture across training and test, with "
-        f"{_of(images, 'test image')} (duplicates.csv; a hash may err). Nothing was taken out.",
+        f"{_of(images, 'test image')} ({DUPLICATES_FILE}; a hash may err). Nothing was taken out.",
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +10,47 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dogs_accel.report import formats
-from dogs_accel.report.claims import VERDICTS, judge_claims, write_claims
+from dogs_accel.report.claims import VERDICTS, count_verdicts, judge_claims, write_claims
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
-from dogs_accel.results.run_folder import CLAIMS_FILE, REPORT_FILE, RunFolder, folder_labels, read_run_folder
-from dogs_accel.runtime.files import MANIFEST, read_json, replacing, sha256, write_json
+from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.layout import CLAIMS_FILE, PAIRWISE_FILE, REPORT_FILE
+from dogs_accel.runtime.files import MANIFEST, replacing, sha256, write_json
 
 
-def write_report(folder: Path) -> Path:
-    """Write claims.json and report.html into the folder of a run, and their checksums into its manifest.
+def write_report(folder: RunsFolder) -> Path:
+    """Write claims.json and report.html into the folder of a benchmark, and their checksums into its manifest.
 
     Reads nothing but the folder's files; what is absent is said to be. Returns the path of the report. Raises
-    ValueError, naming the file, where a file cannot be read, or where no run is finished.
+    ValueError, naming the file, where a file cannot be read.
     """
-    run_folder = read_run_folder(folder)
-    written = [write_claims(run_folder), _write(render_report([run_folder]), run_folder.folder / REPORT_FILE)]
-    manifest = run_folder.folder / MANIFEST
-    if manifest.exists():
-        content = read_json(manifest)
-        content["files"] |= {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written}
+    claims = judge_claims(folder)
+    written = [
+        write_claims(folder.folder, claims),
+        _write(render_report([folder], [claims]), folder.folder / REPORT_FILE),
+    ]
+    manifest = folder.content(MANIFEST)
+    if manifest is not None:
+        files = manifest["files"] | {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written
+        }
         # In the order of write_manifest, so that a report that is made again changes nothing.
-        content["files"] = {name: content["files"][name] for name in sorted(content["files"], key=Path)}
-        write_json(manifest, content)
+        write_json(
+            folder.folder / MANIFEST, manifest | {"files": {name: files[name] for name in sorted(files, key=Path)}}
+        )
     return written[-1]
 
 
-def write_comparison_report(folders: Sequence[Path], path: Path) -> Path:
+def write_comparison_report(folders: Sequence[RunsFolder], path: Path) -> Path:
     """Write one report over the runs of several folders, each run labelled by its folder.
 
     Raises ValueError as `write_report` does, or where a folder is given twice.
     """
-    resolved = [folder.resolve() for folder in folders]
-    if len(set(resolved)) < len(resolved):
+    if len({folder.folder for folder in folders}) < len(folders):
         raise ValueError("RUN: got the same folder twice, expected different ones")
-    return _write(render_report([read_run_folder(folder) for folder in resolved]), path)
+    return _write(render_report(folders, [judge_claims(folder) for folder in folders]), path)
 
 
 def _write(html: str, path: Path) -> Path:
@@ -55,22 +59,24 @@ def _write(html: str, path: Path) -> Path:
     return path
 
 
-def render_report(folders: Sequence[RunFolder]) -> str:
-    """Lay out the page of one or more folders."""
+def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Lay out the page of one or more folders; claims: what `judge_claims` says of each."""
     environment = Environment(
         loader=PackageLoader("dogs_accel.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= formats.FILTERS
-    labels = folder_labels(folder.folder for folder in folders)
-    folders = [dataclasses.replace(folder, label=labels[folder.folder]) for folder in folders]
     views = run_views(folders)
+    shown = [
+        _folder_view(folder, [view for view in views if view.folder is folder], judged)
+        for folder, judged in zip(folders, claims, strict=True)
+    ]
     return environment.get_template("report.html.j2").render(
         css=_asset(environment, "report.css"),
         js=_asset(environment, "report.js"),
         title=_title(folders),
         several=len(folders) > 1,
-        folders=[_folder_view(folder, [view for view in views if view.folder is folder]) for folder in folders],
+        folders=shown,
         runs=views,
         table=summary_table(views),
         recommendations=_recommendations(folders, views),
@@ -86,22 +92,21 @@ def _asset(environment: Environment, name: str) -> Markup:
     return Markup(source)  # a file of this package
 
 
-def _title(folders: Sequence[RunFolder]) -> str:
+def _title(folders: Sequence[RunsFolder]) -> str:
     models = list(dict.fromkeys(run.model for folder in folders for run in folder.runs))
     subject = "invented animals" if all(folder.notice for folder in folders) else "Stanford Dogs"
     return f"{' against '.join(models) if len(models) < 4 else f'{len(models)} models'} on {subject}"
 
 
-def _folder_view(folder: RunFolder, views: list[RunView]) -> dict[str, Any]:
-    claims = judge_claims(folder)
+def _folder_view(folder: RunsFolder, views: list[RunView], claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
-        "label": folder.label,
+        "label": views[0].folder_label,
         "notice": folder.notice,
         "device": folder.device,
         "num_images": folder.num_images,
         "num_classes": folder.num_classes,
-        "dataset": folder.runs[0].record["config"]["dataset"],
-        "ended": str(max(run.record.get("updated_at") or "" for run in folder.runs))[:10],
+        "dataset": folder.dataset,
+        "ended": max(run.record.updated_at for run in folder.runs)[:10],
         "unfinished": folder.unfinished,
         "runs": views,
         "data": data_station(folder),
@@ -110,7 +115,7 @@ def _folder_view(folder: RunFolder, views: list[RunView]) -> dict[str, Any]:
         "head": head_station(views),
         "output": output_station(folder, views),
         "claims": claims,
-        "claim_counts": {verdict: sum(row["verdict"] == verdict for row in claims) for verdict in VERDICTS},
+        "claim_counts": count_verdicts(claims),
         "claims_file": CLAIMS_FILE,
         "limits": limits(folder),
         "config": folder.config,
@@ -119,11 +124,11 @@ def _folder_view(folder: RunFolder, views: list[RunView]) -> dict[str, Any]:
     }
 
 
-def _recommendations(folders: Sequence[RunFolder], views: Sequence[RunView]) -> dict[str, Any]:
+def _recommendations(folders: Sequence[RunsFolder], views: Sequence[RunView]) -> dict[str, Any]:
     """Recommend among runs that were tested on the same images, and say so where they were not."""
     tested = {folder.test_images for folder in folders}
     if len(folders) > 1 and (len(tested) > 1 or None in tested):
         return {"rows": [], "why_not": "The folders were not tested on the same images, so no run is recommended."}
-    pairwise = folders[0].table("pairwise_comparison.csv") if len(folders) == 1 else None
+    pairwise = folders[0].table(PAIRWISE_FILE) if len(folders) == 1 else None
     rows = recommend([view.run for view in views], pairwise)
     return {"rows": rows, "why_not": "" if rows else "One configuration is not a choice, so nothing is recommended."}

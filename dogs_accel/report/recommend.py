@@ -11,15 +11,17 @@ import pandas as pd
 
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
-from dogs_accel.results.run_folder import TrainedRun, folder_labels, missing_columns
+from dogs_accel.results.folder import folder_labels
+from dogs_accel.results.reading import missing_columns
+from dogs_accel.results.run import Run
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A configuration that may be recommended: a run, or the mean of its seeds."""
+class Configuration:
+    """What may be recommended: a model and a strategy, as a run or as the mean of its seeds."""
 
     label: str
-    runs: tuple[TrainedRun, ...]
+    runs: tuple[Run, ...]
 
     @property
     def known_as(self) -> set[str]:
@@ -49,27 +51,27 @@ class Recommendation:
     caveat: str = ""
 
 
-def candidates(runs: Sequence[TrainedRun]) -> list[Candidate]:
+def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """Gather the runs of each configuration, which differ in their seed alone."""
-    groups: dict[tuple[Path, str, str], list[TrainedRun]] = {}
+    groups: dict[tuple[Path, str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.folder.parents[1], run.model, run.strategy), []).append(run)
     roots = folder_labels(root for root, *_ in groups)
     found = []
     for (root, model, _), group in groups.items():
         label = f"{roots[root]} / " * (len(roots) > 1) + f"{model}, {group[0].schedule}"
-        found.append(Candidate(label + f" ({len(group)} seeds)" * (len(group) > 1), tuple(group)))
+        found.append(Configuration(label + f" ({len(group)} seeds)" * (len(group) > 1), tuple(group)))
     return found
 
 
-def recommend(runs: Sequence[TrainedRun], pairwise: pd.DataFrame | None) -> list[Recommendation]:
+def recommend(runs: Sequence[Run], pairwise: pd.DataFrame | None) -> list[Recommendation]:
     """Answer the three questions: best accuracy, best calibrated, best accuracy within a time budget.
 
     The budget is the (lower) median of the configurations' training times, so that it leaves out the slower half.
     pairwise: pairwise_comparison.csv, which says what is a tie; where it lacks configurations with several seeds, the t
     intervals of their means do. A single configuration is not a choice, so nothing is recommended.
     """
-    every = candidates(runs)
+    every = configurations(runs)
     if len(every) < 2:
         return []
     budget = statistics.median_low(each.mean("seconds") for each in every)
@@ -86,7 +88,7 @@ def recommend(runs: Sequence[TrainedRun], pairwise: pd.DataFrame | None) -> list
 
 
 def _best(
-    question: str, rule: str, every: Sequence[Candidate], measure: str, sign: int, pairwise: pd.DataFrame | None
+    question: str, rule: str, every: Sequence[Configuration], measure: str, sign: int, pairwise: pd.DataFrame | None
 ) -> Recommendation:
     best = min(every, key=lambda each: sign * each.mean(measure))
     others = [each for each in every if each is not best]
@@ -103,7 +105,7 @@ def _best(
     )
 
 
-def differs(a: Candidate, b: Candidate, measure: str, pairwise: pd.DataFrame | None) -> bool | None:
+def differs(a: Configuration, b: Configuration, measure: str, pairwise: pd.DataFrame | None) -> bool | None:
     """Whether the data show that two configurations differ in a measure; None where nothing here tests it."""
     verdict = pair_verdict(pairwise, a.known_as, b.known_as, measure)
     if verdict is not None:

@@ -9,22 +9,49 @@ import pandas as pd
 from markupsafe import Markup
 
 from dogs_accel.calibration import is_at_bound
-from dogs_accel.evaluation.quality_error import quality_trends
+from dogs_accel.eda.files import (
+    AUGMENTED_FIGURE,
+    BAD_IMAGES_FILE,
+    BREED_QUALITY_FIGURE,
+    BRIGHTEST_FIGURE,
+    CHANNELS_FIGURE,
+    DARKEST_FIGURE,
+    DISTRIBUTIONS_FIGURE,
+    METADATA_FILE,
+    NORMALISATION_FILE,
+    QUALITY_FIGURE,
+    QUALITY_SUMMARY_FILE,
+    SAMPLES_FIGURE,
+    SIZES_FIGURE,
+    SPLIT_TABLE_FILE,
+)
+from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE
+from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, quality_trends
+from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
 from dogs_accel.report.formats import ABSENT, interval, score, temperature
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
 from dogs_accel.report.summary import RunView
-from dogs_accel.results.run_folder import RunFolder, missing_columns
+from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.layout import (
+    CALIBRATION_FIGURE,
+    CALIBRATION_FILE,
+    CLUSTERS_FILE,
+    CONFUSION_SHARES_FIGURE,
+    CONFUSIONS_FILE,
+    EDA_FOLDER,
+)
+from dogs_accel.results.reading import missing_columns
 
 _EDA = (
-    ("random_class_samples.png", "One picture of each of twelve breeds, before any preprocessing."),
-    ("dataset_distributions.png", "Images of each official split, and of the breeds."),
-    ("image_size_distribution.png", "Width, height and aspect ratio: what the squash to a square undoes."),
-    ("quality_distributions.png", "Brightness, contrast and saturation of whole images."),
-    ("rgb_channel_summary.png", "Colour: means of the images, and of the training pixels."),
-    ("breed_quality_boxplots.png", "Brightness and saturation of the largest breeds."),
-    ("darkest_examples.png", "The darkest images."),
-    ("brightest_examples.png", "The brightest images."),
+    (SAMPLES_FIGURE, "One picture of each of twelve breeds, before any preprocessing."),
+    (DISTRIBUTIONS_FIGURE, "Images of each official split, and of the breeds."),
+    (SIZES_FIGURE, "Width, height and aspect ratio: what the squash to a square undoes."),
+    (QUALITY_FIGURE, "Brightness, contrast and saturation of whole images."),
+    (CHANNELS_FIGURE, "Colour: means of the images, and of the training pixels."),
+    (BREED_QUALITY_FIGURE, "Brightness and saturation of the largest breeds."),
+    (DARKEST_FIGURE, "The darkest images."),
+    (BRIGHTEST_FIGURE, "The brightest images."),
 )
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _LARGE_PX = 2400
@@ -44,17 +71,17 @@ _SHOWN_MEANS = {
 }
 _BIN = ("lower", "upper", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
 """Columns of calibration_bins.csv that make a bin."""
-_GALLERIES = {"cnn": "gradcam_gallery.png", "vit": "attention_gallery.png"}
+_GALLERIES = {"cnn": GALLERY["gradcam"], "vit": GALLERY["attention"]}
 
 
-def data_station(folder: RunFolder) -> dict[str, Any]:
+def data_station(folder: RunsFolder) -> dict[str, Any]:
     """x: the pictures, their splits and their quality."""
-    figures, absent = _figures(folder, "eda", _EDA)
-    bad = folder.table("bad_images.csv")
+    figures, absent = _figures(folder, EDA_FOLDER, _EDA)
+    bad = folder.table(BAD_IMAGES_FILE)
     return {
-        "splits": _records(folder.table("eda/split_table.csv")),
-        "quality": _records(folder.table("eda/quality_summary.csv")),
-        "preview": _preview(folder.table("metadata_with_quality.csv")),
+        "splits": _records(folder.table(f"{EDA_FOLDER}/{SPLIT_TABLE_FILE}")),
+        "quality": _records(folder.table(f"{EDA_FOLDER}/{QUALITY_SUMMARY_FILE}")),
+        "preview": _preview(folder.table(METADATA_FILE)),
         "num_bad": None if bad is None else len(bad),
         "figures": figures,
         "absent": absent,
@@ -68,7 +95,7 @@ def _preview(table: pd.DataFrame | None) -> list[dict[str, Any]]:
 
 
 def _figures(
-    folder: RunFolder, part: str, named: Sequence[tuple[str, str]]
+    folder: RunsFolder, part: str, named: Sequence[tuple[str, str]]
 ) -> tuple[list[tuple[Picture, str]], list[str]]:
     figures, absent = [], []
     for name, caption in named:
@@ -86,25 +113,25 @@ def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     )
 
 
-def input_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]:
+def input_station(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any]:
     """T(x): the recipes, step by step, what loads them, and a batch as the model gets it."""
     # Recipes of one name may differ: mean and std are those of the model's weights.
     recipes: dict[tuple[str, ...], list[str]] = {}
     for view in views:
         for key in ("train_recipe", "eval_recipe"):
-            recipe = view.run.record.get(key)
+            recipe = getattr(view.run.record, key)
             if recipe:
                 shown = (f"{recipe['name']}, {recipe['crop']} px", *recipe_steps(recipe))
                 recipes.setdefault(shown, []).append(view.label)
-    normalisation = folder.json("normalisation.json")
-    batch = folder.folder / "eda" / "augmented_batch_preview.png"
+    normalisation = folder.content(NORMALISATION_FILE)
+    batch = folder.folder / EDA_FOLDER / AUGMENTED_FIGURE
     record = views[0].run.record
     return {
         "recipes": [{"name": name, "steps": steps, "runs": runs} for (name, *steps), runs in recipes.items()],
         "batch": embed_picture(batch, folder.folder, "Training pictures as the model gets them"),
         "normalisation": None if normalisation is None else normalisation.get("train_pixels"),
-        "loaders": record.get("loaders", {}),
-        "batch_size": record["config"]["batch_size"],
+        "loaders": record.loaders,
+        "batch_size": record.config.batch_size,
     }
 
 
@@ -135,14 +162,14 @@ def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
     return steps
 
 
-def representation_station(folder: RunFolder, views: Sequence[RunView]) -> list[dict[str, Any]]:
+def representation_station(folder: RunsFolder, views: Sequence[RunView]) -> list[dict[str, Any]]:
     """z: the backbone of each run and what its answer rests on."""
     return [
         {
             "view": view,
-            "weights": view.run.record.get("weights", ""),
-            "params": view.run.record["config"]["total_params"],
-            "gallery_file": _GALLERIES.get(view.run.family, "gradcam_gallery.png"),
+            "weights": view.run.record.weights,
+            "params": view.run.record.config.total_params,
+            "gallery_file": _GALLERIES.get(view.run.family, GALLERY["gradcam"]),
             "gallery": _gallery(folder, view),
             "summary": _explanation_summary(view),
             "thumbnails": _thumbnails(folder, view),
@@ -151,7 +178,7 @@ def representation_station(folder: RunFolder, views: Sequence[RunView]) -> list[
     ]
 
 
-def _gallery(folder: RunFolder, view: RunView) -> Picture | None:
+def _gallery(folder: RunsFolder, view: RunView) -> Picture | None:
     for name in _GALLERIES.values():
         picture = embed_picture(view.run.folder / name, folder.folder, f"{view.label}: where the evidence lies")
         if picture is not None:
@@ -161,8 +188,7 @@ def _gallery(folder: RunFolder, view: RunView) -> Picture | None:
 
 def _explanation_summary(view: RunView) -> dict[str, Any]:
     """Lay out explanations.json: lines of text, and the means of each method side by side."""
-    path = view.run.folder / "explanations.json"
-    content = view.folder.json(str(path.relative_to(view.folder.folder))) if path.exists() else {}
+    content = view.run.content(EXPLANATIONS_FILE) or {}
     methods = content.get("methods")
     if not isinstance(methods, dict):
         lines = [(key.replace("_", " "), text) for key, text in _flatten("", content)]
@@ -196,9 +222,8 @@ def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
     return [] if value is None else [(name, str(value))]
 
 
-def _thumbnails(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
-    path = view.run.folder / "explanations.csv"
-    table = folder.table(str(path.relative_to(folder.folder)))
+def _thumbnails(folder: RunsFolder, view: RunView) -> list[dict[str, Any]]:
+    table = view.run.table(EXPLAINED_FILE)
     if missing_columns(table, ["id", "group", "true_class", "pred_class", "confidence"]):
         return []
     assert table is not None
@@ -210,7 +235,7 @@ def _thumbnails(folder: RunFolder, view: RunView) -> list[dict[str, Any]]:
         if "/" in name or "\\" in name:
             continue
         alt = f"{row['true_class']}, taken for {row['pred_class']}"
-        picture = embed_picture(view.run.folder / "explanations" / name, folder.folder, alt, _THUMBNAIL_PX)
+        picture = embed_picture(view.run.folder / EXPLANATIONS_FOLDER / name, folder.folder, alt, _THUMBNAIL_PX)
         if picture is not None:
             found.append({"picture": picture, "anchor": f"{view.id}-x{len(found)}", **row})
     return found
@@ -222,8 +247,8 @@ def head_station(views: Sequence[RunView]) -> dict[str, Any]:
     return {
         "curves": _curves(views),
         "absent_histories": [view.label for view in views if view.run.history is None],
-        "phases": [(view, view.run.record["config"]["phases"]) for view in views],
-        "profiles": [_profile(view) for view in views if view.run.record.get("profile")],
+        "phases": [(view, view.run.record.config.phases) for view in views],
+        "profiles": [_profile(view) for view in views if view.run.record.profile],
         "parts": _PARTS,
         "goals": [f"{float(goal):g}" for goal in goals],
         "times": [(view, [_seconds_to(view, goal) for goal in goals]) for view in views],
@@ -231,20 +256,18 @@ def head_station(views: Sequence[RunView]) -> dict[str, Any]:
 
 
 def _goals(views: Sequence[RunView]) -> list[str]:
-    goals = {
-        goal for view in views for goal in (view.run.record.get("profile") or {}).get("seconds_to_val_accuracy", {})
-    }
+    goals = {goal for view in views for goal in view.run.record.profile.get("seconds_to_val_accuracy", {})}
     return sorted(goals, key=float)
 
 
 def _seconds_to(view: RunView, goal: str) -> float | None:
-    found = (view.run.record.get("profile") or {}).get("seconds_to_val_accuracy", {}).get(goal)
+    found = view.run.record.profile.get("seconds_to_val_accuracy", {}).get(goal)
     return None if found is None else float(found)
 
 
 def _profile(view: RunView) -> dict[str, Any]:
     phases = []
-    for phase in view.run.record["profile"]["phases"]:
+    for phase in view.run.record.profile["phases"]:
         total = sum(phase["parts_s"].values()) or 1.0
         shares = [
             (key, name, 100 * phase["parts_s"][key] / total, phase["parts_s"][key])
@@ -252,7 +275,7 @@ def _profile(view: RunView) -> dict[str, Any]:
             if phase["parts_s"].get(key)
         ]
         phases.append({**phase, "shares": shares})
-    return {"view": view, "phases": phases, "memory_mib": view.run.record["profile"].get("peak_memory_mib")}
+    return {"view": view, "phases": phases, "memory_mib": view.run.record.profile.get("peak_memory_mib")}
 
 
 def _curves(views: Sequence[RunView]) -> list[tuple[str, Markup]]:
@@ -273,7 +296,7 @@ def _curves(views: Sequence[RunView]) -> list[tuple[str, Markup]]:
     return [(title, chart) for title, chart in charts if chart]
 
 
-def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]:
+def output_station(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any]:
     """Output: calibration, confusion, mistakes, and each breed."""
     return {
         "calibration": [_calibration(folder, view) for view in views],
@@ -283,31 +306,27 @@ def output_station(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any
     }
 
 
-def _mistakes(folder: RunFolder, view: RunView) -> dict[str, Any]:
-    quality = folder.table(str((view.run.folder / "quality_vs_error.csv").relative_to(folder.folder)))
+def _mistakes(folder: RunsFolder, view: RunView) -> dict[str, Any]:
+    quality = view.run.table(QUALITY_ERROR_FILE)
     needed = ["quantity", "tenth", "num_images", "accuracy", "accuracy_low", "accuracy_high"]
     is_measured = not missing_columns(quality, needed)
     return {
         "view": view,
-        "gallery": _run_picture(folder, view, "misclassified_gallery.png", "the most confident mistakes"),
-        "confusion": _run_picture(folder, view, "confusion_matrix_normalized.png", "confusion matrix", _LARGE_PX),
-        "quality": _run_picture(folder, view, "quality_vs_error.png", "accuracy by image quality"),
+        "gallery": _run_picture(folder, view, MISCLASSIFIED_FIGURE, "the most confident mistakes"),
+        "confusion": _run_picture(folder, view, CONFUSION_SHARES_FIGURE, "confusion matrix", _LARGE_PX),
+        "quality": _run_picture(folder, view, QUALITY_ERROR_FIGURE, "accuracy by image quality"),
         "quality_rows": _quality_rows(quality) if quality is not None and is_measured else [],
         "trends": quality_trends(quality) if quality is not None and is_measured else [],
-        "listed": _listed(folder, view, "misclassified.csv"),
-        "top": _listed(folder, view, "top_confusions.csv")[:8],
+        "listed": _records(view.run.table(MISCLASSIFIED_FILE)),
+        "top": _records(view.run.table(CONFUSIONS_FILE))[:8],
         "all_right": view.run.metrics["accuracy"] == 1,
     }
 
 
 def _run_picture(
-    folder: RunFolder, view: RunView, name: str, what: str, max_width_px: int = MAX_WIDTH_PX
+    folder: RunsFolder, view: RunView, name: str, what: str, max_width_px: int = MAX_WIDTH_PX
 ) -> Picture | None:
     return embed_picture(view.run.folder / name, folder.folder, f"{view.label}: {what}", max_width_px)
-
-
-def _listed(folder: RunFolder, view: RunView, name: str) -> list[dict[str, Any]]:
-    return _records(folder.table(str((view.run.folder / name).relative_to(folder.folder))))
 
 
 def _quality_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -319,10 +338,9 @@ def _quality_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
+def _calibration(folder: RunsFolder, view: RunView) -> dict[str, Any]:
     """Reliability before and after temperature, from calibration_bins.csv, by the number of bins."""
-    path = view.run.folder / "calibration_bins.csv"
-    table = folder.table(str(path.relative_to(folder.folder)))
+    table = view.run.table(CALIBRATION_FILE)
     metrics = view.run.metrics
     fitted = metrics.get("temperature")
     found: dict[str, Any] = {
@@ -335,7 +353,7 @@ def _calibration(folder: RunFolder, view: RunView) -> dict[str, Any]:
         "picture": None,
     }
     if missing_columns(table, ["bins", "temperature", *_BIN]):
-        return found | {"picture": _run_picture(folder, view, "calibration.png", "reliability diagram")}
+        return found | {"picture": _run_picture(folder, view, CALIBRATION_FIGURE, "reliability diagram")}
     assert table is not None
     # Rows are in their order: as trained, then at the temperature.
     for (num_bins, divisor), group in table.groupby(["bins", "temperature"], sort=False):
@@ -367,9 +385,9 @@ def _breeds(views: Sequence[RunView]) -> dict[str, Any] | None:
     return {"views": [view for view, _ in tables], "rows": rows}
 
 
-def _clusters(folder: RunFolder, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]] | None:
+def _clusters(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]] | None:
     """List the largest groups of each run, which may have none; None where the table is absent."""
-    table = folder.table("confusion_clusters.csv")
+    table = folder.table(CLUSTERS_FILE)
     if table is None or not {"run", "breeds", "num_confusions", "share_of_mistakes"} <= set(table.columns):
         return None
     return {view.label: _records(table[table["run"] == view.run.name].head(6)) for view in views}

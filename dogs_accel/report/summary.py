@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
 from dogs_accel.models import FAMILY_NAME
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import score, seconds
-from dogs_accel.results.run_folder import RunFolder, TrainedRun, missing_columns
+from dogs_accel.results.folder import RunsFolder, folder_labels
+from dogs_accel.results.layout import PAIRWISE_FILE
+from dogs_accel.results.reading import missing_columns
+from dogs_accel.results.run import Run
 
 _COLOURS = {"cnn": (0, 1, 4, 5), "vit": (2, 3, 6, 7)}
 MEASURES = (
@@ -36,8 +40,10 @@ METRIC_WORDS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "ece": "ECE"}
 class RunView:
     """A run and how the page names, colours and finds it."""
 
-    run: TrainedRun
-    folder: RunFolder
+    run: Run
+    folder: RunsFolder
+    folder_label: str
+    """Name of the folder, unique on the page."""
     id: str
     label: str
     """Short and unique on the page."""
@@ -48,21 +54,41 @@ class RunView:
         """Name the family for people."""
         return FAMILY_NAME.get(self.run.family, self.run.family)
 
+    @property
+    def config(self) -> list[tuple[str, Any]]:
+        """What was trained: names and values, without the phases."""
+        return [(key, value) for key, value in dataclasses.asdict(self.run.record.config).items() if key != "phases"]
 
-def run_views(folders: Sequence[RunFolder]) -> list[RunView]:
+    @property
+    def settings(self) -> list[tuple[str, Any]]:
+        """How it was trained: names and values, of what is recorded."""
+        record = self.run.record
+        return [(key, getattr(record, key)) for key in _SETTINGS if key not in record.absent]
+
+
+_SETTINGS = (
+    "phase_plan", "weights", "device", "num_processes", "amp", "bn_when_frozen", "bn_sees", "cache_features",
+    "eval_batch_size", "best_epoch", "training_seconds_note",
+)  # fmt: skip
+"""Of a run's record, what the page lists at its end, where it is recorded."""
+
+
+def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
     """Give each run an id, a label, with its folder where there are several, and a colour of its family."""
     used: Counter[str] = Counter()
     views: list[RunView] = []
+    labels = folder_labels(folder.folder for folder in folders)
     for folder in folders:
         repeats = Counter((run.model, run.strategy) for run in folder.runs)
         for run in folder.runs:
             palette = _COLOURS.get(run.family, tuple(range(8)))
             label = f"{run.model}, {run.schedule}"
             if repeats[run.model, run.strategy] > 1:
-                label += f", seed {run.record['config']['seed']}"
+                label += f", seed {run.seed}"
             if len(folders) > 1:
-                label = f"{folder.label} / {label}"
-            views.append(RunView(run, folder, f"r{len(views)}", label, palette[used[run.family] % len(palette)]))
+                label = f"{labels[folder.folder]} / {label}"
+            colour = palette[used[run.family] % len(palette)]
+            views.append(RunView(run, folder, labels[folder.folder], f"r{len(views)}", label, colour))
             used[run.family] += 1
     return views
 
@@ -78,11 +104,11 @@ def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
     }
 
 
-def _cell(run: TrainedRun, key: str) -> dict[str, Any]:
+def _cell(run: Run, key: str) -> dict[str, Any]:
     if key == "training_seconds":
         return {"value": run.training_seconds, "text": seconds(run.training_seconds), "interval": None}
     if key == "total_params":
-        params = run.record["config"]["total_params"]
+        params = run.record.config.total_params
         return {"value": params, "text": f"{params / 1e6:.2f} M", "interval": None}
     value = run.metrics.get(key)
     return {"value": value, "text": score(value), "interval": run.interval(key)}
@@ -113,14 +139,15 @@ def _forest(views: Sequence[RunView]) -> dict[str, Any]:
     return {"ticks": ticks, "rows": rows}
 
 
-def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any] | None:
+def pairwise_view(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any] | None:
     """Tabulate pairwise_comparison.csv, accuracy first; None for a folder of a single run."""
     if len(folder.runs) < 2:
         return None
-    table = folder.table("pairwise_comparison.csv")
+    folder_label = next(view.folder_label for view in views if view.folder is folder)
+    table = folder.table(PAIRWISE_FILE)
     needed = ["run_a", "run_b", "metric", "difference", "low", "high", "verdict"]
     if missing_columns(table, needed):
-        return {"folder": folder.label, "rows": [], "groups": [], "unclear": [], "has_seeds": False}
+        return {"folder": folder_label, "rows": [], "groups": [], "unclear": [], "has_seeds": False}
     assert table is not None
     # Where there are several seeds the table is of configurations.
     names: dict[str, str] = {}
@@ -148,7 +175,7 @@ def pairwise_view(folder: RunFolder, views: Sequence[RunView]) -> dict[str, Any]
     unclear = [row for row in rows if row["metric"] == "accuracy" and not row["is_difference"]]
     groups = [("", accuracy), ("Macro F1 and ECE, run against run", others)]
     return {
-        "folder": folder.label,
+        "folder": folder_label,
         "rows": rows,
         "groups": [each for each in groups if each[1]],
         "unclear": unclear,
@@ -164,9 +191,9 @@ def confusion_data(views: Sequence[RunView]) -> dict[str, Any]:
     """Pack the confusion counts of every run for the explorer: the breeds, and (true, predicted, images) a cell."""
     runs = []
     for view in views:
-        counts = view.run.confusion
-        if counts is None:
+        if not view.run.has_predictions:
             continue
+        counts = view.run.confusion
         cells = [[int(t), int(p), int(counts[t, p])] for t, p in np.argwhere(counts)]
         runs.append({"id": view.id, "label": view.label, "classes": view.folder.class_names, "cells": cells})
     return {"runs": runs}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,72 +10,54 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dogs_accel.evaluation.intervals import mean_interval
-from dogs_accel.evaluation.pairwise import ComparedRun, compare_runs, compared_run, describe_difference
-from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.evaluation.pairwise import compare_runs, describe_difference
 from dogs_accel.models import FAMILY_NAME
 from dogs_accel.plots import save_figure
 from dogs_accel.results.figures import comparison_figure, repeats_figure
+from dogs_accel.results.layout import (
+    BEST_FILE,
+    COMPARISON_FILE,
+    OVERVIEW_FIGURE,
+    PAIRWISE_FILE,
+    SEEDS_FILE,
+    SUMMARY_FILE,
+)
+from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_csv
 
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
 """Columns of model_comparison.csv that differ from seed to seed."""
-PAIRWISE_FILE = "pairwise_comparison.csv"
 _CONFIGURATION = ["Model", "Family", "Training strategy"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOutcome:
-    """What the comparison needs of a finished run."""
-
-    model: str
-    family: str
-    strategy: str
-    seed: int
-    total_params: int
-    training_seconds: float
-    metrics: dict[str, Any]
-    tracked: dict[str, Any]
-    """The row of runs_summary.csv."""
-
-    @property
-    def name(self) -> str:
-        """Name of the run and of its folder."""
-        return str(self.tracked["run_name"])
-
-    @property
-    def configuration(self) -> str:
-        """Name that runs with other seeds share."""
-        return self.name.removesuffix(f"_seed{self.seed}")
-
-
-def experiment_to_row(run: RunOutcome) -> dict[str, Any]:
+def experiment_to_row(run: Run) -> dict[str, Any]:
     """Return the run as a row of model_comparison.csv; its ECE has 10 bins, as the published one."""
     return {
         "Model": run.model,
         "Family": FAMILY_NAME[run.family],
-        "Params": run.total_params,
+        "Params": run.record.config.total_params,
         "Training strategy": run.strategy,
         "Test accuracy": run.metrics["accuracy"],
         "Macro F1": run.metrics["macro_f1"],
         "Weighted F1": run.metrics["weighted_f1"],
         "ECE": run.metrics["ece"],
         "Train time (s)": round(run.training_seconds, 2),
-        "Params(M)": round(run.total_params / 1e6, 2),
+        "Params(M)": round(run.record.config.total_params / 1e6, 2),
     }
 
 
-def has_repeats(runs: Sequence[RunOutcome]) -> bool:
+def has_repeats(runs: Sequence[Run]) -> bool:
     """Whether any model and strategy ran with more than one seed."""
     return len({(run.model, run.strategy) for run in runs}) < len(runs)
 
 
-def comparison_table(runs: Sequence[RunOutcome]) -> pd.DataFrame:
+def comparison_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Tabulate the runs in the order in which they ran; where there are repeats, a column Seed tells them apart."""
     table = pd.DataFrame([experiment_to_row(run) for run in runs])
     return table.assign(Seed=[run.seed for run in runs]) if has_repeats(runs) else table
 
 
-def repeats_table(runs: Sequence[RunOutcome]) -> pd.DataFrame:
+def repeats_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Tabulate each model and strategy over its seeds, in the order in which they first ran.
 
     Of every measure the mean, the sample standard deviation (SD) and the ends of the 95 % interval of the mean; of a
@@ -115,13 +96,8 @@ def best_per_family(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def compare_outcome(run: RunOutcome, test: Predictions) -> ComparedRun:
-    """Resample a run's test split for `write_comparison`: a second of work, needed once a run."""
-    return compared_run(run.name, run.configuration, run.seed, test)
-
-
-def write_comparison(folder: Path, runs: Sequence[RunOutcome], compared: Sequence[ComparedRun]) -> list[Path]:
-    """Write the tables over the runs and their picture; compared: what `compare_outcome` makes of each run.
+def write_comparison(folder: Path, runs: Sequence[Run]) -> list[Path]:
+    """Write the tables over the runs and their picture.
 
     model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png, runs_summary.csv and
     pairwise_comparison.csv; where there are repeats also seeds_comparison.csv. Raises ValueError if the runs were not
@@ -129,18 +105,18 @@ def write_comparison(folder: Path, runs: Sequence[RunOutcome], compared: Sequenc
     """
     table = comparison_table(runs)
     written = [
-        write_csv(folder / "model_comparison.csv", table),
-        write_csv(folder / "best_per_family_comparison.csv", best_per_family(table)),
-        save_figure(_overview(table, runs), folder / "comparison_overview.png"),
-        write_csv(folder / "wandb_export" / "runs_summary.csv", pd.DataFrame([run.tracked for run in runs])),
-        write_csv(folder / PAIRWISE_FILE, compare_runs(compared)),
+        write_csv(folder / COMPARISON_FILE, table),
+        write_csv(folder / BEST_FILE, best_per_family(table)),
+        save_figure(_overview(table, runs), folder / OVERVIEW_FIGURE),
+        write_csv(folder / SUMMARY_FILE, pd.DataFrame([run.record.as_row() for run in runs])),
+        write_csv(folder / PAIRWISE_FILE, compare_runs([run.compared for run in runs])),
     ]
     if has_repeats(runs):
-        written.append(write_csv(folder / "seeds_comparison.csv", repeats_table(runs)))
+        written.append(write_csv(folder / SEEDS_FILE, repeats_table(runs)))
     return written
 
 
-def _overview(table: pd.DataFrame, runs: Sequence[RunOutcome]) -> Figure:
+def _overview(table: pd.DataFrame, runs: Sequence[Run]) -> Figure:
     if has_repeats(runs):
         families = {(run.model, run.strategy): run.family for run in runs}
         return repeats_figure(table, repeats_table(runs), list(families.values()))
@@ -151,7 +127,7 @@ def _overview(table: pd.DataFrame, runs: Sequence[RunOutcome]) -> Figure:
     return comparison_figure(table, [run.family for run in runs], intervals)
 
 
-def describe_pairs(pairs: pd.DataFrame, runs: Sequence[RunOutcome]) -> str:
+def describe_pairs(pairs: pd.DataFrame, runs: Sequence[Run]) -> str:
     """Say in a line a pair how accuracy differs, for the pairs that matter: "" if there is none.
 
     These are the best of each family against each other, and every two strategies of one model; pairs: the table of

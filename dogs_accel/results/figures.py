@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dogs_accel.plots import _NOTE_COLOUR, FAMILY_COLOUR, bare
+from dogs_accel.plots import FAMILY_COLOUR, NOTE_COLOUR, bare
 
 _PANELS = (
     ("Test accuracy", "{:.3f}", "with its 95 % interval"),
@@ -71,7 +71,7 @@ def repeats_figure(runs: pd.DataFrame, repeats: pd.DataFrame, families: Sequence
     panels[0].invert_yaxis()
     figure.supxlabel(
         "bar: mean over the seeds; line: 95 % interval of that mean (Student's t); dot: one seed",
-        fontsize=9, color=_NOTE_COLOUR,
+        fontsize=9, color=NOTE_COLOUR,
     )  # fmt: skip
     return figure
 
@@ -98,6 +98,6 @@ def _draw_means(
 
 def _finish_panel(axes: Axes, title: str, note: str) -> None:
     axes.set_title(f"{title}\n", fontsize=11)
-    axes.text(0.5, 1.015, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5, color=_NOTE_COLOUR)
+    axes.text(0.5, 1.015, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5, color=NOTE_COLOUR)
     axes.tick_params(axis="y", length=0)
     bare(axes)

@@ -10,18 +10,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dogs_accel.evaluation.per_breed import breed_scores
-from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.models import FAMILY_NAME
 from dogs_accel.plots import FAMILY_COLOUR, GREY, bare, save_figure
-from dogs_accel.results.finished_run import FinishedRun, finished_runs
+from dogs_accel.results.layout import PER_BREED_FIGURE, PER_BREED_FILE
+from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_csv
 
-BREEDS_FILE, BREEDS_FIGURE = "per_breed_comparison.csv", "per_breed_comparison.png"
 _NUM_LARGEST = 15
 
 
-def best_of_families(runs: Sequence[FinishedRun]) -> dict[str, str]:
+def best_of_families(runs: Sequence[Run]) -> dict[str, str]:
     """Name the run of highest test accuracy of each family, the earlier one of equals.
 
     Where there are repeats with other seeds the configuration of highest mean is taken, as in
@@ -32,7 +30,7 @@ def best_of_families(runs: Sequence[FinishedRun]) -> dict[str, str]:
             "family": [run.family for run in runs],
             "configuration": [run.configuration for run in runs],
             "run": [run.name for run in runs],
-            "accuracy": [float((test.predicted == test.labels).mean()) for test in _tests(runs)],
+            "accuracy": [float(np.trace(run.confusion) / run.confusion.sum()) for run in runs],
         }
     )
     means = accuracy.groupby(["family", "configuration"], sort=False).agg(
@@ -42,11 +40,7 @@ def best_of_families(runs: Sequence[FinishedRun]) -> dict[str, str]:
     return {str(family): str(run) for (family, _), run in best["run"].items()}
 
 
-def _tests(runs: Sequence[FinishedRun]) -> list[Predictions]:
-    return [run.predictions("test") for run in runs]
-
-
-def per_breed_table(runs: Sequence[FinishedRun]) -> pd.DataFrame:
+def per_breed_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Tabulate the breeds in the order of their labels over the finished runs of one benchmark.
 
     Columns: breed, num_images (of the test split), <run>_precision, <run>_recall and <run>_f1 of each run, and of each
@@ -54,11 +48,11 @@ def per_breed_table(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     ViT's less the CNN's. A score that is not defined is empty. Raises ValueError for runs of other test images or
     breeds.
     """
-    names, tests = runs[0].class_names(), _tests(runs)
-    for run, test in zip(runs, tests, strict=True):
-        if run.class_names() != names or not np.array_equal(test.ids, tests[0].ids):
+    names, ids = runs[0].class_names, runs[0].predictions("test").ids
+    for run in runs:
+        if run.class_names != names or not np.array_equal(run.predictions("test").ids, ids):
             raise ValueError(f"runs: {run.name} has other breeds or test images than {runs[0].name}")
-    scores = {run.name: breed_scores(test, len(names)) for run, test in zip(runs, tests, strict=True)}
+    scores = {run.name: run.breed_scores for run in runs}
     columns: dict[str, object] = {"breed": names, "num_images": scores[runs[0].name].num_images}
     for run_name, each in scores.items():
         columns |= {f"{run_name}_precision": each.precision, f"{run_name}_recall": each.recall}
@@ -138,14 +132,13 @@ def _draw_largest(axes: Axes, largest: pd.DataFrame, titles: dict[str, str]) -> 
     bare(axes)
 
 
-def write_per_breed(out: Path) -> list[Path]:
+def write_per_breed(folder: Path, runs: Sequence[Run]) -> list[Path]:
     """Write per_breed_comparison.csv of a benchmark's finished runs, and its picture where there are two families."""
-    runs = finished_runs(out)
     table = per_breed_table(runs)
-    written = [write_csv(out / BREEDS_FILE, table)]
+    written = [write_csv(folder / PER_BREED_FILE, table)]
     if "f1_difference" not in table:
-        (out / BREEDS_FIGURE).unlink(missing_ok=True)  # that of an earlier call would be taken for this one's
+        (folder / PER_BREED_FIGURE).unlink(missing_ok=True)  # that of an earlier call would be taken for this one's
         return written
     title_of = {run.name: run.title for run in runs}
     titles = {family: title_of[name] for family, name in best_of_families(runs).items()}
-    return [*written, save_figure(per_breed_figure(table, titles), out / BREEDS_FIGURE)]
+    return [*written, save_figure(per_breed_figure(table, titles), folder / PER_BREED_FIGURE)]

@@ -13,6 +13,8 @@ import torch
 
 from dogs_accel.runtime.files import replacing
 
+BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE = "best.pt", "last.pt"
+"""Of a run's folder: the weights of the best validation accuracy, and the state after the last epoch."""
 _FORMAT = 3
 _SHOWN = 4
 
@@ -34,10 +36,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError for a file that is damaged, of another format or not there.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch.load does not look at the checksums
+        with path.open("rb") as file:
+            if zipfile.ZipFile(file).testzip() is not None:  # torch.load does not look at the checksums
                 raise ValueError("a checksum is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         # torch raises all of these of damaged files, none with the file's name.
         reason = str(error).partition("\n")[0] or type(error).__name__

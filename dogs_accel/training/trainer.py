@@ -19,7 +19,13 @@ from dogs_accel.models.freezing import count_trainable_params, set_train_mode
 from dogs_accel.models.layer_groups import layer_groups, set_trainable_groups
 from dogs_accel.runtime.out_of_memory import Demand, within_memory
 from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_statistics
-from dogs_accel.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from dogs_accel.training.checkpoint import (
+    BEST_WEIGHTS_FILE,
+    LAST_CHECKPOINT_FILE,
+    load_checkpoint,
+    load_resumable,
+    save_checkpoint,
+)
 from dogs_accel.training.features import FeatureLoader, cache_features, head_of
 from dogs_accel.training.optimizers import load_optimizer_state, make_optimizer, param_groups
 from dogs_accel.training.phases import Phase
@@ -154,12 +160,12 @@ class Trainer:
     @property
     def best_path(self) -> Path:
         """Checkpoint with the weights of the best validation accuracy so far."""
-        return self.folder / "best.pt"
+        return self.folder / BEST_WEIGHTS_FILE
 
     @property
     def last_path(self) -> Path:
         """Checkpoint of the epoch that ended last."""
-        return self.folder / "last.pt"
+        return self.folder / LAST_CHECKPOINT_FILE
 
     def _run_phase(self, stage: int, phase: Phase) -> None:
         accuracies = [row["val_acc"] for row in self.history if row["stage"] == stage]

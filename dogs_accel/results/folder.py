@@ -1,0 +1,168 @@
+"""The folder of a benchmark, or several: its finished runs, and its tables, each file read at most once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dogs_accel.eda.files import SPLIT_FILE
+from dogs_accel.results.layout import (
+    CLAIMS_FILE,
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    REPORT_FILE,
+    record_path,
+    record_paths,
+)
+from dogs_accel.results.reading import ReadOnce
+from dogs_accel.results.record import RunRecord
+from dogs_accel.results.run import Run
+from dogs_accel.runtime.files import MANIFEST, read_json
+
+_TO_ANSWER = ("amp", "best_val_accuracy", "data_notice", "device", "eval_batch_size", "eval_recipe", "identity", "step")
+"""What a record must say so that the run's model can be asked again."""
+
+
+class RunsFolder(ReadOnce):
+    """The folder of one benchmark.
+
+    runs: those that are finished, in the order in which they began; unfinished: the names of the others.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        runs: Sequence[Run],
+        unfinished: Sequence[str] = (),
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(folder, known)
+        self.runs = list(runs)
+        self.unfinished = list(unfinished)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings of the command, as config.json has them."""
+        return self.content(CONFIG_FILE) or {}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Hardware and versions, as environment.json has them."""
+        return self.content(ENVIRONMENT_FILE) or {}
+
+    @property
+    def notice(self) -> str:
+        """What the data say of themselves, such as that they were generated; empty of real data."""
+        return self.runs[0].record.data_notice or ""
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """Images that were used, by split."""
+        return dict(self.runs[0].record.num_images)
+
+    @property
+    def num_classes(self) -> int:
+        """How many breeds there are."""
+        return self.runs[0].record.config.num_classes
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.runs[0].record.config.dataset
+
+    @property
+    def device(self) -> str:
+        """What it ran on, by name."""
+        record, gpus = self.runs[0].record, self.environment.get("gpus") or []
+        if record.device.startswith("cuda") and (record.device_name or gpus):
+            return record.device_name or str(gpus[0]["name"])
+        return f"{self.environment.get('cpu', 'CPU')}, {self.environment.get('cores', '?')} cores"
+
+    @cached_property
+    def checksums(self) -> dict[str, dict[str, Any]]:
+        """Size and sha256 of each file that a report is made from, as the manifest has them."""
+        files = (self.content(MANIFEST) or {"files": {}})["files"]
+        return {name: entry for name, entry in files.items() if name not in (REPORT_FILE, CLAIMS_FILE)}
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Breeds in the order of their labels, from the first run that names them."""
+        for run in self.runs:
+            if run.classes is not None:
+                return run.class_names
+        return [f"class {label}" for label in range(self.num_classes)]
+
+    @cached_property
+    def test_images(self) -> str | None:
+        """Digest of the ids of the test images: two folders with the same one were tested on the same pictures."""
+        splits = self.table(SPLIT_FILE)
+        if splits is None:
+            return None
+        ids = sorted(splits.loc[splits["split"] == "test", "image_id"].astype(str))
+        return hashlib.sha256("\n".join([self.notice, *ids]).encode()).hexdigest()
+
+
+def read_runs_folder(folder: Path) -> RunsFolder:
+    """Find the runs of a benchmark's folder.
+
+    Raises ValueError, naming the folder or file and what is wrong with it, where there is no finished run or a record
+    cannot be read.
+    """
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder")
+    runs, unfinished = [], []
+    for path in record_paths(folder):
+        record = read_record(path)
+        if record.is_finished and (path.parent / METRICS_FILE).exists():
+            runs.append(Run(path.parent, record))
+        else:
+            unfinished.append(path.parent.name)
+    if not runs:
+        expected = record_path(Path("<family>/<run>"))
+        raise ValueError(f"{folder}: found no finished run, expected {expected}")
+    return RunsFolder(folder, sorted(runs, key=lambda run: run.record.created_at), unfinished)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read the record of a run. Raises ValueError, naming the file, where it is none."""
+    content = read_json(path)
+    try:
+        return RunRecord.from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def choose_run(folder: RunsFolder, name: str | None = None) -> Run:
+    """Take a run by name, or the one of highest validation accuracy, the first of equals.
+
+    Raises ValueError where there is none of that name, or where an older version recorded less than its model needs.
+    """
+    runs = {run.name: run for run in folder.runs}
+    if name is not None and name not in runs:
+        near = difflib.get_close_matches(name, runs, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"model: got {name!r}, expected one of {', '.join(runs)}{hint}")
+    for run in runs.values() if name is None else [runs[name]]:
+        if missing := [key for key in _TO_ANSWER if key in run.record.absent]:
+            raise ValueError(
+                f"run: {run.name} was recorded by an older version, without {', '.join(missing)}; run the benchmark "
+                "again"
+            )
+    return max(runs.values(), key=lambda run: run.val_accuracy) if name is None else runs[name]
+
+
+def folder_labels(folders: Iterable[Path]) -> dict[Path, str]:
+    """Name folders by the shortest ends of their paths that tell them apart, such as demo, or a/run and b/run."""
+    different = set(folders)
+    longest = max((len(folder.parts) for folder in different), default=1)
+    for num_parts in range(1, longest + 1):
+        labels = {folder: "/".join(folder.parts[-num_parts:]) for folder in different}
+        if len(set(labels.values())) == len(different):
+            return labels
+    return {folder: str(folder) for folder in different}

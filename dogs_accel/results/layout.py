@@ -1,0 +1,58 @@
+"""The files of a benchmark's folder by name: what is written under a name is read under the same.
+
+Names of what an earlier room writes stand there: `eda.files`, `evaluation.galleries`, `evaluation.quality_error`,
+`explain.run` and `training.trainer`. Importing this module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Of the folder.
+CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "environment.json"
+EDA_FOLDER = "eda"
+COMPARISON_FILE = "model_comparison.csv"
+BEST_FILE = "best_per_family_comparison.csv"
+SEEDS_FILE = "seeds_comparison.csv"
+OVERVIEW_FIGURE = "comparison_overview.png"
+SUMMARY_FILE = "wandb_export/runs_summary.csv"
+PAIRWISE_FILE = "pairwise_comparison.csv"
+PER_BREED_FILE, PER_BREED_FIGURE = "per_breed_comparison.csv", "per_breed_comparison.png"
+CLUSTERS_FILE = "confusion_clusters.csv"
+REPORT_FILE, CLAIMS_FILE = "report.html", "claims.json"
+"""What is made of a folder's other files."""
+
+# Of each run, in <family>/<run>/.
+METRICS_FILE = "metrics.json"
+CLASSES_FILE = "classification_report.csv"
+CONFUSIONS_FILE = "top_confusions.csv"
+CONFUSION_COUNTS_FIGURE, CONFUSION_SHARES_FIGURE = "confusion_matrix_counts.png", "confusion_matrix_normalized.png"
+CALIBRATION_FILE, CALIBRATION_FIGURE = "calibration_bins.csv", "calibration.png"
+PROFILE_FIGURE = "training_profile.png"
+_RECORD_SUFFIX = "_run_metadata.json"
+
+
+def run_folder(root: Path, family: str, name: str) -> Path:
+    """Give the folder of a run."""
+    return root / family / name
+
+
+def record_path(folder: Path) -> Path:
+    """Give the record of the run in a folder, which is the last file that a run writes."""
+    return folder / f"{folder.name}{_RECORD_SUFFIX}"
+
+
+def record_paths(root: Path) -> list[Path]:
+    """Find the records of the runs that were begun."""
+    return sorted(path for path in root.glob(f"*/*/*{_RECORD_SUFFIX}") if path == record_path(path.parent))
+
+
+def history_file(name: str) -> str:
+    """Name the history of a run: a row an epoch."""
+    return f"{name}_history.csv"
+
+
+def logits_file(split: str) -> str:
+    """Name the predictions of a split."""
+    return f"{split}_logits.npz"

@@ -1,0 +1,123 @@
+"""What a run writes of itself: `<run>_run_metadata.json`, typed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+FINISHED = "finished"
+_SUMMARY_KEYS = (
+    "run_id", "run_name", "display_name", "url", "state", "entity", "project", "group", "job_type", "created_at",
+    "updated_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """What was trained, on what, as W&B has it too."""
+
+    seed: int
+    family: str
+    phases: Sequence[Mapping[str, Any]]
+    """`Phase.as_dict` of each."""
+    dataset: str
+    strategy: str
+    """As the published tables name it."""
+    batch_size: int
+    image_size: int
+    model_name: str
+    num_classes: int
+    total_params: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """A run that was begun; what is known at its end alone has no value before.
+
+    `absent` names what the file of an older version does not say.
+    """
+
+    run_id: str
+    run_name: str
+    display_name: str = ""
+    url: str | None = None
+    state: str
+    entity: str | None = None
+    project: str = ""
+    group: str = ""
+    job_type: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    config: RunConfig
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What makes the run the run that it is; see `experiment.run.run_identity`."""
+    phase_plan: str = ""
+    weights: str = ""
+    """Where they came from, and what of them was left out."""
+    train_recipe: Mapping[str, Any] = field(default_factory=dict)
+    eval_recipe: Mapping[str, Any] = field(default_factory=dict)
+    num_images: Mapping[str, int] = field(default_factory=dict)
+    """By split."""
+    loaders: Mapping[str, str] = field(default_factory=dict)
+    """Backend by split."""
+    device: str = ""
+    device_name: str = ""
+    num_processes: int = 1
+    bn_sees: str = ""
+    eval_batch_size: int = 0
+    step: Mapping[str, Any] = field(default_factory=dict)
+    """The switches of `training.step.StepSettings` but for amp."""
+    amp: str | None = None
+    bn_when_frozen: str = ""
+    cache_features: bool = False
+    training_seconds: float = 0.0
+    training_seconds_note: str = ""
+    checkpoint_seconds: float = 0.0
+    images_per_second: float = 0.0
+    best_epoch: int = 0
+    best_val_accuracy: float = 0.0
+    sessions: Sequence[Mapping[str, Any]] = ()
+    """Where each part was computed."""
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """`training.profile_summary.summarise_profile`."""
+    data_notice: str | None = None
+    absent: frozenset[str] = frozenset()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run ended well and says how long it trained."""
+        return self.state == FINISHED and "training_seconds" not in self.absent
+
+    def as_json(self) -> dict[str, Any]:
+        """Lay out the file, without what is absent."""
+        content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        content["config"] = dataclasses.asdict(self.config)
+        return {key: value for key, value in content.items() if key not in self.absent and key != "absent"}
+
+    @classmethod
+    def from_json(cls, content: Any) -> RunRecord:
+        """Read what `as_json` laid out, or an older version. Raises ValueError, which names what is missing."""
+        if not isinstance(content, Mapping) or not isinstance(content.get("config"), Mapping):
+            raise ValueError("got something else, expected the record of a run")
+        known = {each.name for each in dataclasses.fields(cls)} - {"absent"}
+        config = _taken(RunConfig, content["config"], "config.")
+        given = {key: value for key, value in content.items() if key in known} | {"config": config}
+        return _taken(cls, given | {"absent": frozenset(known - content.keys())}, "")
+
+    def as_row(self) -> dict[str, Any]:
+        """Make the row of runs_summary.csv: the published keys, then config and summary by dotted names."""
+        own = {key: getattr(self, key) for key in _SUMMARY_KEYS}
+        parts = {"config": dataclasses.asdict(self.config), "summary": self.summary}
+        return own | {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+
+
+def _taken(kind: type[Any], given: Mapping[str, Any], where: str) -> Any:
+    """Make a dataclass of a mapping, of which other keys are left out."""
+    fields = dataclasses.fields(kind)
+    needed = [each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING]
+    if missing := [f"{where}{name}" for name in needed if name not in given]:
+        raise ValueError(f"missing {', '.join(missing)}, which every version records")
+    return kind(**{each.name: given[each.name] for each in fields if each.name in given})

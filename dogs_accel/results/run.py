@@ -1,0 +1,166 @@
+"""One finished run: its record, and its files, each read when it is first asked for and at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from dogs_accel.calibration import fit_temperature
+from dogs_accel.evaluation.pairwise import ComparedRun, compared_run
+from dogs_accel.evaluation.per_breed import BreedScores, breed_scores
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, logits_file
+from dogs_accel.results.reading import ReadOnce, read_predictions
+from dogs_accel.results.record import RunRecord
+
+_NUM_CLOSING_ROWS = 3
+"""Rows of classification_report.csv that are no breeds: accuracy, macro avg, weighted avg."""
+
+
+class Run(ReadOnce):
+    """A finished run."""
+
+    def __init__(self, folder: Path, record: RunRecord, known: Mapping[str, Any] | None = None) -> None:
+        super().__init__(folder, known)
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        """Such as resnet50_staged, or resnet50_staged_seed43."""
+        return self.record.run_name
+
+    @property
+    def configuration(self) -> str:
+        """Name that runs with other seeds share."""
+        return self.name.removesuffix(f"_seed{self.seed}")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.record.config.seed
+
+    @property
+    def family(self) -> str:
+        """Name the family: cnn or vit."""
+        return self.record.config.family
+
+    @property
+    def model(self) -> str:
+        """Name the model as people do."""
+        return self.record.config.model_name
+
+    @property
+    def strategy(self) -> str:
+        """Name the schedule as the published tables do."""
+        return self.record.config.strategy
+
+    @property
+    def schedule(self) -> str:
+        """Name the schedule in a word where it is one of the usual ones."""
+        match [phase["mode"] for phase in self.record.config.phases]:
+            case ["full_finetune"]:
+                return "full"
+            case ["head_only", "full_finetune"]:
+                return "staged"
+            case ["head_only"]:
+                return "head only"
+            case _:
+                return self.strategy
+
+    @property
+    def title(self) -> str:
+        """Model and strategy, for people."""
+        return self.record.display_name
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of training and validation."""
+        return float(self.record.training_seconds)
+
+    @property
+    def val_accuracy(self) -> float:
+        """Validation accuracy of the epoch whose weights are kept."""
+        return float(self.record.best_val_accuracy)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Scores of the test split, and of validation under "val"."""
+        metrics: dict[str, Any] = self.content(METRICS_FILE)
+        return metrics
+
+    def interval(self, measure: str) -> tuple[float, float] | None:
+        """95 % interval of a measure of the test split, None where metrics.json has none."""
+        ends = self.metrics.get("intervals", {}).get(measure)
+        if ends is None and measure == "accuracy":
+            ends = self.metrics.get("accuracy_ci95")
+        return None if ends is None else (float(ends[0]), float(ends[1]))
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """The row of each epoch."""
+        return self.table(history_file(self.name))
+
+    @cached_property
+    def classes(self) -> pd.DataFrame | None:
+        """classification_report.csv without its closing rows: class_name, precision, recall, f1-score, support."""
+        table = self.table(CLASSES_FILE)
+        if table is None:
+            return None
+        return table.iloc[:-_NUM_CLOSING_ROWS].rename(columns={table.columns[0]: "class_name"})
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Breeds in the order of their labels. Raises ValueError, naming the file, where it does not name each."""
+        names = [] if self.classes is None else [str(name) for name in self.classes["class_name"]]
+        if len(names) != self.record.config.num_classes:
+            raise ValueError(
+                f"{self.folder / CLASSES_FILE}: got {len(names)} breeds, expected {self.record.config.num_classes}"
+            )
+        return names
+
+    def predictions(self, split: str) -> Predictions:
+        """Logits of "val" or "test". Raises ValueError, naming the file, where it is absent or cannot be read."""
+        found = self.once(logits_file(split), read_predictions)
+        if found is None:
+            raise ValueError(f"{self.folder / logits_file(split)}: not found, expected the logits of a run")
+        return found
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether the logits of the test split are there."""
+        return self.once(logits_file("test"), read_predictions) is not None
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """(C, C) counts of the test split, rows true."""
+        test = self.predictions("test")
+        every = np.arange(test.logits.shape[1])
+        counts: NDArray[np.int64] = confusion_matrix(test.labels, test.predicted, labels=every)
+        return counts
+
+    @cached_property
+    def breed_scores(self) -> BreedScores:
+        """Precision, recall and F1 of each breed on the test split."""
+        return breed_scores(self.confusion)
+
+    @cached_property
+    def compared(self) -> ComparedRun:
+        """The test split scored and resampled for comparisons: a second of work."""
+        return compared_run(self.name, self.configuration, self.seed, self.predictions("test"))
+
+    @cached_property
+    def temperature(self) -> float:
+        """The temperature of metrics.json, or fitted on the validation logits where an older version has none."""
+        recorded = self.metrics.get("temperature")
+        if recorded is not None:
+            return float(recorded["value"])
+        val = self.predictions("val")
+        return fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels)).temperature
