@@ -19,7 +19,6 @@ from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.execute import run_plan
 from dogs_accel.experiment.loaders import (
     choose_loaders,
-    describe_loaders,
 )
 from dogs_accel.experiment.plan import check_alike, make_plan
 from dogs_accel.runtime.files import BusyError
@@ -72,15 +71,16 @@ def _join(parser: argparse.ArgumentParser, stack: ExitStack) -> World:
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, world: World) -> None:
     try:
         config = world.broadcast(lambda: parse_config(parser, arguments).with_folder())
-        plan = world.local_rank_zero_first(lambda: choose_loaders(make_plan(config, world)))
+        plan = world.local_rank_zero_first(lambda: make_plan(config, world))
+        loaders = world.local_rank_zero_first(lambda: choose_loaders(plan))
         check_alike(plan)
     except (ValueError, OSError) as error:
         parser.exit(2, _error_line(parser, error))
     if plan.data.notice:
         print(plan.data.notice)
-    print(f"{describe_plan(plan)}\n{describe_loaders(plan)}")
+    print(f"{describe_plan(plan)}\n{loaders.describe()}")
     try:
-        run_plan(plan)
+        run_plan(plan, loaders)
     except (
         BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError,
         TrackingError,

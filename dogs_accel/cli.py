@@ -157,13 +157,14 @@ def _add_eda(commands: Any) -> None:
 
 
 def _eda(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.eda.files import AUGMENTED_FIGURE
+    from dogs_accel.eda.files import AUGMENTED_FIGURE, read_metadata
     from dogs_accel.eda.run import describe_eda, write_eda
 
     folder = Path(options.metadata)
     out = folder / "eda" if options.out is None else Path(options.out)
-    yield describe_eda(folder)
-    written = write_eda(folder, out, seed=options.seed)
+    data = read_metadata(folder)
+    yield describe_eda(data)
+    written = write_eda(data, out, seed=options.seed)
     if out / AUGMENTED_FIGURE not in written:
         yield f"{AUGMENTED_FIGURE} is left out: no training image is where the table says"
     yield from _written(written)

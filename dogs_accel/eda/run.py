@@ -35,7 +35,6 @@ from dogs_accel.eda.files import (
     SPLIT_TABLE_FILE,
     Metadata,
     Normalisation,
-    read_metadata,
 )  # fmt: skip
 from dogs_accel.eda.galleries import (
     NUM_AUGMENTED,
@@ -53,13 +52,12 @@ from pipelines.decoding.pil import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 
-def write_eda(metadata_folder: Path, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
-    """Write the tables and figures of a metadata folder to `out`, and return their paths.
+def write_eda(data: Metadata, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
+    """Write the tables and figures of a dataset to `out`, and return their paths.
 
     The seed chooses the random samples and the augmentation of augmented_batch_preview.png, which shows `recipe` on the
-    first 8 training images that can be read, and is left out where there are none. Raises what `read_metadata` raises.
+    first 8 training images that can be read, and is left out where there are none.
     """
-    data = read_metadata(metadata_folder)
     return [
         *_write_tables(data, out),
         *_write_figures(data, out, seed),
@@ -132,12 +130,8 @@ def _write_tables(data: Metadata, out: Path) -> list[Path]:
     ]
 
 
-def describe_eda(metadata_folder: Path) -> str:
-    """Describe the splits, the sizes of the classes, the means and the normalisation, for people.
-
-    Raises what `read_metadata` raises.
-    """
-    data = read_metadata(metadata_folder)
+def describe_eda(data: Metadata) -> str:
+    """Describe the splits, the sizes of the classes, the means and the normalisation, for people."""
     sizes = class_sizes(data.quality)
     lines = [
         _split_lines(data.splits),

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel.experiment.presets import PRESETS
+from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.runtime.arguments import AMP_CHOICES, natural, positive
 from dogs_accel.runtime.files import read_json
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import MODES as WANDB_MODES
 from pipelines import BACKENDS
 
-CONFIG_FILE = "config.json"
 _MAY_CHANGE = {
     "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
     "fused_optimizer", "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",

@@ -12,17 +12,12 @@ import torch
 
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.estimate import Estimate
-from dogs_accel.experiment.plan import Plan, PlannedRun, bn_sees
+from dogs_accel.experiment.plan import Plan, PlannedRun
 from dogs_accel.explain.run import EXPLANATIONS_FOLDER
-from dogs_accel.results.comparison import (
-    MEASURES,
-    PAIRWISE_FILE,
-    RunOutcome,
-    comparison_table,
-    describe_pairs,
-    has_repeats,
-    repeats_table,
-)
+from dogs_accel.results.comparison import MEASURES, comparison_table, describe_pairs, has_repeats, repeats_table
+from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.layout import PAIRWISE_FILE
+from dogs_accel.results.run import Run
 from dogs_accel.training.tracking import WANDB_FOLDER
 
 
@@ -52,7 +47,7 @@ def describe_plan(plan: Plan) -> str:
 
 
 def _describe_world(plan: Plan) -> str:
-    return f"{plan.world.size} processes, learning rates as for the whole batch; BatchNorm sees {bn_sees(plan)}"
+    return f"{plan.world.size} processes, learning rates as for the whole batch; BatchNorm sees {plan.bn_sees}"
 
 
 def _describe_batch(plan: Plan) -> str:
@@ -61,12 +56,13 @@ def _describe_batch(plan: Plan) -> str:
     return f"{plan.batch_size}{shared}, {plan.eval_batch_size} in evaluation"
 
 
-def describe_outcomes(plan: Plan, outcomes: Sequence[RunOutcome]) -> str:
+def describe_results(folder: RunsFolder) -> str:
     """Lay out the result as text for a terminal: the table, the differences that matter, and what was written."""
-    shown = _describe_repeats(outcomes) if has_repeats(outcomes) else _describe_runs(outcomes)
-    differences = describe_pairs(pd.read_csv(plan.out / PAIRWISE_FILE), outcomes)
-    listed = "\n".join(f"  {name}" for name in _listed_files(plan.out))
-    return "\n\n".join(filter(None, [shown, differences, f"written to {plan.out}\n{listed}"]))
+    shown = _describe_repeats(folder.runs) if has_repeats(folder.runs) else _describe_runs(folder.runs)
+    pairs = folder.table(PAIRWISE_FILE)
+    differences = "" if pairs is None else describe_pairs(pairs, folder.runs)
+    listed = "\n".join(f"  {name}" for name in _listed_files(folder.folder))
+    return "\n\n".join(filter(None, [shown, differences, f"written to {folder.folder}\n{listed}"]))
 
 
 def _listed_files(folder: Path) -> list[str]:
@@ -80,15 +76,15 @@ def _listed_files(folder: Path) -> list[str]:
     return sorted(files)
 
 
-def _describe_runs(outcomes: Sequence[RunOutcome]) -> str:
-    table = comparison_table(outcomes)
-    table["95 % interval"] = ["{:.4f} to {:.4f}".format(*run.metrics["accuracy_ci95"]) for run in outcomes]
+def _describe_runs(runs: Sequence[Run]) -> str:
+    table = comparison_table(runs)
+    table["95 % interval"] = ["{:.4f} to {:.4f}".format(*run.metrics["accuracy_ci95"]) for run in runs]
     columns = ["Model", "Training strategy", "Test accuracy", "95 % interval", "Macro F1", "ECE", "Train time (s)"]
     return _show(table[columns])
 
 
-def _describe_repeats(outcomes: Sequence[RunOutcome]) -> str:
-    table = repeats_table(outcomes)
+def _describe_repeats(runs: Sequence[Run]) -> str:
+    table = repeats_table(runs)
     ends = zip(table["Test accuracy 95 % low"], table["Test accuracy 95 % high"], strict=True)
     table["95 % interval"] = ["" if np.isnan(low) else f"{low:.4f} to {high:.4f}" for low, high in ends]
     table = table.rename(columns={f"{measure} mean": measure for measure in MEASURES})

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from dogs_accel.eda.files import BAD_IMAGES_FILE
+from dogs_accel.eda.files import BAD_IMAGES_FILE, Metadata, read_metadata
 from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.eda.run import write_eda
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.plan import Plan
+from dogs_accel.results.layout import EDA_FOLDER
 from pipelines import BadImageError
 
 
-def examine_data(plan: Plan) -> dict[str, NDArray[np.int64]]:
-    """Decode every image once, write the metadata and its figures, and return the splits without the bad files.
+@dataclass(frozen=True)
+class ExaminedData:
+    """What is known of the data once every file was decoded."""
+
+    splits: Mapping[str, NDArray[np.int64]]
+    """Positions in the data by split, without the bad files."""
+    metadata: Metadata
+
+
+def examine_data(plan: Plan) -> ExaminedData:
+    """Decode every image once, and write the metadata and its figures.
 
     Raises BadImageError where there are any and --on-bad-image is not skip, or where too little remains: a split
     without an image, a breed without a training image.
@@ -36,5 +49,6 @@ def examine_data(plan: Plan) -> dict[str, NDArray[np.int64]]:
     if untaught:
         breeds = ", ".join(plan.data.class_names[label] for label in sorted(untaught))
         raise BadImageError(f"no training image of {breeds} can be decoded, see {listed}")
-    write_eda(plan.out, plan.out / "eda", seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
-    return splits
+    metadata = read_metadata(plan.out)
+    write_eda(metadata, plan.out / EDA_FOLDER, seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
+    return ExaminedData(splits, metadata)

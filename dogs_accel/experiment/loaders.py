@@ -1,16 +1,19 @@
-"""The loaders of a plan: which backend each recipe gets, and the store that it reads."""
+"""The loaders of an experiment: which backend each recipe gets, the store that it reads, and loaders of any images."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dogs_accel.experiment.plan import LoaderChoice, Plan, PlannedRun
-from dogs_accel.runtime.processes import ALONE
+from dogs_accel.datasets import Dataset
+from dogs_accel.experiment.plan import Plan
+from dogs_accel.runtime.processes import ALONE, World
 from pipelines import Loader, Recipe, make_loader
 from pipelines.cores import available_cores
 from pipelines.make import choose_backend
@@ -19,7 +22,98 @@ from pipelines.store.index import absolute_path
 from pipelines.store.reading import store_problems
 
 
-def choose_loaders(plan: Plan) -> Plan:
+@dataclass(frozen=True)
+class LoaderChoice:
+    """What loads the images of a recipe, and why."""
+
+    backend: str
+    reason: str
+    store_dir: Path | None = None
+    """Folder of the decode-once store that it reads, of all files of the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaders:
+    """Makes loaders of a dataset's images, each as this process's share of them."""
+
+    data: Dataset
+    choices: Mapping[Recipe, LoaderChoice]
+    device: torch.device
+    batch_size: int
+    """Images a training step, of all processes together."""
+    eval_batch_size: int
+    """Images a step of evaluation, of each process."""
+    num_threads: int | None = None
+    """Threads or worker processes of a loader; None is a share of the cores."""
+    world: World = ALONE
+
+    def of(self, index: NDArray[np.int64], recipe: Recipe, *, shuffle: bool = False, seed: int = 0) -> Loader:
+        """Make a loader of some images, (n,) positions in the dataset.
+
+        A shuffled one is for training: its batch is this process's share of the batch size.
+        """
+        choice = self.choices[recipe]
+        return make_loader(
+            [self.data.paths[i] for i in index],
+            self.data.labels[index],
+            recipe,
+            backend=choice.backend,
+            batch_size=self.batch_size // self.world.size if shuffle else self.eval_batch_size,
+            device=self.device,
+            seed=seed,
+            shuffle=shuffle,
+            num_threads=self.num_threads or max(1, available_cores() // self.world.local_size),
+            rank=self.world.rank,
+            world_size=self.world.size,
+            store_dir=choice.store_dir,
+        )
+
+    def in_this_process(self) -> Loaders:
+        """Return the same with all images of a loader in this process, whatever the others do."""
+        return dataclasses.replace(self, world=ALONE)
+
+    def describe(self) -> str:
+        """Say what was chosen and why, a line for each choice."""
+        names: dict[LoaderChoice, list[str]] = {}
+        for recipe, choice in self.choices.items():
+            names.setdefault(choice, []).append(recipe.name)
+        return "\n".join(
+            f"loader   {choice.backend} for {', '.join(dict.fromkeys(recipes))}: {choice.reason}"
+            for choice, recipes in names.items()
+        )
+
+    def build_stores(self) -> Iterator[str]:
+        """Build the stores that are read and not there yet, saying what is written before it is."""
+        for recipe, choice in self.choices.items():
+            if choice.store_dir is None:
+                continue
+            planned = plan_store(self.data.paths, recipe, choice.store_dir)
+            if not planned.is_complete:
+                yield str(planned)
+            build_store(self.data.paths, recipe, choice.store_dir, num_threads=self.num_threads)
+
+    def without_new_stores(self) -> Loaders:
+        """Let a recipe whose store is still to be built stream instead, for an estimate that writes nothing."""
+        streaming = LoaderChoice("dali", "its store is not built yet, so the estimate streams")
+        choices = {
+            recipe: choice if choice.store_dir is None or self._has_store(recipe, choice.store_dir) else streaming
+            for recipe, choice in self.choices.items()
+        }
+        return dataclasses.replace(self, choices=choices)
+
+    def known_bad(self) -> NDArray[np.int64]:
+        """Positions of the images that complete stores know to be bad."""
+        bad: set[str] = set()
+        for recipe, choice in self.choices.items():
+            if choice.store_dir is not None and self._has_store(recipe, choice.store_dir):
+                bad |= set(store_problems(choice.store_dir, self.data.paths, recipe))
+        return np.flatnonzero([absolute_path(path) in bad for path in self.data.paths]).astype(np.int64)
+
+    def _has_store(self, recipe: Recipe, folder: Path) -> bool:
+        return plan_store(self.data.paths, recipe, folder).is_complete
+
+
+def choose_loaders(plan: Plan) -> Loaders:
     """Choose a backend for each recipe of a plan, over all of its files; nothing is written."""
     recipes = dict.fromkeys(recipe for run in plan.runs for recipe in (run.train_recipe, run.eval_recipe))
     sizes = sorted({f"{recipe.resize} {recipe.interpolation}" for recipe in recipes})
@@ -28,7 +122,15 @@ def choose_loaders(plan: Plan) -> Plan:
             f"store: got one folder for images at {', '.join(sizes)}, expected models of one input size, or no --store "
             "and so a folder for each"
         )
-    return dataclasses.replace(plan, loaders={recipe: _choose(plan, recipe) for recipe in recipes})
+    return Loaders(
+        data=plan.data,
+        choices={recipe: _choose(plan, recipe) for recipe in recipes},
+        device=plan.device,
+        batch_size=plan.batch_size,
+        eval_batch_size=plan.eval_batch_size,
+        num_threads=plan.config.num_threads,
+        world=plan.world,
+    )
 
 
 def _choose(plan: Plan, recipe: Recipe) -> LoaderChoice:
@@ -39,87 +141,3 @@ def _choose(plan: Plan, recipe: Recipe) -> LoaderChoice:
     if backend == "auto":
         backend, reason = choose_backend(plan.data.paths, recipe, plan.device, folder)
     return LoaderChoice(backend, reason, folder if backend == "cached" else None)
-
-
-def describe_loaders(plan: Plan) -> str:
-    """Say what was chosen and why, a line for each choice."""
-    names: dict[LoaderChoice, list[str]] = {}
-    for recipe, choice in plan.loaders.items():
-        names.setdefault(choice, []).append(recipe.name)
-    return "\n".join(
-        f"loader   {choice.backend} for {', '.join(dict.fromkeys(recipes))}: {choice.reason}"
-        for choice, recipes in names.items()
-    )
-
-
-def build_stores(plan: Plan) -> Iterator[str]:
-    """Build the stores that the loaders read, where they are not there yet, saying what is written before it is."""
-    for recipe, choice in plan.loaders.items():
-        if choice.store_dir is None:
-            continue
-        planned = plan_store(plan.data.paths, recipe, choice.store_dir)
-        if not planned.is_complete:
-            yield str(planned)
-        build_store(plan.data.paths, recipe, choice.store_dir, num_threads=plan.config.num_threads)
-
-
-def without_new_stores(plan: Plan) -> Plan:
-    """Let a recipe whose store is still to be built stream instead, for an estimate that writes nothing."""
-
-    def streaming(recipe: Recipe, choice: LoaderChoice) -> LoaderChoice:
-        if choice.store_dir is None or plan_store(plan.data.paths, recipe, choice.store_dir).is_complete:
-            return choice
-        return LoaderChoice("dali", "its store is not built yet, so the estimate streams")
-
-    return dataclasses.replace(plan, loaders={recipe: streaming(recipe, each) for recipe, each in plan.loaders.items()})
-
-
-def without_known_bad(plan: Plan) -> Plan:
-    """Leave out of the splits what complete stores know to be bad, where bad files are to be skipped."""
-    if plan.config.on_bad_image != "skip":
-        return plan
-    bad: set[str] = set()
-    for recipe, choice in plan.loaders.items():
-        if choice.store_dir is not None and plan_store(plan.data.paths, recipe, choice.store_dir).is_complete:
-            bad |= set(store_problems(choice.store_dir, plan.data.paths, recipe))
-    is_bad = np.array([absolute_path(path) in bad for path in plan.data.paths])
-    return dataclasses.replace(plan, splits={name: index[~is_bad[index]] for name, index in plan.splits.items()})
-
-
-def split_loader(plan: Plan, run: PlannedRun, split: str) -> Loader:
-    """Make this process's loader of one split: training is shuffled and augmented, the others are neither.
-
-    A batch of training is its share of the batch size, a batch of the others has the batch size of evaluation.
-    """
-    is_train = split == "train"
-    return _loader(plan, run, split, run.train_recipe if is_train else run.eval_recipe, shuffle=is_train)
-
-
-def plain_train_loader(plan: Plan, run: PlannedRun) -> Loader:
-    """Make this process's loader of the training split as evaluation sees it."""
-    return _loader(plan, run, "train", run.eval_recipe, shuffle=False)
-
-
-def images_loader(plan: Plan, run: PlannedRun, index: NDArray[np.int64]) -> Loader:
-    """Make a loader of some images of the dataset as evaluation sees them, all of them in this process."""
-    alone = dataclasses.replace(plan, splits={"chosen": index}, world=ALONE)
-    return _loader(alone, run, "chosen", run.eval_recipe, shuffle=False)
-
-
-def _loader(plan: Plan, run: PlannedRun, split: str, recipe: Recipe, *, shuffle: bool) -> Loader:
-    index, world = plan.splits[split], plan.world
-    choice = plan.loaders[recipe]
-    return make_loader(
-        [plan.data.paths[i] for i in index],
-        plan.data.labels[index],
-        recipe,
-        backend=choice.backend,
-        batch_size=plan.batch_size // world.size if shuffle else plan.eval_batch_size,
-        device=plan.device,
-        seed=run.seed,
-        shuffle=shuffle,
-        num_threads=plan.config.num_threads or max(1, available_cores() // world.local_size),
-        rank=world.rank,
-        world_size=world.size,
-        store_dir=choice.store_dir,
-    )

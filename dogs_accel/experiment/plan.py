@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -59,30 +59,19 @@ class PlannedRun:
         return f"{self.spec.display}, {self.strategy}" + (f", seed {self.seed}" if one_of_several else "")
 
 
-@dataclass(frozen=True)
-class LoaderChoice:
-    """What loads the images of a recipe, and why."""
-
-    backend: str
-    reason: str
-    store_dir: Path | None = None
-    """Folder of the decode-once store that it reads, of all files of the data."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A benchmark before anything has run."""
+    """A benchmark before anything has run: what will be done, on what, and where the results go."""
 
     config: BenchmarkConfig
     data: Dataset
-    splits: dict[str, NDArray[np.int64]]
+    splits: Mapping[str, NDArray[np.int64]]
+    """Positions in the data by split, before any file was decoded."""
     device: torch.device
     amp: torch.dtype | None
-    runs: list[PlannedRun]
+    runs: Sequence[PlannedRun]
     out: Path
     world: World = ALONE
-    loaders: Mapping[Recipe, LoaderChoice] = field(default_factory=dict)
-    """By recipe; empty until they are chosen."""
 
     @property
     def batch_size(self) -> int:
@@ -101,6 +90,13 @@ class Plan:
     def resumes(self) -> bool:
         """Whether it goes on with what is in `out` already."""
         return self.config.resume is not None
+
+    @property
+    def bn_sees(self) -> str:
+        """Say of which images BatchNorm computes its statistics in training."""
+        if self.world.size == 1 or self.device.type == "cuda":
+            return "the whole batch"
+        return "the images of its own process (torch shares its statistics between GPUs only)"
 
     @property
     def step(self) -> StepSettings:
@@ -208,10 +204,3 @@ def check_alike(plan: Plan) -> None:
                 raise ValueError(f"{name}: got {value}, expected {first[name]} as rank 0 has")
 
     plan.world.on_all_ranks(check)
-
-
-def bn_sees(plan: Plan) -> str:
-    """Say of which images BatchNorm computes its statistics in training."""
-    if plan.world.size == 1 or plan.device.type == "cuda":
-        return "the whole batch"
-    return "the images of its own process (torch shares its statistics between GPUs only)"

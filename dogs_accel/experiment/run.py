@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from dogs_accel.datasets import Dataset
-from dogs_accel.eda.files import read_metadata
 from dogs_accel.evaluation.figures import calibration_figure, confusion_figure
 from dogs_accel.evaluation.galleries import write_misclassified
 from dogs_accel.evaluation.metrics import (
@@ -26,65 +27,110 @@ from dogs_accel.evaluation.metrics import (
 )
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.evaluation.quality_error import write_quality_error
-from dogs_accel.experiment.loaders import images_loader, plain_train_loader, split_loader
-from dogs_accel.experiment.plan import Plan, PlannedRun, bn_sees
+from dogs_accel.experiment.examine import ExaminedData
+from dogs_accel.experiment.loaders import Loaders
+from dogs_accel.experiment.plan import Plan, PlannedRun
 from dogs_accel.explain.run import write_explanations
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
 from dogs_accel.plots import save_figure
-from dogs_accel.results.comparison import RunOutcome
+from dogs_accel.results.folder import read_record
+from dogs_accel.results.layout import (
+    CALIBRATION_FIGURE,
+    CALIBRATION_FILE,
+    CLASSES_FILE,
+    CONFUSION_COUNTS_FIGURE,
+    CONFUSION_SHARES_FIGURE,
+    CONFUSIONS_FILE,
+    METRICS_FILE,
+    PROFILE_FIGURE,
+    history_file,
+    logits_file,
+    record_path,
+    run_folder,
+)
+from dogs_accel.results.record import RunRecord
+from dogs_accel.results.run import Run
 from dogs_accel.runtime.environment import cpu_name
-from dogs_accel.runtime.files import read_json, sha256, write_csv, write_json
+from dogs_accel.runtime.files import sha256, write_csv, write_json
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
-from dogs_accel.training.tracking import TrackedRun, summary_row
+from dogs_accel.training.tracking import TrackedRun
 from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
 
 
-def execute_run(plan: Plan, run: PlannedRun) -> RunOutcome:
-    """Train, evaluate and write one run into its folder, or read what it has left there if it is finished.
+def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: ExaminedData) -> Run:
+    """Train, evaluate and write one run into its folder, or find what it has left there if it is finished.
 
     What a later step needs is on disk before it starts: a failure costs that step and nothing before it. Of several
-    processes the first alone writes.
+    processes the first alone writes, and knows the run's files.
     """
-    folder = plan.out / run.spec.family / run.name
-    metadata_path = folder / f"{run.name}_run_metadata.json"
-    identity = run_identity(plan, run)
-    record = plan.world.broadcast(lambda: _read_record(metadata_path, identity))
-    if record is not None and record["state"] == "finished":
-        print(f"\n{run.title}\n  finished already, test accuracy {record['summary']['test/accuracy']:.4f}")
-        return _outcome(plan, run, folder, record)
-    built = build_model(run.spec, plan.data.num_classes, _weights(plan), run.seed)
-    print(f"\n{run.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
-    tracked = _tracked_run(plan, run, count_total_params(built.model), record)
+    folder = run_folder(plan.out, planned.spec.family, planned.name)
+    identity = run_identity(plan, planned, examined.splits)
+    record = plan.world.broadcast(lambda: _begun(folder, identity))
+    if record is not None and record.is_finished:
+        print(f"\n{planned.title}\n  finished already, test accuracy {record.summary['test/accuracy']:.4f}")
+        run = Run(folder, record)
+        plan.world.broadcast(lambda: _require_intervals(run))
+        return run
+    built = build_model(planned.spec, plan.data.num_classes, _weights(plan), planned.seed)
+    print(f"\n{planned.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
+    tracked = _tracked_run(plan, planned, count_total_params(built.model), record)
 
     def begin() -> None:
         folder.mkdir(parents=True, exist_ok=plan.resumes)
-        write_json(metadata_path, {**tracked.as_record(), "identity": identity})
+        write_json(record_path(folder), _record(tracked, identity).as_json())
 
     plan.world.broadcast(begin)
+    known: dict[str, Any] = {}
     with ExitStack() as stack:
         plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
-        metadata = _train_and_evaluate(plan, run, built, tracked, folder)
-    record = plan.world.broadcast(lambda: {**tracked.as_record(), "identity": identity, **metadata})
+        work = _Work(plan, planned, loaders, examined, folder, tracked, identity)
+        trained, backends = _train_and_evaluate(work, built, known)
+        described = _describe_run(work, trained, built.note, backends)
+    record = plan.world.broadcast(
+        lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described)
+    )
     if plan.world.is_rank_zero:
         # The last file: a run that has it is finished.
-        write_json(metadata_path, record)
-    return _outcome(plan, run, folder, record)
+        write_json(record_path(folder), record.as_json())
+    return Run(folder, record, known)
 
 
-def _read_record(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Work:
+    """What the steps of one run share."""
+
+    plan: Plan
+    planned: PlannedRun
+    loaders: Loaders
+    examined: ExaminedData
+    folder: Path
+    tracked: TrackedRun
+    identity: dict[str, Any]
+
+
+def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
     """Read what a run has written of itself, if it was begun. Raises CheckpointError where it was another one."""
+    path = record_path(folder)
     if not path.exists():
         return None
     try:
-        record = read_json(path)
+        record = read_record(path)
     except ValueError as error:
         raise CheckpointError(f"checkpoint: {error}; remove it to run that run again") from error
-    require_same_run(path, record.get("identity", {}), identity)
+    require_same_run(path, record.identity, identity)
     return record
+
+
+def _require_intervals(run: Run) -> None:
+    if "intervals" not in run.metrics:
+        raise CheckpointError(
+            f"checkpoint: {run.folder / METRICS_FILE} has no intervals, an older version wrote it; remove {run.folder} "
+            "to run that run again"
+        )
 
 
 def _weights(plan: Plan) -> str:
@@ -92,23 +138,28 @@ def _weights(plan: Plan) -> str:
     return plan.config.weights
 
 
-def _tracked_run(plan: Plan, run: PlannedRun, total_params: int, record: dict[str, Any] | None) -> TrackedRun:
+def _record(tracked: TrackedRun, identity: dict[str, Any]) -> RunRecord:
+    """Make the record of a run that has begun."""
+    return RunRecord.from_json({**tracked.as_record(), "identity": identity})
+
+
+def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: RunRecord | None) -> TrackedRun:
     """Make the run as W&B knows it, in the first process; record is what was written of it before it was stopped."""
-    known = {key: record[key] for key in ("run_id", "created_at")} if record is not None else {}
+    known: dict[str, Any] = {} if record is None else {"run_id": record.run_id, "created_at": record.created_at}
     return TrackedRun(
-        name=run.name,
-        display_name=run.title,
+        name=planned.name,
+        display_name=planned.title,
         mode=plan.config.wandb if plan.world.is_rank_zero else "disabled",
         folder=plan.out,
         config={
-            "seed": run.seed,
-            "family": run.spec.family,
-            "phases": [phase.as_dict() for phase in run.phases],
+            "seed": planned.seed,
+            "family": planned.spec.family,
+            "phases": [phase.as_dict() for phase in planned.phases],
             "dataset": plan.data.name,
-            "strategy": run.strategy,
+            "strategy": planned.strategy,
             "batch_size": plan.batch_size,
-            "image_size": run.spec.image_size,
-            "model_name": run.spec.display,
+            "image_size": planned.spec.image_size,
+            "model_name": planned.spec.display,
             "num_classes": plan.data.num_classes,
             "total_params": total_params,
         },
@@ -117,70 +168,71 @@ def _tracked_run(plan: Plan, run: PlannedRun, total_params: int, record: dict[st
     )
 
 
-def run_identity(plan: Plan, run: PlannedRun) -> dict[str, Any]:
+def run_identity(plan: Plan, planned: PlannedRun, splits: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
     """Say what makes a run the run that it is: a checkpoint of a run with another identity is not gone on with."""
     return {
-        "model": run.spec.name,
-        "image_size": run.spec.image_size,
+        "model": planned.spec.name,
+        "image_size": planned.spec.image_size,
         "num_classes": plan.data.num_classes,
         "weights": _weights(plan) if _weights(plan) in ("imagenet", "none") else sha256(Path(_weights(plan))),
-        "seed": run.seed,
+        "seed": planned.seed,
         "batch_size": plan.batch_size,
-        "phases": [phase.as_dict() for phase in run.phases],
-        "train_recipe": dataclasses.asdict(run.train_recipe),
-        "eval_recipe": dataclasses.asdict(run.eval_recipe),
+        "phases": [phase.as_dict() for phase in planned.phases],
+        "train_recipe": dataclasses.asdict(planned.train_recipe),
+        "eval_recipe": dataclasses.asdict(planned.eval_recipe),
         "amp": str(plan.amp),
         "tf32": plan.config.tf32,
         "bn_when_frozen": plan.config.bn_when_frozen,
         "cache_features": plan.config.cache_features,
-        "images": {split: plan.data.digest(index) for split, index in plan.splits.items()},
+        "images": {split: plan.data.digest(index) for split, index in splits.items()},
     }
 
 
-def _train_and_evaluate(
-    plan: Plan, run: PlannedRun, built: BuiltModel, tracked: TrackedRun, folder: Path
-) -> dict[str, Any]:
-    """Do the work of a run; returns what its metadata say beside what W&B knows."""
+def _train_and_evaluate(work: _Work, built: BuiltModel, known: dict[str, Any]) -> tuple[TrainResult, dict[str, str]]:
+    """Do the work of a run; returns what training said and the backend of each split.
+
+    The first process puts what later steps need of the files into `known`, by their names.
+    """
+    plan, planned, splits = work.plan, work.planned, work.examined.splits
+    make, seed = work.loaders.of, planned.seed
     with ExitStack() as stack:
-        train_loader = stack.enter_context(split_loader(plan, run, "train"))
-        val_loader = stack.enter_context(split_loader(plan, run, "val"))
-        plain_loader = stack.enter_context(plain_train_loader(plan, run)) if plan.config.cache_features else None
-        trainer = _trainer(plan, run, built.model, train_loader, val_loader, plain_loader, tracked, folder)
-        trained = trainer.run(run.phases, resume=plan.resumes)
-        predictions = {"val": _predict(plan, run, trainer.model, val_loader, "val")}
+        train = stack.enter_context(make(splits["train"], planned.train_recipe, shuffle=True, seed=seed))
+        val = stack.enter_context(make(splits["val"], planned.eval_recipe, seed=seed))
+        plain = None
+        if plan.config.cache_features:
+            plain = stack.enter_context(make(splits["train"], planned.eval_recipe, seed=seed))
+        trainer = _trainer(work, built.model, train, val, plain)
+        trained = trainer.run(planned.phases, resume=plan.resumes)
+        predictions = {"val": _predict(work, trainer.model, val, "val")}
     # The test split is read here, once, after every choice has been made on validation.
-    with split_loader(plan, run, "test") as test_loader:
-        predictions["test"] = _predict(plan, run, trainer.model, test_loader, "test")
+    with make(splits["test"], planned.eval_recipe, seed=seed) as test:
+        predictions["test"] = _predict(work, trainer.model, test, "test")
     metrics = {
         "val": evaluate_predictions(predictions["val"]),
         "test": evaluate_test(predictions["test"], predictions["val"]),
     }
-    _summarise(tracked, trained, metrics)
+    _summarise(work.tracked, trained, metrics)
     if plan.world.is_rank_zero:
         for split, each in predictions.items():
-            each.save(folder / f"{split}_logits.npz")
-        _write_artifacts(folder, run, plan.data, predictions["test"], metrics)
-        save_figure(profile_figure(trained.history, run.title), folder / "training_profile.png")
-        _write_analysis(plan, run, trainer.model, predictions["test"], folder)
+            each.save(work.folder / logits_file(split))
+            known[logits_file(split)] = each
+        known[METRICS_FILE] = {"model": planned.spec.display, **metrics["test"], "val": metrics["val"]}
+        write_json(work.folder / METRICS_FILE, known[METRICS_FILE])
+        _write_artifacts(work, predictions["test"], metrics["test"])
+        save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
+        _write_analysis(work, trainer.model, predictions["test"])
     _print_result(trained, metrics["test"])
-    backends = {"train": train_loader.backend, "val": val_loader.backend, "test": test_loader.backend}
-    return _describe_run(plan, run, trained, built.note, backends)
+    return trained, {"train": train.backend, "val": val.backend, "test": test.backend}
 
 
 def _trainer(
-    plan: Plan,
-    run: PlannedRun,
-    model: nn.Module,
-    train_loader: Loader,
-    val_loader: Loader,
-    plain_loader: Loader | None,
-    tracked: TrackedRun,
-    folder: Path,
+    work: _Work, model: nn.Module, train_loader: Loader, val_loader: Loader, plain_loader: Loader | None
 ) -> Trainer:
-    num_epochs = sum(phase.epochs for phase in run.phases)
+    plan, planned, tracked = work.plan, work.planned, work.tracked
+    num_epochs = sum(phase.epochs for phase in planned.phases)
 
     def write(history: list[HistoryRow]) -> None:
-        write_csv(folder / f"{run.name}_history.csv", pd.DataFrame(history))
+        write_csv(work.folder / history_file(planned.name), pd.DataFrame(history))
 
     def on_epoch(history: list[HistoryRow]) -> None:
         write(history)
@@ -204,15 +256,15 @@ def _trainer(
         val_loader,
         num_classes=plan.data.num_classes,
         device=plan.device,
-        folder=folder,
-        seed=run.seed,
+        folder=work.folder,
+        seed=planned.seed,
         settings=plan.step,
         bn_when_frozen=plan.config.bn_when_frozen,
         plain_train_loader=plain_loader,
         world=plan.world,
-        identity=run_identity(plan, run),
+        identity=work.identity,
         session=_session(plan),
-        label=run.name,
+        label=planned.name,
         trace=plan.config.profile,
         on_epoch=on_epoch if plan.world.is_rank_zero else None,
         on_resume=on_resume if plan.world.is_rank_zero else None,
@@ -230,9 +282,10 @@ def _log(tracked: TrackedRun, row: HistoryRow) -> None:
     )
 
 
-def _predict(plan: Plan, run: PlannedRun, model: nn.Module, loader: Loader, split: str) -> Predictions:
-    ids = [plan.data.ids[i] for i in plan.splits[split]]
-    return predict(model, loader, ids, amp=plan.amp, world=plan.world, label=f"{run.name} {split}")
+def _predict(work: _Work, model: nn.Module, loader: Loader, split: str) -> Predictions:
+    ids = [work.plan.data.ids[i] for i in work.examined.splits[split]]
+    label = f"{work.planned.name} {split}"
+    return predict(model, loader, ids, amp=work.plan.amp, world=work.plan.world, label=label)
 
 
 def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
@@ -257,35 +310,34 @@ def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, dic
     )
 
 
-def _write_artifacts(
-    folder: Path, run: PlannedRun, data: Dataset, test: Predictions, metrics: dict[str, dict[str, Any]]
-) -> None:
-    write_json(folder / "metrics.json", {"model": run.spec.display, **metrics["test"], "val": metrics["val"]})
-    write_csv(folder / "classification_report.csv", report_table(test, data.class_names), index=True)
-    counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(data.num_classes))
-    write_csv(folder / "top_confusions.csv", top_confusions(counts, data.class_names))
-    for normalized, name in ((False, "counts"), (True, "normalized")):
-        figure = confusion_figure(counts, data.class_names, run.title, normalized=normalized)
-        save_figure(figure, folder / f"confusion_matrix_{name}.png")
-    bins = calibration_table(test, metrics["test"]["temperature"]["value"])
-    write_csv(folder / "calibration_bins.csv", bins)
-    save_figure(calibration_figure(bins, metrics["test"], run.title), folder / "calibration.png")
+def _write_artifacts(work: _Work, test: Predictions, metrics: dict[str, Any]) -> None:
+    """Write the tables and figures that follow from the predictions of the test split and its scores."""
+    folder, title, names = work.folder, work.planned.title, work.plan.data.class_names
+    write_csv(folder / CLASSES_FILE, report_table(test, names), index=True)
+    counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(len(names)))
+    write_csv(folder / CONFUSIONS_FILE, top_confusions(counts, names))
+    save_figure(confusion_figure(counts, names, title), folder / CONFUSION_COUNTS_FIGURE)
+    save_figure(confusion_figure(counts, names, title, normalized=True), folder / CONFUSION_SHARES_FIGURE)
+    bins = calibration_table(test, metrics["temperature"]["value"])
+    write_csv(folder / CALIBRATION_FILE, bins)
+    save_figure(calibration_figure(bins, metrics, title), folder / CALIBRATION_FIGURE)
 
 
-def _write_analysis(plan: Plan, run: PlannedRun, model: nn.Module, test: Predictions, folder: Path) -> None:
+def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
     """Write what the answers on the test split tell beside scores: mistakes, their conditions, what was looked at."""
-    metadata = read_metadata(plan.out)
-    write_misclassified(folder, test, plan.data.class_names, metadata.splits, run.eval_recipe, run.title)
-    write_quality_error(folder, test, metadata.quality, run.title)
+    folder, planned, metadata, data = work.folder, work.planned, work.examined.metadata, work.plan.data
+    write_misclassified(folder, test, data.class_names, metadata.splits, planned.eval_recipe, planned.title)
+    write_quality_error(folder, test, metadata.quality, planned.title)
+    here = work.loaders.in_this_process()
     write_explanations(
         folder,
         model,
-        lambda index: images_loader(plan, run, index),
+        lambda index: here.of(index, planned.eval_recipe, seed=planned.seed),
         test,
-        plan.data,
-        run.eval_recipe,
-        title=run.title,
-        seed=run.seed,
+        data,
+        planned.eval_recipe,
+        title=planned.title,
+        seed=planned.seed,
     )
 
 
@@ -295,15 +347,15 @@ def _session(plan: Plan) -> dict[str, Any]:
         "device": str(plan.device),
         "device_name": torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else cpu_name(),
         "num_processes": plan.world.size,
-        "bn_sees": bn_sees(plan),
+        "bn_sees": plan.bn_sees,
         "eval_batch_size": plan.eval_batch_size,
         "step": {name: value for name, value in dataclasses.asdict(plan.step).items() if name != "amp"},
     }
 
 
-def _describe_run(
-    plan: Plan, run: PlannedRun, trained: TrainResult, weights: str, backends: dict[str, str]
-) -> dict[str, Any]:
+def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dict[str, str]) -> dict[str, Any]:
+    """Say what a record has beside what W&B knows."""
+    plan, run, splits = work.plan, work.planned, work.examined.splits
     flops = [
         None
         if plan.config.cache_features and phase.mode == "head_only"
@@ -315,7 +367,7 @@ def _describe_run(
         "weights": weights,
         "train_recipe": dataclasses.asdict(run.train_recipe),
         "eval_recipe": dataclasses.asdict(run.eval_recipe),
-        "num_images": {split: len(index) for split, index in plan.splits.items()},
+        "num_images": {split: len(index) for split, index in splits.items()},
         "loaders": backends,
         **_session(plan),
         "amp": str(plan.amp).removeprefix("torch.") if plan.amp else None,
@@ -338,26 +390,3 @@ def _peak(plan: Plan, sessions: list[dict[str, Any]]) -> float | None:
     if len({(session["device_name"], session["num_processes"]) for session in sessions}) > 1:
         return None
     return peak_flops(plan.device, plan.amp, plan.config.tf32)
-
-
-def _outcome(plan: Plan, run: PlannedRun, folder: Path, record: dict[str, Any]) -> RunOutcome:
-    """Read what the comparison needs of a finished run.
-
-    Raises CheckpointError where an older version evaluated it, without the intervals that are compared.
-    """
-    metrics = plan.world.broadcast(lambda: read_json(folder / "metrics.json"))
-    if "intervals" not in metrics:
-        raise CheckpointError(
-            f"checkpoint: {folder / 'metrics.json'} has no intervals, an older version wrote it; remove {folder} to "
-            "run that run again"
-        )
-    return RunOutcome(
-        model=run.spec.display,
-        family=run.spec.family,
-        strategy=run.strategy,
-        seed=run.seed,
-        total_params=record["config"]["total_params"],
-        training_seconds=record["training_seconds"],
-        metrics=metrics,
-        tracked=summary_row(record),
-    )

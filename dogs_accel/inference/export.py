@@ -221,7 +221,7 @@ def describe_export(trained: TrainedModel, files: Sequence[str], checks: Sequenc
     recipe, run = trained.recipe, trained.run
     return {
         "run": run.name,
-        "model": run.spec().name,
+        "model": run.record.identity["model"],
         "title": run.title,
         "dataset": run.record.config.dataset,
         "data_notice": run.record.data_notice,

@@ -55,7 +55,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """Gather the runs of each configuration, which differ in their seed alone."""
     groups: dict[tuple[Path, str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.folder.parents[1], run.model, run.strategy), []).append(run)
+        groups.setdefault((run.folder.resolve().parents[1], run.model, run.strategy), []).append(run)
     roots = folder_labels(root for root, *_ in groups)
     found = []
     for (root, model, _), group in groups.items():

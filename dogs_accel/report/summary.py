@@ -77,7 +77,7 @@ def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
     """Give each run an id, a label, with its folder where there are several, and a colour of its family."""
     used: Counter[str] = Counter()
     views: list[RunView] = []
-    labels = folder_labels(folder.folder for folder in folders)
+    labels = folder_labels(folder.folder.resolve() for folder in folders)
     for folder in folders:
         repeats = Counter((run.model, run.strategy) for run in folder.runs)
         for run in folder.runs:
@@ -86,9 +86,9 @@ def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
             if repeats[run.model, run.strategy] > 1:
                 label += f", seed {run.seed}"
             if len(folders) > 1:
-                label = f"{labels[folder.folder]} / {label}"
+                label = f"{labels[folder.folder.resolve()]} / {label}"
             colour = palette[used[run.family] % len(palette)]
-            views.append(RunView(run, folder, labels[folder.folder], f"r{len(views)}", label, colour))
+            views.append(RunView(run, folder, labels[folder.folder.resolve()], f"r{len(views)}", label, colour))
             used[run.family] += 1
     return views
 

@@ -14,7 +14,6 @@ import torch
 from dogs_accel.runtime.precision import describe_numerics
 from pipelines.cores import available_cores
 
-ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (
     "dogs-accel", "torch", "torchvision", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "timm", "numpy", "pandas",
     "scikit-learn", "scipy", "matplotlib", "pillow", "wandb",

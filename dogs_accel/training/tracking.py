@@ -14,10 +14,6 @@ PROJECT = "dogs-accel"
 GROUP = "stanford-dogs-fair-benchmark"
 JOB_TYPE = "train"
 MODES = ("offline", "online", "disabled")
-_RECORD_KEYS = (
-    "run_id", "run_name", "display_name", "url", "state", "entity", "project", "group", "job_type", "created_at",
-    "updated_at",
-)  # fmt: skip
 WANDB_FOLDER = "wandb"
 """What W&B calls its folder."""
 
@@ -118,10 +114,3 @@ class TrackedRun:
             "config": self.config,
             "summary": self.summary,
         }
-
-
-def summary_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a row of runs_summary.csv of a run's record, of which other keys are left out."""
-    own = {key: record[key] for key in _RECORD_KEYS}
-    nested = {f"{part}.{key}": value for part in ("config", "summary") for key, value in record[part].items()}
-    return own | nested
