@@ -46,7 +46,7 @@ DOGS_ACCEL_HOST_DEVICE typename BitsOf<Value>::type bits_of(float value) {
   return std::bit_cast<typename BitsOf<Value>::type>(static_cast<Value>(value));
 }
 
-// Calls function(value) with a value of the C++ type of a dtype that check_augment lets pass.
+// Calls function(value) with a value of the C++ type of a dtype that check_augment accepts.
 template <class Function>
 void with_output_type(torch::headeronly::ScalarType dtype, const Function& function) {
   using torch::headeronly::ScalarType;

@@ -11,6 +11,9 @@ namespace dogs_accel {
 
 enum class Interpolation { bilinear, bicubic };
 
+// Of a side of an output, and of the images that augment reads: the pixels of one are counted in 32 bits.
+constexpr int32_t max_size = 1 << 14;
+
 // Weights count 2^-22, so that 255 times the largest sum of them leaves a sign bit in 32.
 constexpr int weight_bits = 22;
 constexpr int32_t half_weight = 1 << (weight_bits - 1);

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/augment.h"
 #include "../normalisation.h"
 #include "batch_memory.h"
 #include "instruction_sets.h"

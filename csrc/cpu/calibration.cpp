@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/calibration.h"
 #include "../logits.h"
 #include "../outputs.h"
 #include "atomic.h"

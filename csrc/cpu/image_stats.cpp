@@ -13,7 +13,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/image_stats.h"
 #include "../image.h"
 #include "atomic.h"
 #include "instruction_sets.h"

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "../augment.h"
-#include "../checks.h"
+#include "../checks/augment.h"
 #include "../normalisation.h"
 #include "launch.h"
 #include "resample.h"

@@ -14,7 +14,7 @@
 #include <type_traits>
 
 #include "../calibration.h"
-#include "../checks.h"
+#include "../checks/calibration.h"
 #include "../logits.h"
 #include "../outputs.h"
 #include "launch.h"

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/image_stats.h"
 #include "../image.h"
 #include "../image_stats.h"
 #include "launch.h"

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/squash.h"
 #include "launch.h"
 #include "resample.h"
 
