@@ -1,5 +1,5 @@
-// The arithmetic of augment, shared by the CPU and the CUDA twin. Definition: torchvision's transforms on PIL images,
-// which is Pillow 13's 8-bit arithmetic up to the normalisation.
+// The arithmetic of augment, shared by the CPU kernel and the CUDA kernel. Definition: torchvision's transforms on PIL
+// images, which is Pillow 13's 8-bit arithmetic up to the normalisation.
 #pragma once
 
 #include <cmath>

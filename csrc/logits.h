@@ -1,4 +1,4 @@
-// What the calibration operators read, and the choice of their kernel by its dtype; shared by the twins.
+// What the calibration operators read, and the choice by its dtype; shared by the CPU and CUDA kernels.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

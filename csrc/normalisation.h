@@ -1,4 +1,5 @@
-// What the model sees of each byte of each channel, in the bits of the output's dtype; shared by the twins of augment.
+// What the model sees of each byte of each channel, in the bits of the output's dtype; shared by the CPU kernel and the
+// CUDA kernel of augment.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

@@ -1,5 +1,5 @@
-// Pillow's resampling of 8-bit images, shared by the twins of squash and augment: weights in fixed point, one pass
-// for each axis, rounded to bytes after each. Definition: Pillow 13, src/libImaging/Resample.c.
+// Pillow's resampling of 8-bit images, shared by the CPU and CUDA kernels of squash and augment: weights in fixed
+// point, one pass for each axis, rounded to bytes after each. Definition: Pillow 13, src/libImaging/Resample.c.
 #pragma once
 
 #include <cmath>

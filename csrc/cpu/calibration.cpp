@@ -1,4 +1,4 @@
-// CPU twin of calibration_bins.
+// CPU kernel of calibration_bins.
 
 #include "../calibration.h"
 

@@ -1,4 +1,4 @@
-// CPU twin of class_calibration_bins.
+// CPU kernel of class_calibration_bins.
 
 #include "../checks/class_calibration.h"
 

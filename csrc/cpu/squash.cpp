@@ -1,4 +1,4 @@
-// CPU twin of squash.
+// CPU kernel of squash.
 
 #include "../checks/squash.h"
 

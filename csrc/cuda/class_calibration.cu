@@ -1,4 +1,4 @@
-// CUDA twin of class_calibration_bins, without host synchronisation: a warp a row finds the maximum and the sum of
+// CUDA kernel of class_calibration_bins, without host synchronisation: a warp a row finds the maximum and the sum of
 // exponentials; then blocks of 32 classes, a class a lane, go down the rows and keep their sums in registers.
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// CUDA twin of image_sums and image_stats: one pass over the pixels, up to 64 images a launch, no host
+// CUDA kernels of image_sums and image_stats: one pass over the pixels, up to 64 images a launch, no host
 // synchronisation. What a launch has to know of its images are kernel parameters, so nothing is copied.
 
 #include <cuda_runtime.h>
