@@ -1,5 +1,5 @@
-// The arithmetic of augment, shared by the CPU and the CUDA twin. Definition: torchvision's transforms on PIL images,
-// which is Pillow 13's 8-bit arithmetic up to the normalisation.
+// The arithmetic of augment, shared by the CPU kernel and the CUDA kernel. Definition: torchvision's transforms on PIL
+// images, which is Pillow 13's 8-bit arithmetic up to the normalisation.
 #pragma once
 
 #include <cmath>
@@ -34,9 +34,8 @@ struct AugmentSettings {
   Interpolation interpolation;
 };
 
-constexpr double max_factor = 1e6;     // 255 times it is an int32
-constexpr double max_offset = 32767;   // 16 bits before the point, as in Pillow, and room for rounding
-constexpr int32_t max_size = 1 << 14;  // of an image's side; a sum of grey over its pixels fits in 64 bits
+constexpr double max_factor = 1e6;    // 255 times it is an int32
+constexpr double max_offset = 32767;  // 16 bits before the point, as in Pillow, and room for rounding
 
 DOGS_ACCEL_HOST_DEVICE bool is_inside(const Box& box, int32_t height, int32_t width, double smallest) {
   return box.top >= 0 && box.left >= 0 && box.height >= smallest && box.width >= smallest &&

@@ -1,8 +1,8 @@
-// The arithmetic of the calibration operators for one row and one bin, shared by the CPU and the CUDA twins.
+// The arithmetic of the calibration operators for one row and one bin, shared by their CPU and CUDA kernels.
 //
-// Both twins add a row's exponentials in the same order: column c goes to partial sum c mod num_lanes, and
+// Every kernel adds a row's exponentials in the same order: column c goes to partial sum c mod num_lanes, and
 // the partial sums are folded in halves. With every operation rounded once (the build turns contraction into
-// fused multiply-adds off) the twins, and every vector width of the CPU, give the same bits.
+// fused multiply-adds off) CUDA and every vector width of the CPU give the same bits.
 #pragma once
 
 #include <bit>

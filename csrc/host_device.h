@@ -1,5 +1,5 @@
-// A function that both twins of an operator use, or that is compiled for several instruction sets, must be
-// inlined into its caller to be compiled as the caller is.
+// A function that the CPU kernel and the CUDA kernel of an operator both use, or that is compiled for several
+// instruction sets, must be inlined into its caller to be compiled as the caller is.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,7 +1,7 @@
-// The arithmetic of image_sums and image_stats, shared by the CPU and the CUDA twin.
+// The arithmetic of image_sums and image_stats, shared by the CPU kernel and the CUDA kernel.
 //
-// Everything is summed as integers, so that no sum depends on the order of the pixels, and what is summed is
-// an integer or a float rounded as IEEE has it. So the twins, and every instruction set, give the same bits.
+// Everything is summed as integers, so that no sum depends on the order of the pixels, and what is summed is an integer
+// or a float rounded as IEEE has it. So CUDA and every instruction set of the CPU give the same bits.
 #pragma once
 
 #include <bit>

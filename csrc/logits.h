@@ -1,4 +1,4 @@
-// What the calibration operators read, and the choice of their kernel by its dtype; shared by the twins.
+// What the calibration operators read, and the choice by its dtype; shared by the CPU and CUDA kernels.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -39,7 +39,8 @@ inline torch::headeronly::ScalarType real_dtype(const torch::stable::Tensor& log
   return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// Calls function(std::type_identity<Logit>{}) for the dtype of the logits, one of those that checks.h lets pass.
+// Calls function(std::type_identity<Logit>{}) for the dtype of the logits, one of those that check_calibration_bins
+// accepts.
 template <class Function>
 void with_logit_type(const torch::stable::Tensor& logits, const Function& function) {
   using torch::headeronly::ScalarType;

@@ -1,4 +1,5 @@
-// What the model sees of each byte of each channel, in the bits of the output's dtype; shared by the twins of augment.
+// What the model sees of each byte of each channel, in the bits of the output's dtype; shared by the CPU kernel and the
+// CUDA kernel of augment.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -46,7 +47,7 @@ DOGS_ACCEL_HOST_DEVICE typename BitsOf<Value>::type bits_of(float value) {
   return std::bit_cast<typename BitsOf<Value>::type>(static_cast<Value>(value));
 }
 
-// Calls function(value) with a value of the C++ type of a dtype that check_augment lets pass.
+// Calls function(value) with a value of the C++ type of a dtype that check_augment accepts.
 template <class Function>
 void with_output_type(torch::headeronly::ScalarType dtype, const Function& function) {
   using torch::headeronly::ScalarType;

@@ -1,4 +1,4 @@
-// What the calibration operators return, and what their kernels count with; shared by the twins.
+// What the calibration operators return, and what their CPU and CUDA kernels count with.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

@@ -1,5 +1,5 @@
-// Pillow's resampling of 8-bit images, shared by the twins of squash and augment: weights in fixed point, one pass
-// for each axis, rounded to bytes after each. Definition: Pillow 13, src/libImaging/Resample.c.
+// Pillow's resampling of 8-bit images, shared by the CPU and CUDA kernels of squash and augment: weights in fixed
+// point, one pass for each axis, rounded to bytes after each. Definition: Pillow 13, src/libImaging/Resample.c.
 #pragma once
 
 #include <cmath>
@@ -10,6 +10,9 @@
 namespace dogs_accel {
 
 enum class Interpolation { bilinear, bicubic };
+
+// Of a side of an output, and of the images that augment reads: the pixels of one are counted in 32 bits.
+constexpr int32_t max_size = 1 << 14;
 
 // Weights count 2^-22, so that 255 times the largest sum of them leaves a sign bit in 32.
 constexpr int weight_bits = 22;

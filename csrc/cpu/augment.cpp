@@ -1,4 +1,4 @@
-// CPU twin of augment: a sample at a time, its pixels in the cache of one core from the stored bytes to the batch.
+// CPU kernel of augment: a sample at a time, its pixels in the cache of one core from the stored bytes to the batch.
 
 #include "../augment.h"
 
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/augment.h"
 #include "../normalisation.h"
 #include "batch_memory.h"
 #include "instruction_sets.h"

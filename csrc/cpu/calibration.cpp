@@ -1,4 +1,4 @@
-// CPU twin of calibration_bins.
+// CPU kernel of calibration_bins.
 
 #include "../calibration.h"
 
@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/calibration.h"
 #include "../logits.h"
 #include "../outputs.h"
 #include "atomic.h"

@@ -1,4 +1,6 @@
-// CPU twin of class_calibration_bins.
+// CPU kernel of class_calibration_bins.
+
+#include "../checks/class_calibration.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -12,7 +14,6 @@
 #include <vector>
 
 #include "../calibration.h"
-#include "../checks.h"
 #include "../logits.h"
 #include "../outputs.h"
 #include "atomic.h"

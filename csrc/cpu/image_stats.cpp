@@ -1,4 +1,4 @@
-// CPU twin of image_sums and image_stats.
+// CPU kernels of image_sums and image_stats.
 
 #include "../image_stats.h"
 
@@ -13,7 +13,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/image_stats.h"
 #include "../image.h"
 #include "atomic.h"
 #include "instruction_sets.h"
@@ -203,7 +203,7 @@ DOGS_ACCEL_INLINE void add_saturation(const Planes& __restrict planes, int64_t& 
   sum += block_sum;
 }
 
-// What the CUDA twin relies on, for it does not divide (see quotient_of).
+// What the CUDA kernel relies on, for it does not divide (see quotient_of).
 constexpr bool quotients_are_exact() {
   for (int max = 1; max < 256; ++max) {
     for (int range = 0; range <= max; ++range) {

@@ -8,7 +8,7 @@
 #include <atomic>
 #include <string>
 
-#include "../checks.h"
+#include "../checks/common.h"
 
 namespace dogs_accel {
 namespace {

@@ -1,4 +1,4 @@
-// What the CPU twins of the calibration operators share: passes over a row of logits, and rows of any strides
+// What the CPU kernels of the calibration operators share: passes over a row of logits, and rows of any strides
 // and dtypes as tiles of consecutive numbers.
 #pragma once
 

@@ -1,4 +1,6 @@
-// CPU twin of squash.
+// CPU kernel of squash.
+
+#include "../checks/squash.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -9,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "../checks.h"
 #include "batch_memory.h"
 #include "instruction_sets.h"
 #include "resample.h"

@@ -1,6 +1,6 @@
-// CUDA twin of augment, a thread an output pixel and no host synchronisation. One kernel reads the parameters and fills
-// the tables of weights; the next goes from the stored bytes to the output, or as far as contrast, which needs the mean
-// over an image; the last begins there. Between these two, the output holds bytes.
+// CUDA kernel of augment, a thread an output pixel and no host synchronisation. The first of three launches reads the
+// parameters and fills the tables of weights; the second goes from the stored bytes to the output, or as far as
+// contrast, which needs the mean over an image; the third begins there. Between these two, the output holds bytes.
 
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "../augment.h"
-#include "../checks.h"
+#include "../checks/augment.h"
 #include "../normalisation.h"
 #include "launch.h"
 #include "resample.h"

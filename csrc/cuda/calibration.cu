@@ -1,4 +1,4 @@
-// CUDA twin of calibration_bins: one warp a row, one histogram a block in shared memory, no host
+// CUDA kernel of calibration_bins: one warp a row, one histogram a block in shared memory, no host
 // synchronisation.
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@
 #include <type_traits>
 
 #include "../calibration.h"
-#include "../checks.h"
+#include "../checks/calibration.h"
 #include "../logits.h"
 #include "../outputs.h"
 #include "launch.h"

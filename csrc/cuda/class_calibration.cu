@@ -1,4 +1,4 @@
-// CUDA twin of class_calibration_bins, without host synchronisation: a warp a row finds the maximum and the sum of
+// CUDA kernel of class_calibration_bins, without host synchronisation: a warp a row finds the maximum and the sum of
 // exponentials; then blocks of 32 classes, a class a lane, go down the rows and keep their sums in registers.
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@
 #include <type_traits>
 
 #include "../calibration.h"
-#include "../checks.h"
+#include "../checks/class_calibration.h"
 #include "../logits.h"
 #include "../outputs.h"
 #include "launch.h"

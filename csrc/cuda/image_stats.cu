@@ -1,4 +1,4 @@
-// CUDA twin of image_sums and image_stats: one pass over the pixels, up to 64 images a launch, no host
+// CUDA kernels of image_sums and image_stats: one pass over the pixels, up to 64 images a launch, no host
 // synchronisation. What a launch has to know of its images are kernel parameters, so nothing is copied.
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/image_stats.h"
 #include "../image.h"
 #include "../image_stats.h"
 #include "launch.h"

@@ -1,4 +1,4 @@
-// What the CUDA twins of the calibration operators share: a row of logits by a warp.
+// What the CUDA kernels of the calibration operators share: a row of logits by a warp.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ __device__ Candidate<Real> warp_max(Candidate<Real> best) {
   return best;
 }
 
-// Adds in the order in which the CPU twin folds its lanes. Every lane gets the sum.
+// Adds in the order in which the CPU kernel folds its lanes. Every lane gets the sum.
 template <class Number>
 __device__ Number warp_sum(Number sum) {
   for (int offset = num_lanes / 2; offset > 0; offset /= 2) {

@@ -1,4 +1,4 @@
-// CUDA twin of squash: up to 64 images a launch, whose addresses and sizes are kernel parameters, so that nothing is
+// CUDA kernel of squash: up to 64 images a launch, whose addresses and sizes are kernel parameters, so that nothing is
 // copied and nothing waits.
 
 #include <cuda_runtime.h>
@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "../checks.h"
+#include "../checks/squash.h"
 #include "launch.h"
 #include "resample.h"
 
