@@ -1,0 +1,47 @@
+"""The package as others get it: a wheel, installed, used from another folder."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+USE = """
+import numpy as np, torch
+import dogs_accel, pipelines
+from dogs_accel.calibration import expected_calibration_error
+from dogs_accel.models.specs import model_spec
+from pipelines import EVAL, make_loader
+assert not dogs_accel.__file__.startswith({root!r}), dogs_accel.__file__
+assert not pipelines.__file__.startswith({root!r}), pipelines.__file__
+print(expected_calibration_error(torch.tensor([[9.0, 0.0]]), torch.tensor([0]), bins=10) < 1e-3)
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_any_folder(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", tmp_path, ROOT], check=True, timeout=600)
+    [wheel] = tmp_path.glob("dogs_accel-*.whl")
+    assert "cp310-abi3" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "dogs_accel/_C.abi3.so" in names
+    assert {f"dogs_accel/report/templates/report.{end}" for end in ("html.j2", "css", "js")} <= set(names)
+    assert {name.split("/")[0] for name in names} - {name.split("/")[0] for name in names if "dist-info" in name} == {
+        "dogs_accel",
+        "pipelines",
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", USE.format(root=str(ROOT) + "/")],
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path / "elsewhere",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "True", done.stderr

@@ -1,0 +1,183 @@
+"""The report in a real browser."""
+
+import shutil
+
+import pytest
+
+from dogs_accel.report import write_comparison_report, write_report
+from tests.support.report_folders import add_analysis, write_folder
+
+pytestmark = pytest.mark.slow
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BREEDS = ["<script>document.title='broken'</script>", '"onerror=alert(1) x="', *(f"breed {i:03}" for i in range(118))]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report(add_analysis(write_folder(tmp_path_factory.mktemp("report") / "run", BREEDS, num_test=4)))
+
+
+@pytest.fixture
+def open_page(browser):
+    pages = []
+
+    def open_page(path, **options):
+        page = browser.new_page(**options)
+        pages.append(page)
+        page.problems, page.requests = [], []
+        page.on("console", lambda message: page.problems.append(message.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+def column(page, table, index):
+    return page.eval_on_selector_all(f"{table} tbody tr", f"rows => rows.map(row => row.cells[{index}].dataset.v)")
+
+
+def test_it_opens_without_errors_and_without_a_network(report, open_page):
+    page = open_page(report)
+    page.wait_for_timeout(200)
+    assert page.problems == []
+    assert {url.split(":")[0] for url in page.requests} <= {"file", "data"}
+    assert [url for url in page.requests if url.startswith("file")] == [report.as_uri()]
+    assert page.title() == "ResNet-50 against ViT-B/16 on invented animals"
+    broken = "images => images.filter(image => image.complete && !image.naturalWidth && image.src).length"
+    assert page.eval_on_selector_all("img", broken) == 0
+
+
+def test_tables_sort_by_click_and_by_keyboard(report, open_page):
+    page = open_page(report)
+    accuracy = page.locator("#models th", has_text="Accuracy")
+    accuracy.get_by_role("button").click()
+    values = [float(value) for value in column(page, "#models", 1)]
+    assert accuracy.get_attribute("aria-sort") == "descending"
+    assert values == sorted(values, reverse=True)
+    accuracy.get_by_role("button").press("Enter")
+    assert accuracy.get_attribute("aria-sort") == "ascending"
+    assert [float(value) for value in column(page, "#models", 1)] == sorted(values)
+    page.locator("#models th", has_text="Run").get_by_role("button").press("Space")
+    assert column(page, "#models", 0) == sorted(column(page, "#models", 0))
+    assert page.locator("#models th[aria-sort]").count() == 1
+
+
+def test_the_explorer_finds_a_breed_and_what_it_is_mistaken_for(report, open_page):
+    page = open_page(report)
+    explorer = page.locator("#explorer")
+    explorer.locator("input").fill("breed 07")
+    assert explorer.locator(".breeds li:visible").count() == 10
+    explorer.locator("input").fill("breed 077")
+    explorer.locator(".breeds li:visible button").click()
+    assert explorer.locator("h4").inner_text() == "breed 077"
+    # The logits are made so that a mistaken breed is taken for the next one.
+    found = explorer.locator(".found").inner_text()
+    assert "breed 077 is mistaken for" in found
+    explorer.locator("input").fill("nothing like this")
+    assert explorer.locator("output").inner_text() == "no breed of that name"
+    explorer.locator("input").fill("")
+    before = explorer.locator(".found").inner_text()
+    explorer.locator("select").select_option(index=2)
+    assert explorer.locator("h4").inner_text() == "breed 077"
+    assert explorer.locator(".found").inner_text() != before or "Never" in before
+
+
+def test_the_explorer_follows_a_mistake_to_the_other_breed(report, open_page):
+    page = open_page(report)
+    first = page.locator("#explorer .hits button").first
+    name = first.inner_text()
+    first.click()
+    assert page.locator("#explorer h4").inner_text() == name
+    assert page.locator("#explorer .breeds button[aria-pressed=true]").count() == 1
+
+
+def test_claims_filter_by_verdict(report, open_page):
+    page = open_page(report)
+    page.get_by_role("button", name="not measured").click()
+    chips = page.locator("#claims tbody tr:visible .chip").all_inner_texts()
+    assert set(chips) == {"not measured"}
+
+
+def test_names_are_text(report, open_page):
+    page = open_page(report)
+    assert page.title() != "broken"
+    page.locator("#explorer input").fill("<script>")
+    assert page.locator("#explorer .breeds li:visible").count() == 1
+
+
+def test_dark_by_preference_and_by_choice(report, open_page):
+    background = "getComputedStyle(document.body).backgroundColor"
+    light, dark = (open_page(report, color_scheme=scheme) for scheme in ("light", "dark"))
+    assert light.evaluate(background) == "rgb(250, 249, 246)"
+    assert dark.evaluate(background) == "rgb(18, 21, 26)"
+    dark.get_by_role("button", name="Light", exact=True).click()
+    assert dark.evaluate(background) == "rgb(250, 249, 246)"
+    light.get_by_role("button", name="Dark", exact=True).click()
+    assert light.evaluate(background) == "rgb(18, 21, 26)"
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_the_page_never_scrolls_sideways(report, open_page, width):
+    page = open_page(report, viewport={"width": width, "height": 844})
+    page.eval_on_selector_all("details", "all => all.forEach(each => { each.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_verdict_on_a_published_figure_is_seen_without_scrolling(report, open_page):
+    page = open_page(report, viewport={"width": 1280, "height": 900})
+    box = page.locator("#claims .scroll")
+    assert "full_finetune(8, 0.0001)" in box.inner_text()
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+
+
+def test_long_names_of_runs_stay_in_their_cells(tmp_path, open_page):
+    folder = write_folder(tmp_path / "run", BREEDS[:6], ("resnet50_full", "resnet50_staged", "vit_b16_full"))
+    for path in folder.glob("*/*/*_run_metadata.json"):
+        path.write_text(path.read_text().replace('"ResNet-50"', '"deit3_small_distilled_patch16_224"'))
+    page = open_page(write_report(folder), viewport={"width": 390, "height": 844})
+    overflows = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent)"
+    assert page.eval_on_selector_all("#models th, .breed-table th", overflows) == []
+
+
+def test_a_picture_opens_and_closes(report, open_page):
+    page = open_page(report)
+    page.locator("button.zoom").first.click()
+    assert page.locator("#zoomed").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoomed").is_visible()
+
+
+def test_on_paper_everything_is_open_and_light(report, open_page):
+    page = open_page(report, color_scheme="dark")
+    assert page.pdf(format="A4")[:5] == b"%PDF-"
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator(".rail").is_visible()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of 1 cm, in CSS px
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+
+
+def test_several_folders_in_one_page(report, open_page, tmp_path):
+    other = write_folder(tmp_path / "another", BREEDS[:6], ("resnet18_full",))
+    page = open_page(write_comparison_report([report.parent, other], tmp_path / "both.html"),
+                     viewport={"width": 390, "height": 844})  # fmt: skip
+    assert page.problems == []
+    assert page.locator("#models tbody tr").count() == 5
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,99 @@
+"""The estimate of a run, from rates that are given here instead of measured."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from dogs_accel.experiment import estimate, execute
+from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.describe import describe_estimates
+from dogs_accel.experiment.estimate import Estimate, estimate_run
+from dogs_accel.experiment.loaders import choose_loaders
+from dogs_accel.experiment.plan import make_plan
+from dogs_accel.models.specs import model_spec
+from dogs_accel.training.phases import Phase
+from dogs_accel.training.step import StepSettings
+
+HEAD = Phase(name="head_only", mode="head_only", epochs=3, lr=1e-3)
+FULL = Phase(name="full_finetune", mode="full_finetune", epochs=2, lr=1e-3)
+
+
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass
+class Split:
+    """What an estimate asks of a loader."""
+
+    num_samples: int
+    batch_size: int
+    device: torch.device = CPU
+
+
+LOADERS = {"train": Split(100, 4), "val": Split(20, 16), "test": Split(40, 16)}
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """(batch size, img/s) of each probe in its order; a loader that gives 1,000 img/s."""
+    seen = []
+    rates = iter([100.0, 50.0, 10.0])
+
+    def rate(work, images):
+        work(images[:2])
+        seen.append((len(images), next(rates)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(estimate, "_rate", rate)
+    monkeypatch.setattr(estimate, "_loader_rate", lambda loader: 1000.0)
+    return seen
+
+
+def minutes(**how):
+    return estimate_run(model_spec("resnet18", 32), [HEAD, FULL], LOADERS, 4, StepSettings(), **how)
+
+
+def test_the_time_is_that_of_every_epoch_and_of_the_evaluation_after_them(probed):
+    found = minutes()
+    # Forward at the batch size of evaluation, then the steps of each phase at that of training.
+    assert probed == [(16, 100.0), (4, 50.0), (4, 10.0)]
+    evaluation = (20 + 40) / 100 + (20 + 40) / 1000
+    validation = 20 / 100 + 20 / 1000
+    head, full = 100 / 50 + 100 / 1000, 100 / 10 + 100 / 1000
+    assert found.minutes == pytest.approx((evaluation + 3 * (head + validation) + 2 * (full + validation)) / 60)
+    assert found.train_rate == 10.0
+
+
+def test_a_head_on_cached_features_costs_one_forward(probed):
+    found = minutes(cache_features=True)
+    evaluation = (20 + 40) / 100 + (20 + 40) / 1000
+    features = (100 + 20) / 100 + (100 + 20) / 1000
+    full = 100 / 10 + 100 / 1000 + 20 / 100 + 20 / 1000
+    assert found.minutes == pytest.approx((evaluation + features + 2 * full) / 60)
+
+
+def test_nothing_is_compiled_for_an_estimate(probed, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **how: pytest.fail("it compiles"))
+    estimate_run(model_spec("resnet18", 32), [FULL], LOADERS, 4, StepSettings(compile=True))
+
+
+def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def estimated(spec, phases, loaders, num_classes, settings, cache_features):
+        asked.append((len(phases), settings.channels_last, cache_features, loaders["val"].batch_size))
+        return Estimate(1.5, 1000.0, 50.0)
+
+    monkeypatch.setattr(execute, "estimate_run", estimated)
+    settings = {"models": ("resnet18",), "image_size": 32, "seeds": 3, "channels_last": False, "eval_batch_size": 7}
+    config = BenchmarkConfig(data=str(dogs_root), preset="demo", device="cpu", out=str(tmp_path / "out"),
+                             cache_features=True, loader="torch", **settings)  # fmt: skip
+    plan = choose_loaders(make_plan(config))
+    execute.dry_run(plan)
+    assert asked == [(1, False, True, 7), (2, False, True, 7)]
+    printed = capsys.readouterr().out
+    assert "  resnet18_full: 3 x 1.5 min (loader 1,000 img/s, training 50.0 img/s)\n" in printed
+    assert "  in all: 9.0 min" in printed
+    one = dataclasses.replace(plan, runs=plan.runs[:1])
+    assert "  resnet18_full: 1.5 min (" in describe_estimates(one, {"resnet18_full": Estimate(1.5, 1000.0, 50.0)})
