@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dogs_accel.runtime.threads import bound_spinning
+
+bound_spinning()  # before the first import of torch
+
 import time
 from dataclasses import dataclass, field
 from pathlib import Path

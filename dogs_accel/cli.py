@@ -11,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dogs_accel import benchmark
 from dogs_accel.runtime.arguments import natural, positive
+from dogs_accel.runtime.threads import bound_spinning
 
 _SHOWN = 10
+_BENCHMARK = "benchmark"
 
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
@@ -24,8 +27,14 @@ class CheckFailedError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what goes wrong ends in one line and exit code 2, a check that fails in exit code 1."""
+    bound_spinning()
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == [_BENCHMARK]:
+        return benchmark.main(given[1:], prog=f"dogs-accel {_BENCHMARK}")
     parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    # Which reads its arguments itself; here it is only listed.
+    commands.add_parser(_BENCHMARK, help="train and compare models, the same as python -m dogs_accel.benchmark")
     _add_download(commands)
     _add_prepare(commands)
     _add_metadata(commands)
@@ -35,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_predict(commands)
     _add_export(commands)
     _add_report(commands)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     try:
         for text in options.run(options):
             print(text, flush=True)
@@ -315,8 +324,6 @@ def _add_run(command: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.explain.explainers import find_explainer
-    from dogs_accel.inference.heatmaps import draw_heatmaps
     from dogs_accel.inference.predict import describe_prediction, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
     from dogs_accel.results.folder import choose_run, read_runs_folder
@@ -327,11 +334,16 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     device = choose_device(options.device)
     trained = load_trained(run, device, options.batch_size)
     set_numerics(tf32=run.record.identity["tf32"])
-    # Before the photos: whether a model can be explained is known without them.
-    explainer = find_explainer(trained.model, trained.recipe.crop) if options.heatmap else None
-    answers = predict_images(trained, options.images, top=options.top)
-    if explainer is not None:
+    if options.heatmap:
+        from dogs_accel.explain.explainers import find_explainer
+        from dogs_accel.inference.heatmaps import draw_heatmaps
+
+        # Before the photos: whether a model can be explained is known without them.
+        explainer = find_explainer(trained.model, trained.recipe.crop)
+        answers = predict_images(trained, options.images, top=options.top)
         answers = draw_heatmaps(trained, explainer, answers, Path(options.heatmap))
+    else:
+        answers = predict_images(trained, options.images, top=options.top)
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}

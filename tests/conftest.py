@@ -1,5 +1,9 @@
 """Real files for every test: a small generated dataset, and the shared photos where they are."""
 
+from dogs_accel.runtime.threads import bound_spinning
+
+bound_spinning()  # before the first import of torch
+
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fcntl
 import http.client
 import os
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from dogs_accel.datasets.dataset import DatasetError
 from dogs_accel.runtime.files import sha256
+from dogs_accel.runtime.suggestions import nearest
 
 BASE_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 TIMEOUT_S = 30.0
@@ -82,8 +82,8 @@ def download(
     """
     unknown = [name for name in archives if name not in table]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], table, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(unknown[0], table)
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"archives: got {unknown[0]!r}, expected some of {', '.join(table)}{hint}")
     folder = Path(root).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from dogs_accel.runtime.suggestions import did_you_mean
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 TORCHVISION = {
@@ -55,8 +55,7 @@ def model_spec(name: str, image_size: int | None = None) -> ModelSpec:
         )
     if name.startswith("timm/"):
         return timm_spec(name, image_size)
-    near = difflib.get_close_matches(name, TORCHVISION, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    hint = did_you_mean(name, TORCHVISION)
     raise ValueError(f"models: got {name!r}, expected one of {', '.join(TORCHVISION)}, or timm/<name>{hint}")
 
 
@@ -66,9 +65,7 @@ def timm_spec(name: str, image_size: int | None) -> ModelSpec:
 
     timm_name = name.removeprefix("timm/")
     if not timm.is_model(timm_name.split(".")[0]):
-        near = difflib.get_close_matches(timm_name, timm.list_models(), n=1)
-        hint = f" (did you mean 'timm/{near[0]}'?)" if near else ""
-        raise ValueError(f"models: timm has no {timm_name!r}{hint}")
+        raise ValueError(f"models: timm has no {timm_name!r}{did_you_mean(timm_name, timm.list_models(), 'timm/')}")
     try:
         with torch.device("meta"):
             model = timm.create_model(timm_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ from dogs_accel.results.reading import ReadOnce
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import MANIFEST, read_json
+from dogs_accel.runtime.suggestions import did_you_mean
 
 _TO_ANSWER = ("amp", "best_val_accuracy", "data_notice", "device", "eval_batch_size", "eval_recipe", "identity", "step")
 """What a record must say so that the run's model can be asked again."""
@@ -145,9 +145,7 @@ def choose_run(folder: RunsFolder, name: str | None = None) -> Run:
     """
     runs = {run.name: run for run in folder.runs}
     if name is not None and name not in runs:
-        near = difflib.get_close_matches(name, runs, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"model: got {name!r}, expected one of {', '.join(runs)}{hint}")
+        raise ValueError(f"model: got {name!r}, expected one of {', '.join(runs)}{did_you_mean(name, runs)}")
     for run in runs.values() if name is None else [runs[name]]:
         if missing := [key for key in _TO_ANSWER if key in run.record.absent]:
             raise ValueError(

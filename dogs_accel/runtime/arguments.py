@@ -1,8 +1,10 @@
-"""Types and choices of command-line arguments."""
+"""The command line: types and choices of arguments, and the line that says what is wrong."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 
 AMP_CHOICES = ("auto", "off", "bf16", "fp16")
 
@@ -20,3 +22,14 @@ def natural(text: str) -> int:
     if not text.strip().isdigit():
         raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 0")
     return int(text)
+
+
+def is_started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was started as one of several, or as one that might be."""
+    return "RANK" in environment or "WORLD_SIZE" in environment
+
+
+def error_line(prog: str, error: Exception | str) -> str:
+    """Say in one line what is wrong; it names the process where there are several."""
+    rank = os.environ.get("RANK")
+    return f"{prog}: {f'rank {rank}: ' if rank is not None else ''}error: {error}\n"

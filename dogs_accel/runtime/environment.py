@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dogs_accel.runtime.precision import describe_numerics
+from dogs_accel.runtime.threads import describe_waiting
 from pipelines.cores import available_cores
 
 _PACKAGES = (
@@ -21,7 +22,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Collect hardware, versions and the number settings of torch."""
+    """Collect hardware, versions, the number settings of torch and how its threads wait."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -32,6 +33,7 @@ def describe_environment() -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "numerics": describe_numerics(),
+        "threads": {"torch": torch.get_num_threads(), **describe_waiting()},
         "extension_cuda": _extension_status(),
         "packages": {name: package_version(name) for name in _PACKAGES},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from dogs_accel.runtime.arguments import is_started_by_torchrun
+
 Value = TypeVar("Value")
 
 _TIMEOUT = timedelta(hours=1)
@@ -148,7 +150,7 @@ ALONE = World()
 
 def world_from_environment(environment: Mapping[str, str] = os.environ) -> World:
     """Read what torchrun says of this process; without torchrun it is alone. Raises ValueError for half of it."""
-    if "RANK" not in environment and "WORLD_SIZE" not in environment:
+    if not is_started_by_torchrun(environment):
         return ALONE
     if missing := [name for name in _VARIABLES.values() if name not in environment]:
         raise ValueError(f"distributed: {', '.join(missing)} not set beside the others; start with torchrun")

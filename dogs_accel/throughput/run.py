@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import tempfile
 import time
@@ -23,6 +22,7 @@ from dogs_accel.plots import save_figure
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.environment import cpu_name, describe_environment
 from dogs_accel.runtime.files import write_json
+from dogs_accel.runtime.suggestions import did_you_mean
 from dogs_accel.throughput.bottleneck import (
     WARM_UP_STEPS,
     LoaderWithModel,
@@ -94,9 +94,7 @@ class ThroughputSettings:
 
 def _check_known(field: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{field}: got {name!r}, expected one of {', '.join(known)}{hint}")
+        raise ValueError(f"{field}: got {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def make_workload(settings: ThroughputSettings) -> Workload:

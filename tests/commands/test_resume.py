@@ -38,7 +38,9 @@ def run(arguments):
 def start():
     """Start the command in a process of its own, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dogs_accel.benchmark", "wandb", "timm", "pipelines.dali", "pipelines.cached"])
+    context.set_forkserver_preload(
+        ["dogs_accel.experiment.execute", "wandb", "timm", "pipelines.dali", "pipelines.cached"]
+    )
 
     def started(*arguments):
         process = context.Process(target=run, args=(arguments,))

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from dogs_accel.results.clusters import write_confusion_clusters
+from dogs_accel.results.finished_run import finished_runs
 from scipy.special import softmax
 
 from dogs_accel.evaluation.mistakes import confident_mistakes, confusion_clusters, misclassified_table
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.results.clusters import write_confusion_clusters
-from dogs_accel.results.finished_run import finished_runs
 
 NAMES = ["akita", "beagle", "chow"]
 

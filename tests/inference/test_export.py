@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from dogs_accel.results.finished_run import choose_run
 from torch import nn
 
 from dogs_accel.cli import main
@@ -14,7 +15,6 @@ from dogs_accel.inference import export
 from dogs_accel.inference.export import ExportMismatchError, check_same, export_run, real_images
 from dogs_accel.inference.preprocessing import preprocessing_steps
 from dogs_accel.inference.trained import load_trained
-from dogs_accel.results.finished_run import choose_run
 from pipelines import EVAL
 
 

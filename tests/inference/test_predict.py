@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dogs_accel.results.finished_run import choose_run
 from PIL import Image
 
 from dogs_accel.cli import main
@@ -17,7 +18,6 @@ from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
 from dogs_accel.inference.predict import predict_images
 from dogs_accel.inference.trained import load_trained
-from dogs_accel.results.finished_run import choose_run
 
 pytestmark = pytest.mark.slow
 

@@ -2,10 +2,10 @@ import json
 
 import pandas as pd
 import pytest
+from dogs_accel.results.run_folder import read_run_folder
 
 from dogs_accel.datasets.stanford_dogs_published import NUM_BREEDS, NUM_IMAGES, PUBLISHED
 from dogs_accel.report.claims import INCOMPARABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge_claims, write_claims
-from dogs_accel.results.run_folder import read_run_folder
 from tests.support.report_folders import add_analysis, write_folder
 
 BREEDS = ["Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu"]

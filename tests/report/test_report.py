@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dogs_accel.results.run_folder import folder_labels, read_run_folder
 
 from dogs_accel.cli import main
 from dogs_accel.report import render_report, write_comparison_report, write_report
@@ -13,7 +14,6 @@ from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliabil
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
-from dogs_accel.results.run_folder import folder_labels, read_run_folder
 from tests.support.report_folders import add_analysis, write_folder
 
 BREEDS = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
+from dogs_accel.results.finished_run import choose_run, finished_runs
 
 from dogs_accel.calibration import fit_temperature
 from dogs_accel.datasets import open_dataset
-from dogs_accel.results.finished_run import choose_run, finished_runs
 from dogs_accel.training.checkpoint import CheckpointError
 from pipelines import EVAL
 

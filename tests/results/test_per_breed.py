@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from dogs_accel.results.finished_run import finished_runs
 from sklearn.metrics import precision_recall_fscore_support
 
 from dogs_accel.evaluation.per_breed import breed_scores
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.results.finished_run import finished_runs
 from dogs_accel.results.per_breed import best_of_families, per_breed_figure, per_breed_table, write_per_breed
 
 
