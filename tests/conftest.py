@@ -14,6 +14,7 @@ import torch
 
 from dogs_accel import ops
 from dogs_accel.datasets.synthetic import write_synthetic
+from tests.support.finished_folders import write_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +54,21 @@ def tiny_results(dogs_root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def full_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four published runs on 5 breeds whose names must be escaped, never trained; only to be read."""
+    breeds = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
+    return write_folder(tmp_path_factory.mktemp("full") / "full", breeds)
+
+
+@pytest.fixture(scope="session")
+def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four published runs on 120 breeds with 4 test images each, never trained; only to be read."""
+    breeds = ["<script>document.title='broken'</script>", '"onerror=alert(1) x="']
+    breeds += [f"breed {number:03}" for number in range(118)]
+    return write_folder(tmp_path_factory.mktemp("large") / "run", breeds, num_test=4)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.eda.files import METADATA_FILE, SPLIT_FILE
+from dogs_accel.eda.files import METADATA_FILE, NORMALISATION_FILE, SPLIT_FILE
 from dogs_accel.experiment.describe import describe_estimates, describe_results
 from dogs_accel.experiment.estimate import Estimate, estimate_run
 from dogs_accel.experiment.examine import ExaminedData, examine_data
@@ -77,7 +77,12 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
 def _results(plan: Plan, runs: list[Run], examined: ExaminedData) -> RunsFolder:
     """Gather what was made, as `results.folder.read_runs_folder` would find it."""
     others = {path.parent.name for path in record_paths(plan.out)} - {run.name for run in runs}
-    known = {METADATA_FILE: examined.metadata.quality, SPLIT_FILE: examined.metadata.splits}
+    metadata = examined.metadata
+    known = {
+        METADATA_FILE: metadata.quality,
+        SPLIT_FILE: metadata.splits,
+        NORMALISATION_FILE: metadata.normalisation.as_json(),
+    }
     return RunsFolder(plan.out, runs, sorted(others), known)
 
 

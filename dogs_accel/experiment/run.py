@@ -13,18 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from dogs_accel.evaluation.figures import calibration_figure, confusion_figure
 from dogs_accel.evaluation.galleries import write_misclassified
-from dogs_accel.evaluation.metrics import (
-    calibration_table,
-    evaluate_predictions,
-    evaluate_test,
-    report_table,
-    top_confusions,
-)
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.evaluation.quality_error import write_quality_error
 from dogs_accel.experiment.examine import ExaminedData
@@ -37,21 +28,15 @@ from dogs_accel.models.freezing import count_total_params
 from dogs_accel.plots import save_figure
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import (
-    CALIBRATION_FIGURE,
-    CALIBRATION_FILE,
-    CLASSES_FILE,
-    CONFUSION_COUNTS_FIGURE,
-    CONFUSION_SHARES_FIGURE,
-    CONFUSIONS_FILE,
     METRICS_FILE,
     PROFILE_FIGURE,
     history_file,
-    logits_file,
     record_path,
     run_folder,
 )
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
+from dogs_accel.results.writing import score_predictions, write_evaluation
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import sha256, write_csv, write_json
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
@@ -207,21 +192,16 @@ def _train_and_evaluate(work: _Work, built: BuiltModel, known: dict[str, Any]) -
     # The test split is read here, once, after every choice has been made on validation.
     with make(splits["test"], planned.eval_recipe, seed=seed) as test:
         predictions["test"] = _predict(work, trainer.model, test, "test")
-    metrics = {
-        "val": evaluate_predictions(predictions["val"]),
-        "test": evaluate_test(predictions["test"], predictions["val"]),
-    }
+    metrics = score_predictions(planned.spec.display, predictions["val"], predictions["test"])
     _summarise(work.tracked, trained, metrics)
     if plan.world.is_rank_zero:
-        for split, each in predictions.items():
-            each.save(work.folder / logits_file(split))
-            known[logits_file(split)] = each
-        known[METRICS_FILE] = {"model": planned.spec.display, **metrics["test"], "val": metrics["val"]}
-        write_json(work.folder / METRICS_FILE, known[METRICS_FILE])
-        _write_artifacts(work, predictions["test"], metrics["test"])
+        test_predictions = predictions["test"]
+        known |= write_evaluation(
+            work.folder, planned.title, plan.data.class_names, predictions["val"], test_predictions, metrics
+        )
         save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
-        _write_analysis(work, trainer.model, predictions["test"])
-    _print_result(trained, metrics["test"])
+        _write_analysis(work, trainer.model, test_predictions)
+    _print_result(trained, metrics)
     return trained, {"train": train.backend, "val": val.backend, "test": test.backend}
 
 
@@ -298,29 +278,15 @@ def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
     )
 
 
-def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, dict[str, Any]]) -> None:
-    test = metrics["test"]
+def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, Any]) -> None:
     tracked.summarise(
         {
-            **{f"test/{name}": test[name] for name in ("accuracy", "macro_f1", "weighted_f1", "ece")},
+            **{f"test/{name}": metrics[name] for name in ("accuracy", "macro_f1", "weighted_f1", "ece")},
             "trainer/training_seconds": trained.training_seconds,
             "evaluation/best_epoch": trained.best_epoch,
             "evaluation/val_accuracy": metrics["val"]["accuracy"],
         }
     )
-
-
-def _write_artifacts(work: _Work, test: Predictions, metrics: dict[str, Any]) -> None:
-    """Write the tables and figures that follow from the predictions of the test split and its scores."""
-    folder, title, names = work.folder, work.planned.title, work.plan.data.class_names
-    write_csv(folder / CLASSES_FILE, report_table(test, names), index=True)
-    counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(len(names)))
-    write_csv(folder / CONFUSIONS_FILE, top_confusions(counts, names))
-    save_figure(confusion_figure(counts, names, title), folder / CONFUSION_COUNTS_FIGURE)
-    save_figure(confusion_figure(counts, names, title, normalized=True), folder / CONFUSION_SHARES_FIGURE)
-    bins = calibration_table(test, metrics["temperature"]["value"])
-    write_csv(folder / CALIBRATION_FILE, bins)
-    save_figure(calibration_figure(bins, metrics, title), folder / CALIBRATION_FIGURE)
 
 
 def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:

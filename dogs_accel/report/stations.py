@@ -228,15 +228,18 @@ def _thumbnails(folder: RunsFolder, view: RunView) -> list[dict[str, Any]]:
         return []
     assert table is not None
     found: list[dict[str, Any]] = []
-    # Of each image one picture shows every method.
+    pictures: dict[str, Picture | None] = {}
+    # Of each image one picture shows every method; an image may be in two groups.
     for row in table.drop_duplicates(["id", "group"]).head(_MAX_THUMBNAILS).to_dict("records"):
         name = f"{row['id']}.png"
         # An id comes from a file's name; one that leads out of the folder is none of the run's.
         if "/" in name or "\\" in name:
             continue
         alt = f"{row['true_class']}, taken for {row['pred_class']}"
-        picture = embed_picture(view.run.folder / EXPLANATIONS_FOLDER / name, folder.folder, alt, _THUMBNAIL_PX)
-        if picture is not None:
+        if name not in pictures:
+            path = view.run.folder / EXPLANATIONS_FOLDER / name
+            pictures[name] = embed_picture(path, folder.folder, alt, _THUMBNAIL_PX)
+        if (picture := pictures[name]) is not None:
             found.append({"picture": picture, "anchor": f"{view.id}-x{len(found)}", **row})
     return found
 

@@ -352,10 +352,10 @@ def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkey
 
     execute_run = execute.execute_run
 
-    def stopped_in_the_second_run(plan, run):
-        if run.name == "resnet18_staged":
+    def stopped_in_the_second_run(plan, planned, *work):
+        if planned.name == "resnet18_staged":
             raise KeyboardInterrupt
-        return execute_run(plan, run)
+        return execute_run(plan, planned, *work)
 
     monkeypatch.setattr(execute, "execute_run", stopped_in_the_second_run)
     out = tmp_path / "out"

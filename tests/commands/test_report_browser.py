@@ -1,16 +1,18 @@
 """The report in a real browser."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
-from dogs_accel.report import write_comparison_report, write_report
-from tests.support.report_folders import add_analysis, write_folder
+from dogs_accel.report.page import write_comparison_report, write_report
+from dogs_accel.results.folder import read_runs_folder
+from tests.support.finished_folders import write_folder
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+BREEDS = [f"breed {number}" for number in range(6)]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-BREEDS = ["<script>document.title='broken'</script>", '"onerror=alert(1) x="', *(f"breed {i:03}" for i in range(118))]
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return write_report(add_analysis(write_folder(tmp_path_factory.mktemp("report") / "run", BREEDS, num_test=4)))
+def report(large_folder, tmp_path_factory):
+    folder = Path(shutil.copytree(large_folder, tmp_path_factory.mktemp("report") / "run"))
+    return write_report(read_runs_folder(folder))
 
 
 @pytest.fixture
@@ -146,10 +149,10 @@ def test_every_verdict_on_a_published_figure_is_seen_without_scrolling(report, o
 
 
 def test_long_names_of_runs_stay_in_their_cells(tmp_path, open_page):
-    folder = write_folder(tmp_path / "run", BREEDS[:6], ("resnet50_full", "resnet50_staged", "vit_b16_full"))
+    folder = write_folder(tmp_path / "run", BREEDS, ("resnet50_full", "resnet50_staged", "vit_b16_full"))
     for path in folder.glob("*/*/*_run_metadata.json"):
         path.write_text(path.read_text().replace('"ResNet-50"', '"deit3_small_distilled_patch16_224"'))
-    page = open_page(write_report(folder), viewport={"width": 390, "height": 844})
+    page = open_page(write_report(read_runs_folder(folder)), viewport={"width": 390, "height": 844})
     overflows = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent)"
     assert page.eval_on_selector_all("#models th, .breed-table th", overflows) == []
 
@@ -175,9 +178,10 @@ def test_on_paper_everything_is_open_and_light(report, open_page):
 
 
 def test_several_folders_in_one_page(report, open_page, tmp_path):
-    other = write_folder(tmp_path / "another", BREEDS[:6], ("resnet18_full",))
-    page = open_page(write_comparison_report([report.parent, other], tmp_path / "both.html"),
-                     viewport={"width": 390, "height": 844})  # fmt: skip
+    other = write_folder(tmp_path / "another", BREEDS, ("resnet18_full",))
+    folders = [read_runs_folder(each) for each in (report.parent, other)]
+    both = write_comparison_report(folders, tmp_path / "both.html")
+    page = open_page(both, viewport={"width": 390, "height": 844})
     assert page.problems == []
     assert page.locator("#models tbody tr").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

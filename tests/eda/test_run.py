@@ -348,7 +348,7 @@ def test_the_preview_is_what_a_loader_gives_of_the_first_training_images(dogs_ro
     pass_over(data, {name: data.split(name) for name in SPLITS}, tmp_path, progress=False)
     figures = kept_figures(monkeypatch)
     recipe = RESNET_TRAIN.at(64)
-    write_eda(tmp_path, tmp_path / "out", seed=3, recipe=recipe)
+    write_eda(read_metadata(tmp_path), tmp_path / "out", seed=3, recipe=recipe)
     first = data.split("train")[:8]
     with make_loader(
         [data.paths[i] for i in first], np.zeros(8), recipe, backend="torch", device="cpu", seed=3
@@ -412,7 +412,7 @@ def test_everything_is_written_from_the_tables_alone_whatever_the_names(tmp_path
     quality = quality_frame([1] * 7, [1] * 7, names=names)
     out = tmp_path / "new" / "eda"
     with pytest.warns(UserWarning, match="Glyph 29356"):  # the font has no 犬; any other warning is an error
-        paths = write_eda(write_metadata(tmp_path / "metadata", quality), out)
+        paths = write_eda(read_metadata(write_metadata(tmp_path / "metadata", quality)), out)
     assert paths == [out / name for name in FILES]
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     for path in paths[3:]:
@@ -431,16 +431,16 @@ def test_the_preview_passes_over_what_cannot_be_read_and_does_not_outlive_its_im
     pass_over(data, {name: data.split(name) for name in SPLITS}, tmp_path, progress=False)
     preview = tmp_path / "out" / "augmented_batch_preview.png"
     Path(data.paths[data.split("train")[0]]).write_text("no image any more")
-    assert write_eda(tmp_path, tmp_path / "out")[-1] == preview
+    assert write_eda(read_metadata(tmp_path), tmp_path / "out")[-1] == preview
     shutil.rmtree(root / "Images")
-    assert preview not in write_eda(tmp_path, tmp_path / "out")
+    assert preview not in write_eda(read_metadata(tmp_path), tmp_path / "out")
     assert not preview.exists()
 
 
 def test_galleries_are_of_the_seed_and_of_both_ends_of_brightness(tmp_path, monkeypatch):
     figures = kept_figures(monkeypatch)
     quality = quality_frame([2] * 30, [1] * 30)
-    write_eda(write_metadata(tmp_path, quality), tmp_path / "out", seed=5)
+    write_eda(read_metadata(write_metadata(tmp_path, quality)), tmp_path / "out", seed=5)
     samples = [caption for caption, _ in cells(figures["random_class_samples.png"])]
     assert samples == random_class_samples(quality, seed=5)["class_name"].tolist()
     assert figures["random_class_samples.png"].get_suptitle() == "One image of each of 12 of 30 breeds, seed 5"
@@ -462,12 +462,12 @@ def test_names_are_drawn_as_they_are_and_shortened(quality):
 @pytest.mark.filterwarnings("error")
 def test_one_image_is_enough(tmp_path):
     quality = quality_frame([0], [1])
-    assert len(write_eda(write_metadata(tmp_path / "in", quality), tmp_path / "out")) == 11
-    assert "1 breed, 1 image a breed" in describe_eda(tmp_path / "in")
+    assert len(write_eda(read_metadata(write_metadata(tmp_path / "in", quality)), tmp_path / "out")) == 11
+    assert "1 breed, 1 image a breed" in describe_eda(read_metadata(tmp_path / "in"))
 
 
 def test_description_has_the_numbers(tmp_path, quality):
-    lines = describe_eda(write_metadata(tmp_path, quality)).splitlines()
+    lines = describe_eda(read_metadata(write_metadata(tmp_path, quality))).splitlines()
     rows = [line.split() for line in lines[1:5]]
     assert rows[0] == ["train", "17", "42.5%", "5", "1", "/", "3", "/", "6"]
     assert rows[2] == ["test", "15", "37.5%", "4", "0", "/", "3", "/", "6"]
@@ -484,7 +484,7 @@ def test_description_has_the_numbers(tmp_path, quality):
 
 
 def test_description_sets_the_normalisations_side_by_side(tmp_path, quality):
-    text = describe_eda(write_metadata(tmp_path, quality))
+    text = describe_eda(read_metadata(write_metadata(tmp_path, quality)))
     found = {" ".join(line.split()) for line in text.splitlines()}
     assert found >= {
         "pixels of the training split (9 images) 0.5100 0.4600 0.4100 0.2600 0.2500 0.2700",
@@ -499,14 +499,14 @@ def test_description_sets_the_normalisations_side_by_side(tmp_path, quality):
 def test_published_figures_are_called_anothers_but_on_the_published_images(tmp_path, num, is_published):
     quality = quality_frame([1] * 120, [1] * 120)
     quality = pd.concat([quality] * 86, ignore_index=True).head(num)
-    text = describe_eda(write_metadata(tmp_path, quality))
+    text = describe_eda(read_metadata(write_metadata(tmp_path, quality)))
     assert ("The published figures are of the whole Stanford Dogs" in text) != is_published
 
 
 def test_tables_of_different_images_are_said_to_be(tmp_path, quality):
     folder = write_metadata(tmp_path, quality)
-    assert "has 40 images" not in describe_eda(folder)
+    assert "has 40 images" not in describe_eda(read_metadata(folder))
     quality.head(30).to_csv(folder / "metadata_with_quality.csv", index=False)
-    text = describe_eda(folder)
+    text = describe_eda(read_metadata(folder))
     assert "metadata_with_quality.csv has 30 images, split_metadata.csv 40" in text
     assert "split_metadata.csv has 17 training images, normalisation.json is of 9: measure again" in text

@@ -101,7 +101,7 @@ def test_the_augmented_preview_is_what_the_model_got_in_its_first_epoch(tiny_res
     monkeypatch.setattr(
         run, "augmented_batch_figure", lambda images, *rest: shown.append(images) or draw(images, *rest)
     )
-    run.write_eda(tiny_results, tmp_path, seed=config.seed, recipe=planned.train_recipe)
+    run.write_eda(read_metadata(tiny_results), tmp_path, seed=config.seed, recipe=planned.train_recipe)
     train = read_metadata(tiny_results).splits.query("split == 'train'")
     with make_loader(
         train["image_path"].tolist(), train["label"].tolist(), planned.train_recipe, backend="cached", batch_size=8,

@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dogs_accel.results.clusters import write_confusion_clusters
-from dogs_accel.results.finished_run import finished_runs
 from scipy.special import softmax
 
 from dogs_accel.evaluation.mistakes import confident_mistakes, confusion_clusters, misclassified_table
@@ -96,17 +94,3 @@ def test_clusters_do_not_depend_on_the_order_of_the_breeds():
 @pytest.mark.parametrize("counts", [np.diag([5, 5]), np.array([[5]]), np.zeros((3, 3), dtype=np.int64)])
 def test_without_confusions_there_is_no_cluster(counts):
     assert confusion_clusters(counts, NAMES[: len(counts)]).empty
-
-
-@pytest.mark.slow
-def test_the_clusters_of_a_finished_run(tiny_results):
-    path = write_confusion_clusters(tiny_results)
-    table = pd.read_csv(path)
-    path.unlink()
-    [run] = finished_runs(tiny_results)
-    test = run.predictions("test")
-    num_mistakes = (test.predicted != test.labels).sum()
-    assert table.columns.tolist() == ["run", "cluster", "breeds", "num_confusions", "share_of_mistakes"]
-    assert set(table["run"]) == {"resnet18_full"}
-    np.testing.assert_allclose(table["share_of_mistakes"], table["num_confusions"] / num_mistakes)
-    assert {breed for breeds in table["breeds"] for breed in breeds.split("; ")} <= set(run.class_names())

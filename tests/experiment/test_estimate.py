@@ -89,8 +89,8 @@ def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkey
     settings = {"models": ("resnet18",), "image_size": 32, "seeds": 3, "channels_last": False, "eval_batch_size": 7}
     config = BenchmarkConfig(data=str(dogs_root), preset="demo", device="cpu", out=str(tmp_path / "out"),
                              cache_features=True, loader="torch", **settings)  # fmt: skip
-    plan = choose_loaders(make_plan(config))
-    execute.dry_run(plan)
+    plan = make_plan(config)
+    execute.dry_run(plan, choose_loaders(plan))
     assert asked == [(1, False, True, 7), (2, False, True, 7)]
     printed = capsys.readouterr().out
     assert "  resnet18_full: 3 x 1.5 min (loader 1,000 img/s, training 50.0 img/s)\n" in printed

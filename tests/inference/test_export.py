@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from dogs_accel.results.finished_run import choose_run
 from torch import nn
 
 from dogs_accel.cli import main
@@ -15,6 +14,7 @@ from dogs_accel.inference import export
 from dogs_accel.inference.export import ExportMismatchError, check_same, export_run, real_images
 from dogs_accel.inference.preprocessing import preprocessing_steps
 from dogs_accel.inference.trained import load_trained
+from dogs_accel.results.folder import choose_run, read_runs_folder
 from pipelines import EVAL
 
 
@@ -71,7 +71,7 @@ def test_the_steps_say_what_the_recipe_does():
 def exported(tiny_results, tmp_path_factory):
     """The files of the tiny run, written once, and what the command printed."""
     out = tmp_path_factory.mktemp("exported")
-    trained = load_trained(choose_run(tiny_results), torch.device("cpu"))
+    trained = load_trained(choose_run(read_runs_folder(tiny_results)), torch.device("cpu"))
     splits = read_metadata(tiny_results).splits
     paths = splits.loc[splits["split"] == "test", "image_path"].tolist()
     return out, export_run(trained, out, real_images(trained, paths)), trained, paths

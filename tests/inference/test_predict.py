@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from dogs_accel.results.finished_run import choose_run
 from PIL import Image
 
 from dogs_accel.cli import main
@@ -18,20 +17,21 @@ from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
 from dogs_accel.inference.predict import predict_images
 from dogs_accel.inference.trained import load_trained
+from dogs_accel.results.folder import choose_run, read_runs_folder
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_results):
-    return load_trained(choose_run(tiny_results), torch.device("cpu"))
+    return load_trained(choose_run(read_runs_folder(tiny_results)), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def test_rows(tiny_results):
     """Paths of the test images in the order of test_logits.npz."""
     splits = read_metadata(tiny_results).splits.set_index("image_id")
-    return splits.loc[choose_run(tiny_results).predictions("test").ids, "image_path"].tolist()
+    return splits.loc[choose_run(read_runs_folder(tiny_results)).predictions("test").ids, "image_path"].tolist()
 
 
 def test_the_logits_are_those_of_the_evaluation(trained, test_rows):
@@ -185,9 +185,9 @@ def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, cap
 
 def test_the_breeds_keep_their_names_whatever_they_are(tiny_results, tmp_path):
     results = shutil.copytree(tiny_results, tmp_path / "results")
-    run = choose_run(results)
+    run = choose_run(read_runs_folder(results))
     report = run.folder / "classification_report.csv"
     table = pd.read_csv(report, index_col=0)
     table.index = ["NA", "accuracy", "1", 'a "b", c', *table.index[4:]]
     table.to_csv(report)
-    assert run.class_names() == ["NA", "accuracy", "1", 'a "b", c']
+    assert run.class_names == ["NA", "accuracy", "1", 'a "b", c']

@@ -1,18 +1,20 @@
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from dogs_accel.results.run_folder import read_run_folder
 
-from dogs_accel.datasets.stanford_dogs_published import NUM_BREEDS, NUM_IMAGES, PUBLISHED
+from dogs_accel.datasets.stanford_dogs_published import NUM_IMAGES, PUBLISHED
 from dogs_accel.report.claims import INCOMPARABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge_claims, write_claims
-from tests.support.report_folders import add_analysis, write_folder
+from dogs_accel.results.folder import read_runs_folder
+from tests.support.finished_folders import write_folder
 
 BREEDS = ["Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu"]
 
 
 def judged(folder):
-    return {(row["subject"], row["figure"]): row for row in judge_claims(read_run_folder(folder))}
+    return {(row["subject"], row["figure"]): row for row in judge_claims(read_runs_folder(folder))}
 
 
 def edit(path, change):
@@ -22,13 +24,12 @@ def edit(path, change):
 
 
 @pytest.fixture
-def paper(tmp_path):
+def paper(large_folder, tmp_path):
     """As if the published experiment had been run: its sizes, its accuracies, an interval of 1 % either way."""
-    folder = add_analysis(write_folder(tmp_path / "paper", [f"breed {i}" for i in range(NUM_BREEDS)], notice=None,
-                                       num_test=2))  # fmt: skip
+    folder = Path(shutil.copytree(large_folder, tmp_path / "paper"))
     published = {row.subject: row.value for row in PUBLISHED if row.figure == "test accuracy"}
     for path in folder.glob("*/*/*_run_metadata.json"):
-        edit(path, lambda record: record.update(num_images=NUM_IMAGES))
+        edit(path, lambda record: record.update(num_images=NUM_IMAGES, data_notice=None))
 
         def set_accuracy(metrics, name=path.parent.name):
             value = published[name]
@@ -124,7 +125,7 @@ def test_a_gain_is_judged_by_the_paired_interval_in_either_order(paper):
 
 
 def test_the_file_has_every_claim_and_its_rules(paper):
-    content = json.loads(write_claims(read_run_folder(paper)).read_text())
+    content = json.loads(write_claims(paper, judge_claims(read_runs_folder(paper))).read_text())
     assert len(content["claims"]) == len(PUBLISHED) == sum(content["counts"].values())
     assert "exact" in " ".join(content["rules"])
     # Items 0.9's table of results: five figures of four runs.

@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,48 +7,51 @@ from scipy.stats import ttest_1samp
 
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.experiment.describe import describe_outcomes
+from dogs_accel.experiment.describe import describe_results
 from dogs_accel.results.comparison import (
     MEASURES,
-    RunOutcome,
     best_per_family,
-    compare_outcome,
     comparison_table,
     repeats_table,
     write_comparison,
 )
+from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.layout import METRICS_FILE, logits_file
+from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
+from dogs_accel.results.run import Run
 
 
-def outcome(model, family, strategy, accuracy, seconds, seed=42):
-    return RunOutcome(
-        model=model,
-        family=family,
-        strategy=strategy,
-        seed=seed,
-        total_params=23_753_912,
-        training_seconds=seconds,
-        metrics={
-            "accuracy": accuracy,
-            "accuracy_ci95": [accuracy - 0.01, accuracy + 0.01],
-            "macro_f1": accuracy - 0.005,
-            "weighted_f1": accuracy + 0.001,
-            "ece": 0.04,
-            "intervals": {
-                "accuracy": [accuracy - 0.01, accuracy + 0.01],
-                "macro_f1": [accuracy - 0.016, accuracy + 0.005],
-                "ece": [0.03, 0.045],
-            },
+def finished(model, family, strategy, accuracy, seconds, seed=42):
+    """A run of 2,000 test images of 4 breeds, that scored what is said."""
+    name = f"{model}_{strategy}_seed{seed}"
+    config = RunConfig(seed=seed, family=family, phases=[], dataset="none", strategy=strategy, batch_size=32,
+                       image_size=224, model_name=model, num_classes=4, total_params=23_753_912)  # fmt: skip
+    record = RunRecord(run_id=model, run_name=name, state=FINISHED, config=config, training_seconds=seconds)
+    metrics = {
+        "accuracy": accuracy,
+        "accuracy_ci95": [accuracy - 0.01, accuracy + 0.01],
+        "macro_f1": accuracy - 0.005,
+        "weighted_f1": accuracy + 0.001,
+        "ece": 0.04,
+        "intervals": {
+            "accuracy": [accuracy - 0.01, accuracy + 0.01],
+            "macro_f1": [accuracy - 0.016, accuracy + 0.005],
+            "ece": [0.03, 0.045],
         },
-        tracked={"run_id": model, "run_name": f"{model}_{strategy}_seed{seed}", "config.batch_size": 32},
-    )
+    }
+    labels = np.repeat(np.arange(4), 500)
+    right = np.random.default_rng(round(1e4 * accuracy) + seed).random(2000) < accuracy
+    logits = np.eye(4, dtype=np.float32)[np.where(right, labels, (labels + 1) % 4)] * 3
+    test = Predictions(logits, labels, np.arange(2000).astype(np.str_))
+    return Run(Path("/none") / name, record, {METRICS_FILE: metrics, logits_file("test"): test})
 
 
 # The published comparison, whose best rows are known.
 RUNS = [
-    outcome("ResNet-50", "cnn", "full", 0.8557, 227.08),
-    outcome("ResNet-50", "cnn", "staged", 0.8655, 205.03),
-    outcome("ViT-B/16", "vit", "full", 0.9077, 943.43),
-    outcome("ViT-B/16", "vit", "staged", 0.9348, 755.21),
+    finished("ResNet-50", "cnn", "full", 0.8557, 227.08),
+    finished("ResNet-50", "cnn", "staged", 0.8655, 205.03),
+    finished("ViT-B/16", "vit", "full", 0.9077, 943.43),
+    finished("ViT-B/16", "vit", "staged", 0.9348, 755.21),
 ]
 
 
@@ -65,20 +68,9 @@ def test_best_per_family():
     assert best["Accuracy"].tolist() == [0.8655, 0.9348]
 
 
-def compared(runs):
-    """Of each run's accuracy 2,000 test images of 4 breeds."""
-    labels = np.repeat(np.arange(4), 500)
-    made = []
-    for at, run in enumerate(runs):
-        right = np.random.default_rng(at).random(2000) < run.metrics["accuracy"]
-        logits = np.eye(4, dtype=np.float32)[np.where(right, labels, (labels + 1) % 4)] * 3
-        made.append(compare_outcome(run, Predictions(logits, labels, np.arange(2000).astype(np.str_))))
-    return made
-
-
 @pytest.mark.parametrize("runs", [RUNS, RUNS[:1]])
 def test_files(tmp_path, runs):
-    paths = write_comparison(tmp_path, runs, compared(runs))
+    paths = write_comparison(tmp_path, runs)
     assert [str(path.relative_to(tmp_path)) for path in paths] == [
         "model_comparison.csv",
         "best_per_family_comparison.csv",
@@ -94,12 +86,12 @@ def test_files(tmp_path, runs):
 
 # The second configuration has the luckiest seed and the lower mean; the last one has run once.
 REPEATS = [
-    outcome("ResNet-50", "cnn", "full", 0.80, 10.0, 7),
-    outcome("ResNet-50", "cnn", "full", 0.82, 11.0, 8),
-    outcome("ResNet-50", "cnn", "full", 0.84, 15.0, 9),
-    outcome("ResNet-50", "cnn", "staged", 0.70, 20.0, 7),
-    outcome("ResNet-50", "cnn", "staged", 0.90, 20.0, 8),
-    outcome("ViT-B/16", "vit", "full", 0.91, 30.0, 7),
+    finished("ResNet-50", "cnn", "full", 0.80, 10.0, 7),
+    finished("ResNet-50", "cnn", "full", 0.82, 11.0, 8),
+    finished("ResNet-50", "cnn", "full", 0.84, 15.0, 9),
+    finished("ResNet-50", "cnn", "staged", 0.70, 20.0, 7),
+    finished("ResNet-50", "cnn", "staged", 0.90, 20.0, 8),
+    finished("ViT-B/16", "vit", "full", 0.91, 30.0, 7),
 ]
 
 
@@ -153,7 +145,7 @@ def test_the_best_is_of_the_highest_mean_and_not_the_luckiest_seed():
 
 
 def test_files_of_repeats(tmp_path):
-    paths = write_comparison(tmp_path, REPEATS, compared(REPEATS))
+    paths = write_comparison(tmp_path, REPEATS)
     assert [path.name for path in paths][-1] == "seeds_comparison.csv"
     assert [path.stat().st_size > 0 for path in paths] == [True] * 6
     pd.testing.assert_frame_equal(pd.read_csv(paths[-1]), repeats_table(REPEATS))
@@ -165,16 +157,16 @@ def words(text):
 
 
 def test_the_text_of_one_seed_has_each_runs_own_interval(tmp_path):
-    write_comparison(tmp_path, RUNS[:1], compared(RUNS[:1]))
-    header, first, empty, written, *_ = words(describe_outcomes(SimpleNamespace(out=tmp_path), RUNS[:1]))
+    write_comparison(tmp_path, RUNS[:1])
+    header, first, empty, written, *_ = words(describe_results(RunsFolder(tmp_path, RUNS[:1])))
     assert header == "Model Training strategy Test accuracy 95 % interval Macro F1 ECE Train time (s)"
     assert first == "ResNet-50 full 0.8557 0.8457 to 0.8657 0.8507 0.0400 227.1"
     assert (empty, written) == ("", f"written to {tmp_path}")
 
 
 def test_the_text_of_repeats_has_the_means(tmp_path):
-    write_comparison(tmp_path, REPEATS, compared(REPEATS))
-    assert words(describe_outcomes(SimpleNamespace(out=tmp_path), REPEATS))[:5] == [
+    write_comparison(tmp_path, REPEATS)
+    assert words(describe_results(RunsFolder(tmp_path, REPEATS)))[:5] == [
         "Model Training strategy Seeds Test accuracy 95 % interval Macro F1 ECE Train time (s)",
         "ResNet-50 full 3 0.8200 0.7703 to 0.8697 0.8150 0.0400 12.0",
         "ResNet-50 staged 2 0.8000 -0.4706 to 2.0706 0.7950 0.0400 20.0",
@@ -185,9 +177,9 @@ def test_the_text_of_repeats_has_the_means(tmp_path):
 
 def test_the_text_has_the_pairs_that_matter(tmp_path):
     """The best of each family, and the strategies of each model: 3 of the 6 pairs."""
-    write_comparison(tmp_path, RUNS, compared(RUNS))
+    write_comparison(tmp_path, RUNS)
     pairs = pd.read_csv(tmp_path / "pairwise_comparison.csv")
-    lines = words(describe_outcomes(SimpleNamespace(out=tmp_path), RUNS))[6:10]
+    lines = words(describe_results(RunsFolder(tmp_path, RUNS)))[6:10]
     assert lines[0] == ("differences in test accuracy, with 95 % intervals, p values and words corrected for 6 pairs:")
     assert [line.split(":")[0] for line in lines[1:]] == [
         "ResNet-50_staged_seed42 against ResNet-50_full_seed42",
@@ -200,8 +192,8 @@ def test_the_text_has_the_pairs_that_matter(tmp_path):
 
 
 def test_the_text_of_repeats_compares_configurations(tmp_path):
-    write_comparison(tmp_path, REPEATS, compared(REPEATS))
-    lines = words(describe_outcomes(SimpleNamespace(out=tmp_path), REPEATS))[6:9]
+    write_comparison(tmp_path, REPEATS)
+    lines = words(describe_results(RunsFolder(tmp_path, REPEATS)))[6:9]
     assert [line.split(":")[0] for line in lines[1:]] == [
         "ResNet-50_staged against ResNet-50_full",
         "ViT-B/16_full_seed7 against ResNet-50_full_seed7",

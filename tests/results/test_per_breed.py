@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from dogs_accel.results.finished_run import finished_runs
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from dogs_accel.evaluation.per_breed import breed_scores
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.results.folder import read_runs_folder
+from dogs_accel.results.layout import logits_file
 from dogs_accel.results.per_breed import best_of_families, per_breed_figure, per_breed_table, write_per_breed
+from dogs_accel.results.run import Run
 
 
 def predictions(logits, labels, ids=None):
@@ -25,7 +28,7 @@ def test_the_scores_are_scikit_learns_where_they_are_defined():
     logits = random.normal(size=(400, 10)) + 2 * np.eye(10)[labels]
     logits[:, 8] -= 100  # breed 8 is never predicted
     test = predictions(logits, labels)
-    scores = breed_scores(test, 10)
+    scores = breed_scores(confusion_matrix(labels, test.predicted, labels=range(10)))
     expected = precision_recall_fscore_support(labels, test.predicted, labels=range(10), zero_division=np.nan)
     np.testing.assert_allclose(scores.precision, expected[0])
     np.testing.assert_allclose(scores.recall, expected[1])
@@ -47,6 +50,7 @@ def two_families(tiny_results, tmp_path):
     record = json.loads((folder / "resnet18_full_run_metadata.json").read_text())
     (folder / "resnet18_full_run_metadata.json").unlink()
     record |= {"run_name": "vit_full", "created_at": "2999-01-01", "display_name": "A ViT"}
+    record["config"]["family"] = "vit"
     (folder / "vit_full_run_metadata.json").write_text(json.dumps(record))
     test = Predictions.load(folder / "test_logits.npz")
     logits = np.random.default_rng(0).normal(size=test.logits.shape) + np.eye(4)[test.labels]
@@ -56,15 +60,16 @@ def two_families(tiny_results, tmp_path):
 
 @pytest.mark.slow
 def test_all_runs_stand_side_by_side(two_families):
-    written = write_per_breed(two_families)
+    written = write_per_breed(two_families, read_runs_folder(two_families).runs)
     assert [path.name for path in written] == ["per_breed_comparison.csv", "per_breed_comparison.png"]
     table = pd.read_csv(written[0])
-    assert table["breed"].tolist() == finished_runs(two_families)[0].class_names()
+    assert table["breed"].tolist() == read_runs_folder(two_families).runs[0].class_names
     assert table["num_images"].tolist() == [6] * 4
     assert set(table["best_cnn_run"]) == {"resnet18_full"}
     assert set(table["best_vit_run"]) == {"vit_full"}
-    for run in finished_runs(two_families):
-        scores = breed_scores(run.predictions("test"), 4)
+    for run in read_runs_folder(two_families).runs:
+        test = run.predictions("test")
+        scores = breed_scores(confusion_matrix(test.labels, test.predicted, labels=range(4)))
         for name in ("precision", "recall", "f1"):
             np.testing.assert_allclose(table[f"{run.name}_{name}"], getattr(scores, name))
     np.testing.assert_allclose(table["f1_difference"], table["vit_full_f1"] - table["resnet18_full_f1"])
@@ -72,9 +77,9 @@ def test_all_runs_stand_side_by_side(two_families):
 
 @pytest.mark.slow
 def test_one_family_has_a_table_and_no_picture(tiny_results, two_families):
-    write_per_breed(two_families)
+    write_per_breed(two_families, read_runs_folder(two_families).runs)
     shutil.rmtree(two_families / "vit")
-    [written] = write_per_breed(two_families)
+    [written] = write_per_breed(two_families, read_runs_folder(two_families).runs)
     assert "f1_difference" not in pd.read_csv(written)
     assert not (two_families / "per_breed_comparison.png").exists()
 
@@ -85,28 +90,23 @@ def test_runs_of_other_images_are_refused(two_families):
     test = Predictions.load(path)
     predictions(test.logits[1:], test.labels[1:], test.ids[1:]).save(path)
     with pytest.raises(ValueError, match="vit_full has other breeds or test images than resnet18_full"):
-        per_breed_table(finished_runs(two_families))
+        per_breed_table(read_runs_folder(two_families).runs)
 
 
 @pytest.mark.slow
 def test_of_repeats_the_configuration_of_highest_mean_is_the_best(two_families):
     """One lucky seed does not win: the single run of accuracy 0.6 does, against 0.9 and 0.1."""
-    from dataclasses import replace
+    [first, _] = read_runs_folder(two_families).runs
+    labels, ids = first.predictions("test").labels, first.predictions("test").ids
 
-    runs = finished_runs(two_families)
-    test = runs[0].predictions("test")
-    folder = two_families / "shares"
+    def run(name, strategy, seed, share):
+        right = np.arange(len(labels)) < round(share * len(labels))
+        test = predictions(np.eye(4)[np.where(right, labels, (labels + 1) % 4)], labels, ids)
+        config = replace(first.record.config, strategy=strategy, seed=seed)
+        record = replace(first.record, run_name=name, config=config)
+        return Run(first.folder, record, {logits_file("test"): test})
 
-    def run(name, strategy, share):
-        right = np.arange(len(test.labels)) < round(share * len(test.labels))
-        path = folder / name
-        path.mkdir(parents=True)
-        predicted = np.where(right, test.labels, (test.labels + 1) % 4)
-        predictions(np.eye(4)[predicted], test.labels, test.ids).save(path / "test_logits.npz")
-        config = runs[0].record["config"] | {"strategy": strategy}
-        return replace(runs[0], name=name, folder=path, record=runs[0].record | {"config": config})
-
-    repeats = [run("a_seed1", "a", 0.1), run("a_seed2", "a", 0.9), run("b", "b", 0.6), run("c", "c", 0.6)]
+    repeats = [run("a_seed1", "a", 1, 0.1), run("a_seed2", "a", 2, 0.9), run("b", "b", 1, 0.6), run("c", "c", 1, 0.6)]
     assert best_of_families(repeats) == {"cnn": "b"}
 
 

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
-from dogs_accel.results.finished_run import choose_run, finished_runs
 
 from dogs_accel.calibration import fit_temperature
 from dogs_accel.datasets import open_dataset
+from dogs_accel.inference.trained import eval_recipe, load_model
+from dogs_accel.results.folder import choose_run, read_runs_folder
 from dogs_accel.training.checkpoint import CheckpointError
 from pipelines import EVAL
 
@@ -21,31 +22,37 @@ def results(tiny_results, tmp_path):
     return shutil.copytree(tiny_results, tmp_path / "results")
 
 
+def chosen(results, name=None):
+    return choose_run(read_runs_folder(results), name)
+
+
 def record_path(results, name="resnet18_full"):
     return results / "cnn" / name / f"{name}_run_metadata.json"
 
 
 def test_a_finished_run_knows_what_it_was(tiny_results, dogs_root):
-    run = choose_run(tiny_results)
+    run = chosen(tiny_results)
     assert (run.name, run.family) == ("resnet18_full", "cnn")
-    assert run.eval_recipe == EVAL.at(32)
-    assert run.class_names() == open_dataset(dogs_root).class_names
-    assert run.spec().name == "resnet18"
-    assert run.spec().image_size == 32
+    assert eval_recipe(run) == EVAL.at(32)
+    assert run.class_names == open_dataset(dogs_root).class_names
+    assert (run.record.identity["model"], run.record.config.image_size) == ("resnet18", 32)
     assert run.val_accuracy == json.loads((run.folder / "metrics.json").read_text())["val"]["accuracy"]
 
 
 def test_the_temperature_is_the_recorded_one_or_fitted_on_validation(results):
-    run = choose_run(results)
+    run = chosen(results)
     metrics = json.loads((run.folder / "metrics.json").read_text())
     (run.folder / "metrics.json").write_text(
         json.dumps(metrics | {"temperature": {"value": 1.25, "low": 1, "high": 2}})
     )
-    assert run.temperature() == 1.25
+    assert chosen(results).temperature == 1.25
     metrics.pop("temperature", None)
     (run.folder / "metrics.json").write_text(json.dumps(metrics))
     val = run.predictions("val")
-    assert run.temperature() == fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels)).temperature
+    assert (
+        chosen(results).temperature
+        == fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels)).temperature
+    )
 
 
 def test_the_best_run_is_chosen_by_validation_accuracy_unless_one_is_named(results):
@@ -54,13 +61,13 @@ def test_the_best_run_is_chosen_by_validation_accuracy_unless_one_is_named(resul
     (results / "cnn" / "other" / "resnet18_full_run_metadata.json").unlink()
     record |= {"run_name": "other", "best_val_accuracy": record["best_val_accuracy"] + 0.1, "created_at": "2999"}
     record_path(results, "other").write_text(json.dumps(record))
-    assert choose_run(results).name == "other"
-    assert choose_run(results, "resnet18_full").name == "resnet18_full"
-    assert [run.name for run in finished_runs(results)] == ["resnet18_full", "other"]
+    assert chosen(results).name == "other"
+    assert chosen(results, "resnet18_full").name == "resnet18_full"
+    assert [run.name for run in read_runs_folder(results).runs] == ["resnet18_full", "other"]
     record_path(results, "other").write_text(json.dumps(record | {"state": "running"}))
-    assert choose_run(results).name == "resnet18_full"
+    assert chosen(results).name == "resnet18_full"
     with pytest.raises(ValueError, match=r"model: got 'resnet18_ful', expected .* \(did you mean 'resnet18_full'\?\)"):
-        choose_run(results, "resnet18_ful")
+        chosen(results, "resnet18_ful")
 
 
 def test_the_record_of_an_older_version_is_said_to_be_one(results):
@@ -72,21 +79,21 @@ def test_the_record_of_an_older_version_is_said_to_be_one(results):
         with pytest.raises(
             ValueError, match="resnet18_full was recorded by an older version, without data_notice, step;"
         ):
-            choose_run(results, name)
+            chosen(results, name)
 
 
 def test_what_is_no_folder_of_results_is_named(results, tmp_path):
-    with pytest.raises(ValueError, match="nothing holds no finished run of a benchmark"):
-        finished_runs(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="nothing: not a folder"):
+        read_runs_folder(tmp_path / "nothing")
     shutil.rmtree(results / "cnn")
-    with pytest.raises(ValueError, match="holds no finished run"):
-        finished_runs(results)
+    with pytest.raises(ValueError, match=r"found no finished run, expected <family>/<run>/<run>_run_metadata.json"):
+        read_runs_folder(results)
 
 
 def test_a_checkpoint_of_another_model_is_named(results):
-    run = choose_run(results)
+    run = chosen(results)
     state = torch.load(run.folder / "best.pt", weights_only=True)
     state["model"].pop("fc.weight")
     torch.save(state, run.folder / "best.pt")
     with pytest.raises(CheckpointError, match=r"best.pt does not fit ResNet-18.*fc.weight"):
-        run.load_model()
+        load_model(run)

@@ -1,0 +1,203 @@
+"""Finished benchmarks of answers that nobody trained for, written by what writes real ones."""
+
+import dataclasses
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dogs_accel.eda.files import AUGMENTED_FIGURE, DUPLICATES_FILE, SAMPLES_FIGURE, read_metadata
+from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE, write_misclassified
+from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, write_quality_error
+from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.plan import plan_runs
+from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY
+from dogs_accel.results.folder import read_runs_folder
+from dogs_accel.results.layout import (
+    CALIBRATION_FIGURE,
+    CALIBRATION_FILE,
+    CLUSTERS_FILE,
+    CONFIG_FILE,
+    EDA_FOLDER,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    PAIRWISE_FILE,
+    history_file,
+    record_path,
+    run_folder,
+)
+from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
+from dogs_accel.results.tables import write_tables
+from dogs_accel.results.writing import score_predictions, write_evaluation
+from dogs_accel.runtime.files import read_json, write_csv, write_json, write_manifest
+from dogs_accel.training.phases import cosine_factor
+from tests.support.metadata_frames import quality_frame, write_metadata
+
+NOTICE = (
+    "These are generated pictures of invented animals, not dogs: no result on them says anything about real photos."
+)
+PARAMS = {"ResNet-50": 23_753_912, "ViT-B/16": 85_890_936, "ResNet-18": 11_182_668}
+SECONDS = {"resnet50_full": 227.0, "resnet50_staged": 205.0, "vit_b16_full": 943.0, "vit_b16_staged": 755.0}
+OF_NEWER_VERSIONS = ("intervals", "temperature", "calibrated", "nll", "brier")
+"""Scores that the first versions did not have."""
+
+
+def write_folder(root, class_names, names=tuple(SECONDS), *, notice=NOTICE, share_right=0.8, num_test=8):
+    """A finished benchmark of the published runs of these names; the explanations alone are written by hand."""
+    num = len(class_names)
+    write_metadata(root, quality_frame([6] * num, [num_test] * num, class_names))
+    metadata = read_metadata(root)
+    write_json(root / CONFIG_FILE, {"seed": 42, "seeds": 1, "data": None, "preset": "paper"})
+    write_json(
+        root / ENVIRONMENT_FILE,
+        {"cpu": "AMD EPYC", "cores": 2, "memory_gib": 4.0, "gpus": [], "python": "3.11",
+         "packages": {"torch": "2.15.0"}, "command": ["benchmark.py"]},
+    )  # fmt: skip
+    config = BenchmarkConfig(preset="paper", models=("resnet50", "vit_b_16", "resnet18"))
+    planned = {run.name: run for run in plan_runs(config.resolved())}
+    # A drawing takes most of the time, and nobody looks at these.
+    with patch.object(Figure, "savefig", lambda figure, path, **how: picture(path)):
+        for order, name in enumerate(names):
+            _write_run(root, planned[name], class_names, metadata, order, notice, share_right)
+        write_tables(root, read_runs_folder(root).runs)
+    _write_duplicates(root, metadata.splits)
+    for picture_name in (SAMPLES_FIGURE, AUGMENTED_FIGURE):
+        picture(root / EDA_FOLDER / picture_name)
+    write_manifest(root)
+    return root
+
+
+def make_older(folder):
+    """Take from a folder what the first versions did not write."""
+    for path in folder.glob(f"*/*/{METRICS_FILE}"):
+        metrics = {key: value for key, value in read_json(path).items() if key not in OF_NEWER_VERSIONS}
+        write_json(path, metrics)
+        for name in (CALIBRATION_FILE, CALIBRATION_FIGURE, MISCLASSIFIED_FILE, MISCLASSIFIED_FIGURE, QUALITY_ERROR_FILE,
+                     QUALITY_ERROR_FIGURE, EXPLAINED_FILE, EXPLANATIONS_FILE, *GALLERY.values()):  # fmt: skip
+            (path.parent / name).unlink(missing_ok=True)
+    for name in (PAIRWISE_FILE, CLUSTERS_FILE):
+        (folder / name).unlink()
+    return folder
+
+
+def _write_run(root, planned, class_names, metadata, order, notice, share_right):
+    folder = run_folder(root, planned.spec.family, planned.name)
+    folder.mkdir(parents=True)
+    answers = {
+        split: _answers(metadata.splits[metadata.splits["split"] == split], len(class_names), share_right, order)
+        for split in ("val", "test")
+    }
+    metrics = score_predictions(planned.spec.display, answers["val"], answers["test"])
+    write_evaluation(folder, planned.title, class_names, answers["val"], answers["test"], metrics)
+    write_csv(folder / history_file(planned.name), _history(planned.phases))
+    write_misclassified(folder, answers["test"], class_names, metadata.splits, planned.eval_recipe, planned.title)
+    write_quality_error(folder, answers["test"], metadata.quality, planned.title)
+    _write_explanations(folder, planned, class_names, answers["test"])
+    record = _record(planned, len(class_names), metadata.splits, order, notice)
+    write_json(record_path(folder), record.as_json())
+
+
+def _answers(rows, num_classes, share_right, seed):
+    """Predictions of the images of a split, of which about this share is right."""
+    random = np.random.default_rng(seed)
+    labels = np.array(rows["label"], dtype=np.int64)
+    logits = random.normal(size=(len(labels), num_classes)).astype(np.float32)
+    wrong = random.random(len(labels)) > share_right
+    logits[np.arange(len(labels)), np.where(wrong, (labels + 1) % num_classes, labels)] += 6
+    return Predictions(logits, labels, rows["image_id"].to_numpy().astype(np.str_))
+
+
+def _record(planned, num_classes, splits, order, notice):
+    return RunRecord(
+        run_id=f"id{order}",
+        run_name=planned.name,
+        display_name=planned.title,
+        state=FINISHED,
+        created_at=f"2026-01-01T00:00:0{order}",
+        updated_at="2026-01-01T01:00:00",
+        config=RunConfig(
+            seed=42,
+            family=planned.spec.family,
+            phases=[phase.as_dict() for phase in planned.phases],
+            dataset="synthetic",
+            strategy=planned.strategy,
+            batch_size=32,
+            image_size=224,
+            model_name=planned.spec.display,
+            num_classes=num_classes,
+            total_params=PARAMS[planned.spec.display],
+        ),
+        phase_plan=" -> ".join(map(str, planned.phases)),
+        weights=f"{planned.spec.display}: ImageNet weights, new head",
+        train_recipe=dataclasses.asdict(planned.train_recipe),
+        eval_recipe=dataclasses.asdict(planned.eval_recipe),
+        num_images={split: int((splits["split"] == split).sum()) for split in ("train", "val", "test")},
+        loaders={"train": "cached"},
+        device="cpu",
+        bn_when_frozen="eval",
+        training_seconds=SECONDS.get(planned.name, 60.0),
+        profile={
+            "phases": [
+                {"phase": phase.name, "epochs": phase.epochs, "seconds": 30.0,
+                 "parts_s": {"data_wait": 3.0, "forward": 10.0, "backward": 17.0}, "train_images_per_second": 100.0,
+                 "median_step_ms": 50.0, "training_flops_per_image": None, "share_of_peak": None}
+                for phase in planned.phases
+            ],
+            "peak_memory_mib": 900.0,
+            "seconds_to_val_accuracy": {"0.5": 12.0, "0.9": None},
+        },
+        data_notice=notice,
+    )  # fmt: skip
+
+
+def _history(phases):
+    rows, total = [], 0
+    for stage, phase in enumerate(phases, start=1):
+        for epoch in range(1, phase.epochs + 1):
+            total += 1
+            rows.append(
+                {"stage": stage, "epoch": epoch, "epoch_total": total, "train_loss": 2 / total,
+                 "train_acc": 1 - 0.5 / total, "val_loss": 2.2 / total, "val_acc": 1 - 0.6 / total,
+                 "lr": phase.lr * cosine_factor(epoch, phase.epochs), "phase": phase.name}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _write_explanations(folder, planned, class_names, test):
+    method = "gradcam" if planned.spec.family == "cnn" else "attention"
+    picture(folder / GALLERY[method], (1200, 700))
+    rows = []
+    for at in np.flatnonzero(test.predicted != test.labels)[:3]:
+        rows.append(
+            {"id": test.ids[at], "group": "confident_wrong", "true_class": class_names[test.labels[at]],
+             "pred_class": class_names[test.predicted[at]], "confidence": 0.9, "method": "rollout",
+             "drop_hottest": 0.4, "drop_random": 0.1, "heat_in_box": 0.6}
+        )  # fmt: skip
+        picture(folder / EXPLANATIONS_FOLDER / f"{test.ids[at]}.png", (448, 224))
+    write_csv(folder / EXPLAINED_FILE, pd.DataFrame(rows))
+    means = {"drop_hottest": {"mean": 0.41, "low": 0.32, "high": 0.5},
+             "drop_random": {"mean": 0.1, "low": 0.05, "high": 0.15}}  # fmt: skip
+    write_json(
+        folder / EXPLANATIONS_FILE,
+        {"method": "rollout", "library": "ours", "shows": "where the model looked, whatever the breed",
+         "grid": [7, 7], "methods": {"rollout": means}},
+    )  # fmt: skip
+
+
+def _write_duplicates(root, splits):
+    """One training image and one test image that look alike."""
+    ids = [splits.loc[splits["split"] == split, "image_id"].iloc[0] for split in ("train", "test")]
+    rows = [
+        (1, "near", 3 * at, each, "a", split, "p")
+        for at, (each, split) in enumerate(zip(ids, ("train", "test"), strict=True))
+    ]
+    columns = ["group", "kind", "distance", "image_id", "class_name", "split", "image_path"]
+    write_csv(root / DUPLICATES_FILE, pd.DataFrame(rows, columns=columns))
+
+
+def picture(path, size=(320, 240), colour=(90, 130, 160)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
