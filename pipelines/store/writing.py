@@ -11,14 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dogs_accel import ops
-from pipelines.decoding.files import DecodedFile, decode_files
 from pipelines.store.index import (
     ANEW,
     INDEX_FILE,
@@ -30,6 +29,9 @@ from pipelines.store.index import (
     file_stamp,
     write_index,
 )
+
+if TYPE_CHECKING:
+    from pipelines.decoding.files import DecodedFile
 
 PIXELS_FILE = "pixels.npy"
 BUILDING_FILE = "building.npy"
@@ -144,6 +146,9 @@ def write_store(folder: Path, request: StoreRequest, *, num_threads: int, progre
 
     What is finished stays, however this ends.
     """
+    # With DALI, which takes its time to import, and which a store that is there is planned and read without.
+    from pipelines.decoding.files import decode_files
+
     started = read_started(folder, request)
     todo = [row for row in range(len(request.paths)) if row not in started.entries]
     bar = tqdm(

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError
+from pipelines.decoding import files as decoding_files
 from pipelines.decoding.pil import open_rgb
-from pipelines.store import writing
 from pipelines.store.build import StorePlan, build_store, default_store_folder, plan_store
 from pipelines.store.index import StoreError
 from pipelines.store.reading import _map_pixels, open_store, store_problems
@@ -417,8 +417,8 @@ def decoded(monkeypatch):
         paths.extend(some)
         return decode_files(some, **settings)
 
-    decode_files = writing.decode_files
-    monkeypatch.setattr(writing, "decode_files", watched)
+    decode_files = decoding_files.decode_files
+    monkeypatch.setattr(decoding_files, "decode_files", watched)
     return paths
 
 
@@ -539,6 +539,7 @@ import logging, sys, time
 from pathlib import Path
 from dogs_accel import ops
 from pipelines import EVAL
+from pipelines.decoding import files
 from pipelines.store import writing
 from pipelines.store.build import build_store
 from pipelines.store.reading import open_store
@@ -546,7 +547,7 @@ from pipelines.store.reading import open_store
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 folder, delay_s, paths = sys.argv[1], float(sys.argv[2]), sorted(Path(sys.argv[3]).rglob("*.jpg"))
 writing._CHUNK = 4
-writing.decode_files.__kwdefaults__["batch_size"] = 4
+files.decode_files.__kwdefaults__["batch_size"] = 4
 squash, rows = ops.squash, []
 
 def slow_squash(images, *args, **settings):
