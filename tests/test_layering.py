@@ -1,6 +1,7 @@
 """The arrows of the design: what may import what."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,40 @@ def test_a_module_imports_nothing_from_a_later_room(path, name):
 @pytest.mark.parametrize(("path", "name"), MODULES)
 def test_the_packages_import_neither_their_tests_nor_their_benchmarks(path, name):
     assert not {other for other in imports(path) if other.split(".")[0] in ("bench", "tests", "conftest")}
+
+
+def public_names(path):
+    """What a module defines at its top, but for names that begin with an underscore and type variables."""
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append(node.name)
+        elif isinstance(node, ast.Assign) and "TypeVar(" not in ast.unparse(node.value):
+            found += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_one_name_means_one_thing():
+    places = {}
+    for path, name in modules():
+        for public in public_names(path):
+            places.setdefault(public, []).append(name)
+    places.pop("main")  # of each of the two commands
+    assert {public: names for public, names in places.items() if len(names) > 1} == {}
+
+
+FILE_NAME = re.compile(r"[\w{}/.-]*\w\.(csv|json|png|npz|pt|html|npy|pt2|onnx)")
+
+
+def test_the_name_of_a_file_is_written_once():
+    places = {}
+    for path, name in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        # What an f-string has around its values is a part of a name; docstrings are prose.
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and FILE_NAME.fullmatch(node.value):
+                places.setdefault(node.value, []).append(name)
+    assert {file: names for file, names in places.items() if len(names) > 1} == {}
 
 
 def test_the_loaders_stand_alone_but_for_the_operators():

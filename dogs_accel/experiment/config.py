@@ -15,7 +15,7 @@ from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.runtime.arguments import AMP_CHOICES, natural, positive
 from dogs_accel.runtime.files import read_json
 from dogs_accel.training.phases import STRATEGIES
-from dogs_accel.training.tracking import MODES as WANDB_MODES
+from dogs_accel.training.tracking import WANDB_MODES
 from pipelines import BACKENDS
 
 _MAY_CHANGE = {

@@ -33,7 +33,7 @@ NUM_REAL = 6
 _INPUT, _OUTPUT = "images", "logits"
 _PACKAGES = ("dogs-accel", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "pillow")
 
-Forward = Callable[[Tensor], Tensor]
+LogitsOf = Callable[[Tensor], Tensor]
 
 
 class ExportMismatchError(Exception):
@@ -83,7 +83,7 @@ def real_images(trained: TrainedModel, paths: Sequence[str], num: int = NUM_REAL
     return batch.images.contiguous()
 
 
-def check_same(file: str, runtime: str, model: Forward, exported: Forward, real: Tensor, size_px: int) -> ExportCheck:
+def check_same(file: str, runtime: str, model: LogitsOf, exported: LogitsOf, real: Tensor, size_px: int) -> ExportCheck:
     """Compare the logits of a model and its exported form on random inputs and on real images, in batches of 1 and 3.
 
     real: (N, 3, size_px, size_px) float32, N may be 0. Raises ExportMismatchError where a logit differs by more than
@@ -188,7 +188,7 @@ def _write_onnx(
         return check_same(ONNX_FILE, "onnxruntime", model, _onnx_forward(temporary), real, size_px)
 
 
-def _onnx_forward(path: Path) -> Forward:
+def _onnx_forward(path: Path) -> LogitsOf:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

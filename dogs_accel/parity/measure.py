@@ -164,11 +164,11 @@ def require_parity(paths: Sequence[str | Path], recipe: Recipe, **settings: Any)
     return check_parity(paths, recipe, **settings).require()
 
 
-Pair = tuple[int, Tensor, Tensor]
+SamplePair = tuple[int, Tensor, Tensor]
 """Index, our image and the reference's, each (3, H, W) and normalised."""
 
 
-def _pairs(ours: Loader, theirs: Loader) -> Iterator[Pair]:
+def _pairs(ours: Loader, theirs: Loader) -> Iterator[SamplePair]:
     """Pair the images of an epoch by their index; what waits for its partner is kept, the rest let go."""
     loaders = (ours, theirs)
     waiting: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
@@ -210,7 +210,7 @@ def _check_shapes(ours: Tensor, theirs: Tensor, loader: Loader, index: int) -> N
 
 
 def _measure(
-    pairs: Iterable[Pair], recipe: Recipe, paths: Sequence[str], num_worst: int
+    pairs: Iterable[SamplePair], recipe: Recipe, paths: Sequence[str], num_worst: int
 ) -> tuple[NDArray[np.int64], list[SampleDifference]]:
     """Count the differences of all pairs in steps, and keep the images that differ most."""
     total = np.zeros(_MAX_LEVELS * STEPS_PER_LEVEL + 1, dtype=np.int64)

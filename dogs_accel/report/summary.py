@@ -20,7 +20,7 @@ from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 
 _COLOURS = {"cnn": (0, 1, 4, 5), "vit": (2, 3, 6, 7)}
-MEASURES = (
+SHOWN_MEASURES = (
     ("accuracy", "Accuracy", True),
     ("macro_f1", "Macro F1", True),
     ("ece", "ECE, 10 bins", False),
@@ -95,8 +95,8 @@ def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
 
 def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
     """Lay out the model table and the picture of the accuracies; measures that no run has are left out."""
-    rows = [(view, {key: _cell(view.run, key) for key, *_ in MEASURES}) for view in views]
-    kept = [each for each in MEASURES if any(cells[each[0]]["value"] is not None for _, cells in rows)]
+    rows = [(view, {key: _cell(view.run, key) for key, *_ in SHOWN_MEASURES}) for view in views]
+    kept = [each for each in SHOWN_MEASURES if any(cells[each[0]]["value"] is not None for _, cells in rows)]
     return {
         "columns": [{"title": title, "starts_down": starts_down} for _, title, starts_down in kept],
         "rows": [{"view": view, "cells": [cells[key] for key, *_ in kept]} for view, cells in rows],

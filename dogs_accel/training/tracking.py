@@ -13,7 +13,7 @@ from typing import Any
 PROJECT = "dogs-accel"
 GROUP = "stanford-dogs-fair-benchmark"
 JOB_TYPE = "train"
-MODES = ("offline", "online", "disabled")
+WANDB_MODES = ("offline", "online", "disabled")
 WANDB_FOLDER = "wandb"
 """What W&B calls its folder."""
 
@@ -74,7 +74,7 @@ class TrackedRun:
             job_type=JOB_TYPE,
             config=self.config,
             dir=self.folder,
-            mode=self.mode,  # type: ignore[arg-type]  # one of MODES
+            mode=self.mode,  # type: ignore[arg-type]  # one of WANDB_MODES
             resume="allow" if self.resumes and self.mode == "online" else None,
             settings=wandb.Settings(silent=True, console="off"),
         )
