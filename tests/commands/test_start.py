@@ -9,7 +9,10 @@ import pytest
 
 from dogs_accel.runtime.threads import bound_spinning, describe_waiting
 
-HEAVY = ("torch", "torchvision", "nvidia.dali", "timm", "pandas", "matplotlib", "scipy", "sklearn", "numpy", "PIL")
+HEAVY = (
+    "torch", "torchvision", "nvidia.dali", "timm", "pandas", "matplotlib", "scipy", "sklearn", "numpy", "PIL", "captum",
+    "wandb",
+)  # fmt: skip
 PROBE = f"""
 import json, os, runpy, sys
 module, *arguments = sys.argv[1:]
@@ -29,17 +32,23 @@ def without_own_settings():
     return {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
 
 
-def answer(module, *arguments):
-    """What a command answers, as (exit code, stdout, stderr), and that it imported nothing heavy for it."""
+def probe(module, *arguments):
+    """What a command answers, as (exit code, lines of stdout, stderr), and what heavy it imported for it."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, module, *arguments],
+        [sys.executable, "-c", PROBE, module, *map(str, arguments)],
         capture_output=True, text=True, check=True, env=without_own_settings(),
     )  # fmt: skip
     *printed, facts = done.stdout.splitlines()
     found = json.loads(facts)
-    assert found["imported"] == []
     assert found["spins"] == "1000"
-    return found["code"], printed, done.stderr
+    return (found["code"], printed, done.stderr), found["imported"]
+
+
+def answer(module, *arguments):
+    """What a command answers for which it imports nothing heavy."""
+    answered, imported = probe(module, *arguments)
+    assert imported == []
+    return answered
 
 
 @pytest.mark.parametrize("module", [BENCHMARK, COMMANDS])
@@ -93,6 +102,22 @@ def test_both_spellings_of_the_benchmark_have_the_same_flags():
     ours, theirs = (text[text.index("options:") :] for text in texts)
     assert "--cache-features" in ours
     assert ours == theirs
+
+
+@pytest.mark.slow
+def test_a_photo_is_answered_without_what_only_training_and_drawing_need(tiny_results, dogs_root):
+    photo = next(dogs_root.glob("Images/*/*.jpg"))
+    (code, printed, _), imported = probe(COMMANDS, "predict", photo, "--run", tiny_results, "--model", "resnet18_full")
+    assert code == 0
+    assert str(photo) in printed
+    assert {"torch", "torchvision"} <= set(imported)
+    assert {"nvidia.dali", "timm", "matplotlib", "captum", "wandb"} & set(imported) == set()
+
+
+def test_a_store_is_planned_and_read_without_dali():
+    code = "import sys, pipelines.make, pipelines.cached, pipelines.store.build; print('nvidia.dali' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.slow
