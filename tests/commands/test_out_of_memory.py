@@ -10,7 +10,7 @@ import pytest
 from dogs_accel import cli
 from dogs_accel.benchmark import main
 from dogs_accel.experiment import run
-from dogs_accel.inference import predict
+from dogs_accel.inference import trained
 from tests.support.limited_memory import failing, limited_model
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +61,13 @@ def test_the_command_ends_in_one_line_wherever_memory_runs_out(dogs_root, tmp_pa
 @pytest.mark.slow
 def test_predict_has_a_batch_size_to_try(tiny_results, dogs_root, monkeypatch, capsys):
     paths = sorted(map(str, dogs_root.glob("Images/*/*.jpg")))[:6]
-    prepare = predict.prepare_model
+    prepare = trained.prepare_model
 
     def limited(model, *arguments):
         model.register_forward_pre_hook(lambda _, inputs: failing() if len(inputs[0]) > 3 else None)
         return prepare(model, *arguments)
 
-    monkeypatch.setattr(predict, "prepare_model", limited)
+    monkeypatch.setattr(trained, "prepare_model", limited)
     command = ["predict", *paths, "--run", str(tiny_results), "--device", "cpu"]
     with pytest.raises(SystemExit) as stop:
         cli.main(command)
