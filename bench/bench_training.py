@@ -26,12 +26,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from dogs_accel.config import PRESETS
-from dogs_accel.plan import EVAL_BATCH_SIZE
 from run_times import training_times
 from torch import nn
 
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
+from dogs_accel.experiment.plan import EVAL_BATCH_SIZE
+from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models.build import build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
