@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from dogs_accel.calibration import fit_temperature
-from dogs_accel.evaluation.pairwise import ComparedRun, compared_run
 from dogs_accel.evaluation.per_breed import BreedScores, breed_scores
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, logits_file
 from dogs_accel.results.reading import ReadOnce, read_predictions
 from dogs_accel.results.record import RunRecord
+
+if TYPE_CHECKING:
+    from dogs_accel.evaluation.pairwise import ComparedRun
 
 _NUM_CLOSING_ROWS = 3
 """Rows of classification_report.csv that are no breeds: accuracy, macro avg, weighted avg."""
@@ -141,6 +142,8 @@ class Run(ReadOnce):
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """(C, C) counts of the test split, rows true."""
+        from sklearn.metrics import confusion_matrix  # takes a second, which predict does not need
+
         test = self.predictions("test")
         every = np.arange(test.logits.shape[1])
         counts: NDArray[np.int64] = confusion_matrix(test.labels, test.predicted, labels=every)
@@ -154,6 +157,8 @@ class Run(ReadOnce):
     @cached_property
     def compared(self) -> ComparedRun:
         """The test split scored and resampled for comparisons: a second of work."""
+        from dogs_accel.evaluation.pairwise import compared_run  # and so scipy, as above
+
         return compared_run(self.name, self.configuration, self.seed, self.predictions("test"))
 
     @cached_property
