@@ -16,6 +16,8 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
+Clock = Callable[[], float]
+"""Gives seconds since some moment."""
 
 _LEAD_CYCLES = 20_000_000
 """How long a GPU waits before it is timed, in cycles of its clock, of which it has one to two billion a second."""
@@ -47,6 +49,28 @@ class Timing:
         return num / self.median, num / max(self.seconds), num / min(self.seconds)
 
 
+def cpu_seconds() -> float:
+    """CPU time used so far by this process and by the processes that it started, ended ones included.
+
+    Of processes that still run, those count that were started through multiprocessing, such as the workers of a
+    DataLoader. NaN where the system does not tell the time of another process.
+    """
+    workers = multiprocessing.active_children()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = sum(_process_cpu_seconds(worker.pid) for worker in workers if worker.pid is not None)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + running
+
+
+def _process_cpu_seconds(pid: int) -> float:
+    """CPU time of another process; finer than the hundredths of a second in /proc."""
+    clock = ctypes.c_int()
+    try:
+        error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
+    except AttributeError:
+        return math.nan
+    return 0.0 if error else time.clock_gettime(clock.value)  # an error: it has ended since
+
+
 def in_turns(
     candidates: Mapping[str, Callable[[], Result]], rounds: int = 5, warm_up: int = 1
 ) -> dict[str, list[Result]]:
@@ -60,12 +84,19 @@ def in_turns(
     return results
 
 
-def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int = 5, warm_up: int = 1) -> dict[str, Timing]:
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int = 5,
+    warm_up: int = 1,
+    *,
+    clock: Clock = time.perf_counter,
+    cpu_clock: Clock = cpu_seconds,
+) -> dict[str, Timing]:
     """Time candidates in turns, each once a round, after `warm_up` rounds that do not count.
 
     A candidate returns when its work is done; one that uses a GPU must wait for it.
     """
-    clocked = {name: functools.partial(_clocked, work) for name, work in candidates.items()}
+    clocked = {name: functools.partial(_clocked, work, clock, cpu_clock) for name, work in candidates.items()}
     return {
         name: Timing(*map(tuple, zip(*results, strict=True)))
         for name, results in in_turns(clocked, rounds, warm_up).items()
@@ -95,29 +126,7 @@ def interleaved_on_gpu(
     return {name: Timing(tuple(seconds)) for name, seconds in in_turns(turns, rounds, warm_up).items()}
 
 
-def _clocked(work: Callable[[], object]) -> tuple[float, float]:
-    cpu, start = cpu_seconds(), time.perf_counter()
+def _clocked(work: Callable[[], object], clock: Clock, cpu_clock: Clock) -> tuple[float, float]:
+    cpu, start = cpu_clock(), clock()
     work()
-    return time.perf_counter() - start, cpu_seconds() - cpu
-
-
-def cpu_seconds() -> float:
-    """CPU time used so far by this process and by the processes that it started, ended ones included.
-
-    Of processes that still run, those count that were started through multiprocessing, such as the workers of a
-    DataLoader. NaN where the system does not tell the time of another process.
-    """
-    workers = multiprocessing.active_children()
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    running = sum(_process_cpu_seconds(worker.pid) for worker in workers if worker.pid is not None)
-    return time.process_time() + ended.ru_utime + ended.ru_stime + running
-
-
-def _process_cpu_seconds(pid: int) -> float:
-    """CPU time of another process; finer than the hundredths of a second in /proc."""
-    clock = ctypes.c_int()
-    try:
-        error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
-    except AttributeError:
-        return math.nan
-    return 0.0 if error else time.clock_gettime(clock.value)  # an error: it has ended since
+    return clock() - start, cpu_clock() - cpu

@@ -17,7 +17,7 @@ from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import set_train_mode
 from dogs_accel.models.specs import ModelSpec
 from dogs_accel.runtime.precision import amp_dtype
-from dogs_accel.runtime.timing import in_turns
+from dogs_accel.runtime.timing import Clock, in_turns
 from dogs_accel.throughput.candidates import Candidate, Workload, load_epoch
 from dogs_accel.training.optimizers import make_optimizer
 from dogs_accel.training.step import StepSettings, TrainingStep, prepare_model
@@ -115,7 +115,12 @@ class _Passage:
 
 
 def measure_with_model(
-    candidates: Sequence[Candidate], workload: Workload, step: ModelStep, rounds: int = 3
+    candidates: Sequence[Candidate],
+    workload: Workload,
+    step: ModelStep,
+    rounds: int = 3,
+    *,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, LoaderWithModel]:
     """Measure each loader alone, the step alone, and both together, in turns.
 
@@ -131,13 +136,13 @@ def measure_with_model(
     synthetic = torch.randn(shape, device=workload.device).contiguous(memory_format=torch.channels_last)
     with ExitStack() as stack:
         turns: dict[str, Callable[[], _Passage]] = {
-            "compute": functools.partial(_run, lambda: itertools.repeat((synthetic,), num_steps), step, workload)
+            "compute": functools.partial(_run, lambda: itertools.repeat((synthetic,), num_steps), step, workload, clock)
         }
         for each in candidates:
             loader = each.make(workload)
             stack.callback(loader.close)
-            turns[f"load {each.name}"] = functools.partial(_load, loader, workload)
-            turns[f"both {each.name}"] = functools.partial(_run, functools.partial(iter, loader), step, workload)
+            turns[f"load {each.name}"] = functools.partial(_load, loader, workload, clock)
+            turns[f"both {each.name}"] = functools.partial(_run, functools.partial(iter, loader), step, workload, clock)
         passages = in_turns(turns, rounds)
     return {
         each.name: LoaderWithModel(
@@ -154,46 +159,46 @@ def _rate(passages: Iterable[_Passage]) -> float:
     return 1 / statistics.median(passage.seconds_an_image for passage in passages)
 
 
-def _load(loader: Any, workload: Workload) -> _Passage:
-    start = time.perf_counter()
+def _load(loader: Any, workload: Workload, clock: Clock) -> _Passage:
+    start = clock()
     load_epoch(loader, workload)
-    return _Passage((time.perf_counter() - start) / len(workload.paths), 1.0)
+    return _Passage((clock() - start) / len(workload.paths), 1.0)
 
 
-def _run(batches: Callable[[], Iterator[Any]], step: ModelStep, workload: Workload) -> _Passage:
-    seconds_an_image, wait_share = _pass(batches(), step, workload)
+def _run(batches: Callable[[], Iterator[Any]], step: ModelStep, workload: Workload, clock: Clock) -> _Passage:
+    seconds_an_image, wait_share = _pass(batches(), step, workload, clock)
     if workload.on_gpu:
         # Steps that are launched ahead hide the waiting from a clock on the host, and a clock that waits for the
         # device slows the steps: each is taken from a pass of its own.
-        _, wait_share = _pass(batches(), step, workload, wait_for_stream=True)
+        _, wait_share = _pass(batches(), step, workload, clock, wait_for_stream=True)
     return _Passage(seconds_an_image, wait_share)
 
 
 def _pass(
-    batches: Iterator[Any], step: ModelStep, workload: Workload, wait_for_stream: bool = False
+    batches: Iterator[Any], step: ModelStep, workload: Workload, clock: Clock, wait_for_stream: bool = False
 ) -> tuple[float, float]:
     """Take one epoch of steps: (seconds an image, share of the time that passed in next())."""
 
-    def clock() -> float:
+    def settled_clock() -> float:
         if wait_for_stream:
             # Not the whole device, where the loader works on the batches to come.
             torch.cuda.current_stream(workload.device).synchronize()
-        return time.perf_counter()
+        return clock()
 
     waited, num_images, start = 0.0, 0, 0.0
     for i in itertools.count():
         if i == WARM_UP_STEPS:
             workload.finish()
-            waited, num_images, start = 0.0, 0, time.perf_counter()
-        before = clock()
+            waited, num_images, start = 0.0, 0, clock()
+        before = settled_clock()
         batch = next(batches, None)
-        waited += clock() - before
+        waited += settled_clock() - before
         if batch is None:
             break
         step(batch[0])
         num_images += len(batch[0])
     workload.finish()
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     return seconds / num_images, waited / seconds
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from dogs_accel.runtime.timing import Timing, interleaved
+from dogs_accel.runtime.timing import Clock, Timing, cpu_seconds, interleaved
 from dogs_accel.throughput.candidates import AnyLoader, Candidate, Workload, load_epoch
 from dogs_accel.throughput.cold_start import ColdStart, measure_cold_start
 from pipelines.cores import available_cores
@@ -43,7 +44,14 @@ class Row:
 
 
 def measure_loaders(
-    candidates: Sequence[Candidate], workload: Workload, baseline: str, rounds: int = 5, *, cold_starts: bool = True
+    candidates: Sequence[Candidate],
+    workload: Workload,
+    baseline: str,
+    rounds: int = 5,
+    *,
+    cold_starts: bool = True,
+    clock: Clock = time.perf_counter,
+    cpu_clock: Clock = cpu_seconds,
 ) -> list[Row]:
     """Measure candidates in turns, an epoch each a round, start-up and the last batch in flight included.
 
@@ -52,7 +60,7 @@ def measure_loaders(
     """
     with ExitStack() as stack:
         loaders = {each.name: _open(stack, each, workload) for each in candidates}
-        timings = interleaved(_epochs(loaders, workload), rounds)
+        timings = interleaved(_epochs(loaders, workload), rounds, clock=clock, cpu_clock=cpu_clock)
         notes = {name: _chosen(name, loader) for name, loader in loaders.items()}
     cold = {each.name: measure_cold_start(each, workload) for each in candidates if cold_starts and not each.is_ceiling}
     return [_row(each, timings, baseline, workload, cold.get(each.name), notes[each.name]) for each in candidates]
@@ -133,6 +141,8 @@ def measure_scaling(
     rounds: int = 3,
     axes: Mapping[str, Sequence[int]] | None = None,
     num_images: int = 128,
+    *,
+    clock: Clock = time.perf_counter,
 ) -> list[ScalingPoint]:
     """Measure candidates at other settings, one setting changed at a time.
 
@@ -152,7 +162,9 @@ def measure_scaling(
         for value in axes[axis]
     }
     # The workload as it is stands on every axis and is measured once.
-    timings = {setting: _time_candidates(candidates, setting, rounds) for setting in dict.fromkeys(settings.values())}
+    timings = {
+        setting: _time_candidates(candidates, setting, rounds, clock) for setting in dict.fromkeys(settings.values())
+    }
     points = []
     for (axis, value), setting in settings.items():
         for name, timing in timings[setting].items():
@@ -166,10 +178,12 @@ def _shortened(workload: Workload, num_images: int) -> Workload:
     return replace(workload, paths=workload.paths[:num_images])
 
 
-def _time_candidates(candidates: Sequence[Candidate], workload: Workload, rounds: int) -> dict[str, Timing]:
+def _time_candidates(
+    candidates: Sequence[Candidate], workload: Workload, rounds: int, clock: Clock
+) -> dict[str, Timing]:
     with ExitStack() as stack:
         loaders = {each.name: _open(stack, each, workload) for each in candidates}
-        return interleaved(_epochs(loaders, workload), rounds)
+        return interleaved(_epochs(loaders, workload), rounds, clock=clock)
 
 
 def describe_rows(rows: Sequence[Row], baseline: str) -> str:

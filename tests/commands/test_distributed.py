@@ -52,10 +52,10 @@ def torchrun(num_processes, *arguments, folder=None, rendezvous=()):
     )
 
 
-def finished(process):
+def finished(process, timeout=SECONDS):
     """The exit code and the output of a command that must end by itself."""
     try:
-        stdout, stderr = process.communicate(timeout=SECONDS)
+        stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         for each in [*psutil.Process(process.pid).children(recursive=True), process]:
             each.kill()
@@ -334,11 +334,9 @@ def test_a_killed_process_ends_all_and_one_goes_on(dogs_root, undisturbed, tmp_p
     while not history_file.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
-    killed_at = time.monotonic()
     children = psutil.Process(started.pid).children(recursive=True)
-    code, _, stderr = finished(started)
+    code, _, stderr = finished(started, timeout=60)  # much less than collectives wait for each other
     assert code == 1
-    assert time.monotonic() - killed_at < 60
     assert "rank      : 1 (local_rank: 1)\n  exitcode  : -9" in stderr.partition("Root Cause")[2]
     assert stderr.count("Traceback (most recent call last)") == 1  # torchrun's own
     assert not psutil.wait_procs(children, timeout=10)[1]

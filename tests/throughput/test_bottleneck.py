@@ -1,5 +1,3 @@
-import time
-
 import pytest
 import torch
 
@@ -7,6 +5,7 @@ from dogs_accel.models.specs import model_spec
 from dogs_accel.throughput.bottleneck import LoaderWithModel, describe_bottleneck, measure_with_model, training_step
 from dogs_accel.throughput.candidates import Candidate, Workload
 from pipelines import EVAL
+from tests.support.standing_clock import StandingClock
 
 
 def measured(end_to_end, wait, compute=1000.0, loader=2000.0):
@@ -69,38 +68,41 @@ def test_noise_that_makes_a_loader_free_is_no_negative_share():
 
 
 class SlowLoader:
-    """Takes so many seconds for each batch."""
+    """Lets so many seconds pass on a clock for each batch."""
 
-    def __init__(self, workload, seconds):
-        self.workload, self.seconds, self.is_closed = workload, seconds, False
+    def __init__(self, workload, clock, seconds):
+        self.workload, self.clock, self.seconds, self.is_closed = workload, clock, seconds, False
 
     def __iter__(self):
         workload = self.workload
         for at in range(0, len(workload.paths), workload.batch_size):
-            time.sleep(self.seconds)
+            self.clock.wait(self.seconds)
             yield (torch.zeros(len(workload.paths[at : at + workload.batch_size]), 3, 8, 8),)
 
     def close(self):
         self.is_closed = True
 
 
-def test_the_share_of_waiting_and_the_rates_are_those_of_known_sleeps():
-    opened = []
+def test_the_share_of_waiting_and_the_rates_are_those_of_the_clock():
+    opened, clock = [], StandingClock()
 
     def slow(workload):
-        opened.append(SlowLoader(workload, 0.03))
+        opened.append(SlowLoader(workload, clock, 3.0))
         return opened[-1]
 
     workload = Workload(paths=("photo.jpg",) * 22, recipe=EVAL.at(8), batch_size=4, num_threads=1)
-    candidates = [Candidate("slow", slow), Candidate("quick", lambda workload: SlowLoader(workload, 0.0))]
-    found = measure_with_model(candidates, workload, lambda images: time.sleep(0.01), rounds=2)
-    assert found["slow"].wait_share == pytest.approx(0.75, abs=0.15)
-    assert found["quick"].wait_share < 0.2
+    candidates = [Candidate("slow", slow), Candidate("quick", lambda workload: SlowLoader(workload, clock, 0.5))]
+    found = measure_with_model(candidates, workload, lambda images: clock.wait(1.0), rounds=2, clock=clock)
     # 22 images are 6 batches; the first two steps do not count, so the rates are of 14 images in 4 steps.
-    assert found["slow"].end_to_end_rate == pytest.approx(14 / 0.16, rel=0.4)
-    assert found["quick"].end_to_end_rate == pytest.approx(14 / 0.04, rel=0.4)
-    assert found["slow"].compute_rate == pytest.approx(4 / 0.01, rel=0.4)
-    assert found["slow"].loader_rate == pytest.approx(22 / 0.18, rel=0.4)
+    assert found["slow"] == LoaderWithModel(
+        loader_rate=pytest.approx(22 / 18), compute_rate=4.0, end_to_end_rate=14 / 16, wait_share=0.75
+    )
+    assert found["quick"] == LoaderWithModel(
+        loader_rate=pytest.approx(22 / 3),
+        compute_rate=4.0,
+        end_to_end_rate=pytest.approx(14 / 6),
+        wait_share=pytest.approx(1 / 3),
+    )
     assert [loader.is_closed for loader in opened] == [True]
 
 
