@@ -1,9 +1,17 @@
 import argparse
 import dataclasses
+import json
+import re
 
 import pytest
 
-from dogs_accel.experiment.config import BenchmarkConfig, add_arguments, parse_config, parse_epochs
+from dogs_accel.experiment.config import (
+    BenchmarkConfig,
+    add_arguments,
+    config_from_json,
+    parse_config,
+    parse_epochs,
+)
 from dogs_accel.runtime.files import write_json
 
 
@@ -17,22 +25,97 @@ def test_defaults_are_those_of_the_dataclass():
     assert parse() == BenchmarkConfig()
 
 
-def test_every_flag_reaches_its_field():
-    config = parse(
-        "--gpu", "1", "--data", "dogs", "--preset", "demo", "--models", "resnet50,timm/x", "--strategies", "full",
-        "--runs", "a,b", "--loader", "torch", "--batch-size", "8", "--image-size", "96", "--epochs", "full=2",
-        "--seed", "7", "--weights", "none", "--amp", "off", "--bn-when-frozen", "train", "--num-threads", "3",
-        "--seeds", "3", "--out", "o", "--wandb", "disabled", "--dry-run", "--val-ratio", "0.25",
-        "--eval-batch-size", "16", "--tf32", "--no-channels-last", "--no-fused-optimizer", "--compile", "--cuda-graphs",
-        "--deterministic", "--profile",
-    )  # fmt: skip
-    assert config == BenchmarkConfig(
-        gpu=1, data="dogs", preset="demo", models=("resnet50", "timm/x"), strategies=("full",), runs=("a", "b"),
-        loader="torch", batch_size=8, image_size=96, epochs={"full": (2,)}, seed=7, weights="none", amp="off",
-        bn_when_frozen="train", num_threads=3, out="o", wandb="disabled", dry_run=True, val_ratio=0.25, seeds=3,
-        eval_batch_size=16, tf32=True, channels_last=False, fused_optimizer=False, compile=True, cuda_graphs=True,
-        deterministic=True, profile=True,
-    )  # fmt: skip
+SAID = {
+    "gpu": ("1", 1),
+    "device": ("cpu", "cpu"),
+    "data": ("dogs", "dogs"),
+    "preset": ("demo", "demo"),
+    "models": ("resnet50, timm/x", ("resnet50", "timm/x")),
+    "strategies": ("full", ("full",)),
+    "runs": ("a,b", ("a", "b")),
+    "loader": ("cached", "cached"),
+    "store": ("pixels", "pixels"),
+    "batch_size": ("8", 8),
+    "eval_batch_size": ("16", 16),
+    "image_size": ("96", 96),
+    "epochs": ("full=2,staged=1+3", {"full": (2,), "staged": (1, 3)}),
+    "val_ratio": ("0.25", 0.25),
+    "seed": ("7", 7),
+    "seeds": ("3", 3),
+    "weights": ("none", "none"),
+    "amp": ("off", "off"),
+    "bn_when_frozen": ("train", "train"),
+    "on_bad_image": ("skip", "skip"),
+    "num_threads": ("3", 3),
+    "out": ("results", "results"),
+    "wandb": ("disabled", "disabled"),
+    "resume": ("results", "results"),
+}
+"""What is said behind each flag that takes a value, and the setting that it means; none is the default."""
+MAY_CHANGE = {
+    "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
+    "fused_optimizer", "compile", "cuda_graphs", "profile", "wandb", "dry_run",
+}  # fmt: skip
+"""What a run may go on with otherwise; --out and --resume name its folder."""
+FIELDS = [pytest.param(field, id=field.name) for field in dataclasses.fields(BenchmarkConfig)]
+
+
+def flag(field):
+    return f"--{field.name.replace('_', '-')}"
+
+
+def said(field):
+    """A flag with another value than its default, as (what is typed, what it means)."""
+    if isinstance(field.default, bool):
+        return [flag(field).replace("--", "--no-" if field.default else "--", 1)], not field.default
+    text, value = SAID[field.name]
+    return [flag(field), text], value
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_flag_reaches_its_field_and_no_other(field):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    typed, value = said(field)
+    assert vars(parser.parse_args(typed)) == {field.name: value}
+    assert vars(parser.parse_args([])) == {}
+    assert value != field.default
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_help_says_what_a_flag_is_for_and_what_it_is_unless_said(field):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    [action] = [action for action in parser._actions if action.dest == field.name]
+    words = action.help.replace("%%", "%")
+    assert words.startswith(field.metadata["help"])
+    assert len(field.metadata["help"].split()) > 1
+    if isinstance(field.default, bool):
+        assert ("(default: yes)" in words) == field.default
+    elif field.default is not None:
+        shown = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+        assert words.endswith(f"(default: {shown})")
+    else:
+        assert "None" not in words
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_help_calls_a_value_by_one_word_or_by_its_choices(field):
+    parser = argparse.ArgumentParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=1000))
+    add_arguments(parser)
+    lines = parser.format_help().splitlines()
+    [line] = [line for line in lines if line.replace(",", " ").split()[:1] == [flag(field)]]
+    usage = line.strip().split("  ")[0]
+    if isinstance(field.default, bool):
+        assert usage == f"{flag(field)}, {flag(field).replace('--', '--no-', 1)}"
+    else:
+        assert re.fullmatch(rf"{flag(field)} ([A-Z]+|\[[A-Z]+\]|\{{[a-z0-9,]+\}})", usage)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_setting_is_the_same_when_it_is_read_again(field):
+    config = BenchmarkConfig(**{field.name: said(field)[1]})
+    assert config_from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 def test_presets_fill_what_is_not_said():
@@ -128,24 +211,36 @@ def recorded(tmp_path):
 @pytest.mark.parametrize("how", ["folder", "out", "the whole command"])
 def test_a_run_goes_on_with_its_own_settings(recorded, how):
     folder, config = recorded
-    said = {
+    typed = {
         "folder": ["--resume", str(folder)],
         "out": ["--resume", "--out", str(folder)],
         "the whole command": [*RUN, "--out", str(folder), "--resume"],
     }[how]
-    assert parse(*said) == dataclasses.replace(config, resume=str(folder))
+    assert parse(*typed) == dataclasses.replace(config, resume=str(folder))
 
 
 def test_a_run_may_go_on_elsewhere_and_faster(recorded):
     folder, config = recorded
-    said = ["--gpu", "1", "--num-threads", "2", "--compile", "--no-profile", "--wandb", "disabled", "--data", "moved"]
-    assert parse("--resume", str(folder), *said) == dataclasses.replace(
+    typed = ["--gpu", "1", "--num-threads", "2", "--compile", "--no-profile", "--wandb", "disabled", "--data", "moved"]
+    assert parse("--resume", str(folder), *typed) == dataclasses.replace(
         config, resume=str(folder), gpu=1, device=None, num_threads=2, compile=True, wandb="disabled", data="moved"
     )
 
 
+@pytest.mark.parametrize("field", [field for field in FIELDS if field.id not in ("out", "resume")])
+def test_a_run_goes_on_otherwise_only_in_how_it_is_computed(tmp_path, field):
+    write_json(tmp_path / "config.json", dataclasses.asdict(BenchmarkConfig()))
+    typed, value = said(field)
+    if field.name in MAY_CHANGE:
+        config = parse("--resume", str(tmp_path), *typed)
+        assert config == BenchmarkConfig(resume=str(tmp_path), out=str(tmp_path), **{field.name: value})
+    else:
+        with pytest.raises(ValueError, match=f"^{field.name}: got .*, but the run in .* has "):
+            parse("--resume", str(tmp_path), *typed)
+
+
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("typed", "message"),
     [
         (["--seed", "8"], "seed: got 8, but the run in .* has 7$"),
         (
@@ -156,10 +251,10 @@ def test_a_run_may_go_on_elsewhere_and_faster(recorded):
         (["--out", "/elsewhere"], "resume: got .* and --out /elsewhere, expected one folder"),
     ],
 )
-def test_a_run_does_not_go_on_as_another(recorded, said, message):
+def test_a_run_does_not_go_on_as_another(recorded, typed, message):
     folder, _ = recorded
     with pytest.raises(ValueError, match=message):
-        parse("--resume", str(folder), *said)
+        parse("--resume", str(folder), *typed)
 
 
 def test_settings_of_another_version_are_refused(tmp_path):
