@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.page import write_comparison_report, write_report
 from dogs_accel.results.folder import read_runs_folder
 from tests.support.finished_folders import write_folder
@@ -93,11 +95,34 @@ def test_the_explorer_finds_a_breed_and_what_it_is_mistaken_for(report, open_pag
     assert "breed 077 is mistaken for" in found
     explorer.locator("input").fill("nothing like this")
     assert explorer.locator("output").inner_text() == "no breed of that name"
-    explorer.locator("input").fill("")
-    before = explorer.locator(".found").inner_text()
-    explorer.locator("select").select_option(index=2)
-    assert explorer.locator("h4").inner_text() == "breed 077"
-    assert explorer.locator(".found").inner_text() != before or "Never" in before
+
+
+def percent(part, whole):
+    return f"{100 * part / whole:.1f} %" if whole else ABSENT
+
+
+def test_the_explorer_has_the_counts_of_the_run_that_is_chosen(report, open_page):
+    runs = read_runs_folder(report.parent).runs
+    right = np.array([run.confusion.diagonal() for run in runs])
+    label = int(np.ptp(right, axis=0).argmax())
+    assert len(set(right[:, label])) > 1
+    page = open_page(report)
+    explorer = page.locator("#explorer")
+    explorer.locator(f"button[data-label='{label}']").click()
+    name = explorer.locator("h4").inner_text()
+    assert name == runs[0].class_names[label]
+    for index, run in enumerate(runs):
+        explorer.locator("select").select_option(index=index)
+        assert explorer.locator("h4").inner_text() == name
+        own, called = run.confusion[label], run.confusion[:, label]
+        assert explorer.locator(".found > p").first.inner_text() == (
+            f"{own[label]} of its {own.sum()} test images are recognised ({percent(own[label], own.sum())}); "
+            f"{own[label]} of {called.sum()} images called {name} are ({percent(own[label], called.sum())})."
+        )
+        # Breeds that it is mistaken for, then those that are mistaken for it.
+        others = [np.flatnonzero(counts) for counts in (own, called)]
+        expected = [run.class_names[other] for found in others for other in found if other != label]
+        assert sorted(explorer.locator(".hits button").all_inner_texts()) == sorted(expected)
 
 
 def test_the_explorer_follows_a_mistake_to_the_other_breed(report, open_page):
