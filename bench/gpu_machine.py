@@ -1,23 +1,21 @@
-"""`python -m bench.gpu_machine FILE`: hardware, driver and versions as JSON, and what each need of the parts lacks."""
+"""`python -m bench.gpu_machine FILE [--build]`: hardware, driver and versions as JSON, and what the parts lack here.
+
+With --build both libraries of the extension are built in place before, for the GPU that is there.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import importlib.util
 import os
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
-import tomllib
 import torch
 
-from dogs_accel.runtime.environment import describe_environment, package_version
+from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.files import write_json
-from pipelines.make import has_dali
 
 ROOT = Path(__file__).parents[1]
 _SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory", "memory.total")
@@ -27,55 +25,46 @@ _PILLOW = 13
 
 
 def main() -> None:
-    """Write the file and print what of it people read."""
+    """Write the file and print what of it people read; fail where what was built does not load."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_machine", description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--build", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.build:
+        build_extension()
     environment = describe_environment() | {"nvidia_smi": ask_nvidia_smi(), "command": None}
-    obstacles, missing = find_obstacles(), missing_packages()
-    gpus = [gpu["name"] for gpu in environment["gpus"]]
-    headline = f"{', '.join(gpus) or 'no GPU'}, {environment['cores']} cores"
-    if missing:
-        headline += f"; missing: {', '.join(missing)}"
-    if not has_the_pillow():
-        headline += f"; Pillow {package_version('pillow')}: tests fail that expect the bits of {_PILLOW}"
-    write_json(
-        Path(sys.argv[1]),
-        {"headline": headline, "environment": environment, "obstacles": obstacles, "missing_packages": missing},
-    )
-    print(headline)
-    for need, why in obstacles.items():
-        print(f"{need}: {why}")
+    obstacles = {need: why for need, why in (("gpu", why_no_gpu()), ("dali", why_no_dali())) if why is not None}
+    names, kernels = [gpu["name"] for gpu in environment["gpus"]], environment["extension_cuda"]
+    headline = f"{', '.join(names) or 'no GPU'}, {environment['cores']} cores; {kernels}"
+    headline += warn_of_pillow(environment["packages"]["pillow"])
+    write_json(chosen.file, {"headline": headline, "environment": environment, "obstacles": obstacles})
+    print("\n".join([headline, *obstacles.values()]))
+    if chosen.build and not kernels.startswith("CUDA kernels loaded"):
+        sys.exit("the CUDA library was built and does not load")
+
+
+def build_extension() -> None:
+    """Build for the first GPU, unless TORCH_CUDA_ARCH_LIST names others. Raises CalledProcessError."""
+    arch = "{}.{}".format(*torch.cuda.get_device_capability(0))
+    jobs = str(len(os.sched_getaffinity(0)))
+    environ = {"TORCH_CUDA_ARCH_LIST": arch, "MAX_JOBS": jobs, **os.environ, "DOGS_ACCEL_CUDA": "1"}
+    subprocess.run([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=ROOT, env=environ, check=True)
 
 
 def ask_nvidia_smi() -> list[dict[str, str]] | str:
     """Driver, limits and clocks of each GPU as nvidia-smi has them, or why it has none."""
     command = ["nvidia-smi", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader"]
-    if shutil.which(command[0]) is None:
-        return "nvidia-smi is not on PATH"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SMI_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"nvidia-smi does not answer within {_SMI_SECONDS} s"
-    if done.returncode != 0:
-        return f"nvidia-smi: {(done.stdout + done.stderr).strip()}"
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SMI_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
     return [dict(zip(_SMI_FIELDS, line.split(", "), strict=False)) for line in done.stdout.splitlines()]
 
 
-def missing_packages() -> list[str]:
-    """Packages that the project depends on and that are not installed."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = [re.split(r"[^\w-]", each)[0] for each in project["dependencies"]]
-    # DALI's package is named for a CUDA version, and that of another one will do.
-    return [name for name in names if not (has_dali() if "dali" in name else package_version(name))]
-
-
-def has_the_pillow() -> bool:
-    """Whether Pillow is not too old for the tests."""
-    return int((package_version("pillow") or "0").partition(".")[0]) >= _PILLOW
-
-
-def find_obstacles() -> dict[str, str]:
-    """Why the parts that need something cannot run here, by what they need; nothing where all is there."""
-    found = {"gpu": why_no_gpu(), "toolkit": why_no_toolkit(), "dali": why_no_dali()}
-    return {need: why for need, why in found.items() if why is not None}
+def warn_of_pillow(version: str | None) -> str:
+    """Say that tests will fail with an old Pillow, or nothing."""
+    is_old = int((version or "0").partition(".")[0]) < _PILLOW
+    return f"; Pillow {version}: tests fail that expect the bits of {_PILLOW}" if is_old else ""
 
 
 def why_no_gpu() -> str | None:
@@ -83,35 +72,14 @@ def why_no_gpu() -> str | None:
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} sees no CUDA device"
     try:
-        if torch.ones(3, device="cuda").sum().item() == 3:
-            return None
+        found = torch.ones(3, device="cuda").sum().item()
     except RuntimeError as error:
         return f"torch cannot compute on its CUDA device: {error}"
-    return "torch adds wrongly on its CUDA device"
-
-
-def why_no_toolkit() -> str | None:
-    """Why setup.py would not build the CUDA library."""
-    setup = load_setup()
-    decision = setup.decide_cuda(None, torch.version.cuda, setup.find_toolkit(os.environ))
-    return None if decision.build else decision.why
-
-
-def load_setup() -> ModuleType:
-    """Load setup.py, which builds nothing when it is imported."""
-    spec = importlib.util.spec_from_file_location("dogs_accel_setup", ROOT / "setup.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look for their module there
-    spec.loader.exec_module(module)
-    return module
+    return None if found == 3 else "torch adds wrongly on its CUDA device"
 
 
 def why_no_dali() -> str | None:
     """Why DALI cannot be imported."""
-    if not has_dali():
-        return "nvidia.dali is not installed"
     try:
         importlib.import_module("nvidia.dali.fn")
     except (ImportError, OSError) as error:

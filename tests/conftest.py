@@ -14,7 +14,6 @@ import torch
 
 from dogs_accel import ops
 from dogs_accel.datasets.synthetic import write_synthetic
-from tests.support.finished_folders import write_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +58,8 @@ def tiny_results(dogs_root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def full_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The four published runs on 5 breeds whose names must be escaped, never trained; only to be read."""
+    from tests.support.finished_folders import write_folder  # not every test needs what a report does
+
     breeds = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
     return write_folder(tmp_path_factory.mktemp("full") / "full", breeds)
 
@@ -66,6 +67,8 @@ def full_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The four published runs on 120 breeds with 4 test images each, never trained; only to be read."""
+    from tests.support.finished_folders import write_folder
+
     breeds = ["<script>document.title='broken'</script>", '"onerror=alert(1) x="']
     breeds += [f"breed {number:03}" for number in range(118)]
     return write_folder(tmp_path_factory.mktemp("large") / "run", breeds, num_test=4)
