@@ -67,6 +67,7 @@ def test_a_report_reads_each_file_at_most_once(full_folder, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_benchmark_reads_each_file_at_most_once(dogs_root, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = ["--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--image-size", "32"]

@@ -33,6 +33,7 @@ def arguments_of(dogs_root, out, *more):
          "evaluation of resnet18_full test; --eval-batch-size 12 does"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_ends_in_one_line_and_what_it_says_is_so(dogs_root, tmp_path, monkeypatch, capsys, room, line):
     monkeypatch.setattr(run, "build_model", limited_model(*room))
     monkeypatch.setattr(run, "write_explanations", lambda *_, **__: None)  # whose batches no flag sets
@@ -47,6 +48,7 @@ def test_the_command_ends_in_one_line_and_what_it_says_is_so(dogs_root, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_ends_in_one_line_wherever_memory_runs_out(dogs_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "write_explanations", lambda *_, **__: failing())
     with pytest.raises(SystemExit) as stop:

@@ -1,11 +1,9 @@
 """Finished benchmarks of answers that nobody trained for, written by what writes real ones."""
 
 import dataclasses
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
 from dogs_accel.eda.files import AUGMENTED_FIGURE, DUPLICATES_FILE, SAMPLES_FIGURE, read_metadata
@@ -34,6 +32,7 @@ from dogs_accel.results.tables import write_tables
 from dogs_accel.results.writing import score_predictions, write_evaluation
 from dogs_accel.runtime.files import read_json, write_csv, write_json, write_manifest
 from dogs_accel.training.phases import cosine_factor
+from tests.support.blank_figures import blank_figures
 from tests.support.metadata_frames import quality_frame, write_metadata
 
 NOTICE = (
@@ -58,8 +57,7 @@ def write_folder(root, class_names, names=tuple(SECONDS), *, notice=NOTICE, shar
     )  # fmt: skip
     config = BenchmarkConfig(preset="paper", models=("resnet50", "vit_b_16", "resnet18"))
     planned = {run.name: run for run in plan_runs(config.resolved())}
-    # A drawing takes most of the time, and nobody looks at these.
-    with patch.object(Figure, "savefig", lambda figure, path, **how: picture(path)):
+    with blank_figures():
         for order, name in enumerate(names):
             _write_run(root, planned[name], class_names, metadata, order, notice, share_right)
         write_tables(root, read_runs_folder(root).runs)
