@@ -56,13 +56,12 @@ METADATA_FILES = {
 }  # fmt: skip
 
 
-def command(*arguments, folder=None):
+def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "dogs_accel.benchmark", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=folder,
         check=False,
     )
 
@@ -132,11 +131,12 @@ def test_the_files_agree_with_the_saved_logits(finished, dogs_root):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_seed_gives_the_same_logits(finished, dogs_root, tmp_path):
     out, _ = finished
     arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "1", "--device", "cpu"]
     again = ["--runs", "resnet18_full", "--wandb", "disabled", "--out", str(tmp_path / "again")]
-    assert command(*arguments, *again).returncode == 0
+    assert main([*arguments, *again]) == 0
     one, two = (
         Predictions.load(root / "cnn" / "resnet18_full" / "test_logits.npz").logits
         for root in (out, tmp_path / "again")
@@ -146,14 +146,15 @@ def test_the_same_seed_gives_the_same_logits(finished, dogs_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path):
+@pytest.mark.usefixtures("undrawn")
+def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path, capsys):
     """The first of several seeds is the run that one seed gives."""
     arguments = ["--data", str(dogs_root), *TINY]
-    several = command(*arguments, "--seeds", "2", "--out", str(tmp_path / "two"))
-    assert several.returncode == 0, several.stderr
-    assert "seed 42, 43" in several.stdout
-    assert "95 % interval of the mean over 2 seeds" in several.stdout
-    assert command(*arguments, "--out", str(tmp_path / "one")).returncode == 0
+    assert main([*arguments, "--seeds", "2", "--out", str(tmp_path / "two")]) == 0
+    printed = capsys.readouterr().out
+    assert "seed 42, 43" in printed
+    assert "95 % interval of the mean over 2 seeds" in printed
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
     first, second, alone = (
         Predictions.load(tmp_path / name / "test_logits.npz")
         for name in ("two/cnn/resnet18_full_seed42", "two/cnn/resnet18_full_seed43", "one/cnn/resnet18_full")
@@ -170,10 +171,11 @@ def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_cached_features_are_labelled_in_the_results(dogs_root, tmp_path):
     arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--models", "resnet18"]
     arguments += ["--strategies", "staged", "--epochs", "2", "--device", "cpu", "--wandb", "disabled"]
-    assert command(*arguments, "--cache-features", "--profile", "--out", str(tmp_path / "out")).returncode == 0
+    assert main([*arguments, "--cache-features", "--profile", "--out", str(tmp_path / "out")]) == 0
     label = "Head 2 + full fine-tune 2 epochs, head on cached features without augmentation"
     assert pd.read_csv(tmp_path / "out" / "model_comparison.csv")["Training strategy"].tolist() == [label]
     folder = tmp_path / "out" / "cnn" / "resnet18_staged"
@@ -184,31 +186,39 @@ def test_cached_features_are_labelled_in_the_results(dogs_root, tmp_path):
     assert (folder / "trace_2_full_finetune.json.gz").stat().st_size > 1000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loader", ["torch", "dali"])
-def test_real_photos_with_both_loaders(shared_data, tmp_path, loader):
-    """80 breeds and too few photos of some for 15 %: the command says so, and runs with the ratio that it names."""
-    arguments = [
+@pytest.fixture
+def on_photos(shared_data):
+    """80 breeds, and too few photos of some for 15 %."""
+    return [
         "--data", str(shared_data / "stanford-dogs-mini"), "--preset", "demo", "--models", "resnet18",
-        "--strategies", "full", "--epochs", "1", "--device", "cpu", "--wandb", "disabled", "--loader", loader,
+        "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb", "disabled",
     ]  # fmt: skip
-    refused = command(*arguments, "--out", str(tmp_path / "refused"))
-    assert refused.returncode == 2
-    assert "class '" in refused.stderr
-    done = command(*arguments, "--val-ratio", "0.25", "--out", str(tmp_path / "done"))
-    assert done.returncode == 0, done.stderr
-    assert "80 breeds, 355 train / 119 val / 297 test" in done.stdout
+
+
+def test_a_share_of_too_few_photos_is_refused(on_photos, tmp_path, capsys):
+    _, error = stop_message([*on_photos, "--out", str(tmp_path)], capsys)
+    assert "class '" in error
+    assert "0.25 would do" in error
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("loader", ["torch", "dali"])
+def test_real_photos_with_both_loaders(on_photos, tmp_path, loader, capsys):
+    assert main([*on_photos, "--loader", loader, "--val-ratio", "0.25", "--out", str(tmp_path / "done")]) == 0
+    assert "80 breeds, 355 train / 119 val / 297 test" in capsys.readouterr().out
     metadata = json.loads((tmp_path / "done" / "cnn" / "resnet18_full" / "resnet18_full_run_metadata.json").read_text())
     assert metadata["loaders"] == dict.fromkeys(("train", "val", "test"), loader)
 
 
 @pytest.mark.slow
-def test_dry_run_prints_the_plan_and_writes_nothing(dogs_root, tmp_path):
+def test_dry_run_prints_the_plan_and_writes_nothing(dogs_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--device", "cpu", "--dry-run"]
-    done = command(*arguments, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "head_only(3, 0.003) -> full_finetune(8, 0.001)" in done.stdout
-    assert "in all: " in done.stdout
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "head_only(3, 0.003) -> full_finetune(8, 0.001)" in printed
+    assert "in all: " in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -285,6 +295,7 @@ def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
     root, cut, gone = with_bad_files
     gone.unlink()
@@ -303,6 +314,7 @@ def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_dry_run_leaves_out_what_the_store_knows_to_be_bad(with_bad_files, tmp_path, capsys):
     root, cut, _ = with_bad_files
     arguments = ["--data", str(root), *TINY, "--on-bad-image", "skip", "--store", str(tmp_path / "store")]
@@ -347,6 +359,7 @@ def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkeypatch, capsys):
     from dogs_accel.experiment import execute
 
