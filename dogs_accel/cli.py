@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel import benchmark
-from dogs_accel.runtime.arguments import natural, positive
+from dogs_accel.runtime.arguments import error_line, natural, positive
 from dogs_accel.runtime.threads import bound_spinning
 
 _SHOWN = 10
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what goes wrong ends in one line and exit code 2, a check that fails in exit code 1."""
     bound_spinning()
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == [_BENCHMARK]:
+    if list(given[:1]) == [_BENCHMARK]:
         return benchmark.main(given[1:], prog=f"dogs-accel {_BENCHMARK}")
     parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -49,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text in options.run(options):
             print(text, flush=True)
     except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
+        parser.exit(2, error_line(f"{parser.prog} {options.command}", error))
     except (RuntimeError, MemoryError) as error:
         from dogs_accel.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        parser.exit(2, f"{parser.prog} {options.command}: error: {describe_out_of_memory(error)}\n")
+        parser.exit(2, error_line(f"{parser.prog} {options.command}", describe_out_of_memory(error)))
     except CheckFailedError as error:
         parser.exit(1, f"{parser.prog} {options.command}: FAILED: {error}\n")
     except KeyboardInterrupt:
@@ -168,9 +168,10 @@ def _add_eda(commands: Any) -> None:
 def _eda(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import AUGMENTED_FIGURE, read_metadata
     from dogs_accel.eda.run import describe_eda, write_eda
+    from dogs_accel.results.layout import EDA_FOLDER
 
     folder = Path(options.metadata)
-    out = folder / "eda" if options.out is None else Path(options.out)
+    out = folder / EDA_FOLDER if options.out is None else Path(options.out)
     data = read_metadata(folder)
     yield describe_eda(data)
     written = write_eda(data, out, seed=options.seed)

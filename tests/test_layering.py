@@ -61,9 +61,18 @@ def public_names(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.append(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.append(node.target.id)
         elif isinstance(node, ast.Assign) and "TypeVar(" not in ast.unparse(node.value):
             found += [target.id for target in node.targets if isinstance(target, ast.Name)]
     return {name for name in found if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("path", "name"), MODULES)
+def test_a_name_with_an_underscore_stays_in_its_module(path, name):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ours = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and room_of(node.module or "")]
+    assert [alias.name for node in ours for alias in node.names if alias.name.startswith("_")] == []
 
 
 def test_one_name_means_one_thing():

@@ -41,7 +41,12 @@ def run_command(parser: argparse.ArgumentParser, read_config: Callable[[], Bench
     try:
         with ExitStack() as stack:
             world = _join(parser, stack)
-            _carry_out(parser, *_make_plan(parser, read_config, world))
+            plan, loaders = _make_plan(parser, read_config, world)
+            try:
+                _carry_out(parser, plan, loaders)
+            except KeyboardInterrupt:
+                message = f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n"
+                parser.exit(130, message if world.is_rank_zero else None)
     except OtherProcessError as error:
         if isinstance(error, LostProcessError):
             print(error_line(parser.prog, error), end="", file=sys.stderr, flush=True)
@@ -97,6 +102,3 @@ def _carry_out(parser: argparse.ArgumentParser, plan: Plan, loaders: Loaders) ->
         if not is_out_of_memory(error):
             raise
         parser.exit(2, error_line(parser.prog, describe_out_of_memory(error)))
-    except KeyboardInterrupt:
-        message = f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n"
-        parser.exit(130, message if plan.world.is_rank_zero else None)

@@ -23,13 +23,14 @@ class ExaminedData:
 
     splits: Mapping[str, NDArray[np.int64]]
     """Positions in the data by split, without the bad files."""
-    metadata: Metadata
+    metadata: Metadata | None
+    """On rank 0 alone, which writes what is made of it."""
 
 
 def examine_data(plan: Plan) -> ExaminedData:
     """Decode every image once, and write the metadata and its figures.
 
-    Raises BadImageError where there are any and --on-bad-image is not skip, or where too little remains: a split
+    Raises BadImageError where a file is bad and --on-bad-image is not skip, or where too little remains: a split
     without an image, a breed without a training image.
     """
     report = write_metadata(plan.data, plan.splits, plan.out, num_threads=plan.config.num_threads)

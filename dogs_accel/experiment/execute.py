@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_FILE, NORMALISATION_FILE, SPLIT_FILE
-from dogs_accel.experiment.describe import describe_estimates, describe_results
+from dogs_accel.experiment.describe import describe_estimates
 from dogs_accel.experiment.estimate import Estimate, estimate_run
 from dogs_accel.experiment.examine import ExaminedData, examine_data
 from dogs_accel.experiment.loaders import Loaders
+from dogs_accel.experiment.outcome import describe_results
 from dogs_accel.experiment.plan import Plan
 from dogs_accel.experiment.run import execute_run
 from dogs_accel.report.page import write_report
@@ -61,7 +64,7 @@ def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:
 def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
     runs: list[Run] = []
     try:
-        examined = plan.world.broadcast(lambda: examine_data(plan))
+        examined = _examine(plan)
         plan.world.local_rank_zero_first(lambda: _build_stores(loaders))
         for planned in plan.runs:
             runs.append(execute_run(plan, planned, loaders, examined))
@@ -74,15 +77,28 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
     return _results(plan, runs, examined)
 
 
+def _examine(plan: Plan) -> ExaminedData:
+    """Examine the data on rank 0; the others get the splits that remain."""
+    here: list[ExaminedData] = []
+
+    def examine() -> Mapping[str, NDArray[np.int64]]:
+        here.append(examine_data(plan))
+        return here[0].splits
+
+    splits = plan.world.broadcast(examine)
+    return here[0] if here else ExaminedData(splits, None)
+
+
 def _results(plan: Plan, runs: list[Run], examined: ExaminedData) -> RunsFolder:
     """Gather what was made, as `results.folder.read_runs_folder` would find it."""
     others = {path.parent.name for path in record_paths(plan.out)} - {run.name for run in runs}
-    metadata = examined.metadata
-    known = {
-        METADATA_FILE: metadata.quality,
-        SPLIT_FILE: metadata.splits,
-        NORMALISATION_FILE: metadata.normalisation.as_json(),
-    }
+    metadata, known = examined.metadata, {}
+    if metadata is not None:
+        known = {
+            METADATA_FILE: metadata.quality,
+            SPLIT_FILE: metadata.splits,
+            NORMALISATION_FILE: metadata.normalisation.as_json(),
+        }
     return RunsFolder(plan.out, runs, sorted(others), known)
 
 

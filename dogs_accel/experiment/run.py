@@ -50,7 +50,7 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
     """Train, evaluate and write one run into its folder, or find what it has left there if it is finished.
 
     What a later step needs is on disk before it starts: a failure costs that step and nothing before it. Of several
-    processes the first alone writes, and knows the run's files.
+    processes rank 0 alone writes, and knows the run's files.
     """
     folder = run_folder(plan.out, planned.spec.family, planned.name)
     identity = run_identity(plan, planned, examined.splits)
@@ -58,7 +58,7 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
     if record is not None and record.is_finished:
         print(f"\n{planned.title}\n  finished already, test accuracy {record.summary['test/accuracy']:.4f}")
         run = Run(folder, record)
-        plan.world.broadcast(lambda: _require_intervals(run))
+        plan.world.broadcast(lambda: _require_whole(run))
         return run
     built = build_model(planned.spec, plan.data.num_classes, _weights(plan), planned.seed)
     print(f"\n{planned.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
@@ -69,14 +69,13 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
         write_json(record_path(folder), _record(tracked, identity).as_json())
 
     plan.world.broadcast(begin)
-    known: dict[str, Any] = {}
     with ExitStack() as stack:
         plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
         work = _Work(plan, planned, loaders, examined, folder, tracked, identity)
-        trained, backends = _train_and_evaluate(work, built, known)
+        trained, backends, known = _train_and_evaluate(work, built)
         described = _describe_run(work, trained, built.note, backends)
     record = plan.world.broadcast(
-        lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described)
+        lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described).recorded()
     )
     if plan.world.is_rank_zero:
         # The last file: a run that has it is finished.
@@ -110,12 +109,15 @@ def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
     return record
 
 
-def _require_intervals(run: Run) -> None:
-    if "intervals" not in run.metrics:
-        raise CheckpointError(
-            f"checkpoint: {run.folder / METRICS_FILE} has no intervals, an older version wrote it; remove {run.folder} "
-            "to run that run again"
-        )
+def _require_whole(run: Run) -> None:
+    """Read what the comparison needs of a finished run. Raises CheckpointError where it is absent or damaged."""
+    try:
+        if "intervals" not in run.metrics:
+            raise ValueError(f"{run.folder / METRICS_FILE} has no intervals, an older version wrote it")
+        if len(run.class_names) != run.predictions("test").logits.shape[1]:
+            raise ValueError(f"{run.folder}: got logits of another number of classes than its report has")
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint: {error}; remove {run.folder} to run that run again") from error
 
 
 def _weights(plan: Plan) -> str:
@@ -129,7 +131,7 @@ def _record(tracked: TrackedRun, identity: dict[str, Any]) -> RunRecord:
 
 
 def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: RunRecord | None) -> TrackedRun:
-    """Make the run as W&B knows it, in the first process; record is what was written of it before it was stopped."""
+    """Make the run as W&B knows it, on rank 0; record is what was written of it before it was stopped."""
     known: dict[str, Any] = {} if record is None else {"run_id": record.run_id, "created_at": record.created_at}
     return TrackedRun(
         name=planned.name,
@@ -173,10 +175,10 @@ def run_identity(plan: Plan, planned: PlannedRun, splits: Mapping[str, NDArray[n
     }
 
 
-def _train_and_evaluate(work: _Work, built: BuiltModel, known: dict[str, Any]) -> tuple[TrainResult, dict[str, str]]:
-    """Do the work of a run; returns what training said and the backend of each split.
+def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, dict[str, str], dict[str, Any]]:
+    """Do the work of a run; returns what training said, the backend of each split, and what is known of the files.
 
-    The first process puts what later steps need of the files into `known`, by their names.
+    The last is of rank 0, which writes them: by their names, as a `Run` takes it.
     """
     plan, planned, splits = work.plan, work.planned, work.examined.splits
     make, seed = work.loaders.of, planned.seed
@@ -194,15 +196,14 @@ def _train_and_evaluate(work: _Work, built: BuiltModel, known: dict[str, Any]) -
         predictions["test"] = _predict(work, trainer.model, test, "test")
     metrics = score_predictions(planned.spec.display, predictions["val"], predictions["test"])
     _summarise(work.tracked, trained, metrics)
+    known: dict[str, Any] = {}
     if plan.world.is_rank_zero:
-        test_predictions = predictions["test"]
-        known |= write_evaluation(
-            work.folder, planned.title, plan.data.class_names, predictions["val"], test_predictions, metrics
-        )
+        names = plan.data.class_names
+        known = write_evaluation(work.folder, planned.title, names, predictions["val"], predictions["test"], metrics)
         save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
-        _write_analysis(work, trainer.model, test_predictions)
+        _write_analysis(work, trainer.model, predictions["test"])
     _print_result(trained, metrics)
-    return trained, {"train": train.backend, "val": val.backend, "test": test.backend}
+    return trained, {"train": train.backend, "val": val.backend, "test": test.backend}, known
 
 
 def _trainer(
@@ -292,6 +293,7 @@ def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, Any
 def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
     """Write what the answers on the test split tell beside scores: mistakes, their conditions, what was looked at."""
     folder, planned, metadata, data = work.folder, work.planned, work.examined.metadata, work.plan.data
+    assert metadata is not None  # on rank 0, which writes
     write_misclassified(folder, test, data.class_names, metadata.splits, planned.eval_recipe, planned.title)
     write_quality_error(folder, test, metadata.quality, planned.title)
     here = work.loaders.in_this_process()
@@ -321,18 +323,18 @@ def _session(plan: Plan) -> dict[str, Any]:
 
 def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dict[str, str]) -> dict[str, Any]:
     """Say what a record has beside what W&B knows."""
-    plan, run, splits = work.plan, work.planned, work.examined.splits
+    plan, planned, splits = work.plan, work.planned, work.examined.splits
     flops = [
         None
         if plan.config.cache_features and phase.mode == "head_only"
-        else count_flops(run.spec, plan.data.num_classes, phase.mode)
-        for phase in run.phases
+        else count_flops(planned.spec, plan.data.num_classes, phase.mode)
+        for phase in planned.phases
     ]
     return {
-        "phase_plan": " -> ".join(map(str, run.phases)),
+        "phase_plan": " -> ".join(map(str, planned.phases)),
         "weights": weights,
-        "train_recipe": dataclasses.asdict(run.train_recipe),
-        "eval_recipe": dataclasses.asdict(run.eval_recipe),
+        "train_recipe": dataclasses.asdict(planned.train_recipe),
+        "eval_recipe": dataclasses.asdict(planned.eval_recipe),
         "num_images": {split: len(index) for split, index in splits.items()},
         "loaders": backends,
         **_session(plan),

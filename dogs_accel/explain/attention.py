@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dogs_accel.explain.cells import Places, UnexplainableError, run_on_black
-from dogs_accel.explain.gradcam import _BATCH
+from dogs_accel.explain.gradcam import EXPLAINED_BATCH
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Attention:
         Definition of the rollout: `attention_rollout`.
         """
         last, rollout = [], []
-        for some in images.split(_BATCH):
+        for some in images.split(EXPLAINED_BATCH):
             layers = attention_weights(self.model, some)
             last.append(self._on_patches(layers[-1]))
             rollout.append(self._on_patches(attention_rollout(layers)))

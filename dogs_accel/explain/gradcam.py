@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dogs_accel.explain.cells import Places
 from dogs_accel.explain.feature_map import measure_places
 
-_BATCH = 8
+EXPLAINED_BATCH = 8
 """Images at a time: Grad-CAM keeps all of a network's activations, about 100 MB an image of a ResNet-50."""
 _NUM_PLACING = 4
 """Images, and their mirror images, on which the cells of a feature map are placed."""
@@ -73,7 +73,7 @@ class GradCam:
         grad_cam = LayerGradCam(self.model, self.model.get_submodule(self.layer))
         parts = []
         with torch.enable_grad():
-            for some, wanted in zip(images.split(_BATCH), classes.split(_BATCH), strict=True):
+            for some, wanted in zip(images.split(EXPLAINED_BATCH), classes.split(EXPLAINED_BATCH), strict=True):
                 inputs = some.detach().clone().requires_grad_()
                 parts.append(grad_cam.attribute(inputs, target=wanted, relu_attributions=True).detach()[:, 0].float())
         return {"gradcam": torch.cat(parts)}

@@ -10,7 +10,7 @@ import torch
 
 REFERENCE = "torch"
 """The backend that every other one is held to: torchvision's transforms on PIL images."""
-_MAX_LEVELS = 256
+MAX_LEVELS = 256
 """Differences from here on, and values that are no numbers, count as this."""
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,

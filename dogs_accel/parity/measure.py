@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dogs_accel.parity.gates import _MAX_LEVELS, REFERENCE, Gate, Limit, gate_for
+from dogs_accel.parity.gates import MAX_LEVELS, REFERENCE, Gate, Limit, gate_for
 from pipelines import Batch, Loader, Recipe, make_loader
 
 STEPS_PER_LEVEL = 64
@@ -213,7 +213,7 @@ def _measure(
     pairs: Iterable[SamplePair], recipe: Recipe, paths: Sequence[str], num_worst: int
 ) -> tuple[NDArray[np.int64], list[SampleDifference]]:
     """Count the differences of all pairs in steps, and keep the images that differ most."""
-    total = np.zeros(_MAX_LEVELS * STEPS_PER_LEVEL + 1, dtype=np.int64)
+    total = np.zeros(MAX_LEVELS * STEPS_PER_LEVEL + 1, dtype=np.int64)
     worst: list[SampleDifference] = []
     for index, ours, theirs in pairs:
         counts = _count_steps(ours, theirs, recipe)
@@ -239,7 +239,7 @@ def _rank(sample: SampleDifference) -> tuple[float, int]:
 
 def _count_steps(ours: Tensor, theirs: Tensor, recipe: Recipe) -> NDArray[np.int64]:
     """Count the values (3, H, W) by how many steps they differ."""
-    most = _MAX_LEVELS * STEPS_PER_LEVEL
+    most = MAX_LEVELS * STEPS_PER_LEVEL
     scale = 255 * STEPS_PER_LEVEL * torch.tensor(recipe.std, device=ours.device)[:, None, None]
     steps = ((ours.float() - theirs.float()).abs() * scale).round()
     steps = steps.nan_to_num(nan=most, posinf=most).clamp(max=most).long()

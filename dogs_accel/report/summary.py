@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
-from dogs_accel.models import FAMILY_NAME
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import score, seconds
 from dogs_accel.results.folder import RunsFolder, folder_labels
@@ -48,11 +47,6 @@ class RunView:
     label: str
     """Short and unique on the page."""
     colour: int
-
-    @property
-    def family_name(self) -> str:
-        """Name the family for people."""
-        return FAMILY_NAME.get(self.run.family, self.run.family)
 
     @property
     def config(self) -> list[tuple[str, Any]]:

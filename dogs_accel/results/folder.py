@@ -118,6 +118,8 @@ def read_runs_folder(folder: Path) -> RunsFolder:
         raise ValueError(f"{folder}: not a folder")
     runs, unfinished = [], []
     for path in record_paths(folder):
+        if path != record_path(path.parent):
+            raise ValueError(f"{path}: the record of another folder, expected {record_path(path.parent).name}")
         record = read_record(path)
         if record.is_finished and (path.parent / METRICS_FILE).exists():
             runs.append(Run(path.parent, record))

@@ -1,7 +1,7 @@
 """The files of a benchmark's folder by name: what is written under a name is read under the same.
 
 Names of what an earlier room writes stand there: `eda.files`, `evaluation.galleries`, `evaluation.quality_error`,
-`explain.run` and `training.trainer`. Importing this module imports nothing heavy.
+`explain.run`, `training.checkpoint` and `training.tracking`. Importing this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def record_path(folder: Path) -> Path:
 
 def record_paths(root: Path) -> list[Path]:
     """Find the records of the runs that were begun."""
-    return sorted(path for path in root.glob(f"*/*/*{_RECORD_SUFFIX}") if path == record_path(path.parent))
+    return sorted(root.glob(f"*/*/*{_RECORD_SUFFIX}"))
 
 
 def history_file(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,11 +102,19 @@ class RunRecord:
     def from_json(cls, content: Any) -> RunRecord:
         """Read what `as_json` laid out, or an older version. Raises ValueError, which names what is missing."""
         if not isinstance(content, Mapping) or not isinstance(content.get("config"), Mapping):
-            raise ValueError("got something else, expected the record of a run")
+            raise ValueError(f"got {str(content)[:40]!r}, expected the record of a run")
         known = {each.name for each in dataclasses.fields(cls)} - {"absent"}
         config = _taken(RunConfig, content["config"], "config.")
         given = {key: value for key, value in content.items() if key in known} | {"config": config}
-        return _taken(cls, given | {"absent": frozenset(known - content.keys())}, "")
+        # What an older version wrote as null it did not know, but for what may be none.
+        for each in dataclasses.fields(cls):
+            if each.default is not None and given.get(each.name, config) is None:
+                del given[each.name]
+        return _taken(cls, given | {"absent": frozenset(known - given.keys())}, "")
+
+    def recorded(self) -> RunRecord:
+        """Return the record as a reader of its file has it: tuples are lists there."""
+        return self.from_json(json.loads(json.dumps(self.as_json(), default=str)))
 
     def as_row(self) -> dict[str, Any]:
         """Make the row of runs_summary.csv: the published keys, then config and summary by dotted names."""

@@ -25,7 +25,7 @@ def natural(text: str) -> int:
 
 
 def is_started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process was started as one of several, or as one that might be."""
+    """Whether torchrun started this process, alone or beside others."""
     return "RANK" in environment or "WORLD_SIZE" in environment
 
 

@@ -45,7 +45,7 @@ HistoryRow = dict[str, Any]
 phase and epoch_total those of the run from 1; lr is read after the scheduler's step, as in the published files. Then
 `seconds`, training_seconds so far, and what EpochProfile measures of the first process."""
 
-TrainLoader = Loader | FeatureLoader
+EpochLoader = Loader | FeatureLoader
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ class Trainer:
     def _course(self, stage: int, phase: Phase) -> _Course:
         """Choose what a phase runs: the whole model over images, or its head over features."""
         model = self.model
-        train: TrainLoader = self.train_loader
-        val: TrainLoader = self.val_loader
+        train: EpochLoader = self.train_loader
+        val: EpochLoader = self.val_loader
         features_seconds = 0.0
         if self.plain_train_loader is not None and phase.mode == "head_only":
             start = time.perf_counter()
@@ -287,7 +287,7 @@ class Trainer:
         self.world.broadcast_tensors(self.model.buffers())
         return counter.scores(self.world)
 
-    def _weighted(self, loader: TrainLoader, num_steps: int) -> Iterator[tuple[Batch, float]]:
+    def _weighted(self, loader: EpochLoader, num_steps: int) -> Iterator[tuple[Batch, float]]:
         """Give each batch of this process the weight that makes the mean over processes the mean over their images.
 
         A process that has no image left of the last batch takes part with one that weighs nothing.
@@ -347,7 +347,7 @@ class Trainer:
         self.model.eval()
         forward(*self._dummy_batch(num_images, self.val_loader))
 
-    def _dummy_batch(self, num_images: int, loader: TrainLoader) -> tuple[torch.Tensor, torch.Tensor]:
+    def _dummy_batch(self, num_images: int, loader: EpochLoader) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels of one class, or features where the loader gives those."""
         labels = torch.zeros(num_images, dtype=torch.int64, device=self.device)
         if isinstance(loader, FeatureLoader):
@@ -355,7 +355,7 @@ class Trainer:
         shape = (num_images, 3, loader.recipe.crop, loader.recipe.crop)
         return torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last), labels
 
-    def _bar(self, loader: TrainLoader, title: str) -> Any:
+    def _bar(self, loader: EpochLoader, title: str) -> Any:
         """Progress in images of this process with rate and time left, of the first one, on a terminal only."""
         return tqdm(
             total=loader.num_samples,
@@ -423,8 +423,8 @@ class _Course:
     stage: int
     phase: Phase
     model: nn.Module
-    train: TrainLoader
-    val: TrainLoader
+    train: EpochLoader
+    val: EpochLoader
     forward: Forward
     """Of validation."""
     features_seconds: float

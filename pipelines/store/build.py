@@ -20,20 +20,9 @@ from pipelines.store.index import (
     StoreRequest,
 )
 from pipelines.store.lock import locked
-from pipelines.store.reading import StoreRows, find_current, open_store, remember_times, store_problems
-from pipelines.store.writing import PIXELS_FILE, read_started, removable_bytes, remove_store, write_store
+from pipelines.store.reading import find_current, remember_times
+from pipelines.store.writing import read_started, removable_bytes, remove_store, write_store
 
-__all__ = [
-    "PIXELS_FILE",
-    "StoreError",
-    "StorePlan",
-    "StoreRows",
-    "build_store",
-    "default_store_folder",
-    "open_store",
-    "plan_store",
-    "store_problems",
-]
 _DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 

@@ -76,5 +76,8 @@ def test_a_benchmark_reads_each_file_at_most_once(dogs_root, tmp_path, monkeypat
         assert benchmark.main(arguments) == 0
     counts = finished_files(reads)
     assert {name: number for name, number in counts.items() if number > 1} == {}
+    written = (out / "report.html").read_bytes()
+    assert cli.main(["report", str(out)]) == 0
+    assert (out / "report.html").read_bytes() == written  # from the files as from memory
     # What the benchmark has in memory is not read at all.
     assert not [name for name in counts if name.endswith(("metrics.json", "logits.npz", "_run_metadata.json"))]

@@ -7,7 +7,7 @@ from scipy.stats import ttest_1samp
 
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.experiment.describe import describe_results
+from dogs_accel.experiment.outcome import describe_results
 from dogs_accel.results.comparison import (
     MEASURES,
     best_per_family,

@@ -97,3 +97,9 @@ def test_a_checkpoint_of_another_model_is_named(results):
     torch.save(state, run.folder / "best.pt")
     with pytest.raises(CheckpointError, match=r"best.pt does not fit ResNet-18.*fc.weight"):
         load_model(run)
+
+
+def test_a_renamed_folder_of_a_run_is_named(results):
+    (results / "cnn" / "resnet18_full").rename(results / "cnn" / "mine")
+    with pytest.raises(ValueError, match=r"cnn/mine/resnet18_full_run_metadata.json: the record of another folder"):
+        read_runs_folder(results)

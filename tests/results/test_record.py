@@ -1,5 +1,6 @@
 """The record of a run: what is written is read again, and what an older version left out is known."""
 
+import dataclasses
 import json
 
 import pytest
@@ -32,6 +33,18 @@ def test_what_an_older_version_left_out_is_absent_and_stays_so(content):
     assert json.loads(json.dumps(record.as_json())) == older
 
 
+def test_null_is_absent_but_for_what_may_be_none(content):
+    record = RunRecord.from_json(content | {"profile": None, "updated_at": None, "amp": None})
+    assert record.absent == {"profile", "updated_at"}
+    assert (record.profile, record.updated_at, record.amp) == ({}, "", None)
+
+
+def test_a_record_in_memory_is_what_a_reader_gets(content):
+    record = RunRecord.from_json(content)
+    recipe = dict(record.eval_recipe) | {"resize": (256, 256)}
+    assert dataclasses.replace(record, eval_recipe=recipe).recorded().eval_recipe["resize"] == [256, 256]
+
+
 def test_the_row_of_the_summary_has_config_and_summary_by_dotted_names(content):
     row = RunRecord.from_json(content | {"summary": {"test/accuracy": 0.5}}).as_row()
     assert list(row)[:3] == ["run_id", "run_name", "display_name"]
@@ -43,7 +56,7 @@ def test_the_row_of_the_summary_has_config_and_summary_by_dotted_names(content):
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ([], "got something else, expected the record of a run"),
+        ([], r"got '\[\]', expected the record of a run"),
         ({"run_id": "1", "config": {}}, "missing config.seed, config.family, "),
     ],
 )
