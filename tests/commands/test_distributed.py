@@ -1,7 +1,8 @@
-"""Several processes against one: real ones, that torchrun starts, on the CPU."""
+"""Several processes against one: real ones, on the CPU; those that run the command are started by torchrun."""
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -15,7 +16,6 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import torch
 
 from dogs_accel.benchmark import main
 from dogs_accel.datasets import open_dataset
@@ -23,11 +23,12 @@ from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment import run
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.plan import make_plan
-from dogs_accel.runtime.devices import choose_device
-from dogs_accel.runtime.processes import ALONE, World, all_reduce_bytes, world_from_environment
+from dogs_accel.runtime.processes import ALONE, World
 from tests.support import distributed_worker as worker
+from tests.support.blank_figures import blank_figures
 
 ROOT = Path(__file__).parents[2]
+BENCHMARK = "tests.support.undrawn_benchmark"
 SECONDS = 240
 """After which a command is said to hang."""
 MEASURED = ("seconds", "images_per_second", "_s", "_ms", "_mib")
@@ -50,6 +51,38 @@ def torchrun(num_processes, *arguments, folder=None, rendezvous=()):
         cwd=folder,
         env=environment | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
+
+
+def start_together(num_processes, work, *arguments):
+    """Call a function in several processes that find each other as those of torchrun do, to the end of all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.preloaded"])
+    world = {"WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes, "MASTER_ADDR": "localhost"}
+    world |= {"MASTER_PORT": free_port()}
+    processes = [
+        context.Process(target=in_world, args=(world | {"RANK": rank, "LOCAL_RANK": rank}, work, arguments))
+        for rank in range(num_processes)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=SECONDS)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0] * num_processes
+
+
+def in_world(world, work, arguments):
+    """The body of one of several processes."""
+    os.environ |= {name: str(value) for name, value in world.items()}
+    work(*arguments)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 def finished(process, timeout=SECONDS):
@@ -79,8 +112,7 @@ def alone(dogs_root, tmp_path_factory):
 def ranks(request, dogs_root, tmp_path_factory):
     """What each of several processes found."""
     out = tmp_path_factory.mktemp("ranks") / "found.json"
-    code, stdout, stderr = finished(torchrun(request.param, worker.__file__, dogs_root, out))
-    assert code == 0, stdout + stderr
+    start_together(request.param, worker.main, dogs_root, out)
     return json.loads(out.read_text())
 
 
@@ -174,51 +206,12 @@ def test_evaluation_gathers_each_sample_once_in_order(ranks, alone, name, num_im
         }
 
 
-def test_without_torchrun_a_process_is_alone():
-    assert world_from_environment({"LOCAL_RANK": "1", "MASTER_ADDR": "there"}) == ALONE
-    given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    assert world_from_environment(given) == World(rank=3, size=4, local_rank=1, local_size=2)
-
-
-def test_half_an_environment_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"^distributed: LOCAL_RANK, LOCAL_WORLD_SIZE not set beside the others"):
-        world_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(ValueError, match=r"^distributed: got WORLD_SIZE=two, expected an integer >= 0$"):
-        world_from_environment({"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"})
-
-
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
-    two = World(rank=1, size=2, local_rank=1, local_size=2)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device(world=two) == torch.device("cuda:1")
-    assert choose_device(device="cpu", world=two) == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"^--device cuda:1: got it with 2 processes, expected --device cuda or"):
-        choose_device(device="cuda:1", world=two)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match=r"^device: got 2 processes on a machine where torch sees 1 CUDA devices"):
-        choose_device(world=two)
-
-
 def test_a_batch_is_shared_evenly(dogs_root, tmp_path):
     config = BenchmarkConfig(
         data=str(dogs_root), preset="demo", val_ratio=0.3, device="cpu", batch_size=8, out=str(tmp_path)
     )
     with pytest.raises(ValueError, match=r"^batch_size: got 8 for 3 processes, which share it, expected a multiple$"):
         make_plan(config, World(rank=0, size=3, local_rank=0, local_size=3))
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "num_processes", "expected"),
-    [(100, 1, 0), (100, 2, 100), (100, 4, 150), (100, 3, 4 * 34), (0, 8, 0), (102_228_128, 8, 178_899_224)],
-)
-def test_bytes_of_a_ring(num_bytes, num_processes, expected):
-    assert all_reduce_bytes(num_bytes, num_processes) == expected
-
-
-def test_a_ring_needs_a_process():
-    with pytest.raises(ValueError, match=r"^num_processes: got 0, expected an integer >= 1$"):
-        all_reduce_bytes(1, 0)
 
 
 def arguments_of(dogs_root, out, epochs="1+4"):
@@ -284,16 +277,15 @@ def files_of(out):
 def undisturbed(dogs_root, tmp_path_factory):
     """The whole command in one process."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    assert main(arguments_of(dogs_root, out)) == 0
+    with blank_figures():
+        assert main(arguments_of(dogs_root, out)) == 0
     return out
 
 
 @pytest.mark.slow
 def test_the_command_in_two_processes(dogs_root, undisturbed, tmp_path):
     out = tmp_path / "out"
-    code, stdout, stderr = finished(
-        torchrun(2, "-m", "dogs_accel.benchmark", *arguments_of(dogs_root, out), folder=tmp_path)
-    )
+    code, stdout, stderr = finished(torchrun(2, "-m", BENCHMARK, *arguments_of(dogs_root, out), folder=tmp_path))
     assert code == 0, stderr
     assert said(stderr) == []
     assert stdout.count("preset   demo") == stdout.count("epoch  5/5") == stdout.count("test accuracy") == 1
@@ -317,15 +309,16 @@ def processes_in(process):
     found = {}
     for each in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "dogs_accel.benchmark" in each.cmdline():
+            if BENCHMARK in each.cmdline():
                 found[int(each.environ()["RANK"])] = each
     return found
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_process_ends_all_and_one_goes_on(dogs_root, undisturbed, tmp_path):
     out = tmp_path / "out"
-    started = torchrun(2, "-m", "dogs_accel.benchmark", *arguments_of(dogs_root, out))
+    started = torchrun(2, "-m", BENCHMARK, *arguments_of(dogs_root, out))
     deadline = time.monotonic() + SECONDS
     history_file = out / RUN / f"{Path(RUN).name}_history.csv"
     while 1 not in processes_in(started) and time.monotonic() < deadline:
@@ -354,6 +347,7 @@ def test_a_killed_process_ends_all_and_one_goes_on(dogs_root, undisturbed, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_two_machines_go_on_with_what_one_process_began(dogs_root, undisturbed, tmp_path, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
@@ -371,12 +365,10 @@ def test_two_machines_go_on_with_what_one_process_began(dogs_root, undisturbed, 
         with pytest.raises(SystemExit) as stopped:
             main(arguments_of(dogs_root, out))
         assert stopped.value.code == 130
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     agents = [
         torchrun(
-            1, "-m", "dogs_accel.benchmark", "--resume", "run", folder=machine,
+            1, "-m", BENCHMARK, "--resume", "run", folder=machine,
             rendezvous=[
                 *("--nnodes", 2, "--node-rank", rank, "--rdzv-backend", "static"),
                 *("--master-addr", "localhost", "--master-port", port),
@@ -407,7 +399,7 @@ def test_what_cannot_be_ends_all_with_one_line(dogs_root, tmp_path, problem):
     else:
         next(data.glob("Images/*/*.jpg")).write_bytes(b"nothing")
         expected = "rank 0: error: 1 of 72 files cannot be decoded, see "
-    code, stdout, stderr = finished(torchrun(2, "-m", "dogs_accel.benchmark", *arguments))
+    code, stdout, stderr = finished(torchrun(2, "-m", BENCHMARK, *arguments))
     (line,) = said(stderr)
     assert expected in line
     assert code == 1

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dogs_accel import plots
 from dogs_accel.benchmark import main
 from dogs_accel.datasets.synthetic import write_synthetic
 from dogs_accel.evaluation.predictions import Predictions
@@ -20,6 +21,8 @@ from dogs_accel.runtime.files import sha256
 from dogs_accel.training.checkpoint import load_checkpoint
 
 NUM_KILLS = 20
+MOST_SECONDS = 2
+"""Until a kill: about what a run takes to train and to evaluate."""
 SEED = 20261122
 PUBLISHED_COLUMNS = 15
 TIMED_PICTURES = {"comparison_overview.png", "training_profile.png"}
@@ -31,6 +34,7 @@ def run(arguments):
     multiprocessing.set_start_method("fork", force=True)
     # Else W&B would ask the service of the tests' own process, if there is one, and find the killed run still there.
     os.environ.pop("WANDB_SERVICE", None)
+    plots._DPI = 24  # small pictures are soon drawn, and compared like large ones
     raise SystemExit(main(arguments))
 
 
@@ -38,9 +42,7 @@ def run(arguments):
 def start():
     """Start the command in a process of its own, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["dogs_accel.experiment.execute", "wandb", "timm", "pipelines.dali", "pipelines.cached"]
-    )
+    context.set_forkserver_preload(["tests.support.preloaded"])
 
     def started(*arguments):
         process = context.Process(target=run, args=(arguments,))
@@ -131,7 +133,7 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments,
             before = stamps(out)
             while stamps(out) == before and process.is_alive():
                 time.sleep(0.01)
-        process.join(timeout=chance.uniform(0, 3))
+        process.join(timeout=chance.uniform(0, MOST_SECONDS))
         process.kill()
         process.join()
         reached.append(num_epochs(out))
@@ -160,6 +162,7 @@ def num_epochs(out):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, tmp_path, capsys):
     out = tmp_path / "again"
     shutil.copytree(undisturbed, out)
@@ -173,6 +176,7 @@ def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_of_an_older_version_is_said_to_be_one(undisturbed, tmp_path, capsys):
     out = shutil.copytree(undisturbed, tmp_path / "older")
     path = out / "vit" / "vit_tiny_patch16_224_staged" / "metrics.json"

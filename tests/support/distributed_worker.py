@@ -1,4 +1,4 @@
-"""What each of several processes finds out, as JSON for the tests: torchrun ... distributed_worker.py DATA OUT."""
+"""What each of several processes finds out, as JSON for the tests."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from dogs_accel.experiment.plan import check_alike
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from dogs_accel.runtime.processes import OtherProcessError, World, joined, world_from_environment
-from dogs_accel.training import trainer as train
+from dogs_accel.training import trainer
 from dogs_accel.training.phases import Phase
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
@@ -44,7 +44,7 @@ class PlainNet(nn.Module):
         return self.fc(self.body(images))
 
 
-class Watched(train.Trainer):
+class Watched(trainer.Trainer):
     """Keeps what each step got."""
 
     def _weighted(self, loader, num_steps):
@@ -74,7 +74,7 @@ def trained(data, world, folder, num_images):
     """Gradients, samples and history of two epochs in which the weights stay all but the same."""
     torch.manual_seed(0)
     model, gradients = PlainNet(), []
-    make_optimizer = train.make_optimizer
+    make_optimizer = trainer.make_optimizer
 
     def watched_optimizer(*arguments):
         optimizer = make_optimizer(*arguments)
@@ -84,7 +84,7 @@ def trained(data, world, folder, num_images):
         )
         return optimizer
 
-    train.make_optimizer = watched_optimizer
+    trainer.make_optimizer = watched_optimizer
     try:
         with (
             loader_of(
@@ -92,12 +92,12 @@ def trained(data, world, folder, num_images):
             ) as few,
             loader_of(data, "val", NUM_VAL, EVAL.at(32), 3, world) as val,
         ):
-            trainer = Watched(model, few, val, num_classes=4, device=CPU, folder=folder, world=world)
-            trainer.steps = []
-            result = trainer.run([Phase(name="all", mode="full_finetune", epochs=2, lr=1e-12)])
+            watched = Watched(model, few, val, num_classes=4, device=CPU, folder=folder, world=world)
+            watched.steps = []
+            result = watched.run([Phase(name="all", mode="full_finetune", epochs=2, lr=1e-12)])
     finally:
-        train.make_optimizer = make_optimizer
-    return {"gradients": gradients, "steps": trainer.steps, "history": result.history}
+        trainer.make_optimizer = make_optimizer
+    return {"gradients": gradients, "steps": watched.steps, "history": result.history}
 
 
 def evaluated(data, world, name, num_images):
@@ -194,8 +194,9 @@ def other_data(data, world):
     return outcome(lambda: check_alike(SimpleNamespace(world=world, device=CPU, amp=None, data=here)))
 
 
-def main():
-    data, out = open_dataset(sys.argv[1]), Path(sys.argv[2])
+def main(root, out):
+    """The body of one of several processes: the first writes to `out` what each found."""
+    data = open_dataset(root)
     torch.set_num_threads(1)
     world = world_from_environment()
     with joined(world), tempfile.TemporaryDirectory() as own:
@@ -203,12 +204,8 @@ def main():
         found = {"world": world_facts(world, folder), **work(data, world, folder)}
         found["other_data"] = other_data(data, world)
         with loader_of(data, "train", world.size - 1, EVAL.at(32), 1, world) as loader:
-            trainer = train.Trainer(PlainNet(), loader, loader, num_classes=4, device=CPU, folder=folder, world=world)
-            found["too_few"] = outcome(lambda: trainer.run([Phase(name="all", mode="full_finetune", epochs=1, lr=1.0)]))
+            plain = trainer.Trainer(PlainNet(), loader, loader, num_classes=4, device=CPU, folder=folder, world=world)
+            found["too_few"] = outcome(lambda: plain.run([Phase(name="all", mode="full_finetune", epochs=1, lr=1.0)]))
         every = world.all_gather(found)
     if world.is_rank_zero:
         out.write_text(json.dumps(every))
-
-
-if __name__ == "__main__":
-    main()
