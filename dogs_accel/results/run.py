@@ -93,8 +93,10 @@ class Run(ReadOnce):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Scores of the test split, and of validation under "val"."""
-        metrics: dict[str, Any] = self.content(METRICS_FILE)
+        """Scores of the test split, and of validation under "val". Raises ValueError where the file is not there."""
+        metrics: dict[str, Any] | None = self.content(METRICS_FILE)
+        if metrics is None:
+            raise ValueError(f"{self.folder / METRICS_FILE}: not found, expected the scores of a run")
         return metrics
 
     def interval(self, measure: str) -> tuple[float, float] | None:

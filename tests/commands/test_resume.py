@@ -186,6 +186,8 @@ def test_a_finished_run_of_an_older_version_is_said_to_be_one(undisturbed, tmp_p
     assert f"checkpoint: {path} has no intervals, an older version wrote it; remove {path.parent} to run that run" in (
         stopped(["--resume", str(out)], capsys)
     )
+    path.unlink()
+    assert f"checkpoint: {path}: not found, expected the scores" in stopped(["--resume", str(out)], capsys)
 
 
 def stopped(arguments, capsys):
