@@ -503,6 +503,7 @@ def test_a_bad_file_is_named(command, dogs_root, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_loaders_are_exact_on_real_photos(shared_data, tmp_path, capsys):
     root = shared_data / "stanford-dogs-mini"
     weights = shared_data / "weights" / "tf_efficientnet_lite0.pth"

@@ -9,7 +9,7 @@ from PIL import Image
 from dogs_accel.cli import main
 from dogs_accel.datasets.photos import find_photos
 from dogs_accel.runtime.timing import cpu_seconds
-from dogs_accel.throughput import run
+from dogs_accel.throughput import measure, run
 from dogs_accel.throughput.bottleneck import LoaderWithModel
 from dogs_accel.throughput.candidates import Candidate, Workload, load_epoch, project_candidates
 from dogs_accel.throughput.cold_start import ColdStart
@@ -238,7 +238,9 @@ def test_a_loader_with_other_pixels_gets_no_speed(dogs_root, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_command_writes_what_it_says(dogs_root, tmp_path, capsys):
+def test_the_command_writes_what_it_says(dogs_root, tmp_path, monkeypatch, capsys):
+    # What test_cold_start.py measures takes the start of a process for each loader.
+    monkeypatch.setattr(measure, "measure_cold_start", lambda candidate, workload: ColdStart(0.25, 400.0, None))
     out = tmp_path / "out"
     options = ["--loader", "torch,auto", "--num-images", "24", "--batch-size", "4", "--image-size", "32"]
     assert main(["throughput", "--data", str(dogs_root), *options, "--rounds", "1", "--out", str(out)]) == 0
@@ -247,6 +249,9 @@ def test_the_command_writes_what_it_says(dogs_root, tmp_path, capsys):
     assert "img/s with ResNet-18 at 32 px:" in text
     report = json.loads((out / "throughput.json").read_text())
     assert [row["candidate"] for row in report["rows"]][:2] == ["torch", "auto"]
+    assert [row["cold"] and row["cold"]["first_batch_seconds"] for row in report["rows"]] == [
+        None if row["is_ceiling"] else 0.25 for row in report["rows"]
+    ]
     assert report["baseline"] == "torch"
     assert report["verdict"] in text
     assert all(each["wait_share"] <= 1 for each in report["with_model"].values())
