@@ -12,8 +12,9 @@ ARGS   ?=
 benchmark: setup
 	$(BIN)/python -m dogs_accel.benchmark $(ARGS)
 
+# Two processes at a time, a file each: what starts processes of its own keeps two cores busy.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark $(ARGS)
