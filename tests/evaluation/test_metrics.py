@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, f1_score, top_k_accuracy_score
+from sklearn.metrics import f1_score, top_k_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
 from dogs_accel.calibration import brier_score, expected_calibration_error, fit_temperature, negative_log_likelihood
@@ -15,17 +15,7 @@ from dogs_accel.evaluation.metrics import (
     report_table,
     top_confusions,
 )
-from dogs_accel.evaluation.predictions import Predictions, predict
-from dogs_accel.evaluation.scores import ScoreCounter, f1_scores
-
-
-@pytest.fixture
-def predictions():
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 11, size=400)  # class 11 never occurs
-    logits = random.normal(size=(400, 12)).astype(np.float32)
-    logits[np.arange(400), labels] += 1.5
-    return Predictions(logits, labels, np.array([f"id{i}" for i in range(400)]))
+from dogs_accel.evaluation.predictions import Predictions
 
 
 def test_metrics_agree_with_scikit_learn(predictions):
@@ -140,13 +130,6 @@ def test_bins_before_and_after_the_temperature(predictions):
     assert len(calibration_table(predictions, 1.0)) == 25
 
 
-def test_predictions_survive_the_file(predictions, tmp_path):
-    again = Predictions.load(predictions.save(tmp_path / "test_logits.npz"))
-    np.testing.assert_array_equal(again.logits, predictions.logits)
-    np.testing.assert_array_equal(again.labels, predictions.labels)
-    np.testing.assert_array_equal(again.ids, predictions.ids)
-
-
 def test_report_has_accuracy_once_and_supports_that_add_up(predictions):
     names = [f"breed {i}" for i in range(12)]
     table = report_table(predictions, names)
@@ -176,41 +159,3 @@ def test_top_confusions():
     table = top_confusions(counts, ["a", "b", "c"])
     assert table.values.tolist() == [["c", "b", 4, 1.0], ["a", "b", 3, 3 / 8], ["b", "a", 1, 0.1]]
     assert len(top_confusions(counts, ["a", "b", "c"], most=2)) == 2
-
-
-@pytest.mark.parametrize("batch_size", [7, 400])
-def test_scores_add_up_over_batches(predictions, batch_size):
-    logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
-    counter = ScoreCounter(12, torch.device("cpu"))
-    for at in range(0, 400, batch_size):
-        part = slice(at, at + batch_size)
-        counter.add(torch.nn.functional.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
-    scores = counter.scores()
-    assert scores.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
-    assert scores.accuracy == evaluate_predictions(predictions)["accuracy"]
-    assert (scores.macro_f1, scores.weighted_f1) == f1_scores(
-        confusion_matrix(predictions.labels, predictions.predicted, labels=np.arange(12))
-    )
-
-
-def test_f1_of_nothing():
-    assert f1_scores(np.zeros((3, 3), dtype=np.int64)) == (0.0, 0.0)
-
-
-class _Mean(torch.nn.Module):
-    def forward(self, images):
-        return images.mean(dim=(2, 3))
-
-
-def test_predict_keeps_ids_with_their_logits(dogs_root):
-    from dogs_accel.datasets import open_dataset
-    from pipelines import EVAL, make_loader
-
-    data = open_dataset(dogs_root)
-    index = data.split("test")
-    loader = make_loader([data.paths[i] for i in index], data.labels[index], EVAL.at(32), batch_size=4, device="cpu")
-    with loader:
-        predictions = predict(_Mean(), loader, [data.ids[i] for i in index])
-    assert predictions.ids.tolist() == [data.ids[i] for i in index]
-    assert predictions.labels.tolist() == data.labels[index].tolist()
-    assert predictions.logits.shape == (len(index), 3)

@@ -1,22 +1,13 @@
 import dataclasses
-import json
 import time
 
 import pytest
 import torch
-from PIL import Image
 
-from dogs_accel.cli import main
 from dogs_accel.datasets.photos import find_photos
 from dogs_accel.runtime.timing import cpu_seconds
-from dogs_accel.throughput import measure, run
-from dogs_accel.throughput.bottleneck import LoaderWithModel
-from dogs_accel.throughput.candidates import Candidate, Workload, load_epoch, project_candidates
-from dogs_accel.throughput.cold_start import ColdStart
-from dogs_accel.throughput.figures import loaders_figure
+from dogs_accel.throughput.candidates import Candidate, Workload, project_candidates
 from dogs_accel.throughput.measure import (
-    Row,
-    ScalingPoint,
     describe_rows,
     describe_scaling,
     measure_loaders,
@@ -24,7 +15,8 @@ from dogs_accel.throughput.measure import (
     thread_counts,
     workload_at,
 )
-from pipelines import BACKENDS, EVAL, RESNET_TRAIN, make_loader
+from pipelines import EVAL, RESNET_TRAIN
+from tests.support.measured_loaders import ROWS
 from tests.support.standing_clock import StandingClock
 
 WORKLOAD = Workload(paths=("photo.jpg",) * 10, recipe=EVAL, batch_size=4, num_threads=2)
@@ -143,21 +135,6 @@ def test_scaling_takes_two_batches_for_each_thread_at_least():
     assert [workload.paths for workload in made] == [workload.paths[:num] for num in (20, 64, 100)]
 
 
-def row(name, ratio, is_ceiling=False, is_ours=False, cold=None, note=""):
-    return Row(
-        candidate=name, rate=100 * ratio, rate_low=90 * ratio, rate_high=110 * ratio, ratio=ratio,
-        ratio_low=0.9 * ratio, ratio_high=1.2 * ratio, cpu_seconds_per_1000=12.345, cold=cold, is_ceiling=is_ceiling,
-        is_ours=is_ours, note=note, seconds=(1.0,),
-    )  # fmt: skip
-
-
-ROWS = [
-    row("published", 1.0, cold=ColdStart(0.5, 400.4, None)),
-    row("auto", 12.5, is_ours=True, cold=ColdStart(0.25, 1234.0, 2000.0), note="is cached here"),
-    row("read only", 80.0, is_ceiling=True),
-]
-
-
 def test_the_table_has_every_column():
     header, published, auto, ceiling = describe_rows(ROWS, "published").splitlines()
     assert "ratio to published" in header
@@ -167,111 +144,3 @@ def test_the_table_has_every_column():
     assert "1,234 MB + 2,000 MB GPU" in auto
     assert auto.endswith("is cached here")
     assert ceiling.startswith("  ceiling: read only")
-
-
-def test_the_bars_are_the_ratios_from_one_on():
-    figure = loaders_figure({"eval": ROWS, "train": ROWS}, "published")
-    [part] = figure.subfigs
-    for axes in part.axes:
-        assert [patch.get_width() for patch in axes.patches] == pytest.approx([0, 11.5, 79])
-        assert [patch.get_x() for patch in axes.patches] == [1, 1, 1]
-        assert axes.get_xscale() == "log"
-        assert [text.get_text() for text in axes.texts] == ["1.00 x", "12.5 x", "80 x"]
-
-
-def test_the_lines_and_the_dots_are_the_rates():
-    rates = {1: 100.0, 2: 180.0}
-    points = [
-        ScalingPoint(candidate=name, axis="num_threads", value=value, rate=rate * scale, rate_low=rate, rate_high=rate)
-        for name, scale in (("published: PIL", 1), ("dali", 3))
-        for value, rate in rates.items()
-    ]
-    with_model = {
-        "dali": LoaderWithModel(loader_rate=540.0, compute_rate=200.0, end_to_end_rate=150.0, wait_share=0.25)
-    }
-    figure = loaders_figure({"eval": ROWS}, "published", points, with_model, "ResNet-18")
-    scaling, model = figure.subfigs[1].axes
-    assert [line.get_label() for line in scaling.lines] == ["published", "dali"]
-    assert [line.get_ydata().tolist() for line in scaling.lines] == [[100, 180], [300, 540]]
-    assert [line.get_xdata()[0] for line in model.lines] == [540, 200, 150]
-    assert [text.get_text() for text in model.texts] == ["waits 25 %"]
-
-
-def test_photos_are_spread_over_all_folders_in_order(tmp_path):
-    for breed in "abcd":
-        (tmp_path / breed).mkdir()
-        for i in range(10):
-            Image.new("RGB", (4, 4)).save(tmp_path / breed / f"{i}.{'JPG' if i % 2 else 'jpeg'}")
-    paths = find_photos(tmp_path, 20)
-    assert len(set(paths)) == 20
-    assert paths == sorted(paths) == find_photos(tmp_path, 20)
-    assert {path.split("/")[-2] for path in paths} == set("abcd")
-    assert len(find_photos(tmp_path, 100)) == 40
-    with pytest.raises(ValueError, match=r"data: no .jpg or .jpeg file below"):
-        find_photos(tmp_path / "nothing", 1)
-
-
-def test_a_loader_of_the_project_loads_the_workload(dogs_root, tmp_path):
-    workload = Workload(paths=tuple(find_photos(dogs_root, 6)), recipe=EVAL.at(32), batch_size=4, num_threads=1)
-    for candidate in project_candidates(BACKENDS, tmp_path):
-        loader = candidate.make(workload)
-        load_epoch(loader, workload)
-        assert loader.batch_size == 4
-        assert loader.num_threads == 1
-        loader.close()
-
-
-def test_a_loader_with_other_pixels_gets_no_speed(dogs_root, tmp_path, monkeypatch):
-    def make_wrong(*arguments, backend, seed, **settings):
-        return make_loader(
-            *arguments, backend="torch", seed=seed + (backend == "dali"), **settings | {"store_dir": None}
-        )
-
-    monkeypatch.setattr(run, "make_loader", make_wrong)
-    workload = Workload(paths=tuple(find_photos(dogs_root, 6)), recipe=RESNET_TRAIN.at(32), batch_size=4, num_threads=1)
-    rival = Candidate("rival", Waiter)
-    candidates = [rival, *project_candidates(["torch", "dali", "auto"], tmp_path)]
-    passing, measured = run.pass_parity(candidates, workload, tmp_path)
-    assert [each.name for each in passing] == ["rival", "torch", "auto"]
-    assert [each.passes for each in measured] == [False, True]
-    assert all(each.num_images == 6 for each in measured)
-
-
-@pytest.mark.slow
-def test_the_command_writes_what_it_says(dogs_root, tmp_path, monkeypatch, capsys):
-    # What test_cold_start.py measures takes the start of a process for each loader.
-    monkeypatch.setattr(measure, "measure_cold_start", lambda candidate, workload: ColdStart(0.25, 400.0, None))
-    out = tmp_path / "out"
-    options = ["--loader", "torch,auto", "--num-images", "24", "--batch-size", "4", "--image-size", "32"]
-    assert main(["throughput", "--data", str(dogs_root), *options, "--rounds", "1", "--out", str(out)]) == 0
-    text = capsys.readouterr().out
-    assert "resnet-train recipe at 32 px, 24 images of" in text
-    assert "img/s with ResNet-18 at 32 px:" in text
-    report = json.loads((out / "throughput.json").read_text())
-    assert [row["candidate"] for row in report["rows"]][:2] == ["torch", "auto"]
-    assert [row["cold"] and row["cold"]["first_batch_seconds"] for row in report["rows"]] == [
-        None if row["is_ceiling"] else 0.25 for row in report["rows"]
-    ]
-    assert report["baseline"] == "torch"
-    assert report["verdict"] in text
-    assert all(each["wait_share"] <= 1 for each in report["with_model"].values())
-    assert report["environment"]["packages"]["torch"] == torch.__version__.partition("+")[0]
-    with Image.open(out / "throughput.png") as picture:
-        assert picture.width > 1000
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--loader", "torch,cachd"], "loader: got 'cachd', expected one of"),
-        (["--recipe", "evil"], "recipe: got 'evil', expected one of eval, resnet-train, vit-train (did you"),
-        (["--model", "resnet51"], "models: got 'resnet51'"),
-        (["--device", "cuda:77"], "--device cuda:77: torch"),
-    ],
-)  # fmt: skip
-def test_a_wrong_option_is_one_line(dogs_root, options, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["throughput", "--data", str(dogs_root), *options])
-    assert stop.value.code == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"dogs-accel throughput: error: {message}")

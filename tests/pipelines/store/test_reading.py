@@ -1,0 +1,185 @@
+"""A store is never mistaken for another."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from pipelines import EVAL, BadImageError
+from pipelines.store.build import default_store_folder, plan_store
+from pipelines.store.index import StoreError
+from pipelines.store.reading import _map_pixels, open_store, store_problems
+from tests.support.picture_files import KINDS, encoded, picture, write
+from tests.support.small_stores import SMALL, assert_pils, build
+
+
+def test_rows_follow_the_paths_asked_for(photos, tmp_path):
+    folder = build(photos, SMALL, tmp_path / "store")
+    some = [photos[17], photos[3], photos[3], photos[29]]
+    store = open_store(folder, some, SMALL)
+    assert store.rows.tolist() == [17, 3, 3, 29]
+    assert len(store.images) == 30
+    assert_pils(store, some, SMALL)
+    assert (plan := plan_store(some, SMALL, folder)).is_complete
+    assert (plan.num_images, plan.num_done, plan.num_bytes) == (3, 3, 0)
+
+
+def test_what_a_reader_writes_stays_in_its_process(photos, tmp_path, recwarn):
+    folder = build(photos, SMALL, tmp_path / "store")
+    content = (folder / "pixels.npy").read_bytes()
+    first, second = (open_store(folder, photos, SMALL) for _ in range(2))
+    first.images.fill_(7)
+    assert not (second.images == 7).all()
+    del first, second
+    assert (folder / "pixels.npy").read_bytes() == content
+    assert not recwarn.list
+
+
+def test_a_store_larger_than_memory_opens(tmp_path):
+    shape = (2 * psutil.virtual_memory().total // (3 << 20) + 1, 1024, 1024, 3)
+    np.lib.format.open_memmap(tmp_path / "pixels.npy", "w+", np.uint8, shape)  # sparse: it takes no room
+    images = _map_pixels(tmp_path, shape)
+    assert images.shape == shape
+    assert images[-1, -1, -1].tolist() == [0, 0, 0]
+
+
+def test_bad_files_are_listed_when_they_are_asked_for(photos, tmp_path):
+    for number, path in enumerate(photos[:13]):
+        path.write_bytes(b"" if number == 0 else b"not an image")
+    photos[13].unlink()
+    folder = build(photos, SMALL, tmp_path / "store")
+    with pytest.raises(BadImageError) as caught:
+        open_store(folder, photos, SMALL)
+    message = str(caught.value)
+    assert message.startswith(f"store {folder}: 14 of 30 files cannot be decoded: {photos[0]}: an empty file; ")
+    assert message.count("not an image") == 9
+    assert message.endswith("; and 4 more")
+    assert store_problems(folder, photos, SMALL)[str(photos[13])] == "No such file or directory"
+    assert_pils(open_store(folder, photos[14:], SMALL), photos[14:], SMALL)
+    assert plan_store(photos, SMALL, folder).is_complete
+
+
+def test_a_missing_file_that_appears_is_a_change(photos, tmp_path):
+    content = photos[3].read_bytes()
+    photos[3].unlink()
+    folder = build(photos, SMALL, tmp_path / "store")
+    photos[3].write_bytes(content)
+    with pytest.raises(StoreError, match=r"1 of 30 files changed .*0003.jpg \(not there before\)"):
+        open_store(folder, photos, SMALL)
+
+
+def assert_refused(store, paths, recipe, *parts):
+    """By all three calls, in the same words, and nothing is touched."""
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    messages = []
+    for call in (
+        lambda: open_store(store, paths, recipe),
+        lambda: plan_store(paths, recipe, store),
+        lambda: build(paths, recipe, store),
+    ):
+        with pytest.raises(StoreError) as caught:
+            call()
+        messages.append(str(caught.value))
+    assert len(set(messages)) == 1
+    assert messages[0].startswith(f"store {store}: ")
+    for part in parts:
+        assert part in messages[0]
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+
+
+def test_another_size_or_interpolation_is_refused(photos, store):
+    assert_refused(store, photos, EVAL, "made for resize (20, 24), the recipe eval has (256, 256); ")
+    bicubic = replace(SMALL, interpolation="bicubic")
+    assert_refused(store, photos, bicubic, "made for interpolation bilinear, the recipe eval has bicubic; ")
+
+
+def test_another_format_is_refused(photos, store):
+    index = store / "index.json"
+    index.write_text(index.read_text().replace('"format": 1', '"format": 2', 1))
+    assert_refused(store, photos, SMALL, "made in format 2, expected format 1; ")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1, "resize": [20, 24], "interpolation": "bilinear"}'])
+def test_a_damaged_index_is_refused(photos, store, content):
+    (store / "index.json").write_text(content)
+    assert_refused(store, photos, SMALL, "index.json is damaged")
+
+
+def test_damaged_pixels_are_refused(photos, store):
+    content = (store / "pixels.npy").read_bytes()
+    for damaged in (content[:-1], content[1:], b"", content[:100]):
+        (store / "pixels.npy").write_bytes(damaged)
+        assert_refused(store, photos, SMALL, "pixels.npy is missing or damaged")
+    np.save(store / "pixels.npy", np.zeros((29, 20, 24, 3), np.uint8))
+    assert_refused(store, photos, SMALL, "pixels.npy has shape (29, 20, 24, 3) of uint8, expected (30, 20, 24, 3)")
+    (store / "pixels.npy").unlink()
+    assert_refused(store, photos, SMALL, "pixels.npy is missing or damaged")
+
+
+def test_a_file_that_is_not_in_the_store_is_refused(photos, store, tmp_path):
+    [new] = write(tmp_path, [KINDS["grey"]])
+    assert_refused(store, [*photos, new], SMALL, f"it lacks 1 of 31 files, first: {new} (it has 30, from ")
+
+
+def test_changed_files_are_refused(photos, store):
+    size = photos[7].stat().st_size
+    photos[7].write_bytes(photos[7].read_bytes() + b"1234")
+    assert_refused(store, photos, SMALL, f"1 of 30 files changed since it was built, first: {photos[7]} ")
+    assert_refused(store, photos, SMALL, f"({size:,} -> {size + 4:,})".replace("(", "(size "), "--rebuild")
+    photos[9].unlink()
+    assert_refused(store, photos, SMALL, "2 of 30 files changed")
+    assert_refused(store, photos[8:], SMALL, f"first: {photos[9]} (gone)")
+    assert_pils(open_store(store, photos[10:], SMALL), photos[10:], SMALL)
+
+
+def test_other_content_of_the_same_size_is_refused(photos, store):
+    content = photos[7].read_bytes()
+    os.utime(photos[2])
+    photos[7].write_bytes(content[:-10] + bytes([content[-10] ^ 1]) + content[-9:])
+    assert_refused(store, photos, SMALL, f"1 of 30 files changed since it was built, first: {photos[7]} (other ")
+
+
+def test_there_is_no_store(photos, tmp_path):
+    with pytest.raises(StoreError, match=f"^store {tmp_path / 'none'}: there is none; "):
+        open_store(tmp_path / "none", photos, SMALL)
+
+
+def test_paths_may_be_relative(photos, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "set" / "pug")
+    relative = [os.path.relpath(path) for path in photos]
+    assert relative[0].startswith("../beagle")
+    assert_pils(open_store(store, relative, SMALL), relative, SMALL)
+    assert default_store_folder(relative, SMALL) == default_store_folder(photos, SMALL)
+
+
+def test_files_that_moved_together_are_found(photos, store, tmp_path):
+    shutil.move(tmp_path / "set", tmp_path / "elsewhere")
+    moved = [tmp_path / "elsewhere" / path.relative_to(tmp_path / "set") for path in photos]
+    assert_pils(open_store(store, moved, SMALL), moved, SMALL)
+    assert open_store(store, moved[15:20], SMALL).rows.tolist() == [15, 16, 17, 18, 19]
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    linked = [tmp_path / "link" / path.relative_to(tmp_path / "set") for path in photos]
+    assert_pils(open_store(store, linked, SMALL), linked, SMALL)
+
+
+def test_copied_files_are_told_by_their_content_and_then_by_their_time(photos, store, tmp_path, monkeypatch):
+    shutil.copytree(tmp_path / "set", tmp_path / "copy", copy_function=shutil.copyfile)
+    copies = [tmp_path / "copy" / path.relative_to(tmp_path / "set") for path in photos]
+    pixels = (store / "pixels.npy").stat().st_ino
+    assert_pils(open_store(store, copies, SMALL), copies, SMALL)
+    build(copies, SMALL, store)
+    assert (store / "pixels.npy").stat().st_ino == pixels
+    monkeypatch.setattr("pipelines.store.index.content_digest", None)
+    assert_pils(open_store(store, copies, SMALL), copies, SMALL)
+
+
+def test_a_dataset_of_the_same_names_is_another_one(photos, store, tmp_path):
+    for folder in ("beagle", "pug"):
+        (tmp_path / "other" / folder).mkdir(parents=True)
+    others = [tmp_path / "other" / path.relative_to(tmp_path / "set") for path in photos]
+    for seed, path in enumerate(others):
+        path.write_bytes(encoded(picture(50, 40, seed=seed)))
+    assert_refused(store, others, SMALL, "30 of 30 files changed")
