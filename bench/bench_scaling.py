@@ -105,7 +105,7 @@ def summarise(num_processes, every):
         rows.append(
             {"processes": num_processes, "exchange": exchange == "true", "rounds": rounds,
              "per_rank": statistics.median(statistics.median(each) for each in rounds),
-             "on_all_ranks": statistics.median(sum(each) for each in rounds)}
+             "in_all": statistics.median(sum(each) for each in rounds)}
         )  # fmt: skip
     return rows
 
@@ -123,7 +123,7 @@ def test_processes(bench, tmp_path):
         tables[name] = rows
         lines += [
             f"  {name.removeprefix('timm/')[:18]:<18} {row['processes']:>2}  {row['per_rank']:>18,.1f}  "
-            f"{row['on_all_ranks']:>12,.1f}  {'yes' if row['exchange'] else 'no'}"
+            f"{row['in_all']:>12,.1f}  {'yes' if row['exchange'] else 'no'}"
             for row in rows
         ]
         assert all(row["per_rank"] > 0 for row in rows)

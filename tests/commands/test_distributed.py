@@ -119,8 +119,8 @@ def ranks(request, dogs_root, tmp_path_factory):
 def test_each_process_gets_what_the_first_made_or_its_failure(ranks):
     for rank, found in enumerate(facts["world"] for facts in ranks):
         assert found["broadcast"] == {"rank": 0, "array": [0, 1, 2]}
-        assert found["from_first_failing"] == ["OtherProcessError" if rank else "ValueError", "broken"]
-        assert found["from_first_leaving"] == ["SystemExit", "3"]
+        assert found["broadcast_failing"] == ["OtherProcessError" if rank else "ValueError", "broken"]
+        assert found["broadcast_leaving"] == ["SystemExit", "3"]
 
 
 def test_a_failure_in_one_process_ends_all_and_one_of_them_names_it(ranks):

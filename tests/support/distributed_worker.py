@@ -172,8 +172,8 @@ def world_facts(world, folder):
     world.broadcast_tensors([strided])
     facts = {
         "broadcast": world.broadcast(lambda: {"rank": world.rank, "array": torch.arange(3).tolist()}),
-        "from_first_failing": outcome(lambda: world.broadcast(fail)),
-        "from_first_leaving": outcome(lambda: world.broadcast(leave)),
+        "broadcast_failing": outcome(lambda: world.broadcast(fail)),
+        "broadcast_leaving": outcome(lambda: world.broadcast(leave)),
         "on_all_ranks": world.on_all_ranks(lambda: world.rank * 10),
         "in_all_failing": outcome(lambda: world.on_all_ranks(fail_but_first)),
         "gathered": world.all_gather(f"of {world.rank}"),
