@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
+from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.splits import split_indices
 
 Box = tuple[int, int, int, int]
@@ -25,15 +26,16 @@ class DatasetNotFoundError(DatasetError, FileNotFoundError):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
-    """The images of a dataset, in a fixed order, with their labels, classes and official split.
+    """The images of a dataset, in a fixed order, with their labels, classes and official parts.
 
-    ids, paths, labels and official_split have one entry per image: file name without its ending, absolute path,
-    0-based label as (N,) int64, and "official_train" or "official_test". class_names and folder_names have one
-    entry per label. notice is a line to be shown with every result, None where there is nothing to say.
+    ids, paths, labels and official_split have one entry per image: what tells it apart, absolute path, 0-based label
+    as (N,) int64, and one of `splits.OFFICIAL_PARTS`. class_names and folder_names have one entry per label. Paths are
+    below `image_root`.
     """
 
-    name: str
+    facts: DatasetFacts
     root: Path
+    image_root: Path
     ids: list[str]
     paths: list[str]
     labels: np.ndarray
@@ -41,7 +43,6 @@ class Dataset:
     folder_names: list[str]
     official_split: list[str]
     annotation_dir: Path | None = None
-    notice: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,10 +52,24 @@ class Dataset:
         """Number of classes; labels are 0 .. num_classes - 1."""
         return len(self.class_names)
 
-    def split(self, split: str, *, seed: int = 42, val_ratio: float = 0.15) -> np.ndarray:
+    @property
+    def noun(self) -> str:
+        """What the classes are: "class", "breed"."""
+        return self.facts.noun
+
+    def relative_path(self, index: int) -> str:
+        """Path of an image below `image_root`."""
+        return PurePath(self.paths[index]).relative_to(self.image_root).as_posix()
+
+    def split(self, split: str, *, seed: int = 42, val_ratio: float = 0.15, test_ratio: float = 0.2) -> np.ndarray:
         """Give the indices of "train", "val" or "test" as int64, in the order of `splits.split_indices`.
 
         Raises ValueError for another split, seed or ratio, or where a class has too few images.
+
+        Example:
+            >>> train = dataset.split("train")
+            >>> len(np.intersect1d(train, dataset.split("test")))
+            0
         """
         return split_indices(
             self.labels,
@@ -62,6 +77,7 @@ class Dataset:
             split,
             seed=seed,
             val_ratio=val_ratio,
+            test_ratio=test_ratio,
             class_names=self.class_names,
         )
 
@@ -80,7 +96,7 @@ class Dataset:
         return read_boxes(path) if path is not None and path.is_file() else None
 
     def _annotation_path(self, annotation_dir: Path, index: int) -> Path:
-        return annotation_dir / self.folder_names[int(self.labels[index])] / self.ids[index]
+        return annotation_dir / self.folder_names[int(self.labels[index])] / PurePath(self.paths[index]).stem
 
 
 def read_boxes(path: Path) -> list[Box]:

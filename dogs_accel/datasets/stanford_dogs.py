@@ -12,8 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dogs_accel.datasets.class_names import class_names
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
+from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE, is_synthetic
 
@@ -63,32 +65,52 @@ def open_stanford_dogs(
     if check_files:
         _check_on_disk(folder, files)
     annotation_dir = folder / "Annotation"
-    synthetic = is_synthetic(folder)
     return Dataset(
-        name="synthetic" if synthetic else _name(len(train.files), len(test.files), len(folder_names)),
+        facts=_facts(folder, len(train.files), len(test.files), len(folder_names)),
         root=folder,
-        ids=[PurePosixPath(file).stem for file in files],
+        image_root=folder / "Images",
+        ids=_ids(files),
         paths=[str(folder / "Images" / file) for file in files],
         labels=labels,
-        class_names=[class_name(name) for name in folder_names],
+        class_names=class_names(folder_names),
         folder_names=folder_names,
         official_split=[OFFICIAL_TRAIN] * len(train.files) + [OFFICIAL_TEST] * len(test.files),
         annotation_dir=annotation_dir if annotation_dir.is_dir() else None,
-        notice=SYNTHETIC_NOTICE if synthetic else None,
     )
 
 
-def class_name(folder_name: str) -> str:
-    """Give the breed that a class folder is named for: "n02085782-Japanese_spaniel" is "Japanese spaniel".
+def is_stanford_dogs(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder has the layout: a list, one of the archives, or the two folders that they unpack to."""
+    folder = Path(root).expanduser()
+    lists = any((folder / part / name).is_file() for part in ("lists", "") for name in (TRAIN_LIST, TEST_LIST))
+    archives = any((folder / archive.file_name).is_file() for archive in ARCHIVES.values())
+    return lists or archives or ((folder / "Images").is_dir() and (folder / "Annotation").is_dir())
 
-    What follows the first dash, with underscores as spaces; further dashes stay.
-    """
-    return folder_name.split("-", 1)[-1].replace("_", " ")
+
+def stanford_dogs_facts(name: str = "stanford-dogs-subset") -> DatasetFacts:
+    """Return what is said of Stanford Dogs ("stanford-dogs"), a subset of it, or the generated set ("synthetic")."""
+    if name == "synthetic":
+        return DatasetFacts(
+            name=name, title="invented animals", layout="generated pictures, in the layout of Stanford Dogs",
+            noun="breed", plural="breeds", notice=SYNTHETIC_NOTICE, notice_title="Not dogs",
+        )  # fmt: skip
+    subset = "" if name == "stanford-dogs" else "a subset of "
+    return DatasetFacts(
+        name=name, title=f"{subset}Stanford Dogs", layout="Stanford Dogs, by its lists of training and test images",
+        noun="breed", plural="breeds", published="stanford-dogs",
+    )  # fmt: skip
 
 
-def _name(num_train: int, num_test: int, num_classes: int) -> str:
-    official = (num_train, num_test, num_classes) == _OFFICIAL_SIZE
-    return "stanford-dogs" if official else "stanford-dogs-subset"
+def _facts(folder: Path, *size: int) -> DatasetFacts:
+    if is_synthetic(folder):
+        return stanford_dogs_facts("synthetic")
+    return stanford_dogs_facts("stanford-dogs" if size == _OFFICIAL_SIZE else "stanford-dogs-subset")
+
+
+def _ids(files: list[str]) -> list[str]:
+    """Name each image by its file without the ending, as published, or by folder and file where that is not unique."""
+    stems = [PurePosixPath(file).stem for file in files]
+    return stems if len(set(stems)) == len(stems) else files
 
 
 # --- lists ------------------------------------------------------------------------------------------------------
@@ -144,15 +166,9 @@ def _check_listed_once(train_files: list[str], test_files: list[str]) -> None:
     if both:
         raise DatasetError(f"{len(both)} files are in {TRAIN_LIST} and in {TEST_LIST}: {_first(both)}")
     for name, files in ((TRAIN_LIST, train_files), (TEST_LIST, test_files)):
-        _check_unique(files, f"files are more than once in {name}")
-    ids = [PurePosixPath(file).stem for file in train_files + test_files]
-    _check_unique(ids, "image ids stand for more than one listed file")
-
-
-def _check_unique(values: list[str], problem: str) -> None:
-    repeated = [value for value, count in Counter(values).items() if count > 1]
-    if repeated:
-        raise DatasetError(f"{len(repeated)} {problem}: {_first(repeated)}")
+        repeated = [file for file, count in Counter(files).items() if count > 1]
+        if repeated:
+            raise DatasetError(f"{len(repeated)} files are more than once in {name}: {_first(repeated)}")
 
 
 def _folder_of_each_label(files: list[str], labels: np.ndarray, *, num_train: int) -> list[str]:

@@ -78,8 +78,6 @@ def _make_plan(
         check_alike(plan)
     except (ValueError, OSError) as error:
         parser.exit(2, error_line(parser.prog, error))
-    if plan.data.notice:
-        print(plan.data.notice)
     print(f"{describe_plan(plan)}\n{loaders.describe()}", flush=True)
     return plan, loaders
 

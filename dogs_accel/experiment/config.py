@@ -58,7 +58,8 @@ class BenchmarkConfig:
         None, "device by name, such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
     data: str | None = _option(
-        None, "root of Stanford Dogs or of a subset in its layout (default: the embedded generated pictures)",
+        None, "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs "
+        "(default: the embedded generated pictures)",
         metavar="DIR",
     )  # fmt: skip
     preset: str | None = _option(
@@ -92,7 +93,11 @@ class BenchmarkConfig:
         type=parse_epochs, metavar="N",
     )  # fmt: skip
     val_ratio: float = _option(
-        0.15, "share of the official training images that is validation; small sets need more", type=float, metavar="R"
+        0.15, "share of the training images that is validation, where the data have no such part; small sets need more",
+        type=float, metavar="R",
+    )  # fmt: skip
+    test_ratio: float = _option(
+        0.2, "share of the training images that is test, where the data have no such part", type=float, metavar="R"
     )
     seed: int = _option(42, "seed of the split, of new heads, of order and of augmentation", type=natural, metavar="N")
     seeds: int = _option(

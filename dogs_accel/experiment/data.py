@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dogs_accel.datasets import Dataset, check_images_folder, open_dataset
+from dogs_accel.datasets import Dataset, open_dataset
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
 from dogs_accel.experiment.config import BenchmarkConfig
@@ -29,9 +29,7 @@ def open_data(config: BenchmarkConfig) -> Dataset:
     """Open --data, or generate the embedded default."""
     if config.data is not None:
         # A run decodes every file before it trains, and a missing one is one bad file among others.
-        data = open_dataset(config.data, unpack=not config.dry_run, check_files=config.dry_run)
-        check_images_folder(data.root)
-        return data
+        return open_dataset(config.data, unpack=not config.dry_run, check_files=config.dry_run)
     return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dogs_accel.datasets.splits import describe_carving
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.plan import Plan, PlannedRun
 
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
 
 def describe_plan(plan: Plan) -> str:
     """Say what will run, on what, as text for a terminal."""
-    config, data = plan.config, plan.data
+    config, facts = plan.config, plan.data.facts
+    carving = describe_carving(
+        plan.data.official_split, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio
+    )
     amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     lines = [
+        *facts.lines(),
+        f"splits   {carving}",
         f"preset   {config.preset_name}",
-        f"data     {data.name}: {data.num_classes} breeds, {describe_sizes(plan.splits)} images, in {data.root}",
+        f"data     {facts.name}: {facts.count(plan.data.num_classes)}, {describe_sizes(plan.splits)} images, "
+        f"in {plan.data.root}",
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {plan.out}",
         *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),

@@ -170,7 +170,10 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     data = open_data(config)
     check_models(config, runs, data.num_classes)
-    splits = {name: data.split(name, seed=config.seed, val_ratio=config.val_ratio) for name in SPLITS}
+    splits = {
+        name: data.split(name, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio)
+        for name in SPLITS
+    }
     if len(splits["train"]) < world.size:
         raise ValueError(f"data: got {len(splits['train'])} training images for {world.size} processes, expected more")
     return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out, world=world)

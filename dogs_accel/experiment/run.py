@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dogs_accel.datasets import published_about
 from dogs_accel.evaluation.galleries import write_misclassified
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.evaluation.quality_error import write_quality_error
@@ -132,17 +133,20 @@ def _record(tracked: TrackedRun, identity: dict[str, Any]) -> RunRecord:
 
 def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: RunRecord | None) -> TrackedRun:
     """Make the run as W&B knows it, on rank 0; record is what was written of it before it was stopped."""
+    facts = plan.data.facts
+    published = published_about(facts.published)
     known: dict[str, Any] = {} if record is None else {"run_id": record.run_id, "created_at": record.created_at}
     return TrackedRun(
         name=planned.name,
         display_name=planned.title,
         mode=plan.config.wandb if plan.world.is_rank_zero else "disabled",
         folder=plan.out,
+        group=facts.name if published is None else published.wandb_group,
         config={
             "seed": planned.seed,
             "family": planned.spec.family,
             "phases": [phase.as_dict() for phase in planned.phases],
-            "dataset": plan.data.name,
+            "dataset": facts.name,
             "strategy": planned.strategy,
             "batch_size": plan.batch_size,
             "image_size": planned.spec.image_size,
@@ -349,7 +353,7 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         "best_val_accuracy": trained.best_val_accuracy,
         "sessions": trained.sessions,
         "profile": summarise_profile(trained.history, flops, _peak(plan, trained.sessions), plan.world.size),
-        "data_notice": plan.data.notice,
+        "data_notice": plan.data.facts.notice,
     }
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
+from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.files import SPLIT_FILE
 from dogs_accel.results.layout import (
     CLAIMS_FILE,
@@ -55,10 +57,21 @@ class RunsFolder(ReadOnce):
         """Hardware and versions, as environment.json has them."""
         return self.content(ENVIRONMENT_FILE) or {}
 
+    @cached_property
+    def facts(self) -> DatasetFacts:
+        """What is said of the dataset. Raises ValueError, naming the file, where dataset.json cannot be read."""
+        content = self.content(DATASET_FILE)
+        if content is None:  # an older version, which knew one dataset and its generated double
+            return stanford_dogs_facts("synthetic" if self.runs[0].record.data_notice else self.dataset)
+        try:
+            return DatasetFacts.from_json(content)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / DATASET_FILE}: {error}") from error
+
     @property
     def notice(self) -> str:
-        """What the data say of themselves, such as that they were generated; empty of real data."""
-        return self.runs[0].record.data_notice or ""
+        """What the data say of themselves, such as that they were generated; empty of most."""
+        return self.facts.notice or ""
 
     @property
     def num_images(self) -> dict[str, int]:

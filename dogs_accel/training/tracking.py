@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = "dogs-accel"
-GROUP = "stanford-dogs-fair-benchmark"
 JOB_TYPE = "train"
 WANDB_MODES = ("offline", "online", "disabled")
 WANDB_FOLDER = "wandb"
@@ -35,6 +34,8 @@ class TrackedRun:
     mode: str
     folder: Path
     """Where W&B makes its own folder, WANDB_FOLDER."""
+    group: str
+    """What it belongs to: runs that are to be compared."""
     config: dict[str, Any]
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     created_at: str = field(default_factory=_now)
@@ -70,7 +71,7 @@ class TrackedRun:
             id=self.run_id,
             name=self.display_name,
             project=PROJECT,
-            group=GROUP,
+            group=self.group,
             job_type=JOB_TYPE,
             config=self.config,
             dir=self.folder,
@@ -107,7 +108,7 @@ class TrackedRun:
             "state": self.state,
             "entity": self.entity,
             "project": PROJECT,
-            "group": GROUP,
+            "group": self.group,
             "job_type": JOB_TYPE,
             "created_at": self.created_at,
             "updated_at": self.updated_at,

@@ -30,7 +30,7 @@ def test_order_is_shuffled_not_sorted() -> None:
 
 def refusal(labels: np.ndarray, val_ratio: float) -> str | None:
     try:
-        stratified_split(labels, val_ratio=val_ratio)
+        stratified_split(labels, ratio=val_ratio)
     except ValueError as error:
         return str(error)
     return None
@@ -54,7 +54,7 @@ def test_every_class_is_on_both_sides_or_the_split_is_refused_with_a_ratio_that_
         if hint is None:
             return
         val_ratio = float(hint[1])
-    train, val = stratified_split(labels, val_ratio=val_ratio, seed=seed)
+    train, val = stratified_split(labels, ratio=val_ratio, seed=seed)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(len(labels)))
     assert set(labels[train]) == set(labels[val]) == set(range(len(counts)))
 
@@ -63,20 +63,20 @@ def test_a_class_that_is_too_small_is_named_with_what_it_needs() -> None:
     labels = np.repeat([0, 1, 2], [40, 5, 40])
     with pytest.raises(ValueError, match=r"class 'toy terrier': got 5 training images, expected at least 7 .*0\.2 "):
         stratified_split(labels, class_names=["beagle", "toy terrier", "borzoi"])
-    train, val = stratified_split(labels, val_ratio=0.2)
+    train, val = stratified_split(labels, ratio=0.2)
     assert np.bincount(labels[val]).tolist() == [8, 1, 8]
     assert len(train) == 68
 
 
 def test_a_class_of_one_image_cannot_be_on_both_sides() -> None:
     with pytest.raises(ValueError, match="class 1: got 1 training images, expected at least 3 "):
-        stratified_split(np.array([0, 0, 1]), val_ratio=0.5)
+        stratified_split(np.array([0, 0, 1]), ratio=0.5)
 
 
 @pytest.mark.parametrize("val_ratio", [0.0, 1.0, -0.1, 15, float("nan")])
 def test_bad_ratio(val_ratio: float) -> None:
     with pytest.raises(ValueError, match="val_ratio: got"):
-        stratified_split(np.repeat([0, 1], 20), val_ratio=val_ratio)
+        stratified_split(np.repeat([0, 1], 20), ratio=val_ratio)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

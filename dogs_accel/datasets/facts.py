@@ -1,0 +1,69 @@
+"""What is said of a dataset in sentences, titles and file names, and what was published about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DATASET_FILE = "dataset.json"
+"""Where the facts lie beside the tables of a dataset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetFacts:
+    """What a dataset is called and what must be said with every result on it; dataset.json holds it."""
+
+    name: str
+    """For records: stanford-dogs, synthetic, or the name of the folder."""
+    title: str
+    """For titles of pages."""
+    layout: str
+    """What was recognised on disk, for people."""
+    noun: str = "class"
+    """What the classes are, in the singular."""
+    plural: str = "classes"
+    notice: str | None = None
+    """A sentence to be shown with every result; None where there is nothing to say."""
+    notice_title: str = "Notice"
+    """Two words for it."""
+    published: str | None = None
+    """Key of `published.published_about`, for data whose results were published; None for all others."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files that opening left out, by the reason why."""
+
+    def count(self, num: int) -> str:
+        """Write a number of classes with their noun: "1 class", "12 classes"."""
+        return f"{num:,} {self.noun if num == 1 else self.plural}"
+
+    def lines(self) -> list[str]:
+        """Say what was recognised and left out, a line each, for a terminal."""
+        lines = [self.notice] if self.notice else []
+        lines.append(f"layout   {self.layout}")
+        if self.left_out:
+            counts = ", ".join(f"{num:,} {reason}" for reason, num in self.left_out.items())
+            lines.append(f"left out {counts}")
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """Lay out dataset.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> DatasetFacts:
+        """Read what `as_json` laid out. Raises ValueError, which names the field."""
+        if not isinstance(content, Mapping):
+            raise ValueError(f"got {str(content)[:40]!r}, expected the facts of a dataset")
+        given = {}
+        for each in dataclasses.fields(cls):
+            if each.name not in content:
+                if each.default is each.default_factory is dataclasses.MISSING:
+                    raise ValueError(f"missing {each.name}")
+                continue
+            value, is_optional = content[each.name], each.default is None
+            expected = Mapping if each.name == "left_out" else str
+            if not isinstance(value, expected) and not (value is None and is_optional):
+                raise ValueError(f"{each.name}: got {value!r}, expected {'counts' if expected is Mapping else 'text'}")
+            given[each.name] = value
+        return cls(**given)
