@@ -167,7 +167,7 @@ def test_end_to_end(bench, workload_of, tmp_path, name):
         unit="img/s",
         aim=SHARE_AIM,
         model=describe_model(spec),
-        describe_bottleneck=words,
+        verdict=words,
         with_model={
             each: dataclasses.asdict(found) | {"share_of_synthetic": shares[each]} for each, found in measured.items()
         },

@@ -120,7 +120,7 @@ def test_with_a_model(bench, photos, scaled, drawn):
         f"{describe_with_model(measured)}\n  {words}",
         unit="img/s",
         model=describe_model(spec),
-        describe_bottleneck=words,
+        verdict=words,
         with_model={name: dataclasses.asdict(each) for name, each in measured.items()},
     )
 

@@ -50,7 +50,16 @@ _no_cuda_because = _load_cuda_library(_FOLDER)
 
 
 def cuda_status() -> str:
-    """Say in one line whether the CUDA kernels are loaded, and if not, why."""
+    """Say in one line whether the CUDA kernels are loaded, and if not, why.
+
+    Returns:
+        One line for people.
+
+    Example:
+        >>> from dogs_accel import ops
+        >>> ops.cuda_status().startswith("CUDA kernels")
+        True
+    """
     if _no_cuda_because is not None:
         return f"CUDA kernels not loaded: {_no_cuda_because}"
     return "CUDA kernels loaded" if torch.cuda.is_available() else "CUDA kernels loaded, no CUDA device found"
@@ -89,15 +98,29 @@ class CalibrationBins:
 def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> CalibrationBins:
     """Sort predictions into equal bins of confidence, without materialising the softmax.
 
-    `logits` are (N, C) float32, float16, bfloat16 or float64 of any strides, on a CPU or a CUDA device; `labels` are
-    (N,) int64 on the same device. Bins are (lower, upper] with the edges `numpy.linspace(0, 1, bins + 1)`, the first
-    with its lower edge. The sums are the same bits for any number of threads and any order of the rows.
+    Bins are (lower, upper] with the edges `numpy.linspace(0, 1, bins + 1)`, the first with its lower edge. The sums are
+    the same bits for any number of threads and any order of the rows.
 
-    Raises ValueError if a shape, a dtype or `bins` (1 to 4096) is wrong, and for the first row that holds a NaN, an
-    infinity or a label outside [0, C). Reading that row waits for the GPU; `torch.ops.dogs_accel.calibration_bins`
-    returns it as a tensor instead.
+    Args:
+        logits: (N, C) float32, float16, bfloat16 or float64 of any strides, on a CPU or a CUDA device.
+        labels: (N,) int64 on the same device.
+        bins: how many, 1 to 4096.
+
+    Returns:
+        Three sums over bins, and two values a row.
+
+    Raises:
+        ValueError: a shape, a dtype or `bins` is wrong, or a row holds a NaN, an infinity or a label outside [0, C);
+            the message names the first. Reading that row waits for the GPU; `torch.ops.dogs_accel.calibration_bins`
+            returns it as a tensor instead.
 
     Definition: the bins of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 2.
+
+    Example:
+        >>> from dogs_accel import ops
+        >>> bins = ops.calibration_bins(logits, labels, bins=10)
+        >>> bins.prediction[:3].tolist(), bins.count.sum() == len(logits)
+        ([0, 0, 0], tensor(True))
     """
     confidence, prediction, count, confidence_sum, correct, bad_row = _call(
         torch.ops.dogs_accel.calibration_bins, logits, labels, bins
@@ -162,10 +185,26 @@ class ClassCalibrationBins:
 def class_calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> ClassCalibrationBins:
     """Sort the softmax probabilities of every class into equal bins, without materialising the softmax.
 
-    Arguments, bins, errors and exactness are those of `calibration_bins`, and `C * bins` must be below 2^31. The
-    probability of the predicted class is the confidence of `calibration_bins`, bit for bit.
+    Bins and exactness are those of `calibration_bins`. The probability of the predicted class is its confidence, bit
+    for bit.
+
+    Args:
+        logits: as for `calibration_bins`.
+        labels: as for `calibration_bins`.
+        bins: how many a class, 1 to 4096; C * bins is below 2^31.
+
+    Returns:
+        Three sums over the bins of every class, and one over its rows.
+
+    Raises:
+        ValueError: as of `calibration_bins`.
 
     Definition: the bins of Nixon et al., "Measuring Calibration in Deep Learning", CVPR Workshops 2019, section 3.
+
+    Example:
+        >>> from dogs_accel import ops
+        >>> ops.class_calibration_bins(logits, labels, bins=10).count.shape  # (C, bins)
+        torch.Size([3, 10])
     """
     count, probability_sum, positives, squared_error, bad_row = _call(
         torch.ops.dogs_accel.class_calibration_bins, logits, labels, bins
@@ -215,16 +254,27 @@ SATURATION_UNIT = 2.0**-23
 def image_stats(images: Tensor | Sequence[Tensor]) -> Tensor:
     """Measure brightness, contrast, saturation and mean colour of images, in one pass over their bytes.
 
-    `images` are uint8 RGB: (H, W, 3) for a result of (6,) float64, or (N, H, W, 3), or a sequence of N (H, W, 3) whose
-    sizes may differ, for (N, 6). Strides may be any; all images are on one device, and so is the result. Its columns
-    are `IMAGE_STATS`, all in [0, 1]. They follow from `image_sums`, and are the same bits on every device and for any
-    number of threads.
+    The columns follow from `image_sums`, and are the same bits on every device and for any number of threads.
 
-    Raises ValueError for the first image of another dtype, shape or device than the rest should have, or without
-    pixels.
+    Args:
+        images: uint8 RGB of any strides, on one device: (H, W, 3), (N, H, W, 3), or a sequence of N (H, W, 3) whose
+            sizes may differ.
+
+    Returns:
+        (6,) float64 of one image, else (N, 6), on that device; the columns are `IMAGE_STATS`, all in [0, 1].
+
+    Raises:
+        ValueError: an image is of another dtype, shape or device, or has no pixels; the message names the first.
 
     Definition: brightness_mean and contrast_std are mean and population standard deviation of `PIL.Image.convert("L")`;
     saturation_mean is the mean of S in `matplotlib.colors.rgb_to_hsv`. Of black pixels it is 0.
+
+    Example:
+        >>> import torch
+        >>> from dogs_accel import ops
+        >>> red = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(8, 8, 3)
+        >>> dict(zip(ops.IMAGE_STATS[2:], ops.image_stats(red)[2:].tolist()))
+        {'saturation_mean': 1.0, 'r_mean': 1.0, 'g_mean': 0.0, 'b_mean': 0.0}
     """
     return _call_on_images(torch.ops.dogs_accel.image_stats, images)
 
@@ -232,12 +282,28 @@ def image_stats(images: Tensor | Sequence[Tensor]) -> Tensor:
 def image_sums(images: Tensor | Sequence[Tensor]) -> Tensor:
     """Sum what statistics of images are made of, exactly.
 
-    `images` are those of `image_stats`, and so are the errors. Returns (10,) or (N, 10) int64 with the columns
-    `IMAGE_SUMS`: the number of pixels; sums of grey (0 to 255), grey^2, saturation (in units of `SATURATION_UNIT`), R,
-    G, B, R^2, G^2 and B^2. The sums of parts of an image, or of shards of a set, add up to those of the whole.
+    The sums of parts of an image, or of shards of a set, add up to those of the whole.
+
+    Args:
+        images: as for `image_stats`.
+
+    Returns:
+        (10,) int64 of one image, else (N, 10), with the columns `IMAGE_SUMS`: the number of pixels; sums of grey (0 to
+        255), grey^2, saturation (in units of `SATURATION_UNIT`), R, G, B, R^2, G^2 and B^2.
+
+    Raises:
+        ValueError: as of `image_stats`.
 
     Definition: grey is that of `PIL.Image.convert("L")`. A pixel's saturation is (max - min) / max, rounded to float32
     and then to the unit: within 9e-8 of `matplotlib.colors.rgb_to_hsv`.
+
+    Example:
+        >>> import torch
+        >>> from dogs_accel import ops
+        >>> image = torch.full((8, 8, 3), 100, dtype=torch.uint8)
+        >>> whole, halves = ops.image_sums(image), ops.image_sums([image[:4], image[4:]])
+        >>> bool((halves.sum(0) == whole).all()), whole[:2].tolist()  # pixels, grey
+        (True, [64, 6400])
     """
     return _call_on_images(torch.ops.dogs_accel.image_sums, images)
 
@@ -245,8 +311,22 @@ def image_sums(images: Tensor | Sequence[Tensor]) -> Tensor:
 def stats_of_sums(sums: Tensor) -> Tensor:
     """Derive the statistics of `image_stats` from sums of `image_sums`, also from those of several parts added up.
 
-    `sums` are (10,) or (N, 10) int64; the result is (6,) or (N, 6) float64 on the same device, NaN where there are no
-    pixels. Sums are right up to 2^40 pixels in all, where int64 ends. Raises ValueError for another shape or dtype.
+    Args:
+        sums: (10,) or (N, 10) int64, of 2^40 pixels in all at most, where int64 ends.
+
+    Returns:
+        (6,) or (N, 6) float64 on the same device, with the columns `IMAGE_STATS`; NaN where there are no pixels.
+
+    Raises:
+        ValueError: another shape or dtype.
+
+    Example:
+        >>> import torch
+        >>> from dogs_accel import ops
+        >>> images = torch.randint(256, (4, 8, 8, 3), dtype=torch.uint8)
+        >>> sums = ops.image_sums(images).sum(0)  # as of one image of 4 x 8 rows
+        >>> bool((ops.stats_of_sums(sums) == ops.image_stats(images.reshape(32, 8, 3))).all())
+        True
     """
     if sums.dim() == 1:
         row: Tensor = _call(torch.ops.dogs_accel.stats_of_sums, sums[None])[0]
@@ -307,15 +387,28 @@ def squash(
 ) -> Tensor:
     """Resize images of any sizes to one, as Pillow does: antialiased, in fixed point.
 
-    `images` are N uint8 RGB (H, W, 3) of any strides on one device; `size` is (height, width) in px; `interpolation` is
-    "bilinear" or "bicubic". On a CPU at most `num_threads` threads share the images, 0 being as many as torch uses.
-    Returns (N, height, width, 3) uint8 on that device.
+    Args:
+        images: N uint8 RGB (H, W, 3) of any strides, on one device.
+        size: (height, width) in px, 1 to 16,384 each.
+        interpolation: "bilinear" or "bicubic".
+        num_threads: how many threads share the images at most, on a CPU; 0 is as many as torch uses.
 
-    Raises ValueError for the first image of another dtype, shape or device than it should have, for a size outside 1 to
-    16,384, and for an unknown interpolation.
+    Returns:
+        (N, height, width, 3) uint8 on that device.
+
+    Raises:
+        ValueError: an image is of another dtype, shape or device (the message names the first), or `size` or
+            `interpolation` cannot be.
 
     Definition: `PIL.Image.resize` of Pillow 13, whose bytes these are. Older Pillows differ by one level at times, in
     images that lose more than twice as many px of height as of width.
+
+    Example:
+        >>> import torch
+        >>> from dogs_accel import ops
+        >>> images = [torch.zeros(side, 90, 3, dtype=torch.uint8) for side in (40, 60)]
+        >>> ops.squash(images, (32, 32)).shape
+        torch.Size([2, 32, 32, 3])
     """
     resized: Tensor = _call(torch.ops.dogs_accel.squash, list(images), *size, interpolation, num_threads)
     return resized
@@ -369,8 +462,7 @@ def augment(
 ) -> Tensor:
     """Make a batch for a model from stored images, in one pass: crop, resize, flip, rotate, jitter, normalise, erase.
 
-    `images` are (N, H, W, 3) uint8 RGB, each row contiguous; `index` is (B,) int64 into them; `params` is (B, 21)
-    float64, one row a sample, with the columns `AUGMENT_PARAMS`; all are on one device. A row means, in this order:
+    A row of `params` means, in this order:
 
     - crop_*: the box in px that is resized to (`size`, `size`), with `interpolation` "bilinear" or "bicubic";
     - flip: 1 mirrors it left to right, 0 does not;
@@ -381,14 +473,38 @@ def augment(
     - then bytes become numbers, minus `mean` and divided by `std` (three each, of values in [0, 1]);
     - erase_*: the box in the output that becomes 0; height 0 erases nothing.
 
-    On a CPU at most `num_threads` threads share the samples, 0 being as many as torch uses.
+    Args:
+        images: (N, H, W, 3) uint8 RGB, each row contiguous.
+        index: (B,) int64, which image each sample is made of, on the same device.
+        params: (B, 21) float64 with the columns `AUGMENT_PARAMS`, a row a sample, on the same device.
+        size: side of the square output in px.
+        mean: of R, G and B in [0, 1].
+        std: the same of the standard deviation.
+        interpolation: "bilinear" or "bicubic", of the crop's resize.
+        dtype: torch.float32, torch.float16 or torch.bfloat16.
+        num_threads: how many threads share the samples at most, on a CPU; 0 is as many as torch uses.
 
-    Returns (B, 3, size, size) float32, float16 or bfloat16, channels-last. On a CPU raises ValueError for a shape, a
-    dtype, or the first row whose values cannot be; on a GPU the image of such a row is NaN, since raising would wait
-    for the GPU.
+    Returns:
+        (B, 3, size, size) of that dtype, channels-last, on that device.
+
+    Raises:
+        ValueError: a shape or a dtype is wrong; on a CPU also for the first row whose values cannot be. On a GPU the
+            image of such a row is NaN, since raising would wait for the GPU.
 
     Definition: torchvision's `crop`, `resized_crop`, `hflip`, `rotate`, `adjust_*`, `to_tensor`, `normalize` and
     `erase` on PIL images with Pillow 13, whose bits these are.
+
+    Example:
+        >>> import torch
+        >>> from dogs_accel import ops
+        >>> from pipelines import RESNET_TRAIN
+        >>> from pipelines.augmentation import draw_packed
+        >>> images = torch.zeros(10, 256, 256, 3, dtype=torch.uint8)
+        >>> index = torch.tensor([7, 2])
+        >>> [params] = draw_packed(RESNET_TRAIN, seed=0, epoch=0, chunks=[index.numpy()])
+        >>> batch = ops.augment(images, index, torch.from_numpy(params), size=224, mean=[0.5] * 3, std=[0.5] * 3)
+        >>> batch.shape, float(batch.min())
+        (torch.Size([2, 3, 224, 224]), -1.0)
     """
     batch: Tensor = _call(
         torch.ops.dogs_accel.augment,
@@ -431,9 +547,24 @@ def _augment_fake(
 
 
 def limit_instruction_set(name: str) -> str:
-    """Let the CPU kernels use "baseline", "avx2" or "avx512" at most, and return what they use from now on.
+    """Let the CPU kernels use "baseline", "avx2" or "avx512" at most, in every thread.
 
     For tests and benchmarks: the results are the same bits with each.
+
+    Args:
+        name: one of the three.
+
+    Returns:
+        What they use from now on, which is less where the CPU has less.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> from dogs_accel import ops
+        >>> ops.limit_instruction_set("baseline")
+        'baseline'
+        >>> used = ops.limit_instruction_set("avx512")  # the best that the CPU has
     """
     used: str = _call(torch.ops.dogs_accel.limit_instruction_set, name)
     return used

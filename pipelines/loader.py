@@ -20,7 +20,15 @@ _SHUFFLE_STREAM = 0
 
 
 class Batch(NamedTuple):
-    """One step's input: what every loader yields."""
+    """One step's input: what every loader yields.
+
+    Example:
+        >>> from pipelines import EVAL, make_loader
+        >>> with make_loader(paths, labels, EVAL, batch_size=4, device="cpu") as loader:
+        ...     batch = next(iter(loader))
+        >>> batch.images.shape, batch.labels.dtype, batch.index.tolist()
+        (torch.Size([4, 3, 224, 224]), torch.int64, [0, 1, 2, 3])
+    """
 
     images: torch.Tensor
     """(B, 3, H, W), normalised, channels-last, on the target device."""
@@ -101,7 +109,21 @@ class Loader(abc.ABC):
             raise ValueError(f"dtype: got {self.dtype}, expected torch.float32 or torch.float16")
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
+        """Choose the epoch of the next iteration.
+
+        Args:
+            epoch: an integer >= 0; without a call the first iteration is epoch 0, the next one epoch 1, and so on.
+
+        Example:
+            >>> from pipelines import VIT_TRAIN, make_loader
+            >>> with make_loader(paths, labels, VIT_TRAIN, device="cpu", shuffle=True) as loader:
+            ...     loader.set_epoch(3)
+            ...     first = next(iter(loader)).index
+            ...     loader.set_epoch(3)
+            ...     again = next(iter(loader)).index
+            >>> bool((first == again).all())
+            True
+        """
         self._next_epoch = epoch
 
     @property
@@ -169,7 +191,17 @@ class Loader(abc.ABC):
         return Pairs(self)
 
     def close(self) -> None:
-        """Let go of threads, processes and memory; the loader cannot be iterated afterwards."""
+        """Let go of threads, processes and memory; the loader cannot be iterated afterwards.
+
+        Example:
+            >>> from pipelines import EVAL, make_loader
+            >>> loader = make_loader(paths, labels, EVAL, device="cpu")
+            >>> loader.close()
+            >>> next(iter(loader))
+            Traceback (most recent call last):
+                ...
+            ValueError: loader: closed, expected an open one
+        """
         self._is_closed = True
 
     def __enter__(self) -> Loader:

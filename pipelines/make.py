@@ -98,11 +98,38 @@ def make_loader(
 ) -> Loader:
     """Make a loader that yields `Batch(images, labels, index)`.
 
-    paths: N image files; labels: (N,) integers. device None is the GPU where there is one, else the CPU.
-    num_threads (worker processes for "torch") None is one for each available core. store_dir is the folder of the
-    store that "cached" and "auto" read, and build where there is none; None is a folder in the user's cache that
-    follows from the paths and the recipe. Raises ValueError for a setting that cannot be, and BadImageError for a
-    file that cannot be decoded: at once where there is a store, else while iterating.
+    Every sample comes once an epoch, and the last batch is as small as it must be. Order and augmentation depend on
+    (seed, epoch, sample) alone.
+
+    Args:
+        paths: N image files.
+        labels: (N,) integers, one a path.
+        recipe: what happens to an image between the file and the model.
+        backend: "torch", "dali", "cached", or "auto", which picks one of them and logs which, and why.
+        batch_size: images a batch, of this rank.
+        device: where the batches are; None is the GPU where there is one, else the CPU.
+        seed: of the order and of the augmentation.
+        shuffle: whether each epoch has an order of its own; else it is that of the paths.
+        num_threads: threads, for "torch" worker processes; None is one for each available core.
+        rank: which share of the samples this process gets, from 0 to world_size - 1.
+        world_size: how many processes share the samples.
+        store_dir: folder of the store that "cached" and "auto" read, and build where there is none; None is a folder
+            in the user's cache that follows from the paths and the recipe.
+        dtype: of the images, torch.float32 or torch.float16.
+
+    Returns:
+        The loader; `with` closes it.
+
+    Raises:
+        ValueError: a setting cannot be; the message names it, what it got and what it expects.
+        BadImageError: a file cannot be decoded; at once where there is a store, else while iterating.
+
+    Example:
+        >>> from pipelines import EVAL, make_loader
+        >>> with make_loader(paths, labels, EVAL, batch_size=32, device="cpu") as loader:
+        ...     shapes = [tuple(images.shape) for images, labels, index in loader]
+        >>> shapes
+        [(32, 3, 224, 224), (28, 3, 224, 224)]
     """
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)

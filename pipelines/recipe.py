@@ -14,6 +14,21 @@ class Recipe:
 
     Augmentations are off at their defaults. Pixels are 8-bit until `mean` and `std`; erasing comes last and
     writes 0, the mean colour. The reference realisation is torchvision's transforms on PIL images.
+
+    Raises:
+        ValueError: a field cannot be; the message names it, what it got and what it expects.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from pipelines import EVAL, Recipe
+        >>> Recipe(name="mine", resize=(160, 160), crop=128, flip=0.5).is_random
+        True
+        >>> EVAL.at(96).resize
+        (110, 110)
+        >>> replace(EVAL, flip=1.5)
+        Traceback (most recent call last):
+            ...
+        ValueError: flip: got 1.5, expected a number in [0, 1]
     """
 
     name: str
@@ -84,7 +99,16 @@ class Recipe:
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
     ) -> Recipe:
-        """Return this recipe for another input size in px (the resize keeps its proportion) and normalisation."""
+        """Return this recipe for another input size (the resize keeps its proportion) and normalisation.
+
+        Args:
+            size_px: side of the output.
+            mean: of R, G and B in [0, 1]; None keeps the recipe's.
+            std: the same of the standard deviation.
+
+        Raises:
+            ValueError: there is no such recipe, as for size_px 0.
+        """
         scale = size_px / self.crop
         resize = self.resize
         if isinstance(resize, tuple):

@@ -47,6 +47,7 @@ def open_dataset(
         ValueError: layout is not one of LAYOUTS.
 
     Example:
+        >>> from dogs_accel.datasets import open_dataset
         >>> dataset = open_dataset(root)
         >>> dataset.num_classes, dataset.noun
         (3, 'class')

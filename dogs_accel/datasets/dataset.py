@@ -62,11 +62,24 @@ class Dataset:
         return PurePath(self.paths[index]).relative_to(self.image_root).as_posix()
 
     def split(self, split: str, *, seed: int = 42, val_ratio: float = 0.15, test_ratio: float = 0.2) -> np.ndarray:
-        """Give the indices of "train", "val" or "test" as int64, in the order of `splits.split_indices`.
+        """Give the indices of one split, in the order of `splits.split_indices`.
 
-        Raises ValueError for another split, seed or ratio, or where a class has too few images.
+        A part that the publisher has is taken as it is; what there is none for is carved out of training.
+
+        Args:
+            split: "train", "val" or "test".
+            seed: of what is carved.
+            val_ratio: share of the training images that is validation, where the data have no such part.
+            test_ratio: the same of test, which is carved first.
+
+        Returns:
+            (n,) int64 positions in the dataset.
+
+        Raises:
+            ValueError: another split, seed or ratio, or a class with too few images.
 
         Example:
+            >>> import numpy as np
             >>> train = dataset.split("train")
             >>> len(np.intersect1d(train, dataset.split("test")))
             0

@@ -157,8 +157,8 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
             head_of(built.model)
 
 
-def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
-    """Check everything that can be checked before the first step."""
+def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | None = None) -> Plan:
+    """Check everything that can be checked before the first step; data None opens what the settings name."""
     config = config.resolved().with_folder()
     assert config.out is not None
     device = choose_device(config.device, config.gpu, world)
@@ -168,7 +168,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE) -> Plan:
     out = Path(config.out)
     if world.is_rank_zero and config.resume is None and not is_unused(out):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
-    data = open_data(config)
+    data = open_data(config) if data is None else data
     check_models(config, runs, data.num_classes)
     splits = {
         name: data.split(name, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio)

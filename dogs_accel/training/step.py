@@ -20,6 +20,8 @@ _MAX_COMPILED = 64
 and two in evaluation for each model and phase, of all runs of a process. torch's own 8 are too few for four runs."""
 
 Forward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(logits (B, C), labels (B,) int64) -> the mean over the batch, a scalar; it runs under autocast, as models do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +48,10 @@ def prepare_model(model: nn.Module, device: torch.device, settings: StepSettings
     return model.to(device=device, memory_format=settings.memory_format)  # type: ignore[call-overload]
 
 
-def forward_of(model: nn.Module, device: torch.device, settings: StepSettings) -> Forward:
-    """Return (images, labels) -> (mean cross-entropy, logits), compiled if the settings say so.
+def forward_of(
+    model: nn.Module, device: torch.device, settings: StepSettings, loss: Loss = nn.functional.cross_entropy
+) -> Forward:
+    """Return (images, labels) -> (loss, logits), compiled if the settings say so.
 
     Images may have any layout; loaders give channels-last ones, in which a convolution would run whatever the layout
     of its weights.
@@ -58,7 +62,7 @@ def forward_of(model: nn.Module, device: torch.device, settings: StepSettings) -
             images = images.contiguous(memory_format=settings.memory_format)
         with autocast(device, settings.amp):
             logits = model(images)
-            return nn.functional.cross_entropy(logits, labels), logits
+            return loss(logits, labels), logits
 
     if not settings.compile:
         return forward
@@ -81,12 +85,13 @@ class TrainingStep:
         settings: StepSettings,
         scaler: torch.amp.GradScaler | None = None,
         clock: StepClock | None = None,
+        loss: Loss = nn.functional.cross_entropy,
     ) -> None:
         self.optimizer = optimizer
         self.scaler = scaler or make_scaler(device, settings)
         self.clock = clock
         self._model = model
-        self._forward = forward_of(model, device, settings)
+        self._forward = forward_of(model, device, settings, loss)
         self._use_graph = settings.cuda_graphs
         self._graph: _CapturedStep | None = None
 

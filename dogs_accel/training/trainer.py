@@ -29,7 +29,7 @@ from dogs_accel.training.checkpoint import (
 from dogs_accel.training.features import FeatureLoader, cache_features, head_of
 from dogs_accel.training.optimizers import load_optimizer_state, make_optimizer, param_groups
 from dogs_accel.training.phases import Phase
-from dogs_accel.training.step import Forward, StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
+from dogs_accel.training.step import Forward, Loss, StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
 from dogs_accel.training.step_profile import EpochProfile, traced_steps
 from pipelines.clock import StepClock
 from pipelines.loader import Batch, Loader
@@ -74,7 +74,8 @@ class Trainer:
     All randomness follows from (seed, epoch, rank), so that a run that goes on from a checkpoint sees what it would
     have seen. The batch of all processes together is the one that counts: `batch_size` of the loaders times the size
     of the world. Where `plain_train_loader` is given, the training images without augmentation, the head is trained on
-    features of the frozen backbone that are computed once. identity says what makes this run the run that it is; a
+    features of the frozen backbone that are computed once. `loss` is that of training; the loss of validation is the
+    cross-entropy whatever that is, so that runs compare. identity says what makes this run the run that it is; a
     checkpoint of another one is refused. session says where this process computes it, for the record. on_epoch and
     on_resume get the history so far.
     """
@@ -90,6 +91,7 @@ class Trainer:
         folder: Path,
         seed: int = 0,
         settings: StepSettings = StepSettings(),  # noqa: B008  # frozen
+        loss: Loss = nn.functional.cross_entropy,
         bn_when_frozen: str = "eval",
         plain_train_loader: Loader | None = None,
         world: World = ALONE,
@@ -109,6 +111,7 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.settings = settings
+        self.loss = loss
         self.bn_when_frozen = bn_when_frozen
         self.world = world
         self.identity = dict(identity or {})
@@ -224,6 +227,7 @@ class Trainer:
             settings=self.settings,
             scaler=self.scaler,
             clock=self.clock,
+            loss=self.loss,
         )
 
     def _run_epoch(self, course: _Course, epoch: int, step: TrainingStep) -> HistoryRow:
@@ -337,7 +341,9 @@ class Trainer:
         step.drop_graph()
         # Unscaled: a scaler may leave the optimiser's step out.
         scaler = torch.amp.GradScaler(self.device.type, enabled=False)
-        again = TrainingStep(course.model, step.optimizer, device=self.device, settings=self.settings, scaler=scaler)
+        again = TrainingStep(
+            course.model, step.optimizer, device=self.device, settings=self.settings, scaler=scaler, loss=self.loss
+        )
         set_train_mode(self.model, self.bn_when_frozen)
         for _ in range(2):
             again(*self._dummy_batch(num_images, course.train))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dogs_accel.datasets import open_dataset
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.plan import make_plan, plan_runs
@@ -108,3 +109,9 @@ def test_the_split_is_that_of_the_first_seed_and_the_plan_lists_a_configuration_
     assert describe_plan(three).splitlines()[-2:] == [
         line + "  seed 5, 6, 7" for line in describe_plan(one).splitlines()[-2:]
     ]
+
+
+def test_data_can_be_given_that_no_setting_names(dogs_root, tmp_path):
+    data = open_dataset(dogs_root)
+    settings = {"preset": "demo", "models": ("resnet18",), "device": "cpu", "out": str(tmp_path / "new")}
+    assert make_plan(BenchmarkConfig(**settings), data=data).data is data

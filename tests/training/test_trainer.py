@@ -114,6 +114,12 @@ def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
     assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
 
 
+def test_the_loss_of_training_is_the_one_that_is_given_and_that_of_validation_the_cross_entropy(loaders, tmp_path):
+    _, result = train(loaders, tmp_path, [HEAD], loss=lambda logits, _: 0 * logits.sum() + 0.25)
+    assert [row["train_loss"] for row in result.history] == [0.25, 0.25]
+    assert min(row["val_loss"] for row in result.history) > 1  # of 4 classes, from which nothing was learnt
+
+
 def test_history_rows_have_the_published_columns(loaders, tmp_path):
     rows = []
     _, result = train(loaders, tmp_path, [HEAD, FULL], on_epoch=lambda history: rows.append(history[-1]))
