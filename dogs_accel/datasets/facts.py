@@ -55,7 +55,7 @@ class DatasetFacts:
         """Read what `as_json` laid out. Raises ValueError, which names the field."""
         if not isinstance(content, Mapping):
             raise ValueError(f"got {str(content)[:40]!r}, expected the facts of a dataset")
-        given = {}
+        given: dict[str, Any] = {}
         for each in dataclasses.fields(cls):
             if each.name not in content:
                 if each.default is each.default_factory is dataclasses.MISSING:
