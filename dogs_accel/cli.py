@@ -178,6 +178,7 @@ def _eda(options: argparse.Namespace) -> Iterator[str]:
     folder = Path(options.metadata)
     out = folder / EDA_FOLDER if options.out is None else Path(options.out)
     data = read_metadata(folder)
+    yield from data.facts.lines()
     yield describe_eda(data)
     written = write_eda(data, out, seed=options.seed)
     if out / AUGMENTED_FIGURE not in written:

@@ -23,7 +23,7 @@ _PART_OF = {
 }  # fmt: skip
 """Parts by the names that their folders have, in any case."""
 _ORDER = (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST)
-_NO_CLASS, _EMPTY, _BESIDE = "in no class folder", "class folders without a photo", "folders beside the parts"
+_NO_CLASS, _EMPTY, _BESIDE = "photo in no class folder", "class folder without a photo", "folder beside the parts"
 _SHOWN = 3
 
 
@@ -72,7 +72,7 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
             name=folder.name or "data",
             title=folder.name or "data",
             layout=_describe_layout(part_folders, folder),
-            left_out={reason: num for reason, num in left_out.items() if num},
+            left_out={what: num for what, num in sorted(left_out.items()) if num},
         ),
         root=folder,
         image_root=folder,
