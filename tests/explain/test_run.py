@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dogs_accel.datasets import Dataset, open_dataset
+from dogs_accel.datasets import Dataset, DatasetFacts, open_dataset
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.explain.drawings import blend, crop_pixels
 from dogs_accel.explain.run import choose_images, write_explanations
