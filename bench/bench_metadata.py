@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import rgb_to_hsv
 from PIL import Image
 
-from dogs_accel.datasets import Dataset
+from dogs_accel.datasets import Dataset, DatasetFacts
 from dogs_accel.eda.metadata import metadata_table
 from dogs_accel.eda.scan import scan_images
 from dogs_accel.ops import IMAGE_STATS
@@ -30,8 +30,9 @@ def published_row(path):
 def as_dataset(paths):
     """The files as a dataset of one class."""
     return Dataset(
-        name="photos",
+        facts=DatasetFacts(name="photos", title="photos", layout="files"),
         root=Path(paths[0]).parent,
+        image_root=Path("/"),
         ids=[str(i) for i in range(len(paths))],
         paths=[str(path) for path in paths],
         labels=np.zeros(len(paths), dtype=np.int64),

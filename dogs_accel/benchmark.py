@@ -1,4 +1,4 @@
-"""The benchmark: matched runs of a CNN and a Vision Transformer, every artifact, one comparison.
+"""The benchmark: matched runs of image classifiers, every artifact, one comparison.
 
 python -m dogs_accel.benchmark --gpu 0 --data DIR
 """

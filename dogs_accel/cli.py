@@ -17,6 +17,7 @@ from dogs_accel.runtime.threads import bound_spinning
 
 _SHOWN = 10
 _BENCHMARK = "benchmark"
+_DATA_HELP = "any folder of class folders, or the root of Stanford Dogs"
 
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
@@ -77,7 +78,7 @@ def _download(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_prepare(commands: Any) -> None:
     command = commands.add_parser("prepare", help="decode every image once, into a store that loads without decoding")
-    command.add_argument("--data", required=True, metavar="DIR", help="root of Stanford Dogs or of a subset of it")
+    command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
     command.add_argument("--store", metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)")
     command.add_argument(
         "--image-size", type=positive, default=224, metavar="PX",
@@ -89,7 +90,7 @@ def _add_prepare(commands: Any) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.datasets import check_images_folder, open_dataset
+    from dogs_accel.datasets import open_dataset
     from pipelines.recipe import EVAL
     from pipelines.store.build import build_store, default_store_folder, plan_store
     from pipelines.store.index import INDEX_FILE
@@ -98,9 +99,7 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
     if options.rebuild:
         options.when_stopped = "stopped; the same command without --rebuild goes on from here"
     data = open_dataset(options.data, unpack=True, check_files=False)
-    check_images_folder(data.root)
-    if data.notice:
-        yield data.notice
+    yield from data.facts.lines()
     recipe = EVAL.at(options.image_size)
     folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
     plan = plan_store(data.paths, recipe, folder, rebuild=options.rebuild)
@@ -124,27 +123,33 @@ def _add_metadata(commands: Any) -> None:
     command = commands.add_parser(
         "metadata", help="decode every image once: quality statistics, bad files, pictures that come twice"
     )
-    command.add_argument("--data", required=True, metavar="DIR", help="root of Stanford Dogs or of a subset of it")
+    command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
     command.add_argument("--out", default="metadata", metavar="DIR", help="folder for the tables (default: metadata)")
     command.add_argument(
         "--val-ratio", type=float, default=0.15, metavar="R",
-        help="share of the official training images that is validation (default: 0.15)",
+        help="share of the training images that is validation, where the data have none (default: 0.15)",
     )  # fmt: skip
-    command.add_argument("--seed", type=natural, default=42, metavar="N", help="seed of that split (default: 42)")
+    command.add_argument(
+        "--test-ratio", type=float, default=0.2, metavar="R",
+        help="share of the training images that is test, where the data have none (default: 0.2)",
+    )  # fmt: skip
+    command.add_argument(
+        "--seed", type=natural, default=42, metavar="N", help="seed of what is carved out (default: 42)"
+    )
     command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
     command.set_defaults(run=_metadata, when_stopped="stopped; nothing was written")
 
 
 def _metadata(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.datasets import check_images_folder, open_dataset
-    from dogs_accel.datasets.splits import SPLITS
+    from dogs_accel.datasets import open_dataset
+    from dogs_accel.datasets.splits import SPLITS, describe_carving
     from dogs_accel.eda.metadata import describe_metadata, write_metadata
 
     data = open_dataset(options.data, unpack=True, check_files=False)
-    check_images_folder(data.root)
-    if data.notice:
-        yield data.notice
-    splits = {name: data.split(name, seed=options.seed, val_ratio=options.val_ratio) for name in SPLITS}
+    yield from data.facts.lines()
+    ratios = {"seed": options.seed, "val_ratio": options.val_ratio, "test_ratio": options.test_ratio}
+    yield f"splits   {describe_carving(data.official_split, **ratios)}"
+    splits = {name: data.split(name, **ratios) for name in SPLITS}
     report = write_metadata(data, splits, Path(options.out), num_threads=options.num_threads)
     yield describe_metadata(report)
     yield from _written(report.written)
@@ -173,6 +178,7 @@ def _eda(options: argparse.Namespace) -> Iterator[str]:
     folder = Path(options.metadata)
     out = folder / EDA_FOLDER if options.out is None else Path(options.out)
     data = read_metadata(folder)
+    yield from data.facts.lines()
     yield describe_eda(data)
     written = write_eda(data, out, seed=options.seed)
     if out / AUGMENTED_FIGURE not in written:
@@ -184,7 +190,7 @@ def _add_parity(commands: Any) -> None:
     command = commands.add_parser(
         "parity", help="hold the loaders to the reference: the same pixels, and the same answers of a real model"
     )
-    command.add_argument("--data", required=True, metavar="DIR", help="root of Stanford Dogs or of a subset of it")
+    command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
     command.add_argument("--loader", default="all", metavar="NAME", help="one of the loaders, or all (default: all)")
     command.add_argument(
         "--recipe", default="all", metavar="NAME", help="eval, resnet-train, vit-train or all (default: all)"
@@ -210,15 +216,13 @@ def _add_parity(commands: Any) -> None:
 
 
 def _parity(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.datasets import check_images_folder, open_dataset
+    from dogs_accel.datasets import open_dataset
     from dogs_accel.datasets.photos import spread
     from dogs_accel.parity.run import ParityRun, named_loaders, named_recipes, write_parity
     from dogs_accel.runtime.devices import choose_device
 
     data = open_dataset(options.data, unpack=True, check_files=False)
-    check_images_folder(data.root)
-    if data.notice:
-        yield data.notice
+    yield from data.facts.lines()
     run = ParityRun(
         paths=spread(data.paths, options.num_images),
         loaders=named_loaders(options.loader),
@@ -238,7 +242,7 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_throughput(commands: Any) -> None:
     command = commands.add_parser("throughput", help="measure the loaders on your files and say who is the bottleneck")
-    command.add_argument("--data", required=True, metavar="DIR", help="folder with JPEG files, at any depth")
+    command.add_argument("--data", required=True, metavar="DIR", help="folder with photos, at any depth")
     command.add_argument(
         "--loader", default="all", metavar="NAMES", help="all, or some of them, as in torch,dali (default: all)"
     )
@@ -298,13 +302,13 @@ def _throughput(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _add_predict(commands: Any) -> None:
-    command = commands.add_parser("predict", help="say which breeds are on photos, by a run's model")
+    command = commands.add_parser("predict", help="say which classes are on photos, by a run's model")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a file of any format that PIL opens")
     _add_run(command)
-    command.add_argument("--top", type=positive, default=5, metavar="N", help="breeds to name (default: 5)")
+    command.add_argument("--top", type=positive, default=5, metavar="N", help="classes to name (default: 5)")
     command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
     command.add_argument(
-        "--heatmap", metavar="DIR", help="also draw what each file's likeliest breed rests on, a picture a file in DIR"
+        "--heatmap", metavar="DIR", help="also draw what each file's likeliest class rests on, a picture a file in DIR"
     )
     command.add_argument(
         "--batch-size", type=positive, metavar="N",

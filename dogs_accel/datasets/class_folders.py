@@ -23,7 +23,7 @@ _PART_OF = {
 }  # fmt: skip
 """Parts by the names that their folders have, in any case."""
 _ORDER = (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST)
-_NO_CLASS, _EMPTY, _BESIDE = "in no class folder", "class folders without a photo", "folders beside the parts"
+_NO_CLASS, _EMPTY, _BESIDE = "photo in no class folder", "class folder without a photo", "folder beside the parts"
 _SHOWN = 3
 
 
@@ -72,7 +72,7 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
             name=folder.name or "data",
             title=folder.name or "data",
             layout=_describe_layout(part_folders, folder),
-            left_out={reason: num for reason, num in left_out.items() if num},
+            left_out={what: num for what, num in sorted(left_out.items()) if num},
         ),
         root=folder,
         image_root=folder,
@@ -100,7 +100,8 @@ def _part_folders(folder: Path) -> dict[str, str]:
     if len(by_part) < 2 or not any(_folders_in(folder / name) for names in by_part.values() for name in names):
         return {}
     if OFFICIAL_TRAIN not in by_part:
-        raise DatasetError(f"{folder}: got {_join(sorted(sum(by_part.values(), [])))} without train, expected it too")
+        found = [name for names in by_part.values() for name in names]
+        raise DatasetError(f"{folder}: got {_join(found)} without train, expected it too")
     for names in by_part.values():
         if len(names) > 1:
             raise DatasetError(f"{folder}: got {_join(names)}, expected one folder of this part")
@@ -152,7 +153,7 @@ def _check_classes(folder: Path, found: Mapping[str, Mapping[str, Sequence[str]]
         )
     if len(every) == 1:
         inner = folder / every[0]
-        hint = f"; the folders in it are no classes, unless you name {inner}" if _folders_in(inner) else ""
+        hint = f"; name {inner} for the folders in it" if _folders_in(inner) else ""
         raise DatasetError(f"{folder}: got one class, {every[0]!r}, expected at least 2{hint}")
     return every
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_THING = re.compile(r"file|photo|folder")
 
 DATASET_FILE = "dataset.json"
 """Where the facts lie beside the tables of a dataset."""
@@ -31,7 +34,7 @@ class DatasetFacts:
     published: str | None = None
     """Key of `published.published_about`, for data whose results were published; None for all others."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Files that opening left out, by the reason why."""
+    """How much opening left out, by what it was: "hidden file", "class folder without a photo"."""
 
     def count(self, num: int) -> str:
         """Write a number of classes with their noun: "1 class", "12 classes"."""
@@ -42,9 +45,13 @@ class DatasetFacts:
         lines = [self.notice] if self.notice else []
         lines.append(f"layout   {self.layout}")
         if self.left_out:
-            counts = ", ".join(f"{num:,} {reason}" for reason, num in self.left_out.items())
-            lines.append(f"left out {counts}")
+            lines.append(f"left out {self.left_out_text}")
         return lines
+
+    @property
+    def left_out_text(self) -> str:
+        """Count what was left out, in words; empty where nothing was."""
+        return ", ".join(f"{num:,} {what if num == 1 else _plural(what)}" for what, num in self.left_out.items())
 
     def as_json(self) -> dict[str, Any]:
         """Lay out dataset.json."""
@@ -55,7 +62,7 @@ class DatasetFacts:
         """Read what `as_json` laid out. Raises ValueError, which names the field."""
         if not isinstance(content, Mapping):
             raise ValueError(f"got {str(content)[:40]!r}, expected the facts of a dataset")
-        given = {}
+        given: dict[str, Any] = {}
         for each in dataclasses.fields(cls):
             if each.name not in content:
                 if each.default is each.default_factory is dataclasses.MISSING:
@@ -67,3 +74,7 @@ class DatasetFacts:
                 raise ValueError(f"{each.name}: got {value!r}, expected {'counts' if expected is Mapping else 'text'}")
             given[each.name] = value
         return cls(**given)
+
+
+def _plural(what: str) -> str:
+    return _THING.sub(lambda found: f"{found[0]}s", what, count=1)

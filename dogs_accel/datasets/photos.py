@@ -14,7 +14,7 @@ PHOTO_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
 )  # fmt: skip
 """Endings of photos, in any case."""
-HIDDEN, OTHER_KIND = "hidden", "of other kinds"
+HIDDEN, OTHER_KIND = "hidden file", "file of another kind"
 """Why a file is left out: its name or that of a folder around it begins with a dot, or it ends as no photo does."""
 _FOLDERS_OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.eda.files import Normalisation
 from dogs_accel.eda.tables import class_sizes, count_text, size_range
 from dogs_accel.plots import BLUE, GREY, RED, bare, shortened
@@ -22,7 +23,7 @@ from dogs_accel.plots import BLUE, GREY, RED, bare, shortened
 _NUM_BINS = 30
 _NUM_LARGEST = 20
 _NUM_BOXED = 6
-_TEST_COLOUR = "#e0a458"
+_PART_COLOUR = {"train": BLUE, "val": "#7fb7a3", "test": "#e0a458", "no official part": GREY}
 _CHANNEL_COLOUR = {"R": "#c0392b", "G": "#3a7d44", "B": BLUE}
 
 
@@ -103,55 +104,67 @@ def _density(axes: Axes, values: NDArray[np.float64], edges: NDArray[np.float64]
     axes.plot(at, gaussian_kde(values)(at) * images_per_unit, color=BLUE, linewidth=1.8)
 
 
-def dataset_distributions_figure(quality: pd.DataFrame) -> Figure:
-    """Draw the official split, the sizes of all breeds, and the largest breeds by name."""
+def dataset_distributions_figure(quality: pd.DataFrame, facts: DatasetFacts) -> Figure:
+    """Draw the official parts, the sizes of all classes, and the largest classes by name."""
     sizes = class_sizes(quality)
     largest = sizes.head(_NUM_LARGEST)
     some = len(largest) < len(sizes)
     figure = Figure(figsize=(12, float(np.clip(1.6 + 0.29 * len(largest), 3.6, 8))), layout="constrained")
     mosaic = "SL;AL" if some else "SL"
     panels = figure.subplot_mosaic(mosaic, width_ratios=[1, 1.35])
-    _official_split_panel(panels["S"], sizes)
+    parts = _official_parts(sizes)
+    _official_split_panel(panels["S"], parts)
     if some:
-        _all_breeds_panel(panels["A"], sizes)
-    _breeds_panel(panels["L"], largest, f"{_largest_of(len(largest), len(sizes))}\n{size_range(sizes)}")
-    figure.suptitle(f"{count_text(len(quality), 'image')} of {count_text(len(sizes), 'breed')}", fontsize=13)
+        _all_classes_panel(panels["A"], sizes, parts, facts)
+    title = f"{_largest_of(len(largest), len(sizes), facts)}\n{size_range(sizes, facts.noun)}"
+    _largest_classes_panel(panels["L"], largest, _official_parts(largest), title)
+    figure.suptitle(f"{count_text(len(quality), 'image')} of {facts.count(len(sizes))}", fontsize=13)
     return figure
 
 
-def _largest_of(num: int, total: int) -> str:
-    return f"{num} largest of {total} breeds" if num < total else count_text(total, "breed")
+def _largest_of(num: int, total: int, facts: DatasetFacts) -> str:
+    return f"{num} largest of {facts.count(total)}" if num < total else facts.count(total)
 
 
-def _official_split_panel(axes: Axes, sizes: pd.DataFrame) -> None:
-    counts = [int(sizes["train"].sum()), int(sizes["test"].sum())]
-    bars = axes.bar(["train", "test"], counts, color=[BLUE, _TEST_COLOUR], width=0.6)
+def _official_parts(sizes: pd.DataFrame) -> dict[str, pd.Series]:
+    """Count the images of each official part by class, and those of no part; parts without an image are left out."""
+    parts = {name: sizes[name] for name in _PART_COLOUR if name in sizes}
+    parts["no official part"] = sizes["images"] - sum(parts.values())
+    return {name: counts for name, counts in parts.items() if counts.sum()}
+
+
+def _official_split_panel(axes: Axes, parts: Mapping[str, pd.Series]) -> None:
+    counts = [int(part.sum()) for part in parts.values()]
+    bars = axes.bar(list(parts), counts, color=[_PART_COLOUR[name] for name in parts], width=0.6)
     axes.bar_label(bars, [f"{count:,}\n{count / sum(counts):.1%}" for count in counts], padding=2)
     axes.set(ylim=(0, max(counts) * 1.25), ylabel="images", title="Official split")
     _count_axis(axes.yaxis)
     bare(axes)
 
 
-def _all_breeds_panel(axes: Axes, sizes: pd.DataFrame) -> None:
-    rank = np.arange(1, len(sizes) + 1)
-    axes.bar(rank, sizes["train"], width=1, color=BLUE)
-    axes.bar(rank, sizes["test"], width=1, bottom=sizes["train"], color=_TEST_COLOUR)
-    axes.set(xlim=(0.5, len(sizes) + 0.5), xlabel="breeds, largest first", ylabel="images",
-             title=f"All {len(sizes)} breeds")  # fmt: skip
+def _all_classes_panel(axes: Axes, sizes: pd.DataFrame, parts: Mapping[str, pd.Series], facts: DatasetFacts) -> None:
+    rank, below = np.arange(1, len(sizes) + 1), np.zeros(len(sizes))
+    for name, counts in parts.items():
+        axes.bar(rank, counts, width=1, bottom=below, color=_PART_COLOUR[name])
+        below += counts
+    axes.set(xlim=(0.5, len(sizes) + 0.5), xlabel=f"{facts.plural}, largest first", ylabel="images",
+             title=f"All {facts.count(len(sizes))}")  # fmt: skip
     _count_axis(axes.yaxis)
     bare(axes)
 
 
-def _breeds_panel(axes: Axes, sizes: pd.DataFrame, title: str) -> None:
-    at = np.arange(len(sizes))
-    axes.barh(at, sizes["train"], color=BLUE, height=0.72, label="train")
-    bars = axes.barh(at, sizes["test"], left=sizes["train"], color=_TEST_COLOUR, height=0.72, label="test")
+def _largest_classes_panel(axes: Axes, sizes: pd.DataFrame, parts: Mapping[str, pd.Series], title: str) -> None:
+    at, left = np.arange(len(sizes)), np.zeros(len(sizes))
+    for name, counts in parts.items():
+        bars = axes.barh(at, counts, left=left, color=_PART_COLOUR[name], height=0.72, label=name)
+        left += counts
     axes.bar_label(bars, [f"{count:,}" for count in sizes["images"]], padding=3, fontsize=9)
     axes.set_yticks(at, [shortened(name, 30) for name in sizes["class_name"]], fontsize=9, parse_math=False)
     axes.set(xlim=(0, sizes["images"].max() * 1.12), ylim=(len(sizes) - 0.4, -0.6), xlabel="images", title=title)
     _count_axis(axes.xaxis)
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="upper right", bbox_to_anchor=(1, -0.07), ncols=2, frameon=False)  # below, clear of the bars
+    # Below, clear of the bars.
+    axes.legend(loc="upper right", bbox_to_anchor=(1, -0.07), ncols=len(parts), frameon=False)
     bare(axes)
 
 
@@ -184,18 +197,18 @@ def _channel_bars(axes: Axes, of_means: NDArray[np.float64], of_pixels: Sequence
     bare(axes)
 
 
-def breed_quality_figure(quality: pd.DataFrame) -> Figure:
-    """Draw boxes of brightness and saturation of the images of the largest breeds, whiskers to 1.5 box heights."""
+def class_quality_figure(quality: pd.DataFrame, facts: DatasetFacts) -> Figure:
+    """Draw boxes of brightness and saturation of the images of the largest classes, whiskers to 1.5 box heights."""
     sizes = class_sizes(quality)
     boxed = sizes.head(_NUM_BOXED)
     figure = Figure(figsize=(max(5.0, 1.4 + 1.6 * len(boxed)), 6.8), layout="constrained")
-    figure.suptitle(f"Brightness and saturation: {_largest_of(len(boxed), len(sizes))}", fontsize=13)
+    figure.suptitle(f"Brightness and saturation: {_largest_of(len(boxed), len(sizes), facts)}", fontsize=13)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, (column, title) in zip(
         panels, [("brightness_mean", "Brightness"), ("saturation_mean", "Saturation")], strict=True
     ):
-        by_breed = [quality.loc[quality["label"] == label, column].to_numpy() for label in boxed["label"]]
-        axes.boxplot(by_breed, positions=range(len(boxed)), widths=0.55, patch_artist=True,
+        by_class = [quality.loc[quality["label"] == label, column].to_numpy() for label in boxed["label"]]
+        axes.boxplot(by_class, positions=range(len(boxed)), widths=0.55, patch_artist=True,
                      boxprops={"facecolor": BLUE, "alpha": 0.55}, medianprops={"color": "black", "linewidth": 1.6},
                      flierprops={"marker": ".", "markersize": 4, "markeredgecolor": GREY})  # fmt: skip
         median = quality[column].median()
@@ -209,5 +222,5 @@ def breed_quality_figure(quality: pd.DataFrame) -> Figure:
         for name, num in zip(boxed["class_name"], boxed["images"], strict=True)
     ]
     panels[1].set_xticks(range(len(boxed)), names, fontsize=9, parse_math=False)
-    panels[1].set_xlabel("breed, and how many images it has")
+    panels[1].set_xlabel(f"{facts.noun}, and how many images it has")
     return figure

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
+from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
+from dogs_accel.datasets.splits import OFFICIAL_PARTS, SPLITS
+from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.ops import IMAGE_STATS
 
 METADATA_FILE = "metadata_with_quality.csv"
@@ -30,8 +32,13 @@ SIZES_FIGURE = "image_size_distribution.png"
 CHANNELS_FIGURE = "rgb_channel_summary.png"
 SAMPLES_FIGURE = "random_class_samples.png"
 DARKEST_FIGURE, BRIGHTEST_FIGURE = "darkest_examples.png", "brightest_examples.png"
-BREED_QUALITY_FIGURE = "breed_quality_boxplots.png"
 AUGMENTED_FIGURE = "augmented_batch_preview.png"
+
+
+def quality_boxplots_file(noun: str) -> str:
+    """Name the figure of quality by class; of breeds it has its published name."""
+    return f"{noun.replace(' ', '_')}_quality_boxplots.png"
+
 
 IMAGE_COLUMNS = (
     "image_id", "image_path", "relative_path", "label", "class_name", "folder_name", "official_split",
@@ -72,24 +79,39 @@ class Metadata:
     quality: pd.DataFrame
     splits: pd.DataFrame
     normalisation: Normalisation
+    facts: DatasetFacts
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Read metadata_with_quality.csv, split_metadata.csv and normalisation.json.
+    """Read metadata_with_quality.csv, split_metadata.csv, normalisation.json and dataset.json.
 
     Raises FileNotFoundError where one is absent, and ValueError, naming file and column, where one lacks a column, has
     no images or holds what is not a number.
     """
     quality = _read_table(folder / METADATA_FILE, METADATA_COLUMNS)
-    _check_values(METADATA_FILE, quality["official_split"], (OFFICIAL_TRAIN, OFFICIAL_TEST))
+    _check_values(METADATA_FILE, quality["official_split"], OFFICIAL_PARTS)
     splits = _read_table(folder / SPLIT_FILE, SPLIT_COLUMNS)
     _check_values(SPLIT_FILE, splits["split"], SPLITS)
-    return Metadata(quality=quality, splits=splits, normalisation=_read_normalisation(folder / NORMALISATION_FILE))
+    return Metadata(
+        quality=quality,
+        splits=splits,
+        normalisation=_read_normalisation(folder / NORMALISATION_FILE),
+        facts=_read_facts(folder / DATASET_FILE),
+    )
+
+
+def _read_facts(path: Path) -> DatasetFacts:
+    try:
+        return DatasetFacts.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:  # an older version wrote the tables, which knew Stanford Dogs alone
+        return stanford_dogs_facts()
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        # As text without missing values, because a breed may be called "NA" and an image "0042".
+        # As text without missing values, because a class may be called "NA" and an image "0042".
         table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), keep_default_na=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not found; `dogs-accel metadata` writes it") from None

@@ -43,7 +43,7 @@ def photos_figure(rows: pd.DataFrame, captions: Sequence[str], title: str) -> Fi
 def augmented_batch_figure(images: Tensor, recipe: Recipe, names: Sequence[str]) -> Figure:
     """Draw the first 8 images of a batch of the recipe as the model gets them, normalisation undone.
 
-    `images` is (B, 3, H, W) of any float dtype, on any device; `names` are its B breeds. Raises ValueError for another
+    `images` is (B, 3, H, W) of any float dtype, on any device; `names` are its B classes. Raises ValueError for another
     shape or number of names.
     """
     if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dogs_accel import ops
 from dogs_accel.datasets import Dataset
+from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
 from dogs_accel.eda.duplicates import MIN_CONTRAST, DuplicateGroup, find_duplicates
 from dogs_accel.eda.files import (
     BAD_IMAGES_FILE,
@@ -41,11 +42,10 @@ def metadata_table(data: Dataset, scan: ImageScan) -> pd.DataFrame:
     labels = data.labels[rows]
     width, height = scan.size_px[rows].T
     folder_names = np.asarray(data.folder_names, dtype=object)[labels]
-    paths = [Path(data.paths[row]) for row in rows]
     columns = {
         "image_id": [data.ids[row] for row in rows],
-        "image_path": [str(path) for path in paths],
-        "relative_path": [f"{folder}/{path.name}" for folder, path in zip(folder_names, paths, strict=True)],
+        "image_path": [data.paths[row] for row in rows],
+        "relative_path": [data.relative_path(row) for row in rows],
         "label": labels,
         "class_name": np.asarray(data.class_names, dtype=object)[labels],
         "folder_name": folder_names,
@@ -131,6 +131,7 @@ class MetadataReport:
     splits: pd.DataFrame
     duplicates: pd.DataFrame
     bad_images: pd.DataFrame
+    facts: DatasetFacts
     bad_index: NDArray[np.int64]
     """Positions of the bad files in the dataset."""
     seconds: float
@@ -145,7 +146,7 @@ def write_metadata(
     num_threads: int | None = None,
     progress: bool = True,
 ) -> MetadataReport:
-    """Pass over a dataset once and write its five tables to a folder.
+    """Pass over a dataset once and write its five tables and what it is called to a folder.
 
     splits: positions of train, val and test. Raises BadImageError where no image of the training split can be read,
     and has then written bad_images.csv; single bad files are in there and in no other table.
@@ -175,12 +176,14 @@ def write_metadata(
         write_csv(folder / SPLIT_FILE, of_splits),
         write_json(folder / NORMALISATION_FILE, normalisation(scan, splits["train"]).as_json()),
         write_csv(folder / DUPLICATES_FILE, duplicates),
+        write_json(folder / DATASET_FILE, data.facts.as_json()),
     ]
     return MetadataReport(
         metadata=metadata,
         splits=of_splits,
         duplicates=duplicates,
         bad_images=bad_images,
+        facts=data.facts,
         bad_index=np.asarray(sorted(scan.problems), dtype=np.int64),
         seconds=time.perf_counter() - start,
         written=written,
@@ -195,12 +198,12 @@ def describe_metadata(report: MetadataReport) -> str:
     if num_bad > _SHOWN:
         lines.append(f"  and {num_bad - _SHOWN:,} more in {BAD_IMAGES_FILE}")
     if gone := sorted(set(report.bad_images["class_name"]) - set(report.metadata["class_name"])):
-        lines.append(f"  breeds without any image that can be decoded: {', '.join(gone)}")
-    lines.append(f"the same picture more than once: {_describe_duplicates(report.duplicates)}")
+        lines.append(f"  {report.facts.plural} without any image that can be decoded: {', '.join(gone)}")
+    lines.append(f"the same picture more than once: {_describe_duplicates(report.duplicates, report.facts.plural)}")
     return "\n".join(lines)
 
 
-def _describe_duplicates(duplicates: pd.DataFrame) -> str:
+def _describe_duplicates(duplicates: pd.DataFrame, plural: str) -> str:
     groups = duplicates.groupby("group")
     if not groups.ngroups:
         return "none"
@@ -209,5 +212,5 @@ def _describe_duplicates(duplicates: pd.DataFrame) -> str:
         f"{groups.ngroups:,} groups of {len(duplicates):,} files in all, see {DUPLICATES_FILE}\n"
         f"  {num_exact:,} with identical files, {groups.ngroups - num_exact:,} by their looks alone (a hash may err); "
         f"{(groups['split'].nunique() > 1).sum():,} across splits, "
-        f"{(groups['class_name'].nunique() > 1).sum():,} across breeds"
+        f"{(groups['class_name'].nunique() > 1).sum():,} across {plural}"
     )

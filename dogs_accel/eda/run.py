@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dogs_accel.datasets.stanford_dogs_published import NUM_BREEDS, NUM_IMAGES, PUBLISHED_IMAGE_MEANS
+from dogs_accel.datasets import DatasetFacts, published_about
 from dogs_accel.eda.figures import (
-    breed_quality_figure,
+    class_quality_figure,
     dataset_distributions_figure,
     image_size_figure,
     quality_distributions_figure,
@@ -19,7 +19,6 @@ from dogs_accel.eda.figures import (
 )
 from dogs_accel.eda.files import (
     AUGMENTED_FIGURE,
-    BREED_QUALITY_FIGURE,
     BRIGHTEST_FIGURE,
     CHANNELS_FIGURE,
     CLASS_TABLE_FILE,
@@ -34,7 +33,7 @@ from dogs_accel.eda.files import (
     SPLIT_FILE,
     SPLIT_TABLE_FILE,
     Metadata,
-    Normalisation,
+    quality_boxplots_file,
 )  # fmt: skip
 from dogs_accel.eda.galleries import (
     NUM_AUGMENTED,
@@ -69,20 +68,20 @@ def _write_figures(data: Metadata, out: Path, seed: int) -> list[Path]:
     quality = data.quality
     return [
         save_figure(quality_distributions_figure(quality), out / QUALITY_FIGURE),
-        save_figure(dataset_distributions_figure(quality), out / DISTRIBUTIONS_FIGURE),
+        save_figure(dataset_distributions_figure(quality, data.facts), out / DISTRIBUTIONS_FIGURE),
         save_figure(image_size_figure(quality), out / SIZES_FIGURE),
         save_figure(rgb_channel_figure(quality, data.normalisation), out / CHANNELS_FIGURE),
-        save_figure(_samples_figure(quality, seed), out / SAMPLES_FIGURE),
+        save_figure(_samples_figure(quality, data.facts, seed), out / SAMPLES_FIGURE),
         save_figure(_extremes_figure(quality, darkest=True), out / DARKEST_FIGURE),
         save_figure(_extremes_figure(quality, darkest=False), out / BRIGHTEST_FIGURE),
-        save_figure(breed_quality_figure(quality), out / BREED_QUALITY_FIGURE),
+        save_figure(class_quality_figure(quality, data.facts), out / quality_boxplots_file(data.facts.noun)),
     ]
 
 
-def _samples_figure(quality: pd.DataFrame, seed: int) -> Figure:
+def _samples_figure(quality: pd.DataFrame, facts: DatasetFacts, seed: int) -> Figure:
     rows = random_class_samples(quality, seed=seed)
     num, total = len(rows), quality["label"].nunique()
-    which = f"{num} of {total} breeds, seed {seed}" if num < total else count_text(total, "breed")
+    which = f"{num} of {facts.count(total)}, seed {seed}" if num < total else facts.count(total)
     return photos_figure(rows, [shortened(name, 30) for name in rows["class_name"]], f"One image of each of {which}")
 
 
@@ -134,11 +133,11 @@ def describe_eda(data: Metadata) -> str:
     """Describe the splits, the sizes of the classes, the means and the normalisation, for people."""
     sizes = class_sizes(data.quality)
     lines = [
-        _split_lines(data.splits),
-        f"{count_text(len(sizes), 'breed')}, {size_range(sizes)}",
+        _split_lines(data.splits, data.facts),
+        f"{data.facts.count(len(sizes))}, {size_range(sizes, data.facts.noun)}",
         *_mean_lines(data.quality),
         "",
-        *_normalisation_lines(data.normalisation, data.quality),
+        *_normalisation_lines(data),
     ]
     if len(data.quality) != len(data.splits):
         lines.append(f"{METADATA_FILE} has {len(data.quality):,} images, {SPLIT_FILE} {len(data.splits):,}")
@@ -151,7 +150,7 @@ def describe_eda(data: Metadata) -> str:
     return "\n".join(lines)
 
 
-def _split_lines(splits: pd.DataFrame) -> str:
+def _split_lines(splits: pd.DataFrame, facts: DatasetFacts) -> str:
     table = split_table(splits)
     per_class = [
         f"{row.min_per_class:,} / {row.median_per_class:g} / {row.max_per_class:,}" for row in table.itertuples()
@@ -161,8 +160,8 @@ def _split_lines(splits: pd.DataFrame) -> str:
             "split": table["split"],
             "images": table["images"].map("{:,}".format),
             "share": table["share"].map("{:.1%}".format),
-            "breeds": table["classes"],
-            "a breed: min / median / max": per_class,
+            facts.plural: table["classes"],
+            f"a {facts.noun}: min / median / max": per_class,
         }
     )
     return shown.to_string(index=False)
@@ -178,8 +177,8 @@ def _mean_lines(quality: pd.DataFrame) -> list[str]:
     ]
 
 
-def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) -> list[str]:
-    total = sum(NUM_IMAGES.values())
+def _normalisation_lines(data: Metadata) -> list[str]:
+    normalisation, published = data.normalisation, published_about(data.facts.published)
     estimates: list[tuple[str, Sequence[float], Sequence[float]]] = [
         (
             f"pixels of the training split ({count_text(normalisation.num_train_images, 'image')})",
@@ -187,9 +186,13 @@ def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) ->
             normalisation.train_std,
         ),
         (f"mean of image means ({count_text(normalisation.num_images, 'image')})", normalisation.image_means, ()),
-        (f"published mean of image means (Stanford Dogs, {total:,})", PUBLISHED_IMAGE_MEANS, ()),
         ("ImageNet, as pretrained weights expect it", IMAGENET_MEAN, IMAGENET_STD),
     ]
+    if published is not None:
+        total = sum(published.num_images.values())
+        estimates.insert(
+            2, (f"published mean of image means ({published.title}, {total:,})", published.image_means, ())
+        )
     width = max(len(name) for name, _, _ in estimates)
     lines = [f"{'normalisation':<{width}}  mean R G B            std R G B"]
     for name, mean, std in estimates:
@@ -198,11 +201,13 @@ def _normalisation_lines(normalisation: Normalisation, quality: pd.DataFrame) ->
         "A mean of image means differs from the first line because it weights small and large images alike, and "
         "includes validation and test."
     )
-    if (len(quality), quality["label"].nunique()) != (total, NUM_BREEDS):
-        lines.append(
-            f"The published figures are of the whole Stanford Dogs, {total:,} images of {NUM_BREEDS} "
-            f"breeds, not of the {count_text(len(quality), 'image')} here."
-        )
+    if published is not None:
+        num_images, num_classes = len(data.quality), data.quality["label"].nunique()
+        if (num_images, num_classes) != (total, published.num_classes):
+            lines.append(
+                f"The published figures are of the whole {published.title}, {total:,} images of "
+                f"{data.facts.count(published.num_classes)}, not of the {count_text(num_images, 'image')} here."
+            )
     return lines
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, SPLITS
+from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, OFFICIAL_VAL, SPLITS
 from dogs_accel.ops import IMAGE_STATS
 
 _CLASS_KEYS = ["label", "class_name", "folder_name"]
 
 
 def class_sizes(quality: pd.DataFrame) -> pd.DataFrame:
-    """Count the images per class, the largest first and equals by label: label, class_name, images, train, test."""
+    """Count the images per class, the largest first and equals by label: label, class_name, images, train, val, test.
+
+    train, val and test are the official parts; an image of none of them is counted in images alone.
+    """
     official = quality["official_split"].to_numpy()
-    counted = quality[["label", "class_name"]].assign(train=official == OFFICIAL_TRAIN, test=official == OFFICIAL_TEST)
-    table = counted.groupby("label").agg(
-        class_name=("class_name", "first"), images=("train", "size"), train=("train", "sum"), test=("test", "sum")
-    )
+    parts = {part.removeprefix("official_"): official == part for part in (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST)}
+    classes = quality[["label", "class_name"]].assign(**parts).groupby("label")
+    table = classes.agg({"class_name": "first"}).assign(images=classes.size()).join(classes[list(parts)].sum())
     return table.reset_index().sort_values(["images", "label"], ascending=[False, True], ignore_index=True)
 
 
@@ -76,12 +78,12 @@ def quality_summary(quality: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("column").reset_index()
 
 
-def size_range(sizes: pd.DataFrame) -> str:
+def size_range(sizes: pd.DataFrame, noun: str) -> str:
     """Say how many images a class has, from the table of `class_sizes`."""
     least, most = sizes["images"].min(), sizes["images"].max()
     if least == most:
-        return f"{count_text(least, 'image')} a breed"
-    return f"{least:,} to {most:,} images a breed, median {sizes['images'].median():g}"
+        return f"{count_text(least, 'image')} a {noun}"
+    return f"{least:,} to {most:,} images a {noun}, median {sizes['images'].median():g}"
 
 
 def count_text(num: int, what: str) -> str:

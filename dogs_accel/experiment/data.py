@@ -16,7 +16,7 @@ from dogs_accel.datasets.synthetic import VERSION, write_synthetic
 from dogs_accel.experiment.config import BenchmarkConfig
 
 EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
-"""The embedded default: how many breeds and pictures are generated where no --data is given."""
+"""The embedded default: how many classes and pictures are generated where no --data is given."""
 
 
 def embedded_root() -> Path:

@@ -31,7 +31,7 @@ def examine_data(plan: Plan) -> ExaminedData:
     """Decode every image once, and write the metadata and its figures.
 
     Raises BadImageError where a file is bad and --on-bad-image is not skip, or where too little remains: a split
-    without an image, a breed without a training image.
+    without an image, a class without a training image.
     """
     report = write_metadata(plan.data, plan.splits, plan.out, num_threads=plan.config.num_threads)
     print(describe_metadata(report))
@@ -48,8 +48,8 @@ def examine_data(plan: Plan) -> ExaminedData:
             raise BadImageError(f"no image of the {name} split can be decoded, see {listed}")
     untaught = set(plan.data.labels[plan.splits["train"]]) - set(plan.data.labels[splits["train"]])
     if untaught:
-        breeds = ", ".join(plan.data.class_names[label] for label in sorted(untaught))
-        raise BadImageError(f"no training image of {breeds} can be decoded, see {listed}")
+        names = ", ".join(plan.data.class_names[label] for label in sorted(untaught))
+        raise BadImageError(f"no training image of {names} can be decoded, see {listed}")
     metadata = read_metadata(plan.out)
     write_eda(metadata, plan.out / EDA_FOLDER, seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
     return ExaminedData(splits, metadata)

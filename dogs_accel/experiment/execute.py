@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dogs_accel.datasets.facts import DATASET_FILE
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_FILE, NORMALISATION_FILE, SPLIT_FILE
 from dogs_accel.experiment.describe import describe_estimates
@@ -97,6 +98,7 @@ def _results(plan: Plan, runs: list[Run], examined: ExaminedData) -> RunsFolder:
         known = {
             METADATA_FILE: metadata.quality,
             SPLIT_FILE: metadata.splits,
+            DATASET_FILE: metadata.facts.as_json(),
             NORMALISATION_FILE: metadata.normalisation.as_json(),
         }
     return RunsFolder(plan.out, runs, sorted(others), known)

@@ -12,7 +12,6 @@ from dogs_accel.calibration import is_at_bound
 from dogs_accel.eda.files import (
     AUGMENTED_FIGURE,
     BAD_IMAGES_FILE,
-    BREED_QUALITY_FIGURE,
     BRIGHTEST_FIGURE,
     CHANNELS_FIGURE,
     DARKEST_FIGURE,
@@ -49,7 +48,6 @@ _EDA = (
     (SIZES_FIGURE, "Width, height and aspect ratio: what the squash to a square undoes."),
     (QUALITY_FIGURE, "Brightness, contrast and saturation of whole images."),
     (CHANNELS_FIGURE, "Colour: means of the images, and of the training pixels."),
-    (BREED_QUALITY_FIGURE, "Brightness and saturation of the largest breeds."),
     (DARKEST_FIGURE, "The darkest images."),
     (BRIGHTEST_FIGURE, "The brightest images."),
 )

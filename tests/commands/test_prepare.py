@@ -41,8 +41,8 @@ def root(dogs_root, tmp_path):
 
 def test_it_stores_the_whole_dataset_at_the_published_size(dogs_root, tmp_path, capsys):
     store = tmp_path / "a store"
-    notice, plan, built, bad, then = prepare(capsys, dogs_root, "--store", store)
-    assert notice == open_dataset(dogs_root).notice
+    notice, layout, plan, built, bad, then = prepare(capsys, dogs_root, "--store", store)
+    assert [notice, layout] == open_dataset(dogs_root).facts.lines()
     assert re.fullmatch(rf"store: 72 images of 256 x 256 px, 14.2 MB in {store}, [\d.,]+ [GM]B free", plan)
     assert re.fullmatch(r"built in [\d.]+ s", built)
     assert bad == "bad files: 0 of 72"
@@ -61,7 +61,7 @@ def test_again_it_says_that_nothing_is_to_do(dogs_root, tmp_path, capsys):
     first = prepare(capsys, dogs_root, "--store", tmp_path)
     inode = (tmp_path / "pixels.npy").stat().st_ino
     again = prepare(capsys, dogs_root, "--store", tmp_path)
-    assert again == [first[0], f"store: 72 images of 256 x 256 px in {tmp_path}, complete and current", *first[-2:]]
+    assert again == [*first[:2], f"store: 72 images of 256 x 256 px in {tmp_path}, complete and current", *first[-2:]]
     assert (tmp_path / "pixels.npy").stat().st_ino == inode
 
 
@@ -69,7 +69,7 @@ def test_an_image_size_scales_the_store_and_the_default_folder_is_in_the_cache(
     dogs_root, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _, plan, *_, then = prepare(capsys, dogs_root, "--image-size", 64, "--num-threads", 1)
+    *_, plan, _, _, then = prepare(capsys, dogs_root, "--image-size", 64, "--num-threads", 1)
     [store] = (tmp_path / "dogs_accel" / "stores").iterdir()
     assert plan.startswith(f"store: 72 images of 73 x 73 px, 1.2 MB in {store}, ")
     assert f"--store {store}, " in then
@@ -98,7 +98,7 @@ def test_a_stale_store_is_refused_until_it_is_rebuilt(root, tmp_path, capsys):
     assert f"store {store}: 1 of 72 files changed since it was built, first: {path} (size " in line
     assert "--rebuild" in line
     out = prepare(capsys, root, "--store", store, "--image-size", 32, "--rebuild")
-    assert out[1].startswith(f"store: 72 images of 37 x 37 px, 295.7 kB in {store}, ")
+    assert out[2].startswith(f"store: 72 images of 37 x 37 px, 295.7 kB in {store}, ")
     opened = open_store(store, [path], EVAL.at(32))
     expected = Image.open(path).resize((37, 37), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(opened.images[opened.rows[0]], expected)
@@ -132,9 +132,9 @@ def test_ctrl_c_says_that_the_same_command_goes_on(shared_data, tmp_path, capsys
     assert process.returncode == 130
     assert err.splitlines()[-1] == "stopped; the same command goes on from here"
     assert "Traceback" not in err
-    [plan] = out.splitlines()
+    _, plan = out.splitlines()
     assert plan.startswith("store: 5,128 images of 256 x 256 px, 1.0 GB in ")
     num_done = (store / "journal.jsonl").read_bytes().count(b"\n") - 1
     assert 0 < num_done < 5128
-    plan = prepare(capsys, root, "--store", store)[0]
+    plan = prepare(capsys, root, "--store", store)[1]
     assert plan.startswith(f"store: 5,128 images of 256 x 256 px, {num_done:,} of them done, the others ")

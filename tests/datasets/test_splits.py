@@ -86,7 +86,7 @@ def test_bad_seed(seed: int) -> None:
 
 
 def test_no_training_images() -> None:
-    with pytest.raises(ValueError, match="got no official training images"):
+    with pytest.raises(ValueError, match="got no training images"):
         stratified_split(np.array([], dtype=np.int64))
 
 

@@ -4,8 +4,10 @@ import statistics
 import numpy as np
 import pytest
 
+from dogs_accel.datasets import DatasetFacts
+from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.figures import (
-    breed_quality_figure,
+    class_quality_figure,
     dataset_distributions_figure,
     image_size_figure,
     quality_distributions_figure,
@@ -14,6 +16,8 @@ from dogs_accel.eda.figures import (
 from dogs_accel.eda.files import read_metadata
 from tests.support.drawn_figures import draw, texts
 from tests.support.metadata_frames import quality_frame, write_metadata
+
+FACTS = stanford_dogs_facts()
 
 
 def test_histograms_are_numpys_with_the_mean_marked(quality):
@@ -71,7 +75,7 @@ def test_sizes_leave_out_a_far_tail_and_say_so():
 
 
 def test_official_split_and_every_breed_of_a_small_set(quality):
-    figure = draw(dataset_distributions_figure(quality))
+    figure = draw(dataset_distributions_figure(quality, FACTS))
     split, breeds = figure.axes
     assert [bar.get_height() for bar in split.patches] == [25, 15]
     assert texts(split) == ["25\n62.5%", "15\n37.5%"]
@@ -84,7 +88,7 @@ def test_official_split_and_every_breed_of_a_small_set(quality):
 
 
 def test_many_breeds_are_drawn_as_the_20_largest_and_as_all():
-    figure = draw(dataset_distributions_figure(quality_frame(range(1, 121), [1] * 120)))
+    figure = draw(dataset_distributions_figure(quality_frame(range(1, 121), [1] * 120), FACTS))
     panels = {axes.get_title().split("\n")[0]: axes for axes in figure.axes}
     assert set(panels) == {"Official split", "All 120 breeds", "20 largest of 120 breeds"}
     assert panels["20 largest of 120 breeds"].get_title().endswith("\n2 to 121 images a breed, median 61.5")
@@ -94,8 +98,16 @@ def test_many_breeds_are_drawn_as_the_20_largest_and_as_all():
     assert [bar.get_y() for bar in bars] == [*[0] * 120, *range(120, 0, -1)]
 
 
+def test_parts_of_other_data_and_images_of_none():
+    quality = quality_frame([4, 2], [3, 1]).assign(official_split=["official_val"] * 4 + ["none"] * 6)
+    split, classes = draw(dataset_distributions_figure(quality, DatasetFacts(name="x", title="x", layout="x"))).axes
+    assert [tick.get_text() for tick in split.get_xticklabels()] == ["val", "no official part"]
+    assert [bar.get_height() for bar in split.patches] == [4, 6]
+    assert classes.get_title() == "2 classes\n3 to 7 images a class, median 5"
+
+
 def test_equal_sizes_are_said_once():
-    figure = dataset_distributions_figure(quality_frame([3, 3], [1, 1]))
+    figure = dataset_distributions_figure(quality_frame([3, 3], [1, 1]), FACTS)
     assert figure.axes[1].get_title() == "2 breeds\n4 images a breed"
 
 
@@ -112,7 +124,7 @@ def test_channels_beside_the_training_pixels(tmp_path, quality):
 
 def test_boxes_of_the_6_largest_breeds():
     quality = quality_frame([4, 9, 5, 8, 6, 7, 10], [0] * 7)
-    figure = draw(breed_quality_figure(quality))
+    figure = draw(class_quality_figure(quality, FACTS))
     for axes, column in zip(figure.axes, ("brightness_mean", "saturation_mean"), strict=True):
         medians = [line for line in axes.lines if line.get_linewidth() == 1.6]
         for line, label in zip(medians, (6, 1, 3, 5, 4, 2), strict=True):
@@ -126,6 +138,6 @@ def test_boxes_of_the_6_largest_breeds():
 
 def test_names_are_drawn_as_they_are_and_shortened(quality):
     quality["class_name"] = quality["class_name"].replace({"breed 0": "a$\\frac$b\nc", "breed 1": "y" * 99})
-    labels = draw(dataset_distributions_figure(quality)).axes[1].get_yticklabels()
+    labels = draw(dataset_distributions_figure(quality, FACTS)).axes[1].get_yticklabels()
     assert [label.get_text() for label in labels[1:3]] == [f"{'y' * 29}…", "a$\\frac$b c"]
     assert not any(label.get_parse_math() for label in labels)

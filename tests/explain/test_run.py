@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dogs_accel.datasets import Dataset, open_dataset
+from dogs_accel.datasets import Dataset, DatasetFacts, open_dataset
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.explain.drawings import blend, crop_pixels
 from dogs_accel.explain.run import choose_images, write_explanations
@@ -93,8 +93,9 @@ def red_squares(tmp_path_factory):
         box = f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
         (root / "Annotation" / "n1-a" / str(number)).write_text(XML.format(box))
     return Dataset(
-        name="squares",
+        facts=DatasetFacts(name="squares", title="squares", layout="made here"),
         root=root,
+        image_root=root,
         ids=[str(number) for number in range(len(paths))],
         paths=paths,
         labels=np.zeros(len(paths), dtype=np.int64),

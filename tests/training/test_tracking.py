@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dogs_accel.training.tracking import GROUP, JOB_TYPE, TrackedRun
+from dogs_accel.training.tracking import JOB_TYPE, TrackedRun
 
 
 def tracked(folder, mode, **more):
@@ -13,6 +13,7 @@ def tracked(folder, mode, **more):
         display_name="ResNet-50, full",
         mode=mode,
         folder=folder,
+        group="flowers",
         config={"batch_size": 32, "seed": 42},
         **more,
     )
@@ -29,7 +30,7 @@ def run(folder, mode):
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_what_is_recorded_of_a_run(tmp_path, mode):
     record = run(tmp_path / "wandb", mode).as_record()
-    assert (record["group"], record["job_type"]) == (GROUP, JOB_TYPE) == ("stanford-dogs-fair-benchmark", "train")
+    assert (record["group"], record["job_type"]) == ("flowers", JOB_TYPE) == ("flowers", "train")
     assert record["state"] == "finished"
     assert record["config"]["batch_size"] == 32
     assert (record["summary"]["val/acc"], record["summary"]["test/accuracy"]) == (0.2, 0.75)
@@ -40,7 +41,7 @@ def test_offline_writes_a_real_run(tmp_path):
     one = run(tmp_path / "wandb", "offline")
     [folder] = (tmp_path / "wandb").rglob(f"offline-run-*-{one.run_id}")
     [log] = folder.glob("run-*.wandb")
-    expected = {b"ResNet-50, full", b"stanford-dogs-fair-benchmark", b"test/accuracy", b"val/acc"}
+    expected = {b"ResNet-50, full", b"flowers", b"test/accuracy", b"val/acc"}
     until = time.monotonic() + 20  # on a busy machine W&B's service writes on after the run has finished
     while time.monotonic() < until and not all(word in log.read_bytes() for word in expected):
         time.sleep(0.1)

@@ -1,0 +1,131 @@
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dogs_accel.datasets import DatasetError, DatasetNotFoundError, open_dataset
+from dogs_accel.datasets.splits import SPLITS
+from tests.support.untidy_folder import CLASSES, LEFT_OUT, write_untidy_folder
+
+
+def touch(root: Path, *files: str) -> Path:
+    """Write empty files: opening a dataset looks at names, not into files."""
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def many(folder: str, num: int = 10) -> list[str]:
+    return [f"{folder}/{i}.jpg" for i in range(num)]
+
+
+def test_one_level_is_carved_in_each_class_alike(tmp_path):
+    data = open_dataset(touch(tmp_path, *many("cat", 20), *many("dog", 30)))
+    assert (data.class_names, data.noun, data.facts.layout) == (["cat", "dog"], "class", "class folders, no parts")
+    assert (data.facts.name, data.facts.published, data.facts.notice) == (tmp_path.name, None, None)
+    assert set(data.official_split) == {"none"}
+    splits = {name: data.split(name) for name in SPLITS}
+    assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(50))
+    assert [np.bincount(data.labels[splits[name]]).tolist() for name in ("test", "val")] == [[4, 6], [2, 4]]
+    assert data.split("test", seed=1).tolist() != splits["test"].tolist() == data.split("test").tolist()
+    assert len(data.split("test", test_ratio=0.5)) == 25
+
+
+@pytest.mark.parametrize(
+    ("parts", "official", "sizes"),
+    [
+        (("train", "val", "test"), "official_train official_val official_test", [20, 20, 20]),
+        (("Training", "TEST"), "official_train official_test", [17, 3, 20]),
+        (("train", "valid"), "official_train official_val", [16, 20, 4]),
+    ],
+)
+def test_parts_by_their_folders(tmp_path, parts, official, sizes):
+    touch(tmp_path, *(file for part in parts for name in "ab" for file in many(f"{part}/{name}")))
+    data = open_dataset(tmp_path)
+    assert list(dict.fromkeys(data.official_split)) == official.split()
+    assert [len(data.split(name)) for name in SPLITS] == sizes
+    *others, last = (f"{part}/" for part in parts)
+    assert data.facts.layout == f"class folders in {', '.join(others)} and {last}"
+    assert len(set(data.ids)) == len(data) == 20 * len(parts)  # every part has a/0.jpg
+    assert data.ids[0] == f"{parts[0]}/a/0.jpg" == data.relative_path(0)
+
+
+def test_the_untidy_is_left_out_by_rule_and_counted(tmp_path):
+    data = open_dataset(write_untidy_folder(tmp_path))
+    assert data.class_names == sorted(CLASSES)
+    assert dict(data.facts.left_out) == LEFT_OUT
+    assert np.bincount(data.labels).tolist() == [10] * len(CLASSES)
+    assert len(set(data.ids)) == 50
+    assert {"001/0.JPG", "001/1.jpeg", "001/more/deep/2.Png"} < set(data.ids)
+    assert all(Path(path).is_file() for path in data.paths)
+
+
+def test_letters_composed_in_two_ways_are_one_class(tmp_path):
+    data = open_dataset(write_untidy_folder(tmp_path, parts=("train", "test")))
+    assert data.num_classes == len(CLASSES)
+    assert [len(data.split(name)) for name in SPLITS] == [42, 8, 50]
+    both = tmp_path / "train"
+    touch(both, f"{unicodedata.normalize('NFD', 'café')}/x.jpg")
+    with pytest.raises(DatasetError, match="two class folders are called 'café'"):
+        open_dataset(tmp_path)
+
+
+def test_folders_beside_the_parts_are_no_classes(tmp_path):
+    touch(tmp_path, *(file for part in ("train", "test") for name in "ab" for file in many(f"{part}/{name}")))
+    touch(tmp_path, "unlabelled/1.jpg", "train/loose.jpg", "readme.md")
+    data = open_dataset(tmp_path)
+    assert data.class_names == ["a", "b"]
+    assert dict(data.facts.left_out) == {
+        "file of another kind": 1,
+        "folder beside the parts": 1,
+        "photo in no class folder": 1,
+    }
+
+
+def test_classes_may_be_called_like_parts(tmp_path):
+    data = open_dataset(touch(tmp_path, *many("train"), *many("test"), *many("bus")))
+    assert data.class_names == ["bus", "test", "train"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], r"no photo in class folders, looked for <class>/\*\{\.jpg,.*and for the lists of Stanford Dogs"),
+        (["a.jpg", "b.jpg"], "no photo in class folders"),
+        (many("cat"), r"got one class, 'cat', expected at least 2$"),
+        (
+            [*many("data/cat"), *many("data/dog")],
+            r"got one class, 'data', expected at least 2; name .*/data for the folders in it$",
+        ),
+        ([*many("train/a"), *many("train/b"), *many("test/a"), *many("test/c")], "c has no photo in the training part"),
+        ([*many("val/a"), *many("val/b"), *many("test/a")], "got test, val without train"),
+        (
+            [*many("train/a"), *many("train/b"), *many("val/a"), *many("valid/b")],
+            "got val, valid, expected one folder of this part",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_is_one_clear_line(tmp_path, files, message):
+    with pytest.raises(DatasetError, match=message) as caught:
+        open_dataset(touch(tmp_path, *files))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_of_too_few_photos_is_named(tmp_path):
+    data = open_dataset(touch(tmp_path, *many("a", 40), "b/1.jpg"))
+    with pytest.raises(
+        ValueError, match=r"class 'b': got 1 training images, expected at least .* in test .*test_ratio"
+    ):
+        data.split("train")
+
+
+def test_layouts_by_name(tmp_path):
+    touch(tmp_path, *many("Images/a"), *many("Images/b"), *many("Annotation/a"))
+    with pytest.raises(DatasetNotFoundError, match=r"no train_list\.mat"):
+        open_dataset(tmp_path)
+    assert open_dataset(tmp_path / "Images").class_names == ["a", "b"]
+    assert open_dataset(tmp_path, "class-folders").class_names == ["Annotation", "Images"]
+    with pytest.raises(ValueError, match="layout: got 'class-folder', expected one of stanford-dogs, class-folders"):
+        open_dataset(tmp_path, "class-folder")
