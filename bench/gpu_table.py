@@ -1,4 +1,4 @@
-"""`python -m bench.gpu_table [--write README.md]`: what `bench.gpu_check` found, as Markdown."""
+"""`python -m bench.gpu_table`: what `bench.gpu_check` found, as Markdown; `bench.write_docs` puts it into the docs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu_check import KEPT
-from dogs_accel.runtime.files import read_json, replacing
+from dogs_accel.runtime.files import read_json
 
-BEGIN = "<!-- GPU figures, written by `python -m bench.gpu_table --write README.md` -->"
-END = "<!-- end of the GPU figures -->"
 OWED = """\
 GPU figures are owed: none has been measured. The CUDA kernels have been compiled, and those of the loaders' operators
 have been run on a CPU thread by thread; nothing has been run on a GPU yet."""
@@ -20,35 +18,16 @@ PUBLISHED_SECONDS = 2_131
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, or write it into a file that has the two comments."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_table", description=__doc__)
     parser.add_argument("--results", type=Path, default=KEPT, metavar="FILE", help="of bench.gpu_check")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="replace what stands there between the comments")
-    chosen = parser.parse_args(arguments)
-    text = gpu_figures(chosen.results)
-    if chosen.write is None:
-        print(text)
-        return 0
-    try:
-        write_between(chosen.write, text)
-    except ValueError as error:
-        parser.error(str(error))
+    print(gpu_figures(parser.parse_args(arguments).results))
     return 0
 
 
 def gpu_figures(results: Path) -> str:
     """Return the Markdown of kept results, or that they are owed."""
     return describe_results(read_json(results)) if results.is_file() else OWED
-
-
-def write_between(path: Path, text: str) -> None:
-    """Replace what stands between the two comments. Raises ValueError where they are not there once each."""
-    old = path.read_text(encoding="utf-8")
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise ValueError(f"{path}: expected once each, in this order: {BEGIN} and {END}")
-    before, after = old.partition(BEGIN)[0], old.partition(END)[2]
-    with replacing(path) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 def describe_results(report: dict[str, Any]) -> str:
