@@ -186,6 +186,11 @@ def against(row: Mapping[str, Any]) -> str:
     return f"{number(row['ratio'])} ({number(row['ratio_low'])} to {number(row['ratio_high'])})"
 
 
+def p_value(value: float) -> str:
+    """Write a p value with three digits."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def rate(value: float) -> str:
     """Write a rate: in millions from a hundred thousand on."""
     return f"{number(value / 1e6)} million" if value >= 1e5 else f"{value:,.0f}"
@@ -216,11 +221,11 @@ def machine() -> str:
     return f"{environment['cpu']}, {environment['cores']} cores, {gpus}; {packages}; {found['date']}."
 
 
-def loaders(shown: Sequence[str]) -> str:
+def loaders() -> str:
     """Lay out loaders against the published one, a column a recipe."""
     first = next(iter(_CANDIDATES))
     rows = []
-    for name in shown:
+    for name in _CANDIDATES:
         found = [rows_of(f"loaders_{recipe}")[name] for recipe in _RECIPES]
         cells = [f"1 ({row['rate']:,.0f} img/s)" if name == first else against(row) for row in found]
         rows.append([_CANDIDATES[name], *cells])
@@ -286,12 +291,15 @@ def demo() -> str:
     return table(["model", "strategy", "test accuracy", "95 % interval", "macro F1", "ECE"], rows)
 
 
+_VERDICTS = {"a is better": "the first is better", "b is better": "the second is better"}
+
+
 def demo_pairs() -> str:
     """Lay out the pairs of runs of the demo."""
     rows = [
         [f"`{pair['run_a']}`", f"`{pair['run_b']}`",
          "{:+.3f} ({:+.3f} to {:+.3f})".format(*(float(pair[name]) for name in ("difference", "low", "high"))),
-         f"{float(pair['mcnemar_p_holm']):.3f}", pair["verdict"]]
+         p_value(float(pair["mcnemar_p_holm"])), _VERDICTS.get(pair["verdict"], pair["verdict"])]
         for pair in result("demo")["pairs"]
     ]  # fmt: skip
     return table(["run", "another", "the second less the first", "McNemar p, corrected", "verdict"], rows)
@@ -432,8 +440,7 @@ def gpu_in_short() -> str:
 
 FIGURES: dict[str, Callable[[], str]] = {
     "machine": machine,
-    "loaders": lambda: loaders([name for name in _DRAWN if "v2" not in name and "OpenCV" not in name]),
-    "all-loaders": lambda: loaders(list(_CANDIDATES)),
+    "loaders": loaders,
     "loaders-with-model": loaders_with_model,
     "statistics": statistics,
     "demo": demo,

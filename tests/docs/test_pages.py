@@ -8,7 +8,7 @@ import pytest
 
 from bench import write_docs
 from bench.write_docs import ROOT, pages
-from dogs_accel.datasets import open_dataset
+from dogs_accel.datasets import LAYOUTS, open_dataset
 from dogs_accel.runtime.files import read_json
 from tests.docs.test_extending import BLOCK, PAGE
 
@@ -111,12 +111,31 @@ def test_nothing_is_said_of_the_machine_of_whoever_wrote_it(path):
     assert re.findall(r"/(?:work|root|home|tmp)/\S*", path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", [each for each in PAGES if each.values[0] not in (PAGE, ROOT / "docs" / "formats.md")])
+def run_python_of(path, namespace):
+    for kind, text in ((block[1], block[2]) for block in BLOCK.finditer(path.read_text(encoding="utf-8"))):
+        assert kind == "python"
+        exec(compile(text, str(path), "exec"), namespace)
+
+
+FORMATS = ROOT / "docs" / "formats.md"
+
+
+@pytest.mark.parametrize("path", [each for each in PAGES if each.values[0] not in (PAGE, FORMATS)])
 def test_its_python_runs(path, flowers, tmp_path, monkeypatch):
     shutil.copytree(flowers, tmp_path / "flowers")
     monkeypatch.chdir(tmp_path)
     data = open_dataset(tmp_path / "flowers")
-    namespace = {"root": "flowers", "paths": data.paths, "labels": data.labels}
-    for kind, text in ((block[1], block[2]) for block in BLOCK.finditer(path.read_text(encoding="utf-8"))):
-        assert kind == "python"
-        exec(compile(text, str(path), "exec"), namespace)
+    run_python_of(path, {"root": "flowers", "paths": data.paths, "labels": data.labels})
+
+
+def test_the_python_of_the_formats_reads_a_run(full_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(full_folder, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    run_python_of(FORMATS, {})
+    assert capsys.readouterr().out.startswith("resnet50_full 0.")
+
+
+def test_the_page_of_data_names_every_layout():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert [layout for layout in LAYOUTS if f"| `{layout}` |" not in text] == []
