@@ -6,26 +6,26 @@ from sklearn.metrics import f1_score
 from dogs_accel.evaluation.intervals import NUM_RESAMPLES, bootstrap_scores
 from dogs_accel.runtime.timing import Timing, interleaved
 
-NUM_BREEDS = 120
+NUM_CLASSES = 120
 
 
 def example(num):
     """Logits of a classifier that is right about four times of five."""
     random = np.random.default_rng(0)
-    labels = np.arange(num) % NUM_BREEDS
-    logits = random.normal(size=(num, NUM_BREEDS)).astype(np.float32) * 2
+    labels = np.arange(num) % NUM_CLASSES
+    logits = random.normal(size=(num, NUM_CLASSES)).astype(np.float32) * 2
     logits[np.arange(num), labels] += 6
     return logits, labels
 
 
 def loop(logits, labels, num_resamples):
-    """Macro F1 alone: draw within each breed, pick the rows, score them."""
+    """Macro F1 alone: draw within each class, pick the rows, score them."""
     random = np.random.default_rng(0)
-    rows_of_breed = [np.flatnonzero(labels == breed) for breed in range(NUM_BREEDS)]
+    rows_of_class = [np.flatnonzero(labels == label) for label in range(NUM_CLASSES)]
     predicted = logits.argmax(axis=1)
     scores = []
     for _ in range(num_resamples):
-        rows = np.concatenate([random.choice(rows, len(rows)) for rows in rows_of_breed])
+        rows = np.concatenate([random.choice(rows, len(rows)) for rows in rows_of_class])
         scores.append(f1_score(labels[rows], predicted[rows], average="macro"))
     return scores
 
@@ -47,5 +47,5 @@ def test_stratified_bootstrap(bench):
         for (name, timing), num_done in zip(timings.items(), (num_in_loop, num_resamples), strict=True)
     }
     counts = f"{num_resamples:,} resamples a round, {num_in_loop} of the loop"
-    title = f"stratified bootstrap of {num:,} x {NUM_BREEDS} logits, {counts}"
+    title = f"stratified bootstrap of {num:,} x {NUM_CLASSES} logits, {counts}"
     bench.report("bootstrap", title, per_resample, "scikit-learn in a loop, macro F1 alone", 1, "resamples")

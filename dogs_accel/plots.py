@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from numpy.typing import NDArray
 from dogs_accel.runtime.files import replacing
 
 BLUE, RED, GREY = "#2a6f97", "#c8553d", "#8d99ae"
-FAMILY_COLOUR = {"cnn": BLUE, "vit": RED}
+COLOURS = (BLUE, "#5fa8c9", RED, "#e39a5b", "#4f7d5c", "#7b6aa8", "#b04a78", "#8a8f57")
+"""Of runs, two neighbours a family; the report's style sheet has the same as s0 to s7."""
+_FAMILY_PLACE = {"cnn": 0, "vit": 1}
+"""Places among the pairs of COLOURS that two families always have."""
 NOTE_COLOUR = "#555555"
 _DPI = 144
 
@@ -25,6 +30,43 @@ def save_figure(figure: Figure, path: Path) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, bbox_inches="tight", facecolor="white")
     return path
+
+
+def family_colours(families: Iterable[str]) -> dict[str, str]:
+    """Give each family of some runs a colour; the cnn and the vit have theirs whatever the others are."""
+    return {family: COLOURS[2 * place % len(COLOURS)] for family, place in _family_places(families).items()}
+
+
+def run_colours(families: Sequence[str]) -> list[int]:
+    """Give each run, of this family, its place in COLOURS: that of its family, and of its next run the nearest free.
+
+    Example:
+        >>> run_colours(["cnn", "cnn", "cnn", "vit"])
+        [0, 1, 4, 2]
+    """
+    places = _family_places(families)
+    # Families take turns at the pairs, so that a family of many runs has what the others leave.
+    num_pairs, step = len(COLOURS) // 2, max(2, 1 + max(places.values(), default=0))
+    palettes = {
+        family: [2 * pair + each for pair in range(place % num_pairs, num_pairs, step) for each in (0, 1)]
+        for family, place in places.items()
+    }
+    used: Counter[str] = Counter()
+    colours = []
+    for family in families:
+        palette = palettes[family]
+        colours.append(palette[used[family] % len(palette)])
+        used[family] += 1
+    return colours
+
+
+def _family_places(families: Iterable[str]) -> dict[str, int]:
+    present = dict.fromkeys(families)
+    places = {family: place for family, place in _FAMILY_PLACE.items() if family in present}
+    for family in present:
+        if family not in places:
+            places[family] = next(place for place in range(len(present)) if place not in places.values())
+    return places
 
 
 def bare(axes: Axes) -> None:

@@ -54,7 +54,7 @@ class Dataset:
 
     @property
     def noun(self) -> str:
-        """What the classes are: "class", "breed"."""
+        """What the classes are, in the singular."""
         return self.facts.noun
 
     def relative_path(self, index: int) -> str:

@@ -37,6 +37,8 @@ class PublishedRun:
     model: str
     """As people call it."""
     train_recipe: Recipe
+    bn_drifted: bool
+    """Whether it has a BatchNorm that went on changing its statistics while the backbone was frozen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

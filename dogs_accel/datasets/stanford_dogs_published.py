@@ -10,7 +10,13 @@ from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
 
 _NUM_IMAGES = {"train": 10_200, "val": 1_800, "test": 8_580}
 _RUNS = {
-    f"{model}_{strategy}": PublishedRun(family=family, strategy=strategy, model=title, train_recipe=recipe)
+    f"{model}_{strategy}": PublishedRun(
+        family=family,
+        strategy=strategy,
+        model=title,
+        train_recipe=recipe,
+        bn_drifted=family == "cnn" and strategy == "staged",
+    )
     for model, family, title, recipe in (
         ("resnet50", "cnn", "ResNet-50", RESNET_TRAIN),
         ("vit_b16", "vit", "ViT-B/16", VIT_TRAIN),
@@ -48,7 +54,7 @@ def _data_claims() -> Iterable[Claim]:
     for row, image in enumerate(("n02107142_4013", "n02091244_5818", "n02107574_2912")):
         yield exact("x", f"training image {row + 1} of split_metadata.csv", image, "split_row", row)
     for split, count in (("train", 319), ("val", 57), ("test", 269)):
-        yield exact("T(x)", f"{split} batches of 32", count, "batches", split)
+        yield exact("T(x)", f"{split} batches of 32", count, "batches", split, 32)
 
 
 _BREEDS = ("Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu")

@@ -36,7 +36,7 @@ AUGMENTED_FIGURE = "augmented_batch_preview.png"
 
 
 def quality_boxplots_file(noun: str) -> str:
-    """Name the figure of quality by class; of breeds it has its published name."""
+    """Name the figure of quality by class after what the classes are called, as the published one is."""
     return f"{noun.replace(' ', '_')}_quality_boxplots.png"
 
 

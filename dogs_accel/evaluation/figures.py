@@ -19,11 +19,16 @@ _ANNOTATE_UP_TO = 16
 
 
 def confusion_figure(
-    counts: NDArray[np.int64], class_names: Sequence[str], title: str, *, normalized: bool = False
+    counts: NDArray[np.int64],
+    class_names: Sequence[str],
+    title: str,
+    *,
+    noun: str = "class",
+    normalized: bool = False,
 ) -> Figure:
     """Draw a confusion matrix (C, C), rows true; normalized divides each row by its number of images.
 
-    Cells carry numbers only while they can be read; the breeds are named along both sides.
+    Cells carry numbers only while they can be read; the classes are named along both sides, which `noun` is for.
     """
     num = len(class_names)
     values = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalized else counts.astype(np.float64)
@@ -36,11 +41,11 @@ def confusion_figure(
     font, large = (9.0, 12.0) if num <= 30 else (6.5, 20.0)
     axes.set_xticks(range(num), class_names, rotation=90, fontsize=font, parse_math=False)
     axes.set_yticks(range(num), class_names, fontsize=font, parse_math=False)
-    axes.set_xlabel("predicted breed", fontsize=large)
-    axes.set_ylabel("true breed", fontsize=large)
+    axes.set_xlabel(f"predicted {noun}", fontsize=large)
+    axes.set_ylabel(f"true {noun}", fontsize=large)
     axes.set_title(title, fontsize=large)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
-    bar.set_label("share of the breed's images" if normalized else "images", fontsize=large)
+    bar.set_label(f"share of the {noun}'s images" if normalized else "images", fontsize=large)
     bar.ax.tick_params(labelsize=large * 0.75)
     if num <= _ANNOTATE_UP_TO:
         _annotate(axes, values, normalized)
@@ -56,11 +61,13 @@ def _annotate(axes: Axes, values: NDArray[np.float64], normalized: bool) -> None
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def calibration_figure(table: pd.DataFrame, metrics: Mapping[str, Any], title: str, bins: int = 10) -> Figure:
+def calibration_figure(
+    table: pd.DataFrame, metrics: Mapping[str, Any], title: str, *, noun: str = "class", bins: int = 10
+) -> Figure:
     """Draw the reliability diagrams before and after the temperature, over the number of images in each bin.
 
     table: that of `metrics.calibration_table`; metrics: that of `metrics.evaluate_test`, for
-    the errors with their intervals.
+    the errors with their intervals; noun: what a class is called.
     """
     figure = Figure(figsize=(9.6, 6.6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[3, 1])
@@ -74,7 +81,7 @@ def calibration_figure(table: pd.DataFrame, metrics: Mapping[str, Any], title: s
         for row in rows[rows["count"] > 0].itertuples():
             below.annotate(f"{row.count:,}", ((row.lower + row.upper) / 2, row.count), xytext=(0, 1),
                            textcoords="offset points", ha="center", va="bottom", fontsize=7)  # fmt: skip
-        below.set(xlabel="confidence of the predicted breed")
+        below.set(xlabel=f"confidence of the predicted {noun}")
         below.margins(y=0.15)
         bare(axes)
         bare(below)

@@ -52,7 +52,7 @@ def _picture(path: str, recipe: Recipe, absent: str) -> NDArray[Any] | str:
 
 
 def misclassified_figure(table: pd.DataFrame, recipe: Recipe, title: str) -> Figure:
-    """Draw the rows of misclassified.csv as pairs: the mistake, and a training image of the breed it was taken for.
+    """Draw the rows of misclassified.csv as pairs: the mistake, and a training image of the class it was taken for.
 
     Both are drawn as the model is fed them. Raises ValueError for a table without rows.
     """

@@ -1,10 +1,10 @@
 """How sure a score of a split is: Wilson's interval of a share, and a stratified bootstrap of what is no share.
 
-The images of a split are resampled within each true breed, since the split was drawn so; every score but the share of
-right answers comes from the same resamples. Of a breed with n images n - 1 are drawn, with repeats, each of which
+The images of a split are resampled within each true class, since the split was drawn so; every score but the share of
+right answers comes from the same resamples. Of a class with n images n - 1 are drawn, with repeats, each of which
 counts n / (n - 1): with n draws the spread would be too small by (n - 1) / n, which is 17 % of the variance with 6
-images (Rao and Wu, "Resampling Inference with Complex Survey Data", JASA 83, 1988). An image that is alone in its breed
-stays as it is, and so adds nothing to the spread; neither do breeds in which every answer is right.
+images (Rao and Wu, "Resampling Inference with Complex Survey Data", JASA 83, 1988). An image that is alone in its class
+stays as it is, and so adds nothing to the spread; neither do classes in which every answer is right.
 
 F1, negative log-likelihood and Brier score have the percentile interval (Efron and Tibshirani, "An Introduction to the
 Bootstrap", 1993, chapter 13). The expected calibration error has not: it sums absolute gaps, so noise makes it larger,

@@ -1,4 +1,4 @@
-"""The mistakes of a run: the most confident ones, and the breeds that are taken for each other."""
+"""The mistakes of a run: the most confident ones, and the classes that are taken for each other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dogs_accel.evaluation.predictions import Predictions
 NUM_SHOWN = 12
 """Mistakes of misclassified.csv and its gallery."""
 CLUSTER_SHARE = 0.03
-"""Breeds belong together where, on average over their pairs, this share of two breeds' images is mistaken."""
+"""Classes belong together where, on average over their pairs, this share of two classes' images is mistaken."""
 
 _MISTAKE_COLUMNS = ("id", "image_path", "true_class", "pred_class", "confidence", "example_path")
-_CLUSTER_COLUMNS = ("cluster", "breeds", "num_confusions", "share_of_mistakes")
+_CLUSTER_COLUMNS = ("cluster", "classes", "num_confusions", "share_of_mistakes")
 
 
 def confident_mistakes(predictions: Predictions, num: int = NUM_SHOWN) -> NDArray[np.int64]:
@@ -31,10 +31,10 @@ def confident_mistakes(predictions: Predictions, num: int = NUM_SHOWN) -> NDArra
 def misclassified_table(
     predictions: Predictions, class_names: Sequence[str], splits: pd.DataFrame, num: int = NUM_SHOWN
 ) -> pd.DataFrame:
-    """Tabulate the most confident mistakes, each with a training image of the breed that was predicted.
+    """Tabulate the most confident mistakes, each with a training image of the class that was predicted.
 
     splits: the rows of split_metadata.csv. Columns: id, image_path, true_class, pred_class, confidence, example_path;
-    the n-th mistake for a breed has its n-th training image, and a path is empty where the table has no such image.
+    the n-th mistake for a class has its n-th training image, and a path is empty where the table has no such image.
     """
     paths = dict(zip(splits["image_id"], splits["image_path"], strict=True))
     train = splits[splits["split"] == "train"]
@@ -55,13 +55,13 @@ def misclassified_table(
 def confusion_clusters(
     counts: NDArray[np.int64], class_names: Sequence[str], share: float = CLUSTER_SHARE
 ) -> pd.DataFrame:
-    """Group the breeds of a confusion matrix (C, C), rows true, that are mistaken for each other.
+    """Group the classes of a confusion matrix (C, C), rows true, that are mistaken for each other.
 
-    The confusion of two breeds is the share of their test images that is taken for the other one, in both directions
-    together. Average linkage (UPGMA: Sokal and Michener, 1958; scipy's) joins the breeds by 1 - confusion, and groups
-    whose pairs are confused in `share` or more on average are one. Columns: cluster (from 1), breeds (in the order of
-    their labels, "; " between them), num_confusions (mistakes from one breed of the group to another) and
-    share_of_mistakes; most confusions first, equals by their first breed. Breeds that stay alone are left out.
+    The confusion of two classes is the share of their test images that is taken for the other one, in both directions
+    together. Average linkage (UPGMA: Sokal and Michener, 1958; scipy's) joins the classes by 1 - confusion, and groups
+    whose pairs are confused in `share` or more on average are one. Columns: cluster (from 1), classes (in the order of
+    their labels, "; " between them), num_confusions (mistakes from one class of the group to another) and
+    share_of_mistakes; most confusions first, equals by their first class. Classes that stay alone are left out.
     """
     mistakes = counts.copy()
     np.fill_diagonal(mistakes, 0)
@@ -78,7 +78,7 @@ def confusion_clusters(
 
 
 def _joined(counts: NDArray[np.int64], mistakes: NDArray[np.int64], share: float) -> list[NDArray[np.int64]]:
-    """Labels of each group of two breeds or more."""
+    """Labels of each group of two classes or more."""
     if len(counts) < 2:
         return []
     images = counts.sum(axis=1)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel.experiment.presets import PRESETS
-from dogs_accel.results.layout import CONFIG_FILE
+from dogs_accel.models import check_family
+from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
 from dogs_accel.runtime.arguments import AMP_CHOICES, natural, positive
 from dogs_accel.runtime.files import read_json
 from dogs_accel.training.phases import STRATEGIES
-from dogs_accel.training.tracking import WANDB_MODES
+from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
 
 _MAY_CHANGE = {
@@ -24,6 +25,8 @@ _MAY_CHANGE = {
 }  # fmt: skip
 """Settings that may change when a run goes on: they say where and how it is computed, not what. Where data and weights
 lie is among them; that they are the same is seen by what they hold."""
+_NO_FAMILY = {EDA_FOLDER, WANDB_FOLDER, Path(SUMMARY_FILE).parts[0]}
+"""What lies beside the folders of the families."""
 
 
 def _option(default: Any, help: str, **argument: Any) -> Any:
@@ -49,6 +52,21 @@ def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
     return epochs
 
 
+def parse_families(text: str) -> dict[str, str]:
+    """Read "resnet50=residual,timm/mixer_b16_224=mixer" as labels by the names of models."""
+    families: dict[str, str] = {}
+    for part in _names(text):
+        name, given, label = part.rpartition("=")
+        if not (given and name):
+            raise argparse.ArgumentTypeError(f"got {part!r}, expected a model and its label such as resnet50=residual")
+        if name in families:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected each model once")
+        families[name] = label
+    if not families:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected models and labels such as resnet50=residual")
+    return families
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
     """Everything that `python -m dogs_accel.benchmark` can be told; None leaves a setting to the preset."""
@@ -69,6 +87,11 @@ class BenchmarkConfig:
     models: tuple[str, ...] | None = _option(
         None, "models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>", type=_names, metavar="NAMES"
     )
+    families: Mapping[str, str] | None = _option(
+        None, "labels under which the runs of models are gathered and compared, such as "
+        "resnet50=residual,timm/mixer_b16_224=mixer (default: vit where a model has attention, else cnn)",
+        type=parse_families, metavar="LABELS",
+    )  # fmt: skip
     strategies: tuple[str, ...] = _option(
         ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}", type=_names, metavar="NAMES"
     )
@@ -153,6 +176,9 @@ class BenchmarkConfig:
                 raise ValueError(
                     f"epochs: got {strategy}=..., expected one of the strategies {','.join(self.strategies)}"
                 )
+        for label in (self.families or {}).values():
+            if check_family(label) in _NO_FAMILY:
+                raise ValueError(f"families: got {label!r}, the folder of something else, expected another label")
         for field in ("models", "strategies", "runs"):
             names = getattr(self, field)
             if names is not None and (not names or len(set(names)) < len(names)):

@@ -70,7 +70,7 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
         for planned in plan.runs:
             runs.append(execute_run(plan, planned, loaders, examined))
             if plan.world.is_rank_zero:
-                write_tables(plan.out, runs)
+                write_tables(plan.out, runs, plan.data.facts)
     finally:
         if plan.world.is_rank_zero:
             # W&B keeps writing to its own folder, and has checksums of its own.

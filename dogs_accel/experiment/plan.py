@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.data import open_data
 from dogs_accel.experiment.presets import PRESETS
+from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
-from dogs_accel.models.specs import ModelSpec, model_spec
+from dogs_accel.models.specs import ModelSpec, model_spec, with_family
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import is_unused
 from dogs_accel.runtime.precision import amp_dtype
@@ -27,6 +29,7 @@ from dogs_accel.training.step import StepSettings
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
+"""By the kind of network, so that a label of its own changes nothing but where a model's runs are gathered."""
 EVAL_BATCH_SIZE = {"cpu": 64, "cuda": 256}
 
 
@@ -114,9 +117,14 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     """Lay out the grid of models, strategies and seeds of resolved settings, or the part that --runs names."""
     assert config.models is not None
     lr = PRESETS[config.preset_name].lr
+    families = config.families or {}
+    if unknown := [name for name in families if name not in config.models]:
+        raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(config.models)}")
+    specs = [with_family(model_spec(name, config.image_size), families) for name in config.models]
+    _check_labels({spec.family for spec in specs})
     runs = []
-    for name in config.models:
-        spec = model_spec(name, config.image_size)
+    for spec in specs:
+        train_recipe = _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY])
         normalisation = {"mean": spec.mean, "std": spec.std}
         for strategy in config.strategies:
             configuration = f"{spec.slug}_{strategy}"
@@ -126,14 +134,21 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     configuration=configuration,
                     seed=seed,
                     spec=spec,
-                    phases=strategy_phases(strategy, spec.family, lr, config.phase_epochs(strategy)),
-                    train_recipe=_TRAIN_RECIPE[spec.family].at(spec.image_size, **normalisation),
+                    phases=strategy_phases(strategy, spec.kind, lr, config.phase_epochs(strategy)),
+                    train_recipe=train_recipe.at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
                     cache_features=config.cache_features,
                 )
                 for seed in range(config.seed, config.seed + config.seeds)
             ]
     return runs if config.runs is None else _named_runs(runs, config.runs)
+
+
+def _check_labels(labels: set[str]) -> None:
+    """Refuse two labels of one name in the tables, or of one folder where letter case does not tell folders apart."""
+    for label, other in itertools.combinations(sorted(labels), 2):
+        if {label.lower(), family_name(label).lower()} & {other.lower(), family_name(other).lower()}:
+            raise ValueError(f"families: got {label!r} and {other!r}, expected labels that are read as different ones")
 
 
 def _named_runs(runs: Sequence[PlannedRun], names: Sequence[str]) -> list[PlannedRun]:

@@ -202,8 +202,15 @@ def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, di
     _summarise(work.tracked, trained, metrics)
     known: dict[str, Any] = {}
     if plan.world.is_rank_zero:
-        names = plan.data.class_names
-        known = write_evaluation(work.folder, planned.title, names, predictions["val"], predictions["test"], metrics)
+        known = write_evaluation(
+            work.folder,
+            planned.title,
+            plan.data.class_names,
+            predictions["val"],
+            predictions["test"],
+            metrics,
+            noun=plan.data.noun,
+        )
         save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
         _write_analysis(work, trainer.model, predictions["test"])
     _print_result(trained, metrics)

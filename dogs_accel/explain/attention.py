@@ -34,16 +34,16 @@ class Attention:
         """Names of the maps."""
         return ("attention_last", "attention_rollout")
 
-    def describe(self) -> dict[str, Any]:
-        """Say what the maps are, for a file."""
+    def describe(self, noun: str = "class") -> dict[str, Any]:
+        """Say what the maps are, for a file; noun: what a class is called."""
         return {
             "method": "attention",
             "library": "own: hooks read the weights that the model's attention layers computed",
             "definition": "attention_last: weights of the last layer, mean over heads; attention_rollout: Abnar and "
             "Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, 0.5 A + 0.5 I through all layers",
             "class_specific": False,
-            "shows": "where the model looked, whatever the breed",
-            "class_specific_note": "computed without gradients: it shows what reached the head, whatever the breed",
+            "shows": f"where the model looked, whatever the {noun}",
+            "class_specific_note": f"computed without gradients: it shows what reached the head, whatever the {noun}",
             "queries": "the class token" if self.reads_class_token else "mean over the patches, as the head pools them",
             "grid": list(self.grid),
         }

@@ -63,7 +63,7 @@ class Drawing:
     heat: dict[str, NDArray[np.float32]]
     """By method, (S, S) in [0, 1]."""
     boxes: Sequence[CropBox]
-    """Annotated dogs."""
+    """Annotated."""
     true_class: str
     pred_class: str
     confidence: float

@@ -36,17 +36,17 @@ class GradCam:
         """Names of the maps."""
         return ("gradcam",)
 
-    def describe(self) -> dict[str, Any]:
-        """Say what the maps are, for a file."""
+    def describe(self, noun: str = "class") -> dict[str, Any]:
+        """Say what the maps are, for a file; noun: what a class is called."""
         from captum import __version__
 
         return {
             "method": "gradcam",
             "library": f"captum {__version__}, LayerGradCam",
             "definition": "Selvaraju et al., Grad-CAM, ICCV 2017: ReLU of the channels, each weighed by the mean "
-            "gradient of the predicted breed's logit",
+            f"gradient of the predicted {noun}'s logit",
             "class_specific": True,
-            "shows": "what the predicted breed rests on",
+            "shows": f"what the predicted {noun} rests on",
             "layer": self.layer,
             "grid": list(self.grid),
             "cells": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,11 @@ GALLERY = {"gradcam": "gradcam_gallery.png", "attention": "attention_gallery.png
 _LARGEST_GAP = 0.1
 """Between the probabilities in the predictions, perhaps of mixed precision, and those here, in the median."""
 
+_NO_FILE_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.')
+"""What the name of a file must not have on some system."""
+_LONGEST_NAME = 200
+"""In bytes; what a file system takes less what is added."""
+
 LoadImages = Callable[[NDArray[np.int64]], Loader]
 """Gives a loader of these images of the dataset as evaluation sees them, in their order, in this process alone."""
 
@@ -67,6 +74,22 @@ class Chosen:
     def positions(self) -> NDArray[np.int64]:
         """Every position that is needed, each once, in rising order."""
         return np.unique([*self.sample.tolist(), *(position for _, position in self.drawn)]).astype(np.int64)
+
+
+def picture_name(image_id: str) -> str:
+    """Name the file of an image's picture after its id, of which it is a name in one folder whatever the id is.
+
+    An id that is no name of a file, such as a path, or that is long, is changed to one, which a part of its SHA-256
+    keeps apart from others.
+
+    Example:
+        >>> picture_name("n02085620_5927"), picture_name("train/cat/0001.jpg")
+        ('n02085620_5927.png', 'train_cat_0001.jpg-927b8f3f4099.png')
+    """
+    name = _NO_FILE_NAME.sub("_", image_id).encode(errors="surrogateescape")[-_LONGEST_NAME:].decode(errors="ignore")
+    if name != image_id:
+        name += f"-{hashlib.sha256(image_id.encode(errors='surrogateescape')).hexdigest()[:12]}"
+    return f"{name}.png"
 
 
 def choose_images(predictions: Predictions, *, seed: int = 0, sample_size: int = 64) -> Chosen:
@@ -104,11 +127,11 @@ def write_explanations(
 ) -> list[Path]:
     """Explain a model's predictions of a split, in float32; returns the files, which lie in folder.
 
-    explanations/<id>.png (the crop and its maps side by side), gradcam_gallery.png or attention_gallery.png,
-    explanations.csv (a row for each image shown and method), explanation_scores.csv (the same of the sample) and
-    explanations.json (method, settings, means over the sample with 95 % intervals, verdicts). Of a model that cannot
-    be explained explanations.json alone, which says why. recipe is the loader's. Raises ValueError where model and
-    images are not those of the predictions.
+    explanations/ with a picture of each image (the crop and its maps side by side), named as `picture_name` does,
+    gradcam_gallery.png or attention_gallery.png, explanations.csv (a row for each image shown and method),
+    explanation_scores.csv (the same of the sample) and explanations.json (method, settings, means over the sample with
+    95 % intervals, verdicts). Of a model that cannot be explained explanations.json alone, which says why. recipe is
+    the loader's. Raises ValueError where model and images are not those of the predictions.
     """
     try:
         explainer = find_explainer(model, recipe.crop)
@@ -123,10 +146,10 @@ def write_explanations(
     shown = _table(explainer, explained, scores, drawn)
     table = _table(explainer, explained, scores, sample)
     settings = {
-        **explainer.describe(),
+        **explainer.describe(data.noun),
         "precision": "float32",
         "seed": seed,
-        "removal": _describe_removal(explainer, num_draws),
+        "removal": _describe_removal(explainer, num_draws, data.noun),
         "heat_in_box": "share of the map, before it is scaled to [0, 1] for the drawing, inside the annotated boxes; "
         "box_share: the share of the crop that they cover",
         "methods": {method: _summary(table[table["method"] == method]) for method in explainer.methods},
@@ -258,11 +281,11 @@ def _score(
     return scores
 
 
-def _describe_removal(explainer: Explainer, num_draws: int) -> dict[str, Any]:
+def _describe_removal(explainer: Explainer, num_draws: int, noun: str) -> dict[str, Any]:
     across = patches_across(explainer.grid)
     removed = num_removed(across, REMOVED_SHARE)
     return {
-        "what": "fall of the predicted breed's probability when parts are replaced by the image's mean colour",
+        "what": f"fall of the predicted {noun}'s probability when parts are replaced by the image's mean colour",
         "patches": [across, across],
         "share": removed / across**2,
         "drop_hottest": f"without the {removed} patches of {across**2} with the most heat",
@@ -338,6 +361,6 @@ def _write_drawings(
         drawings[explained.ids[row]] = drawing
         every.append(drawing)
     single = folder / EXPLANATIONS_FOLDER
-    paths = [save_picture(drawing.strip(), single / f"{name}.png") for name, drawing in drawings.items()]
+    paths = [save_picture(drawing.strip(), single / picture_name(name)) for name, drawing in drawings.items()]
     gallery = folder / GALLERY[explainer.describe()["method"]]
     return [*paths, save_figure(explanation_figure(every, title), gallery)]

@@ -1,4 +1,4 @@
-"""Whether a heat map says anything: what its hottest parts are worth to the model, and how much lies on the dog."""
+"""What a heat map is worth: what its hottest parts are worth to the model, and how much of it is in annotated boxes."""
 
 from __future__ import annotations
 

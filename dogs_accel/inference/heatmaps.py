@@ -18,7 +18,7 @@ from dogs_accel.inference.trained import TrainedModel
 def draw_heatmaps(
     trained: TrainedModel, explainer: Explainer, answers: Sequence[ImagePrediction], folder: Path
 ) -> list[ImagePrediction]:
-    """Draw for each file that could be read what its likeliest breed rests on; returns the answers with the pictures.
+    """Draw for each file that could be read what its likeliest class rests on; returns the answers with the pictures.
 
     `<name>_heatmap.png` in folder, which is made: the crop that the model was fed and its maps over it, side by side,
     as the benchmark draws its explanations. explainer: what find_explainer found for the model.
@@ -28,7 +28,7 @@ def draw_heatmaps(
         return list(answers)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / name for name in _file_names(good)]
-    classes = torch.tensor([trained.class_names.index(answer.breeds[0]) for answer in good])
+    classes = torch.tensor([trained.class_names.index(answer.classes[0]) for answer in good])
     is_placed = False
     with trained.loader([answer.path for answer in good]) as loader:
         for images, _, index in loader:

@@ -1,4 +1,4 @@
-"""What a finished run says of any photo: its breeds with calibrated probabilities."""
+"""What a finished run says of any photo: its classes with calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImagePrediction:
     path: str
     problem: str | None = None
     """Why the file could not be read; None where it could."""
-    breeds: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     """The likeliest first."""
     probabilities: tuple[float, ...] = ()
     """Calibrated: the softmax of logits / temperature."""
@@ -31,13 +31,13 @@ class ImagePrediction:
         """Lay out the entry of `dogs-accel predict --json`."""
         if self.problem is not None:
             return {"path": self.path, "error": self.problem}
-        pairs = zip(self.breeds, self.probabilities, strict=True)
-        said = {"path": self.path, "predictions": [{"breed": breed, "probability": share} for breed, share in pairs]}
+        pairs = zip(self.classes, self.probabilities, strict=True)
+        said = {"path": self.path, "predictions": [{"class": name, "probability": share} for name, share in pairs]}
         return said if self.heatmap is None else said | {"heatmap": self.heatmap}
 
 
 def predict_images(trained: TrainedModel, paths: Sequence[str], *, top: int = 5) -> list[ImagePrediction]:
-    """Say of each file which breeds are likeliest, in the order of the paths; a bad file has its problem instead."""
+    """Say of each file which classes are likeliest, in the order of the paths; a bad file has its problem instead."""
     problems = {path: _problem(path) for path in paths}
     good = [path for path in paths if problems[path] is None]
     answers = [ImagePrediction(path=path, problem=problems[path]) for path in paths]
@@ -53,8 +53,8 @@ def predict_images(trained: TrainedModel, paths: Sequence[str], *, top: int = 5)
 
 
 def _prediction(path: str, class_names: Sequence[str], values: list[float], labels: list[int]) -> ImagePrediction:
-    breeds = tuple(class_names[label] for label in labels)
-    return ImagePrediction(path=path, breeds=breeds, probabilities=tuple(values))
+    classes = tuple(class_names[label] for label in labels)
+    return ImagePrediction(path=path, classes=classes, probabilities=tuple(values))
 
 
 def _problem(path: str) -> str | None:
@@ -70,9 +70,9 @@ def describe_prediction(answer: ImagePrediction) -> str:
     """Lay out what is said of one file, for people."""
     if answer.problem is not None:
         return f"{answer.path}: {answer.problem}"
-    width = max(map(len, answer.breeds))
-    pairs = zip(answer.breeds, answer.probabilities, strict=True)
-    rows = [f"  {rank}  {breed:<{width}}  {share:.4f}" for rank, (breed, share) in enumerate(pairs, start=1)]
+    width = max(map(len, answer.classes))
+    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    rows = [f"  {rank}  {name:<{width}}  {share:.4f}" for rank, (name, share) in enumerate(pairs, start=1)]
     if answer.heatmap is not None:
         rows.append(f"  heat map: {answer.heatmap}")
     return "\n".join([answer.path, *rows])

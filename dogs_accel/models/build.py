@@ -134,7 +134,7 @@ def _create_timm(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Modu
             raise
         model = create()
     # Some of timm's heads start so large that a short head-only phase does not get over it (0.89 against 0.93 of
-    # validation accuracy on 30 breeds), so every model here starts with torch's own initialisation.
+    # validation accuracy on 30 classes), so every model here starts with torch's own initialisation.
     for name in head_names(model):
         for module in model.get_submodule(name).modules():
             reset = getattr(module, "reset_parameters", None)

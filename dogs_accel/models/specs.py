@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,7 @@ from dogs_accel.runtime.suggestions import did_you_mean
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 TORCHVISION = {
-    # name: (display name, family, weights as in the published runs)
+    # name: (display name, kind, weights as in the published runs)
     "resnet18": ("ResNet-18", "cnn", "IMAGENET1K_V1"),
     "resnet50": ("ResNet-50", "cnn", "IMAGENET1K_V2"),
     "vit_b_16": ("ViT-B/16", "vit", "IMAGENET1K_V1"),
@@ -28,8 +30,10 @@ class ModelSpec:
     display: str
     slug: str
     """For file and folder names."""
+    kind: str
+    """What it is built of, by which its training settings are chosen: vit where it has attention, else cnn."""
     family: str
-    """cnn or vit."""
+    """Label under which its runs are gathered: its kind, where no other is given."""
     image_size: int
     """Side of the input in px."""
     mean: tuple[float, float, float]
@@ -43,12 +47,13 @@ def model_spec(name: str, image_size: int | None = None) -> ModelSpec:
     name that neither torchvision's table here nor timm has.
     """
     if name in TORCHVISION:
-        display, family, _ = TORCHVISION[name]
+        display, kind, _ = TORCHVISION[name]
         return ModelSpec(
             name=name,
             display=display,
             slug=_SLUGS.get(name, name),
-            family=family,
+            kind=kind,
+            family=kind,
             image_size=image_size or 224,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
@@ -57,6 +62,11 @@ def model_spec(name: str, image_size: int | None = None) -> ModelSpec:
         return timm_spec(name, image_size)
     hint = did_you_mean(name, TORCHVISION)
     raise ValueError(f"models: got {name!r}, expected one of {', '.join(TORCHVISION)}, or timm/<name>{hint}")
+
+
+def with_family(spec: ModelSpec, families: Mapping[str, str]) -> ModelSpec:
+    """Give a model the label that `families` has for its name, if any."""
+    return dataclasses.replace(spec, family=families.get(spec.name, spec.family))
 
 
 def timm_spec(name: str, image_size: int | None) -> ModelSpec:
@@ -72,12 +82,14 @@ def timm_spec(name: str, image_size: int | None) -> ModelSpec:
     except RuntimeError as error:  # the part behind the dot names weights that do not exist
         raise ValueError(f"models: timm has no {timm_name!r} ({error})") from error
     data = timm.data.resolve_model_data_config(model)
+    kind = "vit" if _has_attention(model) else "cnn"
     slug = timm_name.replace(".", "_")
     return ModelSpec(
         name=name,
         display=timm_name,
         slug=f"timm_{slug}" if slug in TORCHVISION else slug,
-        family="vit" if _has_attention(model) else "cnn",
+        kind=kind,
+        family=kind,
         image_size=image_size or data["input_size"][-1],
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),

@@ -2,13 +2,13 @@
 
 A verdict is one of four.
 - "not measured": this folder holds nothing that could say it, such as a run that was not made.
-- "cannot be compared": something stands in the way, which the reason names: generated or other data, another model,
-  other weights, another schedule or input, a head on cached features, other hardware, or a figure without an interval.
+- "cannot be compared": something stands in the way, which the reason names: other data, another model, other weights,
+  another schedule or input, a head on cached features, other hardware, or a figure without an interval.
 - "reproduced" and "not reproduced", by the rule of the figure's kind:
   - exact: a count, a size or a setting is the same; a rounded figure, such as a mean, to the digits published.
   - interval: the published value lies in our 95 % interval, widened by half of its last published digit. Intervals of
     accuracy, F1 and ECE are those of metrics.json, of a difference between two runs those of pairwise_comparison.csv;
-    of an accuracy of one epoch, of a precision and of a recall it is Wilson's; of a breed's F1 it is Wilson's of
+    of an accuracy of one epoch, of a precision and of a recall it is Wilson's; of a class's F1 it is Wilson's of
     J = TP / (TP + FP + FN), since F1 = 2 J / (1 + J).
   - time: on the published GPU within 10 % either way, since one run has no interval.
   - choice: the run that comes first in a measure is the published one.
@@ -29,15 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from dogs_accel.datasets.stanford_dogs_published import (
-    MODELS,
-    NUM_BREEDS,
-    NUM_IMAGES,
-    PUBLISHED,
-    PUBLISHED_GPU,
-    RUNS,
-    Claim,
-)
+from dogs_accel.datasets import published_about
+from dogs_accel.datasets.published import Claim, Published, PublishedRun
 from dogs_accel.eda.files import METADATA_FILE, SPLIT_FILE
 from dogs_accel.evaluation.intervals import wilson_interval
 from dogs_accel.results.folder import RunsFolder
@@ -46,7 +39,6 @@ from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_json
 from dogs_accel.training.phases import strategy_phases
-from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
     "reproduced",
@@ -70,12 +62,14 @@ def judge_claims(folder: RunsFolder) -> list[dict[str, Any]]:
     """Set each published figure beside ours.
 
     A row a claim: stage, subject, figure, published, ours, interval, verdict, reason, run (the one that was judged).
+    There is none where nothing was published about the dataset.
     """
-    return [_judge(claim, folder) for claim in PUBLISHED]
+    published = published_about(folder.facts.published)
+    return [] if published is None else [_judge(claim, published, folder) for claim in published.claims]
 
 
 def write_claims(folder: Path, claims: Sequence[Mapping[str, Any]]) -> Path:
-    """Write claims.json; claims: what `judge_claims` says of the folder."""
+    """Write claims.json; claims: what `judge_claims` says of the folder, one at least."""
     counts = count_verdicts(claims)
     rules = [" ".join(line.split()) for line in (__doc__ or "").strip().split("\n- ")]
     return write_json(folder / CLAIMS_FILE, {"rules": rules, "counts": counts, "claims": claims})
@@ -86,26 +80,31 @@ def count_verdicts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
 
 
-def _judge(claim: Claim, folder: RunsFolder) -> dict[str, Any]:
+def _judge(claim: Claim, published: Published, folder: RunsFolder) -> dict[str, Any]:
     row = {"stage": claim.stage, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
     if claim.subject == "data":
         ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
-        return row | _verdict(claim, ours, _other_data(folder), "")
+        return row | _verdict(claim, ours, _other_data(folder, published), "")
     runs = []
     for name in claim.subject.split():
-        run, missing = _find_run(folder, name)
+        run, missing = _find_run(folder, published.runs[name])
         if run is None:
             verdict = INCOMPARABLE if missing.startswith("another") else NOT_MEASURED
             return row | {"ours": None, "interval": None, "verdict": verdict, "reason": missing, "run": None}
         runs.append((name, run))
     ours = _RUN_MEASURES[claim.measure[0]](folder, dict(runs), *claim.measure[1:])
-    obstacle = "" if _is_setting(claim) else _first([data_obstacle(folder), *(run_obstacle(*each) for each in runs)])
-    if _is_setting(claim) and claim.measure[1:] == ("total_params",) and folder.num_classes != NUM_BREEDS:
-        obstacle = f"{folder.num_classes} breeds, published {NUM_BREEDS}"
-    if not obstacle and "seconds" in claim.measure and PUBLISHED_GPU.split()[0] not in folder.device:
-        obstacle = f"other hardware: {folder.device}; published: {PUBLISHED_GPU}"
+    if _is_setting(claim):
+        obstacle = note = ""
+    else:
+        obstacle = _first(
+            [data_obstacle(folder, published), *(run_obstacle(name, run, published) for name, run in runs)]
+        )
+        note = _first(_note(published.runs[name], run) for name, run in runs)
+    if claim.measure == ("config", "total_params") and folder.num_classes != published.num_classes:
+        obstacle = f"{folder.facts.count(folder.num_classes)}, published {published.num_classes}"
+    if not obstacle and "seconds" in claim.measure and published.gpu.split()[0] not in folder.device:
+        obstacle = f"other hardware: {folder.device}; published: {published.gpu}"
     names = ", ".join(run.name for _, run in runs)
-    note = "" if _is_setting(claim) else _first(_note(run) for _, run in runs)
     return row | _verdict(claim, ours, obstacle, note) | {"run": names}
 
 
@@ -148,42 +147,48 @@ def _holds(claim: Claim, ours: Measured) -> tuple[bool, str]:
     return abs(ours.value - claim.value) <= (half if claim.decimals else 0), ours.reason
 
 
-def data_obstacle(folder: RunsFolder) -> str:
+def data_obstacle(folder: RunsFolder, published: Published) -> str:
     """Say why figures that depend on the pictures cannot be compared; empty where they can."""
-    return _other_data(folder) or ("" if folder.num_images == NUM_IMAGES else f"another split: {_sizes(folder)}")
+    is_same_split = folder.num_images == published.num_images
+    return _other_data(folder, published) or ("" if is_same_split else f"another split: {_sizes(folder, published)}")
 
 
-def _other_data(folder: RunsFolder) -> str:
+def _other_data(folder: RunsFolder, published: Published) -> str:
     """Say why what is counted and measured on the pictures themselves cannot be compared; empty where it can."""
-    if folder.notice:
-        return "generated pictures, not Stanford Dogs"
-    if folder.num_classes != NUM_BREEDS or sum(folder.num_images.values()) != sum(NUM_IMAGES.values()):
-        return f"other data: {_sizes(folder)}"
-    return ""
+    is_same_size = sum(folder.num_images.values()) == sum(published.num_images.values())
+    if folder.num_classes == published.num_classes and is_same_size:
+        return ""
+    return f"other data: {_sizes(folder, published)}"
 
 
-def _sizes(folder: RunsFolder) -> str:
-    ours, published = (
-        " / ".join(f"{each[split]:,}" for split in NUM_IMAGES) for each in (folder.num_images, NUM_IMAGES)
+def _sizes(folder: RunsFolder, published: Published) -> str:
+    ours, theirs = (
+        " / ".join(f"{each[split]:,}" for split in published.num_images)
+        for each in (folder.num_images, published.num_images)
     )
-    return f"{folder.num_classes} breeds, {ours} images; published: {NUM_BREEDS}, {published}"
+    return f"{folder.facts.count(folder.num_classes)}, {ours} images; published: {published.num_classes}, {theirs}"
 
 
-def run_obstacle(name: str, run: Run) -> str:
+def run_obstacle(name: str, run: Run, published: Published) -> str:
     """Say why a run cannot stand for the published one of this name; empty where it can."""
-    family, strategy = RUNS[name]
-    record, config = run.record, run.record.config
+    theirs, record, config = published.runs[name], run.record, run.record.config
     if "ImageNet weights" not in record.weights:
         return f"other weights: {record.weights or 'unknown weights'}"
-    if _schedule(config.phases) != _schedule(each.as_dict() for each in strategy_phases(strategy, family)):
+    if _schedule(config.phases) != _schedule(
+        each.as_dict() for each in strategy_phases(theirs.strategy, theirs.family)
+    ):
         return f"another schedule: {record.phase_plan or config.strategy}"
     if record.cache_features:
         return "another experiment: head on cached features without augmentation"
-    if (config.batch_size, config.image_size) != (32, 224):
-        return f"other input: batch {config.batch_size}, {config.image_size} px; published: 32, 224 px"
-    recipe = dataclasses.asdict(RESNET_TRAIN if family == "cnn" else VIT_TRAIN)
-    ours = record.train_recipe
-    other = [key for key, value in recipe.items() if key in ours and _as_json(value) != _as_json(ours[key])]
+    if (config.batch_size, config.image_size) != (published.batch_size, published.image_size):
+        ours, expected = (f"{each.batch_size}, {each.image_size} px" for each in (config, published))
+        return f"other input: batch {ours}; published: {expected}"
+    recipe = dataclasses.asdict(theirs.train_recipe)
+    other = [
+        key
+        for key, value in recipe.items()
+        if key in record.train_recipe and _as_json(value) != _as_json(record.train_recipe[key])
+    ]
     return f"another training recipe: {', '.join(other)}" if other else ""
 
 
@@ -195,29 +200,25 @@ def _schedule(phases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in phase.items() if key != "name"} for phase in phases]
 
 
-def _note(run: Run) -> str:
+def _note(published: PublishedRun, run: Run) -> str:
     notes = []
     if run.record.amp:
         notes.append(f"mixed precision ({run.record.amp}), published float32")
-    if run.record.bn_when_frozen == "eval" and run.family == "cnn" and len(run.record.config.phases) > 1:
+    if published.bn_drifted and run.record.bn_when_frozen == "eval":
         notes.append("BatchNorm of the frozen backbone keeps its statistics, published it did not")
     return "; ".join(notes)
 
 
-def _find_run(folder: RunsFolder, name: str) -> tuple[Run | None, str]:
-    family, strategy = RUNS[name]
-    modes = [phase.mode for phase in strategy_phases(strategy, family)]
-    alike = [
-        run
-        for run in folder.runs
-        if run.family == family and [phase["mode"] for phase in run.record.config.phases] == modes
-    ]
+def _find_run(folder: RunsFolder, published: PublishedRun) -> tuple[Run | None, str]:
+    modes = [phase.mode for phase in strategy_phases(published.strategy, published.family)]
+    alike = [run for run in folder.runs if [phase["mode"] for phase in run.record.config.phases] == modes]
     for run in alike:
-        if run.model == MODELS[family]:
+        if run.model == published.model:
             return run, ""
-    if alike:
-        return None, f"another model: {alike[0].model} ({alike[0].name}), published {MODELS[family]}"
-    return None, f"no run of {MODELS[family]} with the {strategy} schedule here"
+    for run in alike:
+        if run.family == published.family:
+            return None, f"another model: {run.model} ({run.name}), published {published.model}"
+    return None, f"no run of {published.model} with the {published.strategy} schedule here"
 
 
 def _images(folder: RunsFolder, official: str) -> Measured:
@@ -232,14 +233,14 @@ def _split(folder: RunsFolder, split: str) -> Measured:
     return Measured(int(folder.num_images[split]))
 
 
-def _batches(folder: RunsFolder, split: str) -> Measured:
-    batch = folder.runs[0].record.config.batch_size
-    if batch != 32:
-        return Measured(reason=f"batches of {batch} here")
-    return Measured(math.ceil(folder.num_images[split] / batch))
+def _batches(folder: RunsFolder, split: str, batch_size: int) -> Measured:
+    ours = folder.runs[0].record.config.batch_size
+    if ours != batch_size:
+        return Measured(reason=f"batches of {ours} here")
+    return Measured(math.ceil(folder.num_images[split] / batch_size))
 
 
-def _breed_size(folder: RunsFolder, how: str) -> Measured:
+def _class_size(folder: RunsFolder, how: str) -> Measured:
     table = folder.table(METADATA_FILE)
     if missing_columns(table, ["label"]):
         return Measured(reason=f"{METADATA_FILE} is absent")
@@ -248,11 +249,11 @@ def _breed_size(folder: RunsFolder, how: str) -> Measured:
     return Measured(value if how == "mean" else int(value))
 
 
-def _support(folder: RunsFolder, breed: str) -> Measured:
+def _support(folder: RunsFolder, name: str) -> Measured:
     for run in folder.runs:
-        if run.classes is not None and breed in list(run.classes["class_name"]):
-            return Measured(int(run.classes.set_index("class_name").loc[breed, "support"]))
-    return Measured(reason=f"no breed {breed} here")
+        if run.classes is not None and name in list(run.classes["class_name"]):
+            return Measured(int(run.classes.set_index("class_name").loc[name, "support"]))
+    return Measured(reason=f"no {folder.facts.noun} {name} here")
 
 
 def _mean(folder: RunsFolder, column: str) -> Measured:
@@ -282,9 +283,9 @@ def _split_row(folder: RunsFolder, row: int) -> Measured:
 
 _DATA_MEASURES: dict[str, Callable[..., Measured]] = {
     "images": _images,
-    "breeds": lambda folder: Measured(folder.num_classes),
+    "classes": lambda folder: Measured(folder.num_classes),
     "split": _split,
-    "breed_size": _breed_size,
+    "class_size": _class_size,
     "support": _support,
     "mean": _mean,
     "image": _image,
@@ -348,15 +349,15 @@ def _epoch(folder: RunsFolder, runs: dict[str, Run], epoch: int, what: str) -> M
     return Measured(value, (interval.low, interval.high))
 
 
-def _breed(folder: RunsFolder, runs: dict[str, Run], breed: str, score: str) -> Measured:
+def _class(folder: RunsFolder, runs: dict[str, Run], name: str, score: str) -> Measured:
     [run] = runs.values()
-    if run.classes is None or breed not in list(run.classes["class_name"]):
-        return Measured(reason=f"no breed {breed} here")
+    if run.classes is None or name not in list(run.classes["class_name"]):
+        return Measured(reason=f"no {folder.facts.noun} {name} here")
     column = "f1-score" if score == "F1" else score
-    value = float(run.classes.set_index("class_name").loc[breed, column])
+    value = float(run.classes.set_index("class_name").loc[name, column])
     if not run.has_predictions:
         return Measured(value, None, f"{logits_file('test')} is absent")
-    label = list(run.classes["class_name"]).index(breed)
+    label = list(run.classes["class_name"]).index(name)
     right = int(run.confusion[label, label])
     support, predicted = int(run.confusion[label].sum()), int(run.confusion[:, label].sum())
     total = {"recall": support, "precision": predicted, "F1": support + predicted - right}[score]
@@ -383,6 +384,6 @@ _RUN_MEASURES: dict[str, Callable[..., Measured]] = {
     "seconds": _seconds,
     "difference": _difference,
     "epoch": _epoch,
-    "breed": _breed,
+    "class": _class,
     "first": _first_in,
 }

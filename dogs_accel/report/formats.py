@@ -76,6 +76,11 @@ def size(num_bytes: int) -> str:
     return f"{num_bytes} B"
 
 
+def capitalized(text: str) -> str:
+    """Begin a heading with a capital letter and leave the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -91,4 +96,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "temperature": temperature,
     "figure": figure,
     "size": size,
+    "capitalized": capitalized,
 }

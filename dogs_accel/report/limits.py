@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dogs_accel.datasets import published_about
 from dogs_accel.eda.files import DUPLICATES_FILE
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.reading import missing_columns
@@ -20,17 +21,19 @@ def limits(folder: RunsFolder) -> list[tuple[str, str]]:
 
 
 def _data_limits(folder: RunsFolder) -> list[tuple[str, str]]:
-    if folder.notice:
-        return [("Not dogs", folder.notice)]
-    weights = {run.record.weights for run in folder.runs}
-    if all("random weights" in text for text in weights):
+    return [*([(folder.facts.notice_title, folder.notice)] if folder.notice else []), *_weights(folder)]
+
+
+def _weights(folder: RunsFolder) -> list[tuple[str, str]]:
+    if all("random weights" in run.record.weights for run in folder.runs):
         return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
+    if (published := published_about(folder.facts.published)) is not None:
+        return list(published.caveats)
     return [
         (
-            "Overlap with pretraining",
-            "The images of Stanford Dogs come from ImageNet, on which both backbones of the published experiment, and "
-            "most others, were pretrained. Test images may have been seen before, with nearly the same labels: the "
-            "accuracy is not that of new photos.",
+            "Pretraining",
+            "Backbones were pretrained, on images among which there may be test images of these data, or ones that "
+            "look like them; this was not looked for. The accuracy on new photos may be lower.",
         )
     ]
 

@@ -14,33 +14,41 @@ from dogs_accel.report.claims import VERDICTS, count_verdicts, judge_claims, wri
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
-from dogs_accel.report.summary import RunView, confusion_data, pairwise_view, run_views, summary_table
+from dogs_accel.report.summary import (
+    RunView,
+    confusion_data,
+    pairwise_view,
+    run_views,
+    shared_nouns,
+    summary_table,
+)
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CLAIMS_FILE, PAIRWISE_FILE, REPORT_FILE
 from dogs_accel.runtime.files import MANIFEST, replacing, sha256, write_json
 
 
 def write_report(folder: RunsFolder) -> Path:
-    """Write claims.json and report.html into the folder of a benchmark, and their checksums into its manifest.
+    """Write report.html into the folder of a benchmark, and its checksum into its manifest.
 
-    Reads nothing but the folder's files; what is absent is said to be. Returns the path of the report. Raises
-    ValueError, naming the file, where a file cannot be read.
+    Where something was published about the dataset claims.json is written too; else there is none. Reads nothing but
+    the folder's files; what is absent is said to be. Returns the path of the report. Raises ValueError, naming the
+    file, where a file cannot be read.
     """
     claims = judge_claims(folder)
-    written = [
-        write_claims(folder.folder, claims),
-        _write(render_report([folder], [claims]), folder.folder / REPORT_FILE),
-    ]
+    written = [_write(render_report([folder], [claims]), folder.folder / REPORT_FILE)]
+    if claims:
+        written.append(write_claims(folder.folder, claims))
+    else:
+        (folder.folder / CLAIMS_FILE).unlink(missing_ok=True)  # that of an earlier version, which knew one dataset
     manifest = folder.content(MANIFEST)
     if manifest is not None:
-        files = manifest["files"] | {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written
-        }
+        others = {name: entry for name, entry in manifest["files"].items() if name not in (CLAIMS_FILE, REPORT_FILE)}
+        files = others | {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written}
         # In the order of write_manifest, so that a report that is made again changes nothing.
         write_json(
             folder.folder / MANIFEST, manifest | {"files": {name: files[name] for name in sorted(files, key=Path)}}
         )
-    return written[-1]
+    return written[0]
 
 
 def write_comparison_report(folders: Sequence[RunsFolder], path: Path) -> Path:
@@ -67,6 +75,7 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
     )  # fmt: skip
     environment.filters |= formats.FILTERS
     views = run_views(folders)
+    noun, plural = shared_nouns(folders)
     shown = [
         _folder_view(folder, [view for view in views if view.folder is folder], judged)
         for folder, judged in zip(folders, claims, strict=True)
@@ -76,12 +85,15 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
         js=_asset(environment, "report.js"),
         title=_title(folders),
         several=len(folders) > 1,
+        noun=noun,
+        plural=plural,
         folders=shown,
         runs=views,
         table=summary_table(views),
         recommendations=_recommendations(folders, views),
         pairwise=[view for folder in folders if (view := pairwise_view(folder, views)) is not None],
-        confusion=confusion_data(views),
+        has_claims=any(claims),
+        confusion=confusion_data(views, noun, plural),
         verdicts=VERDICTS,
     )
 
@@ -94,18 +106,19 @@ def _asset(environment: Environment, name: str) -> Markup:
 
 def _title(folders: Sequence[RunsFolder]) -> str:
     models = list(dict.fromkeys(run.model for folder in folders for run in folder.runs))
-    subject = "invented animals" if all(folder.notice for folder in folders) else "Stanford Dogs"
+    titles = list(dict.fromkeys(folder.facts.title for folder in folders))
+    subject = " and ".join(titles) if len(titles) < 4 else f"{len(titles)} datasets"
     return f"{' against '.join(models) if len(models) < 4 else f'{len(models)} models'} on {subject}"
 
 
 def _folder_view(folder: RunsFolder, views: list[RunView], claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "label": views[0].folder_label,
-        "notice": folder.notice,
+        "facts": folder.facts,
         "device": folder.device,
         "num_images": folder.num_images,
         "num_classes": folder.num_classes,
-        "dataset": folder.dataset,
+        "dataset": folder.facts.title,
         "ended": max(run.record.updated_at for run in folder.runs)[:10],
         "unfinished": folder.unfinished,
         "runs": views,
@@ -116,7 +129,6 @@ def _folder_view(folder: RunsFolder, views: list[RunView], claims: Sequence[Mapp
         "output": output_station(folder, views),
         "claims": claims,
         "claim_counts": count_verdicts(claims),
-        "claims_file": CLAIMS_FILE,
         "limits": limits(folder),
         "config": folder.config,
         "environment": folder.environment,

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from dogs_accel.calibration import is_at_bound
+from dogs_accel.datasets.splits import describe_carving
 from dogs_accel.eda.files import (
     AUGMENTED_FIGURE,
     BAD_IMAGES_FILE,
@@ -23,10 +24,11 @@ from dogs_accel.eda.files import (
     SAMPLES_FIGURE,
     SIZES_FIGURE,
     SPLIT_TABLE_FILE,
+    quality_boxplots_file,
 )
 from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, quality_trends
-from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY
+from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY, picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
 from dogs_accel.report.formats import ABSENT, interval, score, temperature
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
@@ -42,18 +44,9 @@ from dogs_accel.results.layout import (
 )
 from dogs_accel.results.reading import missing_columns
 
-_EDA = (
-    (SAMPLES_FIGURE, "One picture of each of twelve breeds, before any preprocessing."),
-    (DISTRIBUTIONS_FIGURE, "Images of each official split, and of the breeds."),
-    (SIZES_FIGURE, "Width, height and aspect ratio: what the squash to a square undoes."),
-    (QUALITY_FIGURE, "Brightness, contrast and saturation of whole images."),
-    (CHANNELS_FIGURE, "Colour: means of the images, and of the training pixels."),
-    (DARKEST_FIGURE, "The darkest images."),
-    (BRIGHTEST_FIGURE, "The brightest images."),
-)
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _LARGE_PX = 2400
-"""Of a confusion matrix, whose breeds must still be read where there are 120."""
+"""Of a confusion matrix, whose classes must still be read where there are 120."""
 _THUMBNAIL_PX, _MAX_THUMBNAILS = 208, 24
 _PARTS = (
     ("features", "caching features"),
@@ -64,19 +57,21 @@ _SHOWN_MEANS = {
     "drop_hottest": "Probability lost without the hottest parts",
     "drop_random": "Without random parts",
     "verdict": "What that shows",
-    "heat_in_box": "Heat inside the dog's box",
+    "heat_in_box": "Heat inside the annotated box",
     "box_share": "Crop inside the box",
 }
 _BIN = ("lower", "upper", "count", "confidence", "accuracy", "accuracy_low", "accuracy_high")
 """Columns of calibration_bins.csv that make a bin."""
-_GALLERIES = {"cnn": GALLERY["gradcam"], "vit": GALLERY["attention"]}
 
 
 def data_station(folder: RunsFolder) -> dict[str, Any]:
     """x: the pictures, their splits and their quality."""
-    figures, absent = _figures(folder, EDA_FOLDER, _EDA)
+    figures, absent = _figures(folder)
     bad = folder.table(BAD_IMAGES_FILE)
     return {
+        "layout": folder.facts.layout,
+        "left_out": folder.facts.left_out_text,
+        "carving": _carving(folder),
         "splits": _records(folder.table(f"{EDA_FOLDER}/{SPLIT_TABLE_FILE}")),
         "quality": _records(folder.table(f"{EDA_FOLDER}/{QUALITY_SUMMARY_FILE}")),
         "preview": _preview(folder.table(METADATA_FILE)),
@@ -86,20 +81,41 @@ def data_station(folder: RunsFolder) -> dict[str, Any]:
     }
 
 
+def _carving(folder: RunsFolder) -> str | None:
+    """Say which splits are the data's own and how the others were made; None where that was not recorded."""
+    table, settings = folder.table(METADATA_FILE), folder.config
+    if missing_columns(table, ["official_split"]) or not {"seed", "val_ratio"} <= set(settings):
+        return None
+    assert table is not None
+    # An older version had no test_ratio, and no data without a test part.
+    known = {key: settings[key] for key in ("seed", "val_ratio", "test_ratio") if key in settings}
+    return describe_carving(table["official_split"].unique().tolist(), **known)
+
+
 def _preview(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     columns = ["image_id", "class_name", "official_split", "width", "height", "brightness_mean", "contrast_std",
                "saturation_mean"]  # fmt: skip
     return [] if missing_columns(table, columns) else _records(table[columns].head(3))  # type: ignore[index]
 
 
-def _figures(
-    folder: RunsFolder, part: str, named: Sequence[tuple[str, str]]
-) -> tuple[list[tuple[Picture, str]], list[str]]:
+def _figures(folder: RunsFolder) -> tuple[list[tuple[Picture, str]], list[str]]:
+    """Give the figures of the data with their captions, and the names of those that are absent."""
+    noun, plural = folder.facts.noun, folder.facts.plural
+    captions = {
+        SAMPLES_FIGURE: f"One picture a {noun}, of twelve {plural} at most, before any preprocessing.",
+        DISTRIBUTIONS_FIGURE: f"Images of each official split, and of the {plural}.",
+        SIZES_FIGURE: "Width, height and aspect ratio: what the squash to a square undoes.",
+        QUALITY_FIGURE: "Brightness, contrast and saturation of whole images.",
+        CHANNELS_FIGURE: "Colour: means of the images, and of the training pixels.",
+        quality_boxplots_file(noun): f"Brightness and saturation of the largest {plural}.",
+        DARKEST_FIGURE: "The darkest images.",
+        BRIGHTEST_FIGURE: "The brightest images.",
+    }
     figures, absent = [], []
-    for name, caption in named:
-        picture = embed_picture(folder.folder / part / name, folder.folder, caption)
+    for name, caption in captions.items():
+        picture = embed_picture(folder.folder / EDA_FOLDER / name, folder.folder, caption)
         if picture is None:
-            absent.append(f"{part}/{name}")
+            absent.append(f"{EDA_FOLDER}/{name}")
         else:
             figures.append((picture, caption))
     return figures, absent
@@ -167,7 +183,7 @@ def representation_station(folder: RunsFolder, views: Sequence[RunView]) -> list
             "view": view,
             "weights": view.run.record.weights,
             "params": view.run.record.config.total_params,
-            "gallery_file": _GALLERIES.get(view.run.family, GALLERY["gradcam"]),
+            "gallery_file": _gallery_file(view),
             "gallery": _gallery(folder, view),
             "summary": _explanation_summary(view),
             "thumbnails": _thumbnails(folder, view),
@@ -176,8 +192,14 @@ def representation_station(folder: RunsFolder, views: Sequence[RunView]) -> list
     ]
 
 
+def _gallery_file(view: RunView) -> str:
+    """Name the gallery of the method with which the run was explained, or both where it does not say."""
+    method = (view.run.content(EXPLANATIONS_FILE) or {}).get("method")
+    return GALLERY.get(str(method), " or ".join(GALLERY.values()))
+
+
 def _gallery(folder: RunsFolder, view: RunView) -> Picture | None:
-    for name in _GALLERIES.values():
+    for name in GALLERY.values():
         picture = embed_picture(view.run.folder / name, folder.folder, f"{view.label}: where the evidence lies")
         if picture is not None:
             return picture
@@ -229,10 +251,7 @@ def _thumbnails(folder: RunsFolder, view: RunView) -> list[dict[str, Any]]:
     pictures: dict[str, Picture | None] = {}
     # Of each image one picture shows every method; an image may be in two groups.
     for row in table.drop_duplicates(["id", "group"]).head(_MAX_THUMBNAILS).to_dict("records"):
-        name = f"{row['id']}.png"
-        # An id comes from a file's name; one that leads out of the folder is none of the run's.
-        if "/" in name or "\\" in name:
-            continue
+        name = picture_name(str(row["id"]))
         alt = f"{row['true_class']}, taken for {row['pred_class']}"
         if name not in pictures:
             path = view.run.folder / EXPLANATIONS_FOLDER / name
@@ -298,10 +317,10 @@ def _curves(views: Sequence[RunView]) -> list[tuple[str, Markup]]:
 
 
 def output_station(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any]:
-    """Output: calibration, confusion, mistakes, and each breed."""
+    """Output: calibration, confusion, mistakes, and each class."""
     return {
         "calibration": [_calibration(folder, view) for view in views],
-        "breeds": _breeds(views),
+        "classes": _classes(views),
         "clusters": _clusters(folder, views),
         "mistakes": [_mistakes(folder, view) for view in views],
     }
@@ -368,8 +387,8 @@ def _calibration(folder: RunsFolder, view: RunView) -> dict[str, Any]:
     return found
 
 
-def _breeds(views: Sequence[RunView]) -> dict[str, Any] | None:
-    """F1 of each breed in each run, one row a breed; a breed without a test image has none."""
+def _classes(views: Sequence[RunView]) -> dict[str, Any] | None:
+    """F1 of each class in each run, one row a class; a class without a test image has none."""
     tables = [(view, view.run.classes.set_index("class_name")) for view in views if view.run.classes is not None]
     if not tables:
         return None
@@ -382,13 +401,13 @@ def _breeds(views: Sequence[RunView]) -> dict[str, Any] | None:
         support = next(int(row["support"]) for row in present if row is not None)
         cells = [(value, value is not None and value == max(known)) for value in scores]
         spread = max(known) - min(known) if known else None
-        rows.append({"breed": name, "support": support, "cells": cells, "spread": spread})
+        rows.append({"name": name, "support": support, "cells": cells, "spread": spread})
     return {"views": [view for view, _ in tables], "rows": rows}
 
 
 def _clusters(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]] | None:
     """List the largest groups of each run, which may have none; None where the table is absent."""
     table = folder.table(CLUSTERS_FILE)
-    if table is None or not {"run", "breeds", "num_confusions", "share_of_mistakes"} <= set(table.columns):
+    if table is None or not {"run", "classes", "num_confusions", "share_of_mistakes"} <= set(table.columns):
         return None
     return {view.label: _records(table[table["run"] == view.run.name].head(6)) for view in views}

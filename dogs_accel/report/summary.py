@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
+from dogs_accel.plots import run_colours
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import score, seconds
 from dogs_accel.results.folder import RunsFolder, folder_labels
@@ -18,7 +19,6 @@ from dogs_accel.results.layout import PAIRWISE_FILE
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 
-_COLOURS = {"cnn": (0, 1, 4, 5), "vit": (2, 3, 6, 7)}
 SHOWN_MEASURES = (
     ("accuracy", "Accuracy", True),
     ("macro_f1", "Macro F1", True),
@@ -69,21 +69,19 @@ _SETTINGS = (
 
 def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
     """Give each run an id, a label, with its folder where there are several, and a colour of its family."""
-    used: Counter[str] = Counter()
+    colours = iter(run_colours([run.family for folder in folders for run in folder.runs]))
     views: list[RunView] = []
     labels = folder_labels(folder.folder.resolve() for folder in folders)
     for folder in folders:
         repeats = Counter((run.model, run.strategy) for run in folder.runs)
         for run in folder.runs:
-            palette = _COLOURS.get(run.family, tuple(range(8)))
             label = f"{run.model}, {run.schedule}"
             if repeats[run.model, run.strategy] > 1:
                 label += f", seed {run.seed}"
             if len(folders) > 1:
                 label = f"{labels[folder.folder.resolve()]} / {label}"
-            colour = palette[used[run.family] % len(palette)]
-            views.append(RunView(run, folder, labels[folder.folder.resolve()], f"r{len(views)}", label, colour))
-            used[run.family] += 1
+            folder_label = labels[folder.folder.resolve()]
+            views.append(RunView(run, folder, folder_label, f"r{len(views)}", label, next(colours)))
     return views
 
 
@@ -181,8 +179,14 @@ def _words(verdict: str, a: str, b: str) -> str:
     return {"a is better": f"{a} is better", "b is better": f"{b} is better"}.get(verdict, verdict)
 
 
-def confusion_data(views: Sequence[RunView]) -> dict[str, Any]:
-    """Pack the confusion counts of every run for the explorer: the breeds, and (true, predicted, images) a cell."""
+def shared_nouns(folders: Sequence[RunsFolder]) -> tuple[str, str]:
+    """Say what the classes of some folders are called, one and several: by their own noun where all have the same."""
+    nouns = {(folder.facts.noun, folder.facts.plural) for folder in folders}
+    return nouns.pop() if len(nouns) == 1 else ("class", "classes")
+
+
+def confusion_data(views: Sequence[RunView], noun: str, plural: str) -> dict[str, Any]:
+    """Pack the confusion counts of every run for the explorer: the classes, and (true, predicted, images) a cell."""
     runs = []
     for view in views:
         if not view.run.has_predictions:
@@ -190,4 +194,4 @@ def confusion_data(views: Sequence[RunView]) -> dict[str, Any]:
         counts = view.run.confusion
         cells = [[int(t), int(p), int(counts[t, p])] for t, p in np.argwhere(counts)]
         runs.append({"id": view.id, "label": view.label, "classes": view.folder.class_names, "cells": cells})
-    return {"runs": runs}
+    return {"noun": noun, "plural": plural, "runs": runs}

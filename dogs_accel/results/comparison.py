@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.pairwise import compare_runs, describe_difference
-from dogs_accel.models import FAMILY_NAME
+from dogs_accel.models import family_name
 from dogs_accel.plots import save_figure
 from dogs_accel.results.figures import comparison_figure, repeats_figure
 from dogs_accel.results.layout import (
@@ -34,7 +35,7 @@ def experiment_to_row(run: Run) -> dict[str, Any]:
     """Return the run as a row of model_comparison.csv; its ECE has 10 bins, as the published one."""
     return {
         "Model": run.model,
-        "Family": FAMILY_NAME[run.family],
+        "Family": family_name(run.family),
         "Params": run.record.config.total_params,
         "Training strategy": run.strategy,
         "Test accuracy": run.metrics["accuracy"],
@@ -96,7 +97,27 @@ def best_per_family(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def write_comparison(folder: Path, runs: Sequence[Run]) -> list[Path]:
+def best_and_runner_up(runs: Sequence[Run]) -> list[Run]:
+    """Give the run of highest test accuracy, and the best one of the other families, or of its own if there is none.
+
+    Where there are repeats with other seeds, configurations compete by their means, as in
+    best_per_family_comparison.csv, and of each its first run is given. Of equals the earlier one comes first. A single
+    configuration has no runner-up.
+    """
+    configurations: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        configurations.setdefault((run.family, run.configuration), []).append(run)
+    # Sorting is stable, so that equals keep their order.
+    (best, *_), *others = sorted(configurations.values(), key=_mean_accuracy, reverse=True)
+    rivals = [group for group in others if group[0].family != best.family] or others
+    return [best, *(group[0] for group in rivals[:1])]
+
+
+def _mean_accuracy(runs: Sequence[Run]) -> float:
+    return sum(run.metrics["accuracy"] for run in runs) / len(runs)
+
+
+def write_comparison(folder: Path, runs: Sequence[Run], facts: DatasetFacts) -> list[Path]:
     """Write the tables over the runs and their picture.
 
     model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png, runs_summary.csv and
@@ -107,7 +128,7 @@ def write_comparison(folder: Path, runs: Sequence[Run]) -> list[Path]:
     written = [
         write_csv(folder / COMPARISON_FILE, table),
         write_csv(folder / BEST_FILE, best_per_family(table)),
-        save_figure(_overview(table, runs), folder / OVERVIEW_FIGURE),
+        save_figure(_overview(table, runs, facts.plural), folder / OVERVIEW_FIGURE),
         write_csv(folder / SUMMARY_FILE, pd.DataFrame([run.record.as_row() for run in runs])),
         write_csv(folder / PAIRWISE_FILE, compare_runs([run.compared for run in runs])),
     ]
@@ -116,25 +137,27 @@ def write_comparison(folder: Path, runs: Sequence[Run]) -> list[Path]:
     return written
 
 
-def _overview(table: pd.DataFrame, runs: Sequence[Run]) -> Figure:
+def _overview(table: pd.DataFrame, runs: Sequence[Run], plural: str) -> Figure:
     if has_repeats(runs):
         families = {(run.model, run.strategy): run.family for run in runs}
-        return repeats_figure(table, repeats_table(runs), list(families.values()))
+        return repeats_figure(table, repeats_table(runs), list(families.values()), plural=plural)
     intervals = {
         column: [run.metrics["intervals"][name] for run in runs]
         for column, name in (("Test accuracy", "accuracy"), ("Macro F1", "macro_f1"), ("ECE", "ece"))
     }
-    return comparison_figure(table, [run.family for run in runs], intervals)
+    return comparison_figure(table, [run.family for run in runs], intervals, plural=plural)
 
 
 def describe_pairs(pairs: pd.DataFrame, runs: Sequence[Run]) -> str:
     """Say in a line a pair how accuracy differs, for the pairs that matter: "" if there is none.
 
-    These are the best of each family against each other, and every two strategies of one model; pairs: the table of
-    `dogs_accel.evaluation.pairwise.compare_runs`.
+    These are the best of each family against each other, the best against the runner-up where there is one family, and
+    every two strategies of one model; pairs: the table of `dogs_accel.evaluation.pairwise.compare_runs`.
     """
     group_of = {name: (run.model, run.strategy) for run in runs for name in (run.name, run.configuration)}
     best = {(row.Model, row["Best strategy"]) for _, row in best_per_family(comparison_table(runs)).iterrows()}
+    if len(best) == 1:
+        best = {(run.model, run.strategy) for run in best_and_runner_up(runs)}
     lines = []
     for _, row in pairs[pairs["metric"] == "accuracy"].iterrows():
         a, b = group_of[row.run_a], group_of[row.run_b]

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dogs_accel.plots import FAMILY_COLOUR, NOTE_COLOUR, bare
+from dogs_accel.plots import NOTE_COLOUR, bare, family_colours
 
 _PANELS = (
     ("Test accuracy", "{:.3f}", "with its 95 % interval"),
-    ("Macro F1", "{:.3f}", "mean over breeds, 95 % interval"),
+    ("Macro F1", "{:.3f}", "mean over {plural}, 95 % interval"),
     ("ECE", "{:.3f}", "10 bins, smaller is better, 95 % interval"),
     ("Train time (s)", "{:.0f} s", "training and validation"),
 )
@@ -21,14 +21,19 @@ _PANELS = (
 
 
 def comparison_figure(
-    table: pd.DataFrame, families: Sequence[str], intervals: Mapping[str, Sequence[Sequence[float]]]
+    table: pd.DataFrame,
+    families: Sequence[str],
+    intervals: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    plural: str = "classes",
 ) -> Figure:
     """Draw the runs of model_comparison.csv: accuracy, macro F1, ECE and training time.
 
-    intervals: by column the 95 % interval of each run, for those that have one.
+    intervals: by column the 95 % interval of each run, for those that have one; plural: what the classes are called.
     """
     names = [f"{row.Model}\n{row['Training strategy']}" for _, row in table.iterrows()]
-    colours = [FAMILY_COLOUR[family] for family in families]
+    colour_of = family_colours(families)
+    colours = [colour_of[family] for family in families]
     figure = Figure(figsize=(13, 1.9 + 0.62 * len(table)), layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)
     for axes, (column, form, note) in zip(panels, _PANELS, strict=True):
@@ -44,21 +49,25 @@ def comparison_figure(
         axes.set_xlim(0, max(float(end.max()) * 1.28, 1e-3))
         if column in intervals:  # a share, which room for its number must not take beyond 1
             axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(1, axes.get_xlim()[1])])
-        _finish_panel(axes, column, note)
+        _finish_panel(axes, column, note.format(plural=plural))
     panels[0].invert_yaxis()
     return figure
 
 
-def repeats_figure(runs: pd.DataFrame, repeats: pd.DataFrame, families: Sequence[str]) -> Figure:
+def repeats_figure(
+    runs: pd.DataFrame, repeats: pd.DataFrame, families: Sequence[str], *, plural: str = "classes"
+) -> Figure:
     """Draw configurations that ran with several seeds: means, their 95 % intervals and each run.
 
-    runs: model_comparison.csv; repeats: seeds_comparison.csv, whose rows are of these families.
+    runs: model_comparison.csv; repeats: seeds_comparison.csv, whose rows are of these families; plural: what the
+    classes are called.
     """
     names = [
         f"{row.Model}\n{row['Training strategy']}\n{row.Seeds} seed{'s' * (row.Seeds != 1)}"
         for _, row in repeats.iterrows()
     ]
-    colours = [FAMILY_COLOUR[family] for family in families]
+    colour_of = family_colours(families)
+    colours = [colour_of[family] for family in families]
     figure = Figure(figsize=(13, 2.1 + 0.78 * len(repeats)), layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)
     for axes, (column, form, note) in zip(panels, _PANELS, strict=True):
@@ -67,7 +76,8 @@ def repeats_figure(runs: pd.DataFrame, repeats: pd.DataFrame, families: Sequence
             # Beside the panel: an interval over two seeds may be wider than all the bars.
             axes.annotate(form.format(mean), (1, name), xycoords=("axes fraction", "data"), xytext=(3, 0),
                           textcoords="offset points", va="center")  # fmt: skip
-        _finish_panel(axes, column, "95 % t interval of the mean" if column == "Test accuracy" else note)
+        note = "95 % t interval of the mean" if column == "Test accuracy" else note.format(plural=plural)
+        _finish_panel(axes, column, note)
     panels[0].invert_yaxis()
     figure.supxlabel(
         "bar: mean over the seeds; line: 95 % interval of that mean (Student's t); dot: one seed",

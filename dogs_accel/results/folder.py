@@ -80,7 +80,7 @@ class RunsFolder(ReadOnce):
 
     @property
     def num_classes(self) -> int:
-        """How many breeds there are."""
+        """How many classes there are."""
         return self.runs[0].record.config.num_classes
 
     @property
@@ -104,7 +104,7 @@ class RunsFolder(ReadOnce):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Breeds in the order of their labels, from the first run that names them."""
+        """Classes in the order of their labels, from the first run that names them."""
         for run in self.runs:
             if run.classes is not None:
                 return run.class_names

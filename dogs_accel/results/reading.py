@@ -10,28 +10,32 @@ from zipfile import BadZipFile
 import pandas as pd
 
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.results.older import OLDER_COLUMNS, with_names_of_now
 from dogs_accel.runtime.files import read_json
 
 Value = TypeVar("Value")
 
 _TEXT = (
-    "image_id", "id", "image_path", "example_path", "class_name", "folder_name", "true_class", "pred_class", "breed",
-    "Unnamed: 0", "run", "run_a", "run_b",
+    "image_id", "id", "image_path", "example_path", "class_name", "folder_name", "true_class", "pred_class", "class",
+    "classes", "Unnamed: 0", "run", "run_a", "run_b", "best_run", "runner_up_run", *OLDER_COLUMNS,
 )  # fmt: skip
 """Columns of names, which may look like numbers; the one without a name has the classes of a classification report."""
 
 
 def read_table(path: Path) -> pd.DataFrame | None:
-    """Read a CSV file, None where there is none; a breed may be called "NA", so only an empty cell has no value.
+    """Read a CSV file, None where there is none; a class may be called "NA", so only an empty cell has no value.
+
+    What an earlier version called otherwise has its name of now.
 
     Raises ValueError, naming the file, where it cannot be read.
     """
     if not path.exists():
         return None
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_TEXT, str))
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_TEXT, str))
     except ValueError as error:  # pandas' parser errors and broken UTF-8
         raise ValueError(f"{path}: not a readable table ({' '.join(str(error).split())})") from error
+    return with_names_of_now(table)
 
 
 def read_content(path: Path) -> Any:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dogs_accel.calibration import fit_temperature
-from dogs_accel.evaluation.per_breed import BreedScores, breed_scores
+from dogs_accel.evaluation.per_class import ClassScores, class_scores
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, logits_file
 from dogs_accel.results.reading import ReadOnce, read_predictions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dogs_accel.evaluation.pairwise import ComparedRun
 
 _NUM_CLOSING_ROWS = 3
-"""Rows of classification_report.csv that are no breeds: accuracy, macro avg, weighted avg."""
+"""Rows of classification_report.csv that are no classes: accuracy, macro avg, weighted avg."""
 
 
 class Run(ReadOnce):
@@ -50,7 +50,7 @@ class Run(ReadOnce):
 
     @property
     def family(self) -> str:
-        """Name the family: cnn or vit."""
+        """Label of the family, such as cnn or vit."""
         return self.record.config.family
 
     @property
@@ -121,11 +121,11 @@ class Run(ReadOnce):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Breeds in the order of their labels. Raises ValueError, naming the file, where it does not name each."""
+        """Classes in the order of their labels. Raises ValueError, naming the file, where it does not name each."""
         names = [] if self.classes is None else [str(name) for name in self.classes["class_name"]]
         if len(names) != self.record.config.num_classes:
             raise ValueError(
-                f"{self.folder / CLASSES_FILE}: got {len(names)} breeds, expected {self.record.config.num_classes}"
+                f"{self.folder / CLASSES_FILE}: got {len(names)} classes, expected {self.record.config.num_classes}"
             )
         return names
 
@@ -152,9 +152,9 @@ class Run(ReadOnce):
         return counts
 
     @cached_property
-    def breed_scores(self) -> BreedScores:
-        """Precision, recall and F1 of each breed on the test split."""
-        return breed_scores(self.confusion)
+    def class_scores(self) -> ClassScores:
+        """Precision, recall and F1 of each class on the test split."""
+        return class_scores(self.confusion)
 
     @cached_property
     def compared(self) -> ComparedRun:

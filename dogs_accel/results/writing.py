@@ -38,11 +38,19 @@ def score_predictions(model: str, val: Predictions, test: Predictions) -> dict[s
 
 
 def write_evaluation(
-    folder: Path, title: str, class_names: Sequence[str], val: Predictions, test: Predictions, metrics: dict[str, Any]
+    folder: Path,
+    title: str,
+    class_names: Sequence[str],
+    val: Predictions,
+    test: Predictions,
+    metrics: dict[str, Any],
+    *,
+    noun: str = "class",
 ) -> dict[str, Any]:
     """Write logits, scores, and the tables and figures of the test split.
 
-    metrics: what `score_predictions` says. Returns what a `Run` of the folder then knows of its files.
+    metrics: what `score_predictions` says; noun: what a class is called in the figures. Returns what a `Run` of the
+    folder then knows of its files.
     """
     known = {logits_file("val"): val, logits_file("test"): test, METRICS_FILE: metrics}
     # The logits first, from which all the rest can be made again.
@@ -52,9 +60,9 @@ def write_evaluation(
     write_csv(folder / CLASSES_FILE, report_table(test, class_names), index=True)
     counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(len(class_names)))
     write_csv(folder / CONFUSIONS_FILE, top_confusions(counts, class_names))
-    save_figure(confusion_figure(counts, class_names, title), folder / CONFUSION_COUNTS_FIGURE)
-    save_figure(confusion_figure(counts, class_names, title, normalized=True), folder / CONFUSION_SHARES_FIGURE)
+    for name, normalized in ((CONFUSION_COUNTS_FIGURE, False), (CONFUSION_SHARES_FIGURE, True)):
+        save_figure(confusion_figure(counts, class_names, title, noun=noun, normalized=normalized), folder / name)
     bins = calibration_table(test, metrics["temperature"]["value"])
     write_csv(folder / CALIBRATION_FILE, bins)
-    save_figure(calibration_figure(bins, metrics, title), folder / CALIBRATION_FIGURE)
+    save_figure(calibration_figure(bins, metrics, title, noun=noun), folder / CALIBRATION_FIGURE)
     return known

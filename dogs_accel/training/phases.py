@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dogs_accel.models import MODES
+from dogs_accel.models import DEFAULT_FAMILY, MODES
 
 _PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
@@ -128,7 +128,7 @@ STRATEGIES: dict[str, tuple[tuple[str, int], ...]] = {
 """(mode, epochs) of each phase; `full` and `staged` are the published two."""
 
 PUBLISHED_LR = {"head_only": {"cnn": 1e-3, "vit": 1e-3}, "full_finetune": {"cnn": 1e-4, "vit": 3e-5}}
-"""Learning rate of each mode and model family in the published runs."""
+"""Learning rate of each mode and family in the published runs; other families have the default one's."""
 
 
 def strategy_phases(
@@ -137,7 +137,7 @@ def strategy_phases(
     lr: Mapping[str, Mapping[str, float]] = PUBLISHED_LR,
     epochs: Sequence[int] | None = None,
 ) -> list[Phase]:
-    """Phases of a strategy for a model family ("cnn" or "vit").
+    """Phases of a strategy for a family of models, at the learning rates of the default one where it has none.
 
     epochs replaces the strategy's own: one number for every phase, or one a phase. Raises ValueError.
     """
@@ -155,7 +155,7 @@ def strategy_phases(
             "one strategy alone is set by its name, as in staged=1+3"
         )
     return [
-        Phase(name=mode, mode=mode, epochs=count, lr=lr[mode][family])
+        Phase(name=mode, mode=mode, epochs=count, lr=lr[mode].get(family, lr[mode][DEFAULT_FAMILY]))
         for (mode, _), count in zip(plan, epochs, strict=True)
     ]
 

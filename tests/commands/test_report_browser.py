@@ -82,13 +82,13 @@ def test_tables_sort_by_click_and_by_keyboard(report, open_page):
     assert page.locator("#models th[aria-sort]").count() == 1
 
 
-def test_the_explorer_finds_a_breed_and_what_it_is_mistaken_for(report, open_page):
+def test_the_explorer_finds_a_class_and_what_it_is_mistaken_for(report, open_page):
     page = open_page(report)
     explorer = page.locator("#explorer")
     explorer.locator("input").fill("breed 07")
-    assert explorer.locator(".breeds li:visible").count() == 10
+    assert explorer.locator(".names li:visible").count() == 10
     explorer.locator("input").fill("breed 077")
-    explorer.locator(".breeds li:visible button").click()
+    explorer.locator(".names li:visible button").click()
     assert explorer.locator("h4").inner_text() == "breed 077"
     # The logits are made so that a mistaken breed is taken for the next one.
     found = explorer.locator(".found").inner_text()
@@ -119,19 +119,19 @@ def test_the_explorer_has_the_counts_of_the_run_that_is_chosen(report, open_page
             f"{own[label]} of its {own.sum()} test images are recognised ({percent(own[label], own.sum())}); "
             f"{own[label]} of {called.sum()} images called {name} are ({percent(own[label], called.sum())})."
         )
-        # Breeds that it is mistaken for, then those that are mistaken for it.
+        # Classes that it is mistaken for, then those that are mistaken for it.
         others = [np.flatnonzero(counts) for counts in (own, called)]
         expected = [run.class_names[other] for found in others for other in found if other != label]
         assert sorted(explorer.locator(".hits button").all_inner_texts()) == sorted(expected)
 
 
-def test_the_explorer_follows_a_mistake_to_the_other_breed(report, open_page):
+def test_the_explorer_follows_a_mistake_to_the_other_class(report, open_page):
     page = open_page(report)
     first = page.locator("#explorer .hits button").first
     name = first.inner_text()
     first.click()
     assert page.locator("#explorer h4").inner_text() == name
-    assert page.locator("#explorer .breeds button[aria-pressed=true]").count() == 1
+    assert page.locator("#explorer .names button[aria-pressed=true]").count() == 1
 
 
 def test_claims_filter_by_verdict(report, open_page):
@@ -145,7 +145,7 @@ def test_names_are_text(report, open_page):
     page = open_page(report)
     assert page.title() != "broken"
     page.locator("#explorer input").fill("<script>")
-    assert page.locator("#explorer .breeds li:visible").count() == 1
+    assert page.locator("#explorer .names li:visible").count() == 1
 
 
 def test_dark_by_preference_and_by_choice(report, open_page):
@@ -179,7 +179,7 @@ def test_long_names_of_runs_stay_in_their_cells(tmp_path, open_page):
         path.write_text(path.read_text().replace('"ResNet-50"', '"deit3_small_distilled_patch16_224"'))
     page = open_page(write_report(read_runs_folder(folder)), viewport={"width": 390, "height": 844})
     overflows = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent)"
-    assert page.eval_on_selector_all("#models th, .breed-table th", overflows) == []
+    assert page.eval_on_selector_all("#models th, .class-table th", overflows) == []
 
 
 def test_a_picture_opens_and_closes(report, open_page):

@@ -131,7 +131,7 @@ def test_bins_before_and_after_the_temperature(predictions):
 
 
 def test_report_has_accuracy_once_and_supports_that_add_up(predictions):
-    names = [f"breed {i}" for i in range(12)]
+    names = [f"class {i}" for i in range(12)]
     table = report_table(predictions, names)
     assert list(table.columns) == ["precision", "recall", "f1-score", "support"]
     assert list(table.index) == [*names, "accuracy", "macro avg", "weighted avg"]
@@ -148,10 +148,10 @@ def test_report_and_metrics_have_the_same_means_where_a_class_does_not_occur(pre
     logits[:, 3] = -100
     kept = predictions.labels != 3
     part = Predictions(logits[kept], predictions.labels[kept], predictions.ids[kept])
-    table, metrics = report_table(part, [f"breed {i}" for i in range(12)]), evaluate_predictions(part)
+    table, metrics = report_table(part, [f"class {i}" for i in range(12)]), evaluate_predictions(part)
     assert table.loc["macro avg", "f1-score"] == pytest.approx(metrics["macro_f1"], abs=1e-12)
     assert table.loc["weighted avg", "f1-score"] == pytest.approx(metrics["weighted_f1"], abs=1e-12)
-    assert table.loc["breed 3"].tolist() == [0, 0, 0, 0]
+    assert table.loc["class 3"].tolist() == [0, 0, 0, 0]
 
 
 def test_top_confusions():

@@ -37,7 +37,7 @@ def test_the_most_confident_mistakes_come_first_and_equals_in_their_order():
     assert confident_mistakes(test, num=2).tolist() == [4, 2]
 
 
-def test_a_mistake_has_a_training_image_of_the_breed_it_was_taken_for():
+def test_a_mistake_has_a_training_image_of_the_class_it_was_taken_for():
     test = predictions([1, 0, 1, 1, 2], [0, 0, 0, 0, 0], sure=[1, 9, 4, 3, 6])
     table = misclassified_table(test, NAMES, SPLITS)
     assert table["id"].tolist() == ["image_4", "image_2", "image_3", "image_0"]
@@ -62,7 +62,7 @@ def test_no_mistakes_are_an_empty_table():
     assert table.columns.tolist() == ["id", "image_path", "true_class", "pred_class", "confidence", "example_path"]
 
 
-def test_clusters_are_the_breeds_that_are_mistaken_for_each_other():
+def test_clusters_are_the_classes_that_are_mistaken_for_each_other():
     names = list("abcdef")
     counts = np.diag([90, 90, 90, 100, 97, 0])
     counts[0, 1], counts[1, 0] = 10, 8  # a and b: 18 of 200
@@ -71,21 +71,21 @@ def test_clusters_are_the_breeds_that_are_mistaken_for_each_other():
     table = confusion_clusters(counts, names, share=0.05)
     # c joins a and b only if (0 + 0.06) / 2 reaches the share: it does not
     assert table.to_dict("records") == [
-        {"cluster": 1, "breeds": "a; b", "num_confusions": 18, "share_of_mistakes": 18 / 33}
+        {"cluster": 1, "classes": "a; b", "num_confusions": 18, "share_of_mistakes": 18 / 33}
     ]
     table = confusion_clusters(counts, names, share=0.03)
-    assert table[["breeds", "num_confusions"]].to_numpy().tolist() == [["a; b; c", 30]]
+    assert table[["classes", "num_confusions"]].to_numpy().tolist() == [["a; b; c", 30]]
     table = confusion_clusters(counts, names, share=0.015)
-    assert table[["cluster", "breeds", "num_confusions"]].to_numpy().tolist() == [[1, "a; b; c", 30], [2, "d; e", 3]]
+    assert table[["cluster", "classes", "num_confusions"]].to_numpy().tolist() == [[1, "a; b; c", 30], [2, "d; e", 3]]
 
 
-def test_clusters_do_not_depend_on_the_order_of_the_breeds():
+def test_clusters_do_not_depend_on_the_order_of_the_classes():
     counts = np.random.default_rng(0).integers(0, 9, (8, 8)) + np.diag([60] * 8)
     names = np.array(list("abcdefgh"))
     shuffled = np.random.default_rng(1).permutation(8)
     one = confusion_clusters(counts, list(names), share=0.05)
     two = confusion_clusters(counts[np.ix_(shuffled, shuffled)], list(names[shuffled]), share=0.05)
-    groups = [{frozenset(breeds.split("; ")) for breeds in table["breeds"]} for table in (one, two)]
+    groups = [{frozenset(names.split("; ")) for names in table["classes"]} for table in (one, two)]
     assert groups[0] == groups[1]
     assert one["num_confusions"].tolist() == two["num_confusions"].tolist()
     assert len(one) >= 2

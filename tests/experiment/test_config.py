@@ -11,6 +11,7 @@ from dogs_accel.experiment.config import (
     config_from_json,
     parse_config,
     parse_epochs,
+    parse_families,
 )
 from dogs_accel.runtime.files import write_json
 
@@ -31,6 +32,7 @@ SAID = {
     "data": ("dogs", "dogs"),
     "preset": ("demo", "demo"),
     "models": ("resnet50, timm/x", ("resnet50", "timm/x")),
+    "families": ("resnet50=residual", {"resnet50": "residual"}),
     "strategies": ("full", ("full",)),
     "runs": ("a,b", ("a", "b")),
     "loader": ("cached", "cached"),
@@ -40,6 +42,7 @@ SAID = {
     "image_size": ("96", 96),
     "epochs": ("full=2,staged=1+3", {"full": (2,), "staged": (1, 3)}),
     "val_ratio": ("0.25", 0.25),
+    "test_ratio": ("0.3", 0.3),
     "seed": ("7", 7),
     "seeds": ("3", 3),
     "weights": ("none", "none"),
@@ -138,6 +141,20 @@ def test_presets_fill_what_is_not_said():
 )
 def test_epochs(text, expected):
     assert parse_epochs(text) == expected
+
+
+def test_labels_are_read_by_the_names_of_models():
+    text = "resnet50=residual,timm/mixer_b16_224=mixer"
+    labels = {"resnet50": "residual", "timm/mixer_b16_224": "mixer"}
+    assert parse_families(text) == parse("--families", text).families == labels
+    restored = config_from_json(json.loads(json.dumps(dataclasses.asdict(parse("--families", text)))))
+    assert restored.families == labels
+
+
+@pytest.mark.parametrize("text", ["resnet50", "=a", "", "resnet50=a,resnet50=b"])
+def test_labels_that_cannot_be_read_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+        parse_families(text)
 
 
 def test_epochs_of_a_strategy_win_over_those_of_all():

@@ -115,3 +115,31 @@ def test_data_can_be_given_that_no_setting_names(dogs_root, tmp_path):
     data = open_dataset(dogs_root)
     settings = {"preset": "demo", "models": ("resnet18",), "device": "cpu", "out": str(tmp_path / "new")}
     assert make_plan(BenchmarkConfig(**settings), data=data).data is data
+
+
+def test_a_label_changes_where_runs_are_gathered_and_nothing_else():
+    plain = runs(preset="paper")
+    labelled = runs(preset="paper", families={"vit_b_16": "attention", "resnet50": "residual"})
+    assert [run.spec.family for run in plain.values()] == ["cnn", "cnn", "vit", "vit"]
+    assert [run.spec.family for run in labelled.values()] == ["residual", "residual", "attention", "attention"]
+    assert [run.spec.kind for run in labelled.values()] == ["cnn", "cnn", "vit", "vit"]
+    for one, other in zip(plain.values(), labelled.values(), strict=True):
+        assert (one.name, one.phases, one.train_recipe) == (other.name, other.phases, other.train_recipe)
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        ({"resnet18": "small"}, "families: got 'resnet18', expected some of the models resnet50, vit_b_16"),
+        ({"resnet50": "a/b"}, "families: got 'a/b', expected a label of letters, digits, - and _"),
+        ({"resnet50": "../x"}, "families: got '../x', expected a label of"),
+        ({"resnet50": ""}, "families: got '', expected a label of"),
+        ({"resnet50": "eda"}, "families: got 'eda', the folder of something else"),
+        ({"resnet50": "wandb"}, "families: got 'wandb', the folder of something else"),
+        ({"resnet50": "ViT"}, "families: got 'ViT' and 'vit', expected labels that are read as different ones"),
+        ({"resnet50": "transformer"}, "families: got 'transformer' and 'vit', expected labels that are read"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(families, message):
+    with pytest.raises(ValueError, match=message):
+        runs(preset="paper", families=families)

@@ -1,5 +1,6 @@
 """The files of a run's explanations: which images, aligned with what the model was fed, and scored."""
 
+import dataclasses
 import functools
 import json
 
@@ -13,7 +14,7 @@ from torch import nn
 from dogs_accel.datasets import Dataset, DatasetFacts, open_dataset
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.explain.drawings import blend, crop_pixels
-from dogs_accel.explain.run import choose_images, write_explanations
+from dogs_accel.explain.run import choose_images, picture_name, write_explanations
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader
@@ -217,3 +218,30 @@ def test_a_model_that_cannot_be_explained_leaves_the_reason(red_squares, tmp_pat
     written = json.loads((tmp_path / "explanations.json").read_text())
     assert written["method"] is None
     assert "Sequential has no module that gives a feature map" in written["reason"]
+
+
+def test_the_picture_of_an_id_that_is_a_path_has_a_name_of_its_own(red_squares, tmp_path):
+    """Ids of plain folders are paths; two of them differ in what is replaced alone."""
+    ids = ["train/a/1.jpg", "train_a/1.jpg", "train/a_1.jpg", *red_squares.ids[3:]]
+    data = dataclasses.replace(red_squares, ids=ids)
+    model = RedNet()
+    made = predictions_of(model, data, EVAL, np.arange(6))
+    explain(tmp_path, model, data, EVAL, made)
+    table = pd.read_csv(tmp_path / "explanations.csv")
+    assert set(ids[:3]) <= set(table["id"])
+    pictures = [path.name for path in (tmp_path / "explanations").iterdir()]
+    assert sorted(pictures) == sorted({picture_name(name) for name in table["id"]})
+    assert len(pictures) == table["id"].nunique()
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "..", "/etc/passwd", "a\\b", "c:a", ".hidden", "x" * 300, "é" * 200])
+def test_whatever_an_id_is_its_picture_lies_in_the_folder(name, tmp_path):
+    path = tmp_path / picture_name(name)
+    path.write_bytes(b"")
+    assert path.resolve().parent == tmp_path
+    assert picture_name(name) != picture_name(f"{name}0")
+
+
+def test_an_id_that_can_name_a_file_does():
+    assert picture_name("n02085620_5927") == "n02085620_5927.png"
+    assert picture_name("café 1") == "café 1.png"

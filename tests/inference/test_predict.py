@@ -46,7 +46,7 @@ def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows)
     expected = (recorded / trained.temperature).softmax(dim=1)
     for row, answer in enumerate(predict_images(trained, test_rows, top=3)):
         assert answer.path == test_rows[row]
-        labels = [trained.class_names.index(breed) for breed in answer.breeds]
+        labels = [trained.class_names.index(name) for name in answer.classes]
         assert labels == expected[row].argsort(descending=True)[:3].tolist()
         np.testing.assert_allclose(answer.probabilities, expected[row, labels], rtol=1e-3, atol=1e-5)
 
@@ -69,7 +69,7 @@ def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):
     assert f"temperature {trained.temperature:.4g}" in lines[1]
     first, _ = predict_images(trained, test_rows[:2])
     assert lines[2] == test_rows[0]
-    assert lines[3].split() == ["1", *first.breeds[0].split(), f"{first.probabilities[0]:.4f}"]
+    assert lines[3].split() == ["1", *first.classes[0].split(), f"{first.probabilities[0]:.4f}"]
     assert len(lines) == 2 + 2 * 3
 
 
@@ -88,7 +88,7 @@ def test_the_command_prints_json_and_a_bad_image_is_one_entry(tiny_results, test
     ]  # fmt: skip
     shares = [each["probability"] for each in content["images"][3]["predictions"]]
     assert shares == sorted(shares, reverse=True)
-    assert sum(shares) == pytest.approx(1)  # of 4 breeds the 5 likeliest are all
+    assert sum(shares) == pytest.approx(1)  # of 4 classes the 5 likeliest are all
     assert printed.err == "dogs-accel predict: FAILED: 2 of 4 images cannot be read\n"
 
 
@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, cap
     assert f"checkpoint: {path} cannot be read" in line
 
 
-def test_the_breeds_keep_their_names_whatever_they_are(tiny_results, tmp_path):
+def test_the_classes_keep_their_names_whatever_they_are(tiny_results, tmp_path):
     results = shutil.copytree(tiny_results, tmp_path / "results")
     run = choose_run(read_runs_folder(results))
     report = run.folder / "classification_report.csv"

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dogs_accel.datasets.stanford_dogs_published import NUM_IMAGES, PUBLISHED
+from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
+from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
 from dogs_accel.report.claims import INCOMPARABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge_claims, write_claims
 from dogs_accel.results.folder import read_runs_folder
-from tests.support.finished_folders import write_folder
+from tests.support.finished_folders import PLAIN, write_folder
 
 BREEDS = ["Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu"]
 
@@ -27,9 +28,9 @@ def edit(path, change):
 def paper(large_folder, tmp_path):
     """As if the published experiment had been run: its sizes, its accuracies, an interval of 1 % either way."""
     folder = Path(shutil.copytree(large_folder, tmp_path / "paper"))
-    published = {row.subject: row.value for row in PUBLISHED if row.figure == "test accuracy"}
+    published = {row.subject: row.value for row in STANFORD_DOGS.claims if row.figure == "test accuracy"}
     for path in folder.glob("*/*/*_run_metadata.json"):
-        edit(path, lambda record: record.update(num_images=NUM_IMAGES, data_notice=None))
+        edit(path, lambda record: record.update(num_images=dict(STANFORD_DOGS.num_images)))
 
         def set_accuracy(metrics, name=path.parent.name):
             value = published[name]
@@ -40,13 +41,22 @@ def paper(large_folder, tmp_path):
     return folder
 
 
-def test_of_generated_pictures_nothing_is_judged(tmp_path):
-    rows = judged(write_folder(tmp_path / "demo", ["a", "b", "c"], ("resnet18_full", "resnet18_staged")))
+@pytest.mark.parametrize("facts", [PLAIN, stanford_dogs_facts("synthetic")], ids=lambda facts: facts.name)
+def test_of_data_about_which_nothing_was_published_nothing_is_claimed(facts, tmp_path):
+    assert judged(write_folder(tmp_path / "demo", ["a", "b", "c"], ("resnet18_full",), facts=facts)) == {}
+
+
+def test_of_a_subset_nothing_is_judged(tmp_path):
+    facts = stanford_dogs_facts("stanford-dogs-subset")
+    names = ("resnet18_full", "resnet18_staged")
+    rows = judged(write_folder(tmp_path / "demo", ["a", "b", "c"], names, facts=facts))
     assert {row["verdict"] for (subject, _), row in rows.items() if subject != "data"} == {INCOMPARABLE, NOT_MEASURED}
     data = [row for (subject, _), row in rows.items() if subject == "data"]
     assert {row["verdict"] for row in data} == {INCOMPARABLE, NOT_MEASURED}
     assert rows["data", "breeds"]["ours"] == 3
-    assert rows["data", "breeds"]["reason"] == "generated pictures, not Stanford Dogs"
+    assert rows["data", "breeds"]["reason"] == (
+        "other data: 3 breeds, 12 / 6 / 24 images; published: 120, 10,200 / 1,800 / 8,580"
+    )
     other = rows["resnet50_full", "test accuracy"]
     assert (other["verdict"], other["ours"]) == (INCOMPARABLE, None)
     assert other["reason"] == "another model: ResNet-18 (resnet18_full), published ResNet-50"
@@ -109,6 +119,15 @@ def test_time_is_judged_on_the_published_hardware_only(paper):
     assert judged(paper)["vit_b16_full", "training seconds"]["verdict"] == NOT_REPRODUCED
 
 
+def test_a_run_stands_for_the_published_one_whatever_its_family_is_called(paper):
+    edit(paper / "cnn/resnet50_staged/resnet50_staged_run_metadata.json",
+         lambda record: record["config"].update(family="residual"))  # fmt: skip
+    row = judged(paper)["resnet50_staged", "test accuracy"]
+    assert (row["verdict"], row["run"]) == (REPRODUCED, "resnet50_staged")
+    assert row["reason"].endswith("; BatchNorm of the frozen backbone keeps its statistics, published it did not")
+    assert "BatchNorm" not in judged(paper)["vit_b16_staged", "test accuracy"]["reason"]
+
+
 def test_a_figure_without_an_interval_is_not_judged(paper):
     edit(paper / "cnn/resnet50_full/metrics.json", lambda metrics: metrics["intervals"].pop("ece"))
     row = judged(paper)["resnet50_full", "ECE, 10 bins"]
@@ -126,13 +145,13 @@ def test_a_gain_is_judged_by_the_paired_interval_in_either_order(paper):
 
 def test_the_file_has_every_claim_and_its_rules(paper):
     content = json.loads(write_claims(paper, judge_claims(read_runs_folder(paper))).read_text())
-    assert len(content["claims"]) == len(PUBLISHED) == sum(content["counts"].values())
+    assert len(content["claims"]) == len(STANFORD_DOGS.claims) == sum(content["counts"].values())
     assert "exact" in " ".join(content["rules"])
     # Items 0.9's table of results: five figures of four runs.
-    results = [claim for claim in PUBLISHED if claim.measure[0] in ("test", "seconds")]
+    results = [claim for claim in STANFORD_DOGS.claims if claim.measure[0] in ("test", "seconds")]
     assert len(results) == 20
     # Three scores of five breeds for two runs, and F1 of the six that are hardest for one of them.
-    breeds = [claim for claim in PUBLISHED if claim.measure[0] == "breed"]
+    breeds = [claim for claim in STANFORD_DOGS.claims if claim.measure[0] == "class"]
     assert len(breeds) == 36
     [hardest] = [claim for claim in breeds if claim.value == 0.390]
     assert (hardest.subject, hardest.figure, hardest.decimals) == ("resnet50_staged", "F1 of Eskimo dog", 3)

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from dogs_accel.cli import main
+from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
+from dogs_accel.explain.run import picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliability_chart
 from dogs_accel.report.claims import judge_claims
 from dogs_accel.report.formats import ABSENT
@@ -16,14 +18,14 @@ from dogs_accel.report.page import render_report, write_comparison_report, write
 from dogs_accel.report.recommend import recommend
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
 from dogs_accel.results.run import Run
-from tests.support.finished_folders import make_older, write_folder
+from tests.support.finished_folders import PLAIN, make_older, picture, with_older_names, write_folder
 
-BREEDS = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
+NAMES = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
 
 
 @pytest.fixture(scope="module")
 def full(full_folder, tmp_path_factory):
-    """A folder that has everything; its runs' breeds have names that must be escaped."""
+    """A folder that has everything; its runs' classes have names that must be escaped."""
     return Path(shutil.copytree(full_folder, tmp_path_factory.mktemp("copy") / "full"))
 
 
@@ -55,12 +57,11 @@ def test_every_station_stands_in_the_published_order(full):
     assert [html.count(each) for each in order] == [1] * len(order)
     positions = [html.index(each) for each in order]
     assert positions == sorted(positions)
-    assert html.index("Not dogs") < positions[0]
 
 
 def test_what_an_older_folder_lacks_is_named(old):
     html = page(old)
-    for name in ("pairwise_comparison.csv", "gradcam_gallery.png", "attention_gallery.png", "calibration_bins.csv",
+    for name in ("pairwise_comparison.csv", "gradcam_gallery.png or attention_gallery.png", "calibration_bins.csv",
                  "misclassified_gallery.png", "confusion_clusters.csv", "quality_vs_error.csv"):  # fmt: skip
         assert f"<code>{name}</code> is not in this folder" in html, name
 
@@ -89,7 +90,7 @@ def test_names_from_data_are_escaped(full):
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     data = re.search(r'id="confusion-data">(.*?)</script>', html, re.DOTALL)
-    assert json.loads(data.group(1))["runs"][0]["classes"] == BREEDS
+    assert json.loads(data.group(1))["runs"][0]["classes"] == NAMES
 
 
 def test_the_confusion_counts_are_those_of_the_logits(full):
@@ -196,7 +197,7 @@ def test_folders_of_one_name_are_told_apart_by_their_paths(full, tmp_path):
 
 
 def test_folders_of_other_test_images_are_not_ranked(full, tmp_path):
-    other = write_folder(tmp_path / "other", BREEDS, num_test=5)
+    other = write_folder(tmp_path / "other", NAMES, num_test=5)
     html = page(full, other)
     assert "not tested on the same images" in html
     assert 'class="answer"' not in html
@@ -304,7 +305,7 @@ def test_explanations_are_summed_up_by_method(full, tmp_path):
     html = page(folder)
     assert "<td>0.250 (0.200 to 0.300)</td>" in html
     assert "<td>better than random</td>" in html
-    assert "Heat inside the dog" not in html
+    assert "Heat inside the annotated box" not in html
 
 
 def test_recipes_of_one_name_and_other_values_are_both_shown(full, tmp_path):
@@ -343,7 +344,7 @@ def test_a_run_without_a_mistake_needs_no_gallery_of_mistakes(full, tmp_path):
     assert "Every test image is classified correctly." in html
 
 
-def test_a_breed_without_a_test_image_has_no_score(full, tmp_path):
+def test_a_class_without_a_test_image_has_no_score(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     for path in folder.glob("*/*/classification_report.csv"):
         table = pd.read_csv(path, keep_default_na=False)
@@ -382,3 +383,149 @@ def test_what_the_quality_of_the_pictures_does_to_accuracy_is_said_in_words(full
     words = "brightness: accuracy rises with it (0.250 in the darkest tenth, 1.000 in the brightest; Cochran-Armitage"
     assert html.count(words) == 1
     assert html.count("contrast: no trend shown (0.800 in the flattest tenth") == 4
+
+
+ODD_NAMES = ["001", "NA", "accuracy", "macro avg", "Unnamed: 0", "1e3", "10", "None"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A folder of data about which nothing was published, whose classes have names that can be misread."""
+    return write_folder(tmp_path_factory.mktemp("plain") / "plain", ODD_NAMES, facts=PLAIN)
+
+
+def text_of(html):
+    return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style)\b.*?</\1>", " ", html, flags=re.DOTALL)).split())
+
+
+def test_of_other_data_nothing_is_said_that_was_published_of_stanford_dogs(plain, tmp_path):
+    folder = Path(shutil.copytree(plain, tmp_path / "copy"))
+    (folder / "claims.json").write_text("{}")  # an earlier version's
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"]["claims.json"] = {"bytes": 2, "sha256": ""}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    html = write_report(read_runs_folder(folder)).read_text()
+    assert not (folder / "claims.json").exists()
+    assert {"claims.json", "report.html"} & set(json.loads((folder / "MANIFEST.json").read_text())["files"]) == {
+        "report.html"
+    }
+    assert "<title>ResNet-50 against ViT-B/16 on flowers</title>" in html
+    assert 'id="claims"' not in html
+    assert "#claims" not in html
+    assert re.findall(r"(?i)breed|dogs?\b|imagenet\b(?! weights)|published", text_of(html)) == []
+    assert "Overlap with pretraining" not in html
+    assert "Pretraining" in dict(limits(read_runs_folder(folder)))
+
+
+def test_the_data_station_says_how_the_data_lay_and_what_was_left_out(plain):
+    text = text_of(page(plain))
+    assert (
+        "Layout: class folders in train/ and test/. Splits: train and test as the data have them; validation (15%) "
+        "carved out of training, seed 42, in each class alike. Left out: 2 hidden files."
+    ) in text
+    assert "8 classes" in text
+
+
+def test_random_weights_are_said_to_be_random_whatever_the_data(plain, full):
+    for folder in (plain, full):
+        read = read_runs_folder(folder)
+        runs = [
+            Run(run.folder, dataclasses.replace(run.record, weights="ResNet-18: random weights")) for run in read.runs
+        ]
+        found = dict(limits(RunsFolder(read.folder, runs)))
+        assert "Random weights" in found
+        assert not {"Pretraining", "Overlap with pretraining"} & set(found)
+
+
+def test_generated_pictures_are_said_to_be_generated(tmp_path):
+    facts = stanford_dogs_facts("synthetic")
+    html = page(write_folder(tmp_path / "demo", ["a", "b", "c"], ("resnet18_full",), facts=facts))
+    assert html.index("<strong>Not dogs.</strong>") < html.index('id="summary"')
+    assert "<title>ResNet-18 on invented animals</title>" in html
+    assert "3 breeds" in text_of(html)
+    assert dict(limits(read_runs_folder(tmp_path / "demo")))["Not dogs"] == facts.notice
+
+
+def test_the_words_are_those_of_the_data(plain, full):
+    one, other = text_of(page(plain)), text_of(page(full))
+    assert "Every class" in one
+    assert "Classes confused with each other" in one
+    assert "Smallest class" not in one or "Smallest breed" not in one
+    assert "Every breed" in other
+    assert "Breeds confused with each other" in other
+    assert "Overlap with pretraining" in other
+    both = page(plain, full)
+    assert json.loads(re.search(r'id="confusion-data">(.*?)</script>', both, re.DOTALL)[1])["plural"] == "classes"
+    assert "on flowers and Stanford Dogs" in text_of(both)
+    assert both.count('class="claims-table"') == 1
+
+
+def test_names_that_can_be_misread_are_shown_as_they_are(plain):
+    html = page(plain)
+    runs = json.loads(re.search(r'id="confusion-data">(.*?)</script>', html, re.DOTALL).group(1))["runs"]
+    assert [run["classes"] for run in runs] == [ODD_NAMES] * 4
+    every = re.search(r'id="classes-1">(.*?)</table>', html, re.DOTALL)[1]
+    assert re.findall(r'<th scope="row">(.*?)</th>', every) == ODD_NAMES
+    read = read_runs_folder(plain)
+    assert read.class_names == ODD_NAMES
+    assert read.table("per_class_comparison.csv")["class"].tolist() == ODD_NAMES
+    groups = read.table("confusion_clusters.csv")["classes"]
+    assert {name for names in groups for name in names.split("; ")} <= set(ODD_NAMES)
+    for run in read.runs:
+        table = run.table("top_confusions.csv")
+        assert set(table["true_class"]) | set(table["pred_class"]) <= set(ODD_NAMES)
+
+
+def test_a_group_of_one_name_that_looks_like_a_number_stays_a_name(plain, tmp_path):
+    folder = Path(shutil.copytree(plain, tmp_path / "copy"))
+    row = {"run": "resnet50_full", "cluster": 1, "classes": "001", "num_confusions": 2, "share_of_mistakes": 0.5}
+    pd.DataFrame([row]).to_csv(folder / "confusion_clusters.csv", index=False)
+    assert "<li>001 <span" in page(folder)
+
+
+def test_a_folder_of_the_version_that_knew_breeds_alone_has_its_report(full, tmp_path):
+    folder = with_older_names(Path(shutil.copytree(full, tmp_path / "full")))
+    now = page(full)
+    assert page(folder) == now
+    clusters = pd.read_csv(folder / "confusion_clusters.csv", keep_default_na=False)
+    assert "breeds" in clusters.columns
+    assert "<code>confusion_clusters.csv</code>" not in now
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "claims.json").exists()
+
+
+def test_families_of_any_label_and_number_are_read_and_coloured(tmp_path):
+    labels = {"resnet50": "residual", "resnet18": "small"}
+    names = ("resnet50_full", "vit_b16_full", "resnet18_full")
+    folder = write_folder(tmp_path / "three", ["a", "b", "c"], names, facts=PLAIN, families=labels)
+    assert sorted(path.parent.parent.name for path in folder.glob("*/*/metrics.json")) == ["residual", "small", "vit"]
+    read = read_runs_folder(folder)
+    assert [run.family for run in read.runs] == ["residual", "vit", "small"]
+    best = read.table("best_per_family_comparison.csv")
+    assert best["Family"].tolist() == ["residual", "Transformer", "small"]
+    html = page(folder)
+    assert re.findall(r'<div class="name"><span class="swatch c(\d)">', html) == ["0", "2", "4"]
+    assert html.count("gradcam_gallery.png or attention_gallery.png") == 0
+    (folder / "residual/resnet50_full/gradcam_gallery.png").unlink()
+    assert "<code>gradcam_gallery.png</code> is not in this folder" in page(folder)
+
+
+def test_one_family_has_a_report(tmp_path):
+    folder = write_folder(tmp_path / "one", ["a", "b"], ("resnet50_full", "resnet18_full"), facts=PLAIN)
+    assert read_runs_folder(folder).table("per_class_comparison.csv")["runner_up_run"].nunique() == 1
+    assert (folder / "per_class_comparison.png").exists()
+    assert "ResNet-50 against ResNet-18 on flowers" in page(folder)
+
+
+def test_thumbnails_of_ids_that_are_paths_are_shown_and_none_from_elsewhere(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    run = folder / "cnn/resnet50_full"
+    picture(folder / "cnn" / "outside.png")
+    path = run / "explanations.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    table["id"] = ["train/cat/0001.jpg", "../../outside", "val/cat/0001.jpg"][: len(table)]
+    table.to_csv(path, index=False)
+    for name in ("train/cat/0001.jpg", "val/cat/0001.jpg"):
+        picture(run / "explanations" / picture_name(name))
+    html = page(folder)
+    assert re.findall(r'<figure id="r0-x(\d)"', html) == ["0", "1"]

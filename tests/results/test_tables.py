@@ -9,7 +9,8 @@ from dogs_accel.results.tables import write_confusion_clusters, write_tables
 
 
 def test_tables_made_again_of_a_folder_are_those_that_lie_there(full_folder, tmp_path):
-    written = write_tables(tmp_path, read_runs_folder(full_folder).runs)
+    folder = read_runs_folder(full_folder)
+    written = write_tables(tmp_path, folder.runs, folder.facts)
     tables = [path for path in written if path.suffix == ".csv"]
     assert len(tables) == 6
     for path in tables:
@@ -22,7 +23,7 @@ def test_the_clusters_of_a_finished_run(tiny_results, tmp_path):
     table = pd.read_csv(write_confusion_clusters(tmp_path, runs))
     test = runs[0].predictions("test")
     num_mistakes = (test.predicted != test.labels).sum()
-    assert table.columns.tolist() == ["run", "cluster", "breeds", "num_confusions", "share_of_mistakes"]
+    assert table.columns.tolist() == ["run", "cluster", "classes", "num_confusions", "share_of_mistakes"]
     assert set(table["run"]) == {"resnet18_full"}
     np.testing.assert_allclose(table["share_of_mistakes"], table["num_confusions"] / num_mistakes)
-    assert {breed for breeds in table["breeds"] for breed in breeds.split("; ")} <= set(runs[0].class_names)
+    assert {name for names in table["classes"] for name in names.split("; ")} <= set(runs[0].class_names)

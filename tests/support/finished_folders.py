@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
+from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.files import AUGMENTED_FIGURE, DUPLICATES_FILE, SAMPLES_FIGURE, read_metadata
 from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE, write_misclassified
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, write_quality_error
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.plan import plan_runs
-from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY
+from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY, picture_name
 from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.results.layout import (
     CALIBRATION_FIGURE,
@@ -35,41 +37,62 @@ from dogs_accel.training.phases import cosine_factor
 from tests.support.blank_figures import blank_figures
 from tests.support.metadata_frames import quality_frame, write_metadata
 
-NOTICE = (
-    "These are generated pictures of invented animals, not dogs: no result on them says anything about real photos."
+STANFORD_DOGS = stanford_dogs_facts("stanford-dogs")
+PLAIN = DatasetFacts(
+    name="flowers", title="flowers", layout="class folders in train/ and test/", left_out={"hidden file": 2}
 )
+"""Of data about which nothing was published."""
 PARAMS = {"ResNet-50": 23_753_912, "ViT-B/16": 85_890_936, "ResNet-18": 11_182_668}
 SECONDS = {"resnet50_full": 227.0, "resnet50_staged": 205.0, "vit_b16_full": 943.0, "vit_b16_staged": 755.0}
 OF_NEWER_VERSIONS = ("intervals", "temperature", "calibrated", "nll", "brier")
 """Scores that the first versions did not have."""
 
 
-def write_folder(root, class_names, names=tuple(SECONDS), *, notice=NOTICE, share_right=0.8, num_test=8):
+def write_folder(
+    root, class_names, names=tuple(SECONDS), *, facts=STANFORD_DOGS, families=None, share_right=0.8, num_test=8
+):
     """A finished benchmark of the published runs of these names; the explanations alone are written by hand."""
     num = len(class_names)
     write_metadata(root, quality_frame([6] * num, [num_test] * num, class_names))
     metadata = read_metadata(root)
-    write_json(root / CONFIG_FILE, {"seed": 42, "seeds": 1, "data": None, "preset": "paper"})
+    write_json(root / DATASET_FILE, facts.as_json())
+    settings = {"seed": 42, "seeds": 1, "data": None, "preset": "paper", "val_ratio": 0.15, "test_ratio": 0.2}
+    write_json(root / CONFIG_FILE, settings)
     write_json(
         root / ENVIRONMENT_FILE,
         {"cpu": "AMD EPYC", "cores": 2, "memory_gib": 4.0, "gpus": [], "python": "3.11",
          "packages": {"torch": "2.15.0"}, "command": ["benchmark.py"]},
     )  # fmt: skip
-    config = BenchmarkConfig(preset="paper", models=("resnet50", "vit_b_16", "resnet18"))
+    config = BenchmarkConfig(preset="paper", models=("resnet50", "vit_b_16", "resnet18"), families=families)
     planned = {run.name: run for run in plan_runs(config.resolved())}
     with blank_figures():
         for order, name in enumerate(names):
-            _write_run(root, planned[name], class_names, metadata, order, notice, share_right)
-        write_tables(root, read_runs_folder(root).runs)
+            _write_run(root, planned[name], class_names, metadata, order, facts, share_right)
+        write_tables(root, read_runs_folder(root).runs, facts)
     _write_duplicates(root, metadata.splits)
-    for picture_name in (SAMPLES_FIGURE, AUGMENTED_FIGURE):
-        picture(root / EDA_FOLDER / picture_name)
+    for name in (SAMPLES_FIGURE, AUGMENTED_FIGURE):
+        picture(root / EDA_FOLDER / name)
     write_manifest(root)
     return root
 
 
+def with_older_names(folder):
+    """Give a folder the names that files and columns had while breeds were all the classes there were."""
+    (folder / DATASET_FILE).unlink()
+    for suffix in ("csv", "png"):
+        (folder / f"per_class_comparison.{suffix}").rename(folder / f"per_breed_comparison.{suffix}")
+    for name, (new, old) in {
+        "per_breed_comparison.csv": ("class", "breed"),
+        CLUSTERS_FILE: ("classes", "breeds"),
+    }.items():
+        table = pd.read_csv(folder / name, keep_default_na=False)
+        write_csv(folder / name, table.rename(columns={new: old}))
+    return folder
+
+
 def make_older(folder):
     """Take from a folder what the first versions did not write."""
+    (folder / DATASET_FILE).unlink(missing_ok=True)
     for path in folder.glob(f"*/*/{METRICS_FILE}"):
         metrics = {key: value for key, value in read_json(path).items() if key not in OF_NEWER_VERSIONS}
         write_json(path, metrics)
@@ -81,7 +104,7 @@ def make_older(folder):
     return folder
 
 
-def _write_run(root, planned, class_names, metadata, order, notice, share_right):
+def _write_run(root, planned, class_names, metadata, order, facts, share_right):
     folder = run_folder(root, planned.spec.family, planned.name)
     folder.mkdir(parents=True)
     answers = {
@@ -89,12 +112,12 @@ def _write_run(root, planned, class_names, metadata, order, notice, share_right)
         for split in ("val", "test")
     }
     metrics = score_predictions(planned.spec.display, answers["val"], answers["test"])
-    write_evaluation(folder, planned.title, class_names, answers["val"], answers["test"], metrics)
+    write_evaluation(folder, planned.title, class_names, answers["val"], answers["test"], metrics, noun=facts.noun)
     write_csv(folder / history_file(planned.name), _history(planned.phases))
     write_misclassified(folder, answers["test"], class_names, metadata.splits, planned.eval_recipe, planned.title)
     write_quality_error(folder, answers["test"], metadata.quality, planned.title)
-    _write_explanations(folder, planned, class_names, answers["test"])
-    record = _record(planned, len(class_names), metadata.splits, order, notice)
+    _write_explanations(folder, planned, class_names, answers["test"], facts.noun)
+    record = _record(planned, len(class_names), metadata.splits, order, facts)
     write_json(record_path(folder), record.as_json())
 
 
@@ -108,7 +131,7 @@ def _answers(rows, num_classes, share_right, seed):
     return Predictions(logits, labels, rows["image_id"].to_numpy().astype(np.str_))
 
 
-def _record(planned, num_classes, splits, order, notice):
+def _record(planned, num_classes, splits, order, facts):
     return RunRecord(
         run_id=f"id{order}",
         run_name=planned.name,
@@ -120,7 +143,7 @@ def _record(planned, num_classes, splits, order, notice):
             seed=42,
             family=planned.spec.family,
             phases=[phase.as_dict() for phase in planned.phases],
-            dataset="synthetic",
+            dataset=facts.name,
             strategy=planned.strategy,
             batch_size=32,
             image_size=224,
@@ -147,7 +170,7 @@ def _record(planned, num_classes, splits, order, notice):
             "peak_memory_mib": 900.0,
             "seconds_to_val_accuracy": {"0.5": 12.0, "0.9": None},
         },
-        data_notice=notice,
+        data_notice=facts.notice,
     )  # fmt: skip
 
 
@@ -164,8 +187,8 @@ def _history(phases):
     return pd.DataFrame(rows)
 
 
-def _write_explanations(folder, planned, class_names, test):
-    method = "gradcam" if planned.spec.family == "cnn" else "attention"
+def _write_explanations(folder, planned, class_names, test, noun):
+    method = "gradcam" if planned.spec.kind == "cnn" else "attention"
     picture(folder / GALLERY[method], (1200, 700))
     rows = []
     for at in np.flatnonzero(test.predicted != test.labels)[:3]:
@@ -174,13 +197,13 @@ def _write_explanations(folder, planned, class_names, test):
              "pred_class": class_names[test.predicted[at]], "confidence": 0.9, "method": "rollout",
              "drop_hottest": 0.4, "drop_random": 0.1, "heat_in_box": 0.6}
         )  # fmt: skip
-        picture(folder / EXPLANATIONS_FOLDER / f"{test.ids[at]}.png", (448, 224))
+        picture(folder / EXPLANATIONS_FOLDER / picture_name(test.ids[at]), (448, 224))
     write_csv(folder / EXPLAINED_FILE, pd.DataFrame(rows))
     means = {"drop_hottest": {"mean": 0.41, "low": 0.32, "high": 0.5},
              "drop_random": {"mean": 0.1, "low": 0.05, "high": 0.15}}  # fmt: skip
     write_json(
         folder / EXPLANATIONS_FILE,
-        {"method": "rollout", "library": "ours", "shows": "where the model looked, whatever the breed",
+        {"method": method, "library": "ours", "shows": f"where the model looked, whatever the {noun}",
          "grid": [7, 7], "methods": {"rollout": means}},
     )  # fmt: skip
 

@@ -6,6 +6,10 @@ import torch
 from dogs_accel.training.phases import STRATEGIES, Phase, cosine_factor, strategy_label, strategy_phases
 
 
+def test_a_family_without_rates_of_its_own_has_the_default_ones():
+    assert strategy_phases("staged", "mixer") == strategy_phases("staged", "cnn")
+
+
 def test_published_plans():
     assert [str(p) for p in strategy_phases("full", "cnn")] == ["full_finetune(12, 0.0001)"]
     assert [str(p) for p in strategy_phases("full", "vit")] == ["full_finetune(12, 3e-05)"]

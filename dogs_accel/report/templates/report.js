@@ -26,10 +26,13 @@
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     const text = cell.dataset.v ?? cell.textContent.trim();
+    // A row is headed by a name, which may look like a number or like an absent one.
+    if (cell.tagName === "TH") return text;
     const number = Number(text);
     return text === "" || text === "–" ? null : Number.isNaN(number) ? text : number;
   };
-  const compare = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+  const { compare: compareText } = new Intl.Collator(undefined, { numeric: true });
+  const compare = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : compareText(String(a), String(b));
   $$("table[data-sortable]").forEach((table) => {
     const headers = $$("thead th", table);
     headers.forEach((header, column) => $("button.sort", header)?.addEventListener("click", () => {
@@ -75,9 +78,9 @@
 
   const explorer = $("#explorer");
   if (explorer) {
-    const { runs } = JSON.parse($("#confusion-data").textContent);
+    const { noun, plural, runs } = JSON.parse($("#confusion-data").textContent);
     const pictures = $$("[data-picture]").map((figure) => ({ ...figure.dataset, id: figure.id }));
-    const model = $("select", explorer), search = $("input", explorer), list = $(".breeds", explorer), found = $(".found", explorer);
+    const model = $("select", explorer), search = $("input", explorer), list = $(".names", explorer), found = $(".found", explorer);
     const share = (part, all) => all ? `${(100 * part / all).toFixed(1)} %` : "–";
     let chosen = null;
     const tables = new Map(runs.map((run) => {
@@ -111,13 +114,13 @@
         .map(([t, p, n]) => ({ name: run.classes[p], label: p, count: n, all: run.support[t], link: picture(t, p) }));
       const asThis = run.cells.filter(([t, p]) => p === chosen && p !== t).sort((a, b) => b[2] - a[2])
         .map(([t, p, n]) => ({ name: run.classes[t], label: t, count: n, all: run.support[t], link: picture(t, p) }));
-      // A bar is a share of the true breed; a quarter fills it, unless one is larger.
+      // A bar is a share of the true class; a quarter fills it, unless one is larger.
       const most = Math.max(0.25, ...[...asOther, ...asThis].map((row) => row.count / row.all));
       const total = `${run.right[chosen]} of its ${run.support[chosen]} test images are recognised (${share(run.right[chosen], run.support[chosen])}); ` +
         `${run.right[chosen]} of ${run.predicted[chosen]} images called ${name} are (${share(run.right[chosen], run.predicted[chosen])}).`;
       found.replaceChildren(element("h4", name), element("p", total, "soft small"),
-        hits(`${name} is mistaken for`, "Never mistaken for another breed.", asOther, most),
-        hits(`Mistaken for ${name}`, "No other breed is mistaken for it.", asThis, most));
+        hits(`${name} is mistaken for`, `Never mistaken for another ${noun}.`, asOther, most),
+        hits(`Mistaken for ${name}`, `No other ${noun} is mistaken for it.`, asThis, most));
     };
     const choose = (label) => {
       chosen = label;
@@ -128,7 +131,7 @@
       const text = search.value.trim().toLowerCase();
       let shown = 0;
       for (const item of list.children) { item.hidden = !item.dataset.name.includes(text); shown += !item.hidden; }
-      $("output", explorer).textContent = shown ? `${shown} of ${list.children.length} breeds, the most mistaken first` : "no breed of that name";
+      $("output", explorer).textContent = shown ? `${shown} of ${list.children.length} ${plural}, the most mistaken first` : `no ${noun} of that name`;
     };
     const fill = () => {
       const run = tables.get(model.value);

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each breed."""
+"""Precision, recall and F1 of each class."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class BreedScores:
-    """Precision, recall and F1 of each breed, (C,) float64; NaN where a score is not defined."""
+class ClassScores:
+    """Precision, recall and F1 of each class, (C,) float64; NaN where a score is not defined."""
 
     precision: NDArray[np.float64]
-    """NaN where the breed was never predicted."""
+    """NaN where the class was never predicted."""
     recall: NDArray[np.float64]
-    """NaN without a test image of the breed."""
+    """NaN without a test image of the class."""
     f1: NDArray[np.float64]
-    """NaN without a test image of the breed."""
+    """NaN without a test image of the class."""
     num_images: NDArray[np.int64]
 
 
-def breed_scores(counts: NDArray[np.int64]) -> BreedScores:
-    """Score each breed of a confusion matrix (C, C), rows true.
+def class_scores(counts: NDArray[np.int64]) -> ClassScores:
+    """Score each class of a confusion matrix (C, C), rows true.
 
-    F1 is 2 TP / (2 TP + FP + FN), so 0 for a breed that has images and is never predicted.
+    F1 is 2 TP / (2 TP + FP + FN), so 0 for a class that has images and is never predicted.
     """
     right, images, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    return BreedScores(
+    return ClassScores(
         precision=_ratio(right, predicted),
         recall=_ratio(right, images),
         f1=np.where(images > 0, _ratio(2 * right, images + predicted), np.nan),
