@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 _TEXT = (
     "image_id", "id", "image_path", "example_path", "class_name", "folder_name", "true_class", "pred_class", "class",
-    "classes", "Unnamed: 0", "run", "run_a", "run_b", "best_run", "runner_up_run", *OLDER_COLUMNS,
+    "classes", "Unnamed: 0", "Model", "Family", "run", "run_a", "run_b", "best_run", "runner_up_run", *OLDER_COLUMNS,
 )  # fmt: skip
 """Columns of names, which may look like numbers; the one without a name has the classes of a classification report."""
 

@@ -15,6 +15,7 @@ from dogs_accel.benchmark import main
 from dogs_accel.calibration import expected_calibration_error
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.runtime.files import sha256
 
 RUNS = {
@@ -90,9 +91,10 @@ def test_every_artifact_is_there_and_listed_with_its_checksum(finished):
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert {name for name in there if not name.startswith("wandb/")} == set(listed) | {"MANIFEST.json"}
     assert {"model_comparison.csv", "best_per_family_comparison.csv", "comparison_overview.png", "config.json",
-            "pairwise_comparison.csv", "per_breed_comparison.csv", "per_breed_comparison.png", "confusion_clusters.csv",
-            "claims.json", "report.html", "environment.json", "wandb_export/runs_summary.csv",
+            "pairwise_comparison.csv", "per_class_comparison.csv", "per_class_comparison.png", "confusion_clusters.csv",
+            "dataset.json", "report.html", "environment.json", "wandb_export/runs_summary.csv",
             *METADATA_FILES} <= set(listed)  # fmt: skip
+    assert "claims.json" not in there  # nothing was published about generated pictures
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
     assert all(name in printed for name in listed if "/explanations/" not in name)
     assert printed.splitlines()[-1] == f"report: {out / 'report.html'}"
@@ -380,3 +382,18 @@ def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkey
     assert f"stopped; what had ended is in {out}" in capsys.readouterr().err
     assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
     assert "cnn/resnet18_full/test_logits.npz" in json.loads((out / "MANIFEST.json").read_text())["files"]
+
+
+@pytest.mark.slow
+def test_a_label_is_the_folder_of_a_models_runs(dogs_root, tmp_path, undrawn, capsys):
+    out = tmp_path / "labelled"
+    assert main([
+        "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
+        "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb", "disabled",
+        "--out", str(out),
+    ]) == 0  # fmt: skip
+    [run] = read_runs_folder(out).runs
+    assert run.folder.relative_to(out).as_posix() == "small-nets/resnet18_full"
+    assert run.family == run.record.config.family == "small-nets"
+    assert pd.read_csv(out / "model_comparison.csv")["Family"].tolist() == ["small-nets"]
+    assert (out / "report.html").exists()

@@ -9,7 +9,7 @@ import pytest
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.page import write_comparison_report, write_report
 from dogs_accel.results.folder import read_runs_folder
-from tests.support.finished_folders import write_folder
+from tests.support.finished_folders import PLAIN, write_folder
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -62,7 +62,7 @@ def test_it_opens_without_errors_and_without_a_network(report, open_page):
     assert page.problems == []
     assert {url.split(":")[0] for url in page.requests} <= {"file", "data"}
     assert [url for url in page.requests if url.startswith("file")] == [report.as_uri()]
-    assert page.title() == "ResNet-50 against ViT-B/16 on invented animals"
+    assert page.title() == "ResNet-50 against ViT-B/16 on Stanford Dogs"
     broken = "images => images.filter(image => image.complete && !image.naturalWidth && image.src).length"
     assert page.eval_on_selector_all("img", broken) == 0
 
@@ -210,3 +210,26 @@ def test_several_folders_in_one_page(report, open_page, tmp_path):
     assert page.problems == []
     assert page.locator("#models tbody tr").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_names_sort_as_names_and_find_what_they_are_mistaken_for(tmp_path, open_page):
+    """Numbers in names count as numbers; what looks like one, or like nothing, is still a name."""
+    names = ["10", "9", "NA", "1e3", ABSENT, "accuracy", "2"]
+    folder = write_folder(tmp_path / "plain", names, ("resnet50_full",), facts=PLAIN)
+    page = open_page(write_report(read_runs_folder(folder)))
+    assert page.problems == []
+    shown = "rows => rows.map(row => row.cells[0].textContent)"
+    rows = "#classes-1 tbody tr"
+    assert page.eval_on_selector_all(rows, shown) == names
+    sort = page.locator("#classes-1 th button.sort").first
+    sort.click()
+    up = page.eval_on_selector_all(rows, shown)
+    assert up == [ABSENT, "1e3", "2", "9", "10", "accuracy", "NA"]
+    sort.click()
+    assert page.eval_on_selector_all(rows, shown) == up[::-1]
+    assert sorted(
+        page.locator("#explorer .names button").evaluate_all("all => all.map(each => each.firstChild.data)")
+    ) == (sorted(names))
+    assert page.locator("#explorer output").inner_text() == "7 of 7 classes, the most mistaken first"
+    assert page.locator("#claims").count() == 0
+    assert page.get_by_role("link", name="Published figures").count() == 0

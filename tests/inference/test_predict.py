@@ -86,6 +86,7 @@ def test_the_command_prints_json_and_a_bad_image_is_one_entry(tiny_results, test
     assert [image.get("error") for image in content["images"]] == [
         None, "not an image", "No such file or directory", None,
     ]  # fmt: skip
+    assert [set(each) for each in content["images"][3]["predictions"]] == [{"class", "probability"}] * 4
     shares = [each["probability"] for each in content["images"][3]["predictions"]]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1)  # of 4 classes the 5 likeliest are all
