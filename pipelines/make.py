@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from pipelines import BACKENDS
 from pipelines.cores import available_cores
 from pipelines.loader import Loader
 from pipelines.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.store.reading import OpenStore
 
 _MEMORY_SHARE = 0.5
 """Of the machine's memory, what a store may take so that it stays there between epochs."""
@@ -95,30 +98,36 @@ def make_loader(
     world_size: int = 1,
     store_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
+    store: OpenStore | None = None,
 ) -> Loader:
     """Make a loader that yields `Batch(images, labels, index)`.
 
     paths: N image files; labels: (N,) integers. device None is the GPU where there is one, else the CPU.
     num_threads (worker processes for "torch") None is one for each available core. store_dir is the folder of the
     store that "cached" and "auto" read, and build where there is none; None is a folder in the user's cache that
-    follows from the paths and the recipe. Raises ValueError for a setting that cannot be, and BadImageError for a
-    file that cannot be decoded: at once where there is a store, else while iterating.
+    follows from the paths and the recipe. store is one that is open already, which those two read then, without
+    another look at its files. Raises ValueError for a setting that cannot be, and BadImageError for a file that cannot
+    be decoded: at once where there is a store, else while iterating.
     """
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
     target = _resolve_device(device)
+    if backend == "auto" and store is not None:
+        backend = "cached"
     if backend == "auto":
         backend, reason = choose_backend(paths, recipe, target, store_dir)
         _say_once(recipe.name, backend, reason)
     elif backend != "cached" and store_dir is not None:
         raise ValueError(f"store_dir: got {str(store_dir)!r} for the {backend} loader, expected none: it has no store")
+    if store is not None and backend != "cached":
+        raise ValueError(f"store: got {store.folder} for the {backend} loader, expected none: it has no store")
     more: dict[str, Any] = {}
     if backend == "cached":
         from pipelines.cached import CachedLoader as Chosen
 
-        more["store_dir"] = store_dir
+        more |= {"store_dir": store_dir, "store": store}
     elif backend == "dali":
         from pipelines.dali import DaliLoader as Chosen  # type: ignore[assignment]
     else:

@@ -11,7 +11,7 @@ import pytest
 from pipelines import EVAL, BadImageError
 from pipelines.store.build import default_store_folder, plan_store
 from pipelines.store.index import StoreError
-from pipelines.store.reading import _map_pixels, open_store, store_problems
+from pipelines.store.reading import _map_pixels, find_store, open_store
 from tests.support.picture_files import KINDS, encoded, picture, write
 from tests.support.small_stores import SMALL, assert_pils, build
 
@@ -57,7 +57,7 @@ def test_bad_files_are_listed_when_they_are_asked_for(photos, tmp_path):
     assert message.startswith(f"store {folder}: 14 of 30 files cannot be decoded: {photos[0]}: an empty file; ")
     assert message.count("not an image") == 9
     assert message.endswith("; and 4 more")
-    assert store_problems(folder, photos, SMALL)[str(photos[13])] == "No such file or directory"
+    assert find_store(folder, photos, SMALL).problems[str(photos[13])] == "No such file or directory"
     assert_pils(open_store(folder, photos[14:], SMALL), photos[14:], SMALL)
     assert plan_store(photos, SMALL, folder).is_complete
 
