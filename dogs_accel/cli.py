@@ -359,16 +359,15 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     device = choose_device(options.device)
     trained = load_trained(run, device, options.batch_size)
     set_numerics(tf32=run.record.identity["tf32"])
+    draw = None
     if options.heatmap:
         from dogs_accel.explain.explainers import find_explainer
-        from dogs_accel.inference.heatmaps import draw_heatmaps
+        from dogs_accel.inference.heatmaps import HeatmapFolder
 
         # Before the photos: whether a model can be explained is known without them.
         explainer = find_explainer(trained.model, trained.recipe.crop)
-        answers = predict_images(trained, options.images, top=options.top)
-        answers = draw_heatmaps(trained, explainer, answers, Path(options.heatmap))
-    else:
-        answers = predict_images(trained, options.images, top=options.top)
+        draw = HeatmapFolder(Path(options.heatmap), explainer, trained.recipe).draw
+    answers = predict_images(trained, options.images, top=options.top, draw=draw)
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
