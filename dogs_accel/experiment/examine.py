@@ -16,7 +16,7 @@ from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan
 from dogs_accel.results.layout import EDA_FOLDER
 from pipelines import BadImageError
-from pipelines.store.build import filling_stores, plan_store
+from pipelines.store.build import filling_stores
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def examine_data(plan: Plan, loaders: Loaders) -> ExaminedData:
     skip, or where too little remains: a split without an image, a breed without a training image.
     """
     data, num_threads, stores = plan.data, plan.config.num_threads, loaders.missing_stores()
-    for folder, recipe in stores.items():
-        print(plan_store(data.paths, recipe, folder), flush=True)
+    for text in loaders.describe_missing():
+        print(text, flush=True)
     with filling_stores(data.paths, stores, num_threads=num_threads) as hand_on:
         report = write_metadata(data, plan.splits, plan.out, num_threads=num_threads, hand_on=hand_on)
     print(describe_metadata(report))

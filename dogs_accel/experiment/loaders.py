@@ -92,15 +92,16 @@ class Loaders:
         """
         return {folder: recipe for folder, recipe in self._stores().items() if self._found(folder, recipe) is None}
 
+    def describe_missing(self) -> list[str]:
+        """Say what is still to be written of the missing stores, a line for each."""
+        plans = (plan_store(self.data.paths, recipe, folder) for folder, recipe in self.missing_stores().items())
+        return [str(planned) for planned in plans if planned.num_bytes]
+
     def build_stores(self) -> Iterator[str]:
         """Build the missing stores, saying what is written before it is, so that all that are read are open."""
+        yield from self.describe_missing()
         for folder, recipe in self._stores().items():
-            store = self._found(folder, recipe)
-            if store is None:
-                yield str(plan_store(self.data.paths, recipe, folder))
-                self._built(folder, recipe)
-            else:
-                remember_times(store)
+            remember_times(self._built(folder, recipe))
 
     def without_new_stores(self) -> Loaders:
         """Let a recipe whose store is still to be built stream instead, for an estimate that writes nothing."""

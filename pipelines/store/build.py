@@ -110,7 +110,7 @@ def build_store(
     request, folder = StoreRequest.of(paths, recipe), Path(folder)
     store = None if rebuild else find_current(folder, request)
     if store is None:
-        with _to_fill(folder, request, num_threads, rebuild=rebuild) as filler:
+        with _to_fill(folder, request, num_threads, rebuild=rebuild, despite_bad=True) as filler:
             if filler is not None:
                 _decode(filler, request, num_threads, progress)
         store = find_current(folder, request)
@@ -126,8 +126,9 @@ def filling_stores(
     """Give what takes the files of one pass over all paths, as `decode_files` decodes them, and fills stores with them.
 
     stores: the recipe of each folder. They are filled as `build_store` would: to the same bytes, going on from what is
-    there, while others that build there wait; a store that is complete is left as it is, and where files are missing
-    when the block ends, a later pass or build goes on. num_threads None is one for each available core. Raises what
+    there, while others that build there wait; a store that is complete is left as it is. Where files are missing when
+    the block ends, a later pass or build goes on; where one is bad, a build has only to let the store appear, and until
+    then a file that is repaired costs no more than itself. num_threads None is one for each available core. Raises what
     `build_store` raises: about what is there and the room before the block is entered, about the disk in the block.
     """
     with ExitStack() as stack:
@@ -147,7 +148,7 @@ def filling_stores(
 
 @contextmanager
 def _to_fill(
-    folder: Path, request: StoreRequest, num_threads: int | None, *, rebuild: bool = False
+    folder: Path, request: StoreRequest, num_threads: int | None, *, rebuild: bool = False, despite_bad: bool = False
 ) -> Iterator[StoreFiller | None]:
     """Lock a folder and open what there is to fill in it; None where its store is complete."""
     with ExitStack() as stack:
@@ -162,7 +163,9 @@ def _to_fill(
             if not plan.is_complete:
                 _check_room(plan)
                 num_threads = available_cores() if num_threads is None else num_threads
-                yield stack.enter_context(store_filler(folder, request, num_threads=num_threads))
+                yield stack.enter_context(
+                    store_filler(folder, request, num_threads=num_threads, despite_bad=despite_bad)
+                )
                 return
         yield None
 
@@ -189,7 +192,8 @@ def _decode(filler: StoreFiller, request: StoreRequest, num_threads: int | None,
 def _plan(folder: Path, request: StoreRequest, rebuild: bool) -> StorePlan:
     started = None
     if not rebuild and not (folder / INDEX_FILE).exists():
-        started = read_started(folder, request)
+        with store_errors(folder):
+            started = read_started(folder, request)
     # In this order: a store that another process finishes meanwhile is a whole one.
     is_complete = not rebuild and find_current(folder, request) is not None
     num_images = len(request.paths)

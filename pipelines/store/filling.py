@@ -32,6 +32,7 @@ class StoreFiller:
         writer: RowWriter,
         pool: ThreadPoolExecutor,
         num_threads: int,
+        despite_bad: bool,
     ) -> None:
         self._folder = folder
         self._request = request
@@ -39,6 +40,7 @@ class StoreFiller:
         self._writer = writer
         self._pool = pool
         self._num_threads = num_threads
+        self._despite_bad = despite_bad
         self._row_of = {path: row for row, path in enumerate(request.paths) if row not in started.entries}
         """Of each file that is still to come."""
         self._under_way: list[Future[dict[int, FileEntry]]] = []
@@ -60,14 +62,15 @@ class StoreFiller:
             self._under_way = [self._pool.submit(self._write_rows, part) for part in parts]
 
     def finish(self) -> None:
-        """Wait until what was taken is on the disk, and let the store appear if that was all of it."""
+        """Wait until what was taken is on the disk, and let the store appear if that makes it whole."""
         with store_errors(self._folder):
             try:
                 self._settle()
             finally:
                 self._writer.flush()
             entries = {**self._started.entries, **self._writer.entries}
-            if len(entries) == len(self._request.paths):
+            is_whole = len(entries) == len(self._request.paths)
+            if is_whole and (self._despite_bad or all(entry.problem is None for entry in entries.values())):
                 publish(self._folder, self._request, entries)
 
     def _settle(self) -> None:
@@ -99,12 +102,13 @@ def _entry(file: DecodedFile, stamp: FileStamp | None) -> FileEntry:
 
 
 @contextmanager
-def store_filler(folder: Path, request: StoreRequest, *, num_threads: int) -> Iterator[StoreFiller]:
+def store_filler(folder: Path, request: StoreRequest, *, num_threads: int, despite_bad: bool) -> Iterator[StoreFiller]:
     """Go on with what there is of a store, or start it, in a folder that this process has locked.
 
-    What is finished stays, however the block ends, and the store appears where it is whole then. Files must be decoded
-    with checksums, and read after the block was entered: if one changes from now on, that shows when the store is
-    opened. Raises StoreError where the store cannot be written, and ValueError for num_threads below 1.
+    What is finished stays, however the block ends, and the store appears where it is whole then, and has no bad file or
+    is to appear despite it. Files must be decoded with checksums, and read after the block was entered: if one changes
+    from now on, that shows when the store is opened. Raises StoreError where the store cannot be written, and
+    ValueError for num_threads below 1.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads: got {num_threads}, expected an integer >= 1")
@@ -113,7 +117,7 @@ def store_filler(folder: Path, request: StoreRequest, *, num_threads: int) -> It
             started = read_started(folder, request)
             writer = stack.enter_context(open_writer(folder, request, started))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
-        filler = StoreFiller(folder, request, started, writer, pool, num_threads)
+        filler = StoreFiller(folder, request, started, writer, pool, num_threads, despite_bad)
         try:
             yield filler
         finally:
@@ -122,13 +126,13 @@ def store_filler(folder: Path, request: StoreRequest, *, num_threads: int) -> It
 
 @contextmanager
 def store_errors(folder: Path) -> Iterator[None]:
-    """Make a StoreError of what the system has against writing a store."""
+    """Make a StoreError of what the system has against reading or writing a store."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno not in _DISK_IS_FULL:
-            raise StoreError(f"store {folder}: it cannot be written ({reason})") from error
+            raise StoreError(f"store {folder}: it cannot be used ({reason})") from error
         raise StoreError(
             f"store {folder}: the disk is full ({reason}); what is finished stays, and the same build goes on "
             "from there once there is room"

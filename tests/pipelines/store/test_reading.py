@@ -183,3 +183,27 @@ def test_a_dataset_of_the_same_names_is_another_one(photos, store, tmp_path):
     for seed, path in enumerate(others):
         path.write_bytes(encoded(picture(50, 40, seed=seed)))
     assert_refused(store, others, SMALL, "30 of 30 files changed")
+
+
+class TestOpenStores:
+    """A store that is open, for whoever wants some of its files."""
+
+    def test_its_rows_are_taken_without_another_look_at_the_files(self, photos, store, monkeypatch):
+        opened = find_store(store, photos, SMALL)
+        monkeypatch.setattr("pipelines.store.index.file_stamp", None)
+        monkeypatch.setattr("pipelines.store.reading.read_index", None)
+        some = [photos[17], photos[3], photos[3]]
+        taken = opened.take(some, replace(SMALL, name="another", flip=0.5))
+        assert taken.rows.tolist() == [17, 3, 3]
+        assert taken.images is opened.images
+        assert_pils(taken, some, SMALL)
+
+    def test_other_files_or_another_size_are_refused(self, photos, store):
+        opened = find_store(store, photos[:9], SMALL)
+        with pytest.raises(StoreError, match=r"opened for 9 files, which lack 21 of 30, first: .*0009.jpg"):
+            opened.take(photos, SMALL)
+        with pytest.raises(StoreError, match=r"made for resize \(20, 24\), the recipe eval has \(256, 256\)"):
+            opened.take(photos[:9], EVAL)
+
+    def test_there_is_none_before_a_build(self, photos, tmp_path):
+        assert find_store(tmp_path, photos, SMALL) is None
