@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import sys
@@ -79,14 +80,18 @@ def _download(options: argparse.Namespace) -> Iterator[str]:
 def _add_prepare(commands: Any) -> None:
     command = commands.add_parser("prepare", help="decode every image once, into a store that loads without decoding")
     command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
-    command.add_argument("--store", metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)")
+    _add_store(command, command)
+    command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
+    command.add_argument("--rebuild", action="store_true", help="remove the store that is there and build it anew")
+    command.set_defaults(run=_prepare, when_stopped="stopped; the same command goes on from here")
+
+
+def _add_store(command: Any, where: Any) -> None:
+    where.add_argument("--store", metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)")
     command.add_argument(
         "--image-size", type=positive, default=224, metavar="PX",
         help="side of the model's input in px; images are stored a seventh larger, as published (default: 224)",
     )  # fmt: skip
-    command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
-    command.add_argument("--rebuild", action="store_true", help="remove the store that is there and build it anew")
-    command.set_defaults(run=_prepare, when_stopped="stopped; the same command goes on from here")
 
 
 def _prepare(options: argparse.Namespace) -> Iterator[str]:
@@ -94,7 +99,6 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
     from pipelines.recipe import EVAL
     from pipelines.store.build import build_store, default_store_folder, plan_store
     from pipelines.store.index import INDEX_FILE
-    from pipelines.store.reading import store_problems
 
     if options.rebuild:
         options.when_stopped = "stopped; the same command without --rebuild goes on from here"
@@ -104,11 +108,11 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
     folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
     plan = plan_store(data.paths, recipe, folder, rebuild=options.rebuild)
     yield str(plan)
+    start = time.perf_counter()
+    store = build_store(data.paths, recipe, folder, num_threads=options.num_threads, rebuild=options.rebuild)
     if not plan.is_complete:
-        start = time.perf_counter()
-        build_store(data.paths, recipe, folder, num_threads=options.num_threads, rebuild=options.rebuild)
         yield f"built in {time.perf_counter() - start:.1f} s"
-    problems = store_problems(folder, data.paths, recipe)
+    problems = store.problems
     yield f"bad files: {len(problems):,} of {len(data):,}"
     yield from (f"  {path}: {problem}" for path, problem in list(problems.items())[:_SHOWN])
     if len(problems) > _SHOWN:
@@ -121,7 +125,8 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_metadata(commands: Any) -> None:
     command = commands.add_parser(
-        "metadata", help="decode every image once: quality statistics, bad files, pictures that come twice"
+        "metadata",
+        help="decode every image once: quality statistics, bad files, pictures that come twice, and prepare's store",
     )
     command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
     command.add_argument("--out", default="metadata", metavar="DIR", help="folder for the tables (default: metadata)")
@@ -137,20 +142,39 @@ def _add_metadata(commands: Any) -> None:
         "--seed", type=natural, default=42, metavar="N", help="seed of what is carved out (default: 42)"
     )
     command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
-    command.set_defaults(run=_metadata, when_stopped="stopped; nothing was written")
+    store = command.add_mutually_exclusive_group()
+    _add_store(command, store)
+    store.add_argument("--no-store", action="store_true", help="fill no store in the same pass, as is done else")
+    command.set_defaults(run=_metadata, when_stopped="stopped; no table was written, and what a store has stays")
 
 
 def _metadata(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets import open_dataset
     from dogs_accel.datasets.splits import SPLITS, describe_carving
     from dogs_accel.eda.metadata import describe_metadata, write_metadata
+    from pipelines.recipe import EVAL
+    from pipelines.store.build import default_store_folder, filling_stores, plan_store
+    from pipelines.store.index import StoreError
 
     data = open_dataset(options.data, unpack=True, check_files=False)
     yield from data.facts.lines()
     ratios = {"seed": options.seed, "val_ratio": options.val_ratio, "test_ratio": options.test_ratio}
     yield f"splits   {describe_carving(data.official_split, **ratios)}"
     splits = {name: data.split(name, **ratios) for name in SPLITS}
-    report = write_metadata(data, splits, Path(options.out), num_threads=options.num_threads)
+    make = functools.partial(write_metadata, data, splits, Path(options.out), num_threads=options.num_threads)
+    report = None
+    if not options.no_store:
+        recipe = EVAL.at(options.image_size)
+        folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
+        try:
+            plan = plan_store(data.paths, recipe, folder)
+            if plan.fits:
+                yield str(plan)
+            with filling_stores(data.paths, {folder: recipe}, num_threads=options.num_threads) as hand_on:
+                report = make(hand_on=hand_on)
+        except StoreError as error:
+            yield f"the store is left out: {error}"
+    report = report or make()
     yield describe_metadata(report)
     yield from _written(report.written)
 
@@ -339,16 +363,15 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     device = choose_device(options.device)
     trained = load_trained(run, device, options.batch_size)
     set_numerics(tf32=run.record.identity["tf32"])
+    draw = None
     if options.heatmap:
         from dogs_accel.explain.explainers import find_explainer
-        from dogs_accel.inference.heatmaps import draw_heatmaps
+        from dogs_accel.inference.heatmaps import HeatmapFolder
 
         # Before the photos: whether a model can be explained is known without them.
         explainer = find_explainer(trained.model, trained.recipe.crop)
-        answers = predict_images(trained, options.images, top=options.top)
-        answers = draw_heatmaps(trained, explainer, answers, Path(options.heatmap))
-    else:
-        answers = predict_images(trained, options.images, top=options.top)
+        draw = HeatmapFolder(Path(options.heatmap), explainer, trained.recipe).draw
+    answers = predict_images(trained, options.images, top=options.top, draw=draw)
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}

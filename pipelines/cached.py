@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.fused import FusedLoader
 from pipelines.loader import Batch
 from pipelines.store.build import build_store, default_store_folder
-from pipelines.store.reading import open_store
+from pipelines.store.reading import OpenStore
 
 _GPU_SHARE = 0.25
 """Of the GPU's memory, what the images of one loader may take: there are others, and a model. The rest stays on the
@@ -21,7 +21,7 @@ host."""
 
 
 class CachedLoader(FusedLoader):
-    """Augments from a store of squashed images, which is built first where there is none.
+    """Augments from a store of squashed images: one that is open, or one that is built first where there is none.
 
     On a GPU its images live there where they fit; else the rows of a batch are copied to it. On a CPU the store is
     mapped into memory and `num_threads` threads augment, as far as torch uses so many.
@@ -29,15 +29,19 @@ class CachedLoader(FusedLoader):
 
     backend = "cached"
 
-    def __init__(self, *args: Any, store_dir: str | Path | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, store_dir: str | Path | None = None, store: OpenStore | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.store_dir = Path(store_dir) if store_dir else default_store_folder(self.paths, self.recipe)
-        build_store(self.paths, self.recipe, self.store_dir, num_threads=self.num_threads)
-        store = open_store(self.store_dir, self.paths, self.recipe)
-        self._images, self._rows = store.images, store.rows
+        if store is None:
+            folder = store_dir or default_store_folder(self.paths, self.recipe)
+            store = build_store(self.paths, self.recipe, folder, num_threads=self.num_threads)
+        self.store_dir = store.folder
+        taken = store.take(self.paths, self.recipe)
+        self._images, self._rows = taken.images, taken.rows
         if self.device.type == "cuda" and self._fits_on_gpu():
-            self._images = _copied(store.images, store.rows, self.device)
-            self._rows = torch.arange(len(store.rows), device=self.device)
+            self._images = _copied(taken.images, taken.rows, self.device)
+            self._rows = torch.arange(len(taken.rows), device=self.device)
 
     def _fits_on_gpu(self) -> bool:
         free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)

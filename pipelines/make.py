@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from pipelines import BACKENDS
 from pipelines.cores import available_cores
 from pipelines.loader import Loader
 from pipelines.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipelines.store.reading import OpenStore
 
 _MEMORY_SHARE = 0.5
 """Of the machine's memory, what a store may take so that it stays there between epochs."""
@@ -95,6 +98,7 @@ def make_loader(
     world_size: int = 1,
     store_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
+    store: OpenStore | None = None,
 ) -> Loader:
     """Make a loader that yields `Batch(images, labels, index)`.
 
@@ -115,6 +119,7 @@ def make_loader(
         world_size: how many processes share the samples.
         store_dir: folder of the store that "cached" and "auto" read, and build where there is none; None is a folder
             in the user's cache that follows from the paths and the recipe.
+        store: a store that is open already, which "cached" and "auto" read then, without another look at its files.
         dtype: of the images, torch.float32 or torch.float16.
 
     Returns:
@@ -136,16 +141,20 @@ def make_loader(
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
     target = _resolve_device(device)
+    if backend == "auto" and store is not None:
+        backend = "cached"
     if backend == "auto":
         backend, reason = choose_backend(paths, recipe, target, store_dir)
         _say_once(recipe.name, backend, reason)
     elif backend != "cached" and store_dir is not None:
         raise ValueError(f"store_dir: got {str(store_dir)!r} for the {backend} loader, expected none: it has no store")
+    if store is not None and backend != "cached":
+        raise ValueError(f"store: got {store.folder} for the {backend} loader, expected none: it has no store")
     more: dict[str, Any] = {}
     if backend == "cached":
         from pipelines.cached import CachedLoader as Chosen
 
-        more["store_dir"] = store_dir
+        more |= {"store_dir": store_dir, "store": store}
     elif backend == "dali":
         from pipelines.dali import DaliLoader as Chosen  # type: ignore[assignment]
     else:

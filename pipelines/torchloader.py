@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,22 @@ def augment_image(image: Image.Image, recipe: Recipe, params: AugmentParams, row
     return tensor
 
 
+def augment_images(
+    resized: Sequence[Image.Image],
+    recipe: Recipe,
+    *,
+    seed: int,
+    epoch: int,
+    index: NDArray[np.int64],
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Make the batch (B, 3, H, W), channels-last, of B resized PIL images, which are the samples `index` (B,)."""
+    sizes = np.array([(image.height, image.width) for image in resized], dtype=np.int64)
+    params = draw_params(recipe, sizes, seed, epoch, index)
+    images = torch.stack([augment_image(image, recipe, params, row) for row, image in enumerate(resized)])
+    return images.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
 class _Samples(Dataset[Any]):
     """Stateless: a request carries its epoch, so workers that outlive an epoch draw the right parameters."""
 
@@ -67,10 +83,7 @@ class _Samples(Dataset[Any]):
         except BadImageError as error:
             # Returned, not raised: a worker's exception reaches the main process wrapped in its traceback.
             return error
-        sizes = np.array([(image.height, image.width) for image in resized], dtype=np.int64)
-        params = draw_params(self.recipe, sizes, self.seed, epoch, index)
-        images = torch.stack([augment_image(image, self.recipe, params, row) for row, image in enumerate(resized)])
-        images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        images = augment_images(resized, self.recipe, seed=self.seed, epoch=epoch, index=index, dtype=self.dtype)
         return Batch(images, self.labels[index], torch.from_numpy(index))
 
 

@@ -26,7 +26,7 @@ from dogs_accel.eda.files import (
     SPLIT_FILE,
     Normalisation,
 )
-from dogs_accel.eda.scan import ImageScan, scan_images
+from dogs_accel.eda.scan import ImageScan, TakeDecoded, scan_images
 from dogs_accel.runtime.files import write_csv, write_json
 from pipelines import BadImageError
 
@@ -145,15 +145,17 @@ def write_metadata(
     *,
     num_threads: int | None = None,
     progress: bool = True,
+    hand_on: TakeDecoded | None = None,
 ) -> MetadataReport:
     """Pass over a dataset once and write its five tables and what it is called to a folder.
 
-    splits: positions of train, val and test. Raises BadImageError where no image of the training split can be read,
-    and has then written bad_images.csv; single bad files are in there and in no other table.
+    splits: positions of train, val and test; hand_on: as `scan_images` takes it. Raises BadImageError where no image
+    of the training split can be read, and has then written bad_images.csv; single bad files are in there and in no
+    other table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    scan = scan_images(data, num_threads=num_threads, progress=progress)
+    scan = scan_images(data, num_threads=num_threads, progress=progress, hand_on=hand_on)
     bad_images = bad_images_table(data, splits, scan)
     written = [write_csv(folder / BAD_IMAGES_FILE, bad_images)]
     rows = scan.readable

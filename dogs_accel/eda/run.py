@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dogs_accel.datasets import DatasetFacts, published_about
 from dogs_accel.eda.figures import (
@@ -46,9 +48,10 @@ from dogs_accel.eda.tables import class_sizes, class_table, count_text, quality_
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import save_figure, shortened
 from dogs_accel.runtime.files import write_csv
-from pipelines import RESNET_TRAIN, BadImageError, Recipe, make_loader
+from pipelines import RESNET_TRAIN, BadImageError, Recipe
 from pipelines.decoding.pil import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.torchloader import augment_images, resize_image
 
 
 def write_eda(data: Metadata, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
@@ -99,26 +102,23 @@ def _extremes_figure(quality: pd.DataFrame, *, darkest: bool) -> Figure:
 
 def _write_augmented_batch(data: Metadata, out: Path, seed: int, recipe: Recipe) -> list[Path]:
     train = data.splits[data.splits["split"] == "train"]
-    rows = list(itertools.islice((row for row in train.itertuples() if _can_be_read(row.image_path)), NUM_AUGMENTED))
+    read = ((row.class_name, _resized(row.image_path, recipe)) for row in train.itertuples())
+    shown = list(itertools.islice(((name, image) for name, image in read if image is not None), NUM_AUGMENTED))
     path = out / AUGMENTED_FIGURE
-    if not rows:
+    if not shown:
         path.unlink(missing_ok=True)  # that of an earlier call would be taken for one of this
         return []
-    paths, labels = [row.image_path for row in rows], [row.label for row in rows]
-    with make_loader(
-        paths, labels, recipe, backend="torch", batch_size=len(rows), device="cpu", seed=seed, num_threads=1
-    ) as loader:
-        [batch] = loader
-    figure = augmented_batch_figure(batch.images, recipe, [row.class_name for row in rows])
-    return [save_figure(figure, path)]
+    names, resized = zip(*shown, strict=True)
+    images = augment_images(resized, recipe, seed=seed, epoch=0, index=np.arange(len(resized)))
+    return [save_figure(augmented_batch_figure(images, recipe, names), path)]
 
 
-def _can_be_read(path: str) -> bool:
+def _resized(path: str, recipe: Recipe) -> Image.Image | None:
+    """Read a photo as the reference loader does; None where it cannot be read."""
     try:
-        decode_rgb(path)
+        return resize_image(decode_rgb(path), recipe)
     except BadImageError:
-        return False
-    return True
+        return None
 
 
 def _write_tables(data: Metadata, out: Path) -> list[Path]:

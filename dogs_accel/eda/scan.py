@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ class ImageScan:
     sums: NDArray[np.int64]
     """(N, 10): `ops.IMAGE_SUMS`."""
     digests: list[str]
-    """N times the sha256 of the content, in hex."""
+    """N times the sha256 of the content, in hex; empty of a file that cannot be read."""
     hashes: NDArray[np.uint64]
     """(N,): `perceptual_hash`."""
     problems: Mapping[int, str]
@@ -41,12 +40,19 @@ class ImageScan:
         return np.setdiff1d(np.arange(len(self.digests)), list(self.problems))
 
 
-def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool = True) -> ImageScan:
+TakeDecoded = Callable[[Sequence[DecodedFile]], object]
+"""What is given the files of a pass as they are decoded."""
+
+
+def scan_images(
+    data: Dataset, *, num_threads: int | None = None, progress: bool = True, hand_on: TakeDecoded | None = None
+) -> ImageScan:
     """Decode every file of a dataset once, in parallel, and measure it.
 
-    num_threads None is one for each available core; progress shows a bar on stderr.
+    num_threads None is one for each available core; progress shows a bar on stderr; hand_on gets every file too, so
+    that nobody else has to decode it, as those who fill a store would.
     """
-    num = len(data)
+    num, num_seen = len(data), 0
     scan = ImageScan(
         size_px=np.zeros((num, 2), dtype=np.int64),
         stats=np.full((num, len(ops.IMAGE_STATS)), np.nan),
@@ -58,13 +64,16 @@ def scan_images(data: Dataset, *, num_threads: int | None = None, progress: bool
     bar = tqdm(total=num, desc="checking and measuring images", unit="img", disable=not progress)
     with bar, _one_torch_thread():
         for files in decode_files(data.paths, num_threads=num_threads):
+            if hand_on is not None:
+                hand_on(files)
             _measure(files, scan)
             for file in files:
-                scan.digests[file.index] = hashlib.sha256(file.encoded).hexdigest()
+                scan.digests[file.index] = file.sha256 or ""
                 if file.problem is not None:
                     problems[file.index] = file.problem
+            num_seen += len(files)
             bar.update(len(files))
-    assert all(scan.digests), "a file was passed over"
+    assert num_seen == num, "a file was passed over"
     return scan
 
 

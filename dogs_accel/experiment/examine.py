@@ -12,9 +12,11 @@ from dogs_accel.eda.files import BAD_IMAGES_FILE, Metadata, read_metadata
 from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.eda.run import write_eda
 from dogs_accel.experiment.data import describe_sizes
+from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan
 from dogs_accel.results.layout import EDA_FOLDER
 from pipelines import BadImageError
+from pipelines.store.build import filling_stores
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,17 @@ class ExaminedData:
     """On rank 0 alone, which writes what is made of it."""
 
 
-def examine_data(plan: Plan) -> ExaminedData:
-    """Decode every image once, and write the metadata and its figures.
+def examine_data(plan: Plan, loaders: Loaders) -> ExaminedData:
+    """Decode every image once, fill the stores of this machine with them, and write the metadata and its figures.
 
-    Raises BadImageError where a file is bad and --on-bad-image is not skip, or where too little remains: a split
-    without an image, a class without a training image.
+    Raises StoreError where a store cannot be filled, and BadImageError where a file is bad and --on-bad-image is not
+    skip, or where too little remains: a split without an image, a class without a training image.
     """
-    report = write_metadata(plan.data, plan.splits, plan.out, num_threads=plan.config.num_threads)
+    data, num_threads, stores = plan.data, plan.config.num_threads, loaders.missing_stores()
+    for text in loaders.describe_missing():
+        print(text, flush=True)
+    with filling_stores(data.paths, stores, num_threads=num_threads) as hand_on:
+        report = write_metadata(data, plan.splits, plan.out, num_threads=num_threads, hand_on=hand_on)
     print(describe_metadata(report))
     bad, listed = report.bad_index, plan.out / BAD_IMAGES_FILE
     if len(bad) and plan.config.on_bad_image == "error":

@@ -65,7 +65,7 @@ def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:
 def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
     runs: list[Run] = []
     try:
-        examined = _examine(plan)
+        examined = _examine(plan, loaders)
         plan.world.local_rank_zero_first(lambda: _build_stores(loaders))
         for planned in plan.runs:
             runs.append(execute_run(plan, planned, loaders, examined))
@@ -78,12 +78,12 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
     return _results(plan, runs, examined)
 
 
-def _examine(plan: Plan) -> ExaminedData:
+def _examine(plan: Plan, loaders: Loaders) -> ExaminedData:
     """Examine the data on rank 0; the others get the splits that remain."""
     here: list[ExaminedData] = []
 
     def examine() -> Mapping[str, NDArray[np.int64]]:
-        here.append(examine_data(plan))
+        here.append(examine_data(plan, loaders))
         return here[0].splits
 
     splits = plan.world.broadcast(examine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from pipelines.cores import available_cores
 from pipelines.make import choose_backend
 from pipelines.store.build import build_store, default_store_folder, plan_store
 from pipelines.store.index import absolute_path
-from pipelines.store.reading import store_problems
+from pipelines.store.reading import OpenStore, find_store, remember_times
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Loaders:
     num_threads: int | None = None
     """Threads or worker processes of a loader; None is a share of the cores."""
     world: World = ALONE
+    opened: dict[Path, OpenStore] = field(default_factory=dict, repr=False)
+    """The stores that this process has open, by their folders: each is checked and mapped once, for all loaders."""
 
     def of(self, index: NDArray[np.int64], recipe: Recipe, *, shuffle: bool = False, seed: int = 0) -> Loader:
         """Make a loader of some images, (n,) positions in the dataset.
@@ -53,6 +55,7 @@ class Loaders:
         A shuffled one is for training: its batch is this process's share of the batch size.
         """
         choice = self.choices[recipe]
+        store = None if choice.store_dir is None else self._built(choice.store_dir, recipe)
         return make_loader(
             [self.data.paths[i] for i in index],
             self.data.labels[index],
@@ -65,7 +68,7 @@ class Loaders:
             num_threads=self.num_threads or max(1, available_cores() // self.world.local_size),
             rank=self.world.rank,
             world_size=self.world.size,
-            store_dir=choice.store_dir,
+            store=store,
         )
 
     def in_this_process(self) -> Loaders:
@@ -82,35 +85,54 @@ class Loaders:
             for choice, recipes in names.items()
         )
 
+    def missing_stores(self) -> dict[Path, Recipe]:
+        """Name the folders of the stores that are read and not there yet, and what each is to be of.
+
+        Raises StoreError for a folder that holds something else.
+        """
+        return {folder: recipe for folder, recipe in self._stores().items() if self._found(folder, recipe) is None}
+
+    def describe_missing(self) -> list[str]:
+        """Say what is still to be written of the missing stores, a line for each."""
+        plans = (plan_store(self.data.paths, recipe, folder) for folder, recipe in self.missing_stores().items())
+        return [str(planned) for planned in plans if planned.num_bytes]
+
     def build_stores(self) -> Iterator[str]:
-        """Build the stores that are read and not there yet, saying what is written before it is."""
-        for recipe, choice in self.choices.items():
-            if choice.store_dir is None:
-                continue
-            planned = plan_store(self.data.paths, recipe, choice.store_dir)
-            if not planned.is_complete:
-                yield str(planned)
-            build_store(self.data.paths, recipe, choice.store_dir, num_threads=self.num_threads)
+        """Build the missing stores, saying what is written before it is, so that all that are read are open."""
+        yield from self.describe_missing()
+        for folder, recipe in self._stores().items():
+            remember_times(self._built(folder, recipe))
 
     def without_new_stores(self) -> Loaders:
         """Let a recipe whose store is still to be built stream instead, for an estimate that writes nothing."""
         streaming = LoaderChoice("dali", "its store is not built yet, so the estimate streams")
+        missing = self.missing_stores()
         choices = {
-            recipe: choice if choice.store_dir is None or self._has_store(recipe, choice.store_dir) else streaming
-            for recipe, choice in self.choices.items()
+            recipe: streaming if choice.store_dir in missing else choice for recipe, choice in self.choices.items()
         }
         return dataclasses.replace(self, choices=choices)
 
     def known_bad(self) -> NDArray[np.int64]:
         """Positions of the images that complete stores know to be bad."""
-        bad: set[str] = set()
-        for recipe, choice in self.choices.items():
-            if choice.store_dir is not None and self._has_store(recipe, choice.store_dir):
-                bad |= set(store_problems(choice.store_dir, self.data.paths, recipe))
+        stores = (self._found(folder, recipe) for folder, recipe in self._stores().items())
+        bad = {path for store in stores if store is not None for path in store.problems}
         return np.flatnonzero([absolute_path(path) in bad for path in self.data.paths]).astype(np.int64)
 
-    def _has_store(self, recipe: Recipe, folder: Path) -> bool:
-        return plan_store(self.data.paths, recipe, folder).is_complete
+    def _stores(self) -> dict[Path, Recipe]:
+        """Name the folders of the stores that are read, each with a recipe that it serves."""
+        return {choice.store_dir: recipe for recipe, choice in self.choices.items() if choice.store_dir is not None}
+
+    def _found(self, folder: Path, recipe: Recipe) -> OpenStore | None:
+        """Open the store in a folder, if it is there, unless it is open."""
+        if folder not in self.opened and (store := find_store(folder, self.data.paths, recipe)) is not None:
+            self.opened[folder] = store
+        return self.opened.get(folder)
+
+    def _built(self, folder: Path, recipe: Recipe) -> OpenStore:
+        """Open the store in a folder, having built what is missing of it, unless it is open."""
+        if folder not in self.opened:
+            self.opened[folder] = build_store(self.data.paths, recipe, folder, num_threads=self.num_threads)
+        return self.opened[folder]
 
 
 def choose_loaders(plan: Plan) -> Loaders:
@@ -122,9 +144,12 @@ def choose_loaders(plan: Plan) -> Loaders:
             f"store: got one folder for images at {', '.join(sizes)}, expected models of one input size, or no --store "
             "and so a folder for each"
         )
+    # Recipes of one size share a store, and so what is chosen for them.
+    first_of = {(recipe.resize, recipe.interpolation): recipe for recipe in reversed(recipes)}
+    choices = {size: _choose(plan, recipe) for size, recipe in first_of.items()}
     return Loaders(
         data=plan.data,
-        choices={recipe: _choose(plan, recipe) for recipe in recipes},
+        choices={recipe: choices[recipe.resize, recipe.interpolation] for recipe in recipes},
         device=plan.device,
         batch_size=plan.batch_size,
         eval_batch_size=plan.eval_batch_size,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,50 +10,42 @@ import torch
 from dogs_accel.explain.cells import scale_to_unit
 from dogs_accel.explain.drawings import crop_pixels, save_picture, side_by_side
 from dogs_accel.explain.explainers import Explainer, heat_maps
-from dogs_accel.inference.predict import ImagePrediction
-from dogs_accel.inference.trained import TrainedModel
+from pipelines import Recipe
 
 
-def draw_heatmaps(
-    trained: TrainedModel, explainer: Explainer, answers: Sequence[ImagePrediction], folder: Path
-) -> list[ImagePrediction]:
-    """Draw for each file that could be read what its likeliest class rests on; returns the answers with the pictures.
+class HeatmapFolder:
+    """Draws, batch by batch, what the likeliest class of each photo rests on, a picture a photo.
 
-    `<name>_heatmap.png` in folder, which is made: the crop that the model was fed and its maps over it, side by side,
-    as the benchmark draws its explanations. explainer: what find_explainer found for the model.
+    `<name>_heatmap.png` in a folder that is made with the first: the crop that the model was fed and its maps over it,
+    side by side, as the benchmark draws its explanations. explainer: what find_explainer found for the model.
     """
-    good = [answer for answer in answers if answer.problem is None]
-    if not good:
-        return list(answers)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / name for name in _file_names(good)]
-    classes = torch.tensor([trained.class_names.index(answer.classes[0]) for answer in good])
-    is_placed = False
-    with trained.loader([answer.path for answer in good]) as loader:
-        for images, _, index in loader:
-            if not is_placed:
-                explainer, is_placed = explainer.placed_on(images), True
-            maps = heat_maps(explainer, images, classes[index.cpu()].to(images.device))
-            heat = {method: scale_to_unit(each).cpu().numpy() for method, each in maps.items()}
-            pixels = crop_pixels(images, trained.recipe)
-            for row, position in enumerate(index.tolist()):
-                own = {method: each[row] for method, each in heat.items()}
-                save_picture(side_by_side(pixels[row], own), files[position])
-    drawn = iter(files)
-    return [
-        answer if answer.problem is not None else dataclasses.replace(answer, heatmap=str(next(drawn)))
-        for answer in answers
-    ]
 
+    def __init__(self, folder: Path, explainer: Explainer, recipe: Recipe) -> None:
+        self._folder = folder
+        self._explainer = explainer
+        self._is_placed = False
+        self._recipe = recipe
+        self._used: set[str] = set()
 
-def _file_names(answers: Sequence[ImagePrediction]) -> Iterator[str]:
-    """Name a picture after each file; files of the same name are numbered in their order."""
-    used: set[str] = set()
-    for answer in answers:
-        stem = f"{Path(answer.path).stem}_heatmap"
+    def draw(self, paths: Sequence[str], images: torch.Tensor, classes: torch.Tensor) -> list[Path]:
+        """Draw the maps of a batch: images (B, 3, S, S) as the model is fed them, classes (B,) int64."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_placed:
+            self._explainer, self._is_placed = self._explainer.placed_on(images), True
+        maps = heat_maps(self._explainer, images, classes.to(images.device))
+        heat = {method: scale_to_unit(each).cpu().numpy() for method, each in maps.items()}
+        pictures = []
+        for row, (path, pixels) in enumerate(zip(paths, crop_pixels(images, self._recipe), strict=True)):
+            own = {method: each[row] for method, each in heat.items()}
+            pictures.append(save_picture(side_by_side(pixels, own), self._folder / self._file_name(path)))
+        return pictures
+
+    def _file_name(self, path: str) -> str:
+        """Name a picture after its file; files of the same name are numbered in their order."""
+        stem = f"{Path(path).stem}_heatmap"
         name, number = stem, 1
-        while name in used:
+        while name in self._used:
             number += 1
             name = f"{stem}_{number}"
-        used.add(name)
-        yield f"{name}.png"
+        self._used.add(name)
+        return f"{name}.png"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from tqdm import tqdm
 
 from dogs_accel.inference.trained import TrainedModel
-from pipelines import BadImageError
+from pipelines import BadImageError, Recipe
+from pipelines.cores import available_cores
 from pipelines.decoding.pil import decode_rgb
+from pipelines.torchloader import resize_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,34 +44,82 @@ class ImagePrediction:
         return said if self.heatmap is None else said | {"heatmap": self.heatmap}
 
 
-def predict_images(trained: TrainedModel, paths: Sequence[str], *, top: int = 5) -> list[ImagePrediction]:
-    """Say of each file which classes are likeliest, in the order of the paths; a bad file has its problem instead."""
-    problems = {path: _problem(path) for path in paths}
-    good = [path for path in paths if problems[path] is None]
-    answers = [ImagePrediction(path=path, problem=problems[path]) for path in paths]
-    if not good:
-        return answers
-    logits = torch.from_numpy(trained.logits(good).logits).double()
+DrawHeatmaps = Callable[[Sequence[str], torch.Tensor, torch.Tensor], Sequence[Path]]
+"""Draws what a batch's answers rest on: from paths (B,), what the model was fed (B, 3, S, S) and the likeliest classes
+(B,) int64 to a picture each."""
+
+
+def predict_images(
+    trained: TrainedModel, paths: Sequence[str], *, top: int = 5, draw: DrawHeatmaps | None = None
+) -> list[ImagePrediction]:
+    """Say of each file which classes are likeliest, in the order of the paths; a bad file has its problem instead.
+
+    Each file is decoded once, and those of about two batches are in memory at a time. draw is called with each batch
+    that was answered.
+    """
+    answers: dict[int, ImagePrediction] = {}
+    with tqdm(total=len(paths), desc=trained.run.name, unit=" img", leave=False, disable=None, delay=0.5) as bar:
+        photos = enumerate(_read_ahead(paths, trained.recipe, trained.batch_size))
+        while batch := _next_batch(photos, paths, trained.batch_size, answers):
+            named = [paths[position] for position in batch]
+            answers |= zip(batch, _answer(trained, named, list(batch.values()), top, draw), strict=True)
+            bar.update(len(answers) - bar.n)
+    return [answers[position] for position in range(len(paths))]
+
+
+def _next_batch(
+    photos: Iterator[tuple[int, Image.Image | str]],
+    paths: Sequence[str],
+    batch_size: int,
+    answers: dict[int, ImagePrediction],
+) -> dict[int, Image.Image]:
+    """Gather the next photos for the model by their positions; nothing at the end. Bad ones are answers already."""
+    batch: dict[int, Image.Image] = {}
+    for position, photo in photos:
+        if isinstance(photo, str):
+            answers[position] = ImagePrediction(path=paths[position], problem=photo)
+            continue
+        batch[position] = photo
+        if len(batch) == batch_size:
+            break
+    return batch
+
+
+def _answer(
+    trained: TrainedModel, paths: Sequence[str], photos: Sequence[Image.Image], top: int, draw: DrawHeatmaps | None
+) -> list[ImagePrediction]:
+    images = trained.batch(photos)
+    logits = trained.answer(images).double()
     values, labels = (logits / trained.temperature).softmax(dim=1).topk(min(top, len(trained.class_names)), dim=1)
-    rows = iter(zip(values.tolist(), labels.tolist(), strict=True))
-    return [
-        answer if answer.problem is not None else _prediction(answer.path, trained.class_names, *next(rows))
-        for answer in answers
-    ]
+    answers = map(_prediction, paths, itertools.repeat(trained.class_names), values.tolist(), labels.tolist())
+    if draw is None:
+        return list(answers)
+    pictures = draw(paths, images, labels[:, 0])
+    return [replace(answer, heatmap=str(picture)) for answer, picture in zip(answers, pictures, strict=True)]
+
+
+def _read_ahead(paths: Sequence[str], recipe: Recipe, num_ahead: int) -> Iterator[Image.Image | str]:
+    """Give each file's resized photo, or why it cannot be decoded, in order, while the next ones are decoded."""
+    reading: deque[Future[Image.Image | str]] = deque()
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for path in paths:
+            reading.append(pool.submit(_read, path, recipe))
+            if len(reading) > num_ahead:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+
+
+def _read(path: str, recipe: Recipe) -> Image.Image | str:
+    try:
+        return resize_image(decode_rgb(path), recipe)
+    except BadImageError as error:
+        return " ".join(str(error).split())
 
 
 def _prediction(path: str, class_names: Sequence[str], values: list[float], labels: list[int]) -> ImagePrediction:
     classes = tuple(class_names[label] for label in labels)
     return ImagePrediction(path=path, classes=classes, probabilities=tuple(values))
-
-
-def _problem(path: str) -> str | None:
-    """Say why a file cannot be decoded, if it cannot."""
-    try:
-        decode_rgb(path)
-    except BadImageError as error:
-        return " ".join(str(error).split())
-    return None
 
 
 def describe_prediction(answer: ImagePrediction) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from dogs_accel.calibration import is_at_bound
@@ -16,9 +17,12 @@ from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from dogs_accel.results.run import Run
+from dogs_accel.runtime.out_of_memory import Demand, within_memory
+from dogs_accel.runtime.precision import autocast
 from dogs_accel.training.checkpoint import BEST_WEIGHTS_FILE, CheckpointError, load_checkpoint
 from dogs_accel.training.step import StepSettings, prepare_model
 from pipelines import Loader, Recipe, make_loader
+from pipelines.torchloader import augment_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,27 @@ class TrainedModel:
         with self.loader(paths) as loader:
             ids = [str(path) for path in paths]
             return predict(self.model, loader, ids, amp=self.amp, label=self.run.name, flag="--batch-size")
+
+    def batch(self, resized: Sequence[Image.Image]) -> torch.Tensor:
+        """Make of resized photos what the model is fed, (B, 3, H, W) on its device: the reference loader's pixels."""
+        images = augment_images(resized, self.recipe, seed=0, epoch=0, index=np.arange(len(resized)))
+        return images.to(self.device)
+
+    def answer(self, images: torch.Tensor) -> torch.Tensor:
+        """Give the logits (B, C) float32, on the CPU, of a batch (B, 3, H, W) as `logits` does of files."""
+
+        def ask(some: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode(), autocast(self.device, self.amp):
+                return self.model(some).float().cpu()
+
+        demand = Demand(
+            work=f"the evaluation of {self.run.name}",
+            num_images=len(images),
+            image_size_px=self.recipe.crop,
+            device=self.device,
+            flag="--batch-size",
+        )
+        return within_memory(lambda: ask(images), demand, lambda num_images: ask(images[:num_images]))
 
     def loader(self, paths: Sequence[str | Path]) -> Loader:
         """Make a loader of image files as the model is fed them."""

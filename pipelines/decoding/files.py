@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import io
 import logging
 import weakref
@@ -51,8 +52,11 @@ class DecodedFile:
 
     index: int
     """Position in the paths."""
+    path: str | Path
     encoded: bytes
     """Content of the file; nothing where it cannot be read."""
+    sha256: str | None
+    """Of the content, in hex; None where it cannot be read, or nobody asked."""
     image: torch.Tensor | None
     """(H, W, 3) uint8 RGB, as PIL's `convert("RGB")` has it and not turned by EXIF; None of a bad file."""
     problem: str | None
@@ -67,10 +71,10 @@ def decode_files(
 ) -> Iterator[list[DecodedFile]]:
     """Decode each file once, in order, in lists of up to `batch_size`; a bad file is in its list and ends nothing.
 
-    Images are at their own size and equal to PIL's; large ones come in shorter lists. num_threads None is one for each
-    available core. Raises ValueError for a batch_size or num_threads below 1.
+    Images are at their own size and equal to PIL's; large ones come in shorter lists; each has its checksum.
+    num_threads None is one for each available core. Raises ValueError for a batch_size or num_threads below 1.
     """
-    decoder = Decoder(batch_size=batch_size, num_threads=num_threads)
+    decoder = Decoder(batch_size=batch_size, num_threads=num_threads, checksums=True)
     return _closing(decoder, decoder.decode(paths))
 
 
@@ -84,21 +88,25 @@ class _File:
     """A file on its way."""
 
     index: int
+    path: str | Path
     encoded: bytes = b""
+    sha256: str | None = None
     num_px: int = 0
     is_for_dali: bool = False
     image: torch.Tensor | None = None
     problem: str | None = None
 
-    def read(self, path: str | Path) -> _File:
+    def read(self, *, checksum: bool = False) -> _File:
         """Read the file and its header, and decide who decodes it."""
         try:
-            self.encoded = Path(path).read_bytes()
+            self.encoded = Path(self.path).read_bytes()
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:  # says nothing of the file
                 raise
             self.problem = image_problem(error)
             return self
+        if checksum:
+            self.sha256 = hashlib.sha256(self.encoded).hexdigest()
         if not self.encoded:
             self.problem = "an empty file"
             return self
@@ -123,7 +131,14 @@ class _File:
         return self.image is None and self.problem is None
 
     def finished(self) -> DecodedFile:
-        return DecodedFile(index=self.index, encoded=self.encoded, image=self.image, problem=self.problem)
+        return DecodedFile(
+            index=self.index,
+            path=self.path,
+            encoded=self.encoded,
+            sha256=self.sha256,
+            image=self.image,
+            problem=self.problem,
+        )
 
 
 @functools.cache
@@ -134,10 +149,10 @@ def _one_pixel() -> NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def _read_ahead(pool: ThreadPoolExecutor, paths: Sequence[str | Path]) -> Iterator[_File]:
+def _read_ahead(pool: ThreadPoolExecutor, paths: Sequence[str | Path], checksums: bool) -> Iterator[_File]:
     reading: deque[Future[_File]] = deque()
     for index, path in enumerate(paths):
-        reading.append(pool.submit(_File(index=index).read, path))
+        reading.append(pool.submit(_File(index=index, path=path).read, checksum=checksums))
         if len(reading) > _READ_AHEAD:
             yield reading.popleft().result()
     for future in reading:
@@ -162,7 +177,7 @@ class Decoder:
     """Decodes files in passes: a pool reads ahead of DALI, and DALI decodes ahead of whoever takes the batches.
 
     Its threads and memory stay for the next pass, until it is closed. On a GPU DALI decodes there; what PIL decodes is
-    copied to it.
+    copied to it. Whoever asks for checksums gets them of the threads that read.
     """
 
     def __init__(
@@ -172,6 +187,7 @@ class Decoder:
         num_threads: int | None = None,
         device: torch.device | None = None,
         hw_decoder_load: float = HW_DECODER_LOAD,
+        checksums: bool = False,
     ) -> None:
         self._num_threads = available_cores() if num_threads is None else num_threads
         self._batch_size = batch_size
@@ -182,6 +198,7 @@ class Decoder:
             raise ValueError(f"hw_decoder_load: got {hw_decoder_load}, expected 0 to 1")
         self._device = torch.device("cpu") if device is None else device
         self._hw_decoder_load = hw_decoder_load
+        self._checksums = checksums
         self._pool = ThreadPoolExecutor(self._num_threads)
         self._pipeline: Pipeline | None = None
         self._grouped: Iterator[list[_File]] = iter(())
@@ -196,7 +213,7 @@ class Decoder:
         A bad file is in its list and ends nothing. A pass ends the one before it, which is not to be continued.
         """
         self._drain()
-        self._grouped = _in_groups(_read_ahead(self._pool, paths), self._batch_size)
+        self._grouped = _in_groups(_read_ahead(self._pool, paths, self._checksums), self._batch_size)
         while True:
             try:
                 images = self._run()

@@ -8,4 +8,8 @@ are `building.npy` and `journal.jsonl` instead, from which an interrupted build 
 A store knows its files by their paths relative to their common folder, and by size, time of modification and checksum.
 So paths may be relative or absolute, the files may move, be copied or mounted elsewhere together, and a loader may ask
 for some of them only; what they must not do is change.
+
+Nothing is decoded twice: a build decodes what it stores, and a pass that decodes all files for another purpose, such as
+to check and measure them, fills stores on its way (`build.filling_stores`). Whoever loads from one store more than once
+opens it once (`reading.find_store`) and hands it to its loaders.
 """

@@ -1,29 +1,29 @@
-"""Planning and building a store: in parallel, in one process at a time, going on where an earlier build stopped."""
+"""Planning and building stores: in parallel, in one process at a time, going on where an earlier build stopped."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from pipelines.cores import available_cores
 from pipelines.recipe import Recipe
-from pipelines.store.index import (
-    INDEX_FILE,
-    StoreError,
-    StoreRequest,
-)
+from pipelines.store.filling import StoreFiller, store_errors, store_filler
+from pipelines.store.index import INDEX_FILE, StoreError, StoreRequest
 from pipelines.store.lock import locked
-from pipelines.store.reading import find_current, remember_times
-from pipelines.store.writing import read_started, removable_bytes, remove_store, write_store
+from pipelines.store.reading import OpenStore, find_current, remember_times
+from pipelines.store.writing import read_started, removable_bytes, remove_store
 
-_DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
+if TYPE_CHECKING:
+    from pipelines.decoding.files import DecodedFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,8 +94,8 @@ def build_store(
     num_threads: int | None = None,
     progress: bool = True,
     rebuild: bool = False,
-) -> None:
-    """Make the store of files in a folder, in parallel, or finish what an interrupted build has left there.
+) -> OpenStore:
+    """Make the store of files in a folder, in parallel, or finish what an interrupted build has left; returns it open.
 
     Returns at once where the store is complete and current. Pixels are those of `PIL.Image.resize`, bit for bit. Rows
     are in the order of the sorted paths, so that the bytes follow from the files alone. A file that cannot be decoded
@@ -108,25 +108,92 @@ def build_store(
     where the disk has not enough room.
     """
     request, folder = StoreRequest.of(paths, recipe), Path(folder)
-    if not rebuild and (found := find_current(folder, request)) is not None:
-        remember_times(folder, request, *found)
-        return
-    with _full_disk_errors(folder), locked(folder):
-        if rebuild:
-            _check_room(_plan(folder, request, rebuild=True))
-            remove_store(folder)
-        # Another process may have built it while this one waited.
-        plan = _plan(folder, request, rebuild=False)
-        if not plan.is_complete:
-            _check_room(plan)
-            num_threads = available_cores() if num_threads is None else num_threads
-            write_store(folder, request, num_threads=num_threads, progress=progress)
+    store = None if rebuild else find_current(folder, request)
+    if store is None:
+        with _to_fill(folder, request, num_threads, rebuild=rebuild, despite_bad=True) as filler:
+            if filler is not None:
+                _decode(filler, request, num_threads, progress)
+        store = find_current(folder, request)
+        assert store is not None, "a file was passed over"
+    remember_times(store)
+    return store
+
+
+@contextmanager
+def filling_stores(
+    paths: Sequence[str | Path], stores: Mapping[Path, Recipe], *, num_threads: int | None = None
+) -> Iterator[Callable[[Sequence[DecodedFile]], None]]:
+    """Give what takes the files of one pass over all paths, as `decode_files` decodes them, and fills stores with them.
+
+    stores: the recipe of each folder. They are filled as `build_store` would: to the same bytes, going on from what is
+    there, while others that build there wait; a store that is complete is left as it is. Where files are missing when
+    the block ends, a later pass or build goes on; where one is bad, a build has only to let the store appear, and until
+    then a file that is repaired costs no more than itself. num_threads None is one for each available core. Raises what
+    `build_store` raises: about what is there and the room before the block is entered, about the disk in the block.
+    """
+    with ExitStack() as stack:
+        # In one order, so that two processes do not wait for each other.
+        to_fill = [
+            stack.enter_context(_to_fill(folder, StoreRequest.of(paths, stores[folder]), num_threads))
+            for folder in sorted(stores)
+        ]
+        fillers = [filler for filler in to_fill if filler is not None]
+
+        def take(files: Sequence[DecodedFile]) -> None:
+            for filler in fillers:
+                filler.take(files)
+
+        yield take
+
+
+@contextmanager
+def _to_fill(
+    folder: Path, request: StoreRequest, num_threads: int | None, *, rebuild: bool = False, despite_bad: bool = False
+) -> Iterator[StoreFiller | None]:
+    """Lock a folder and open what there is to fill in it; None where its store is complete."""
+    with ExitStack() as stack:
+        if rebuild or find_current(folder, request) is None:
+            with store_errors(folder):
+                stack.enter_context(locked(folder))
+                if rebuild:
+                    _check_room(_plan(folder, request, rebuild=True))
+                    remove_store(folder)
+            # Another process may have built it while this one waited.
+            plan = _plan(folder, request, rebuild=False)
+            if not plan.is_complete:
+                _check_room(plan)
+                num_threads = available_cores() if num_threads is None else num_threads
+                yield stack.enter_context(
+                    store_filler(folder, request, num_threads=num_threads, despite_bad=despite_bad)
+                )
+                return
+        yield None
+
+
+def _decode(filler: StoreFiller, request: StoreRequest, num_threads: int | None, progress: bool) -> None:
+    """Decode what a store lacks, and nothing else."""
+    # With DALI, which takes its time to import, and which a store that is there is planned and read without.
+    from pipelines.decoding.files import decode_files
+
+    missing = filler.missing
+    bar = tqdm(
+        total=len(request.paths),
+        initial=len(request.paths) - len(missing),
+        desc=f"storing images at {request.resize[0]} x {request.resize[1]} px",
+        unit="img",
+        disable=not progress,
+    )
+    with bar, closing(decode_files(missing, num_threads=num_threads)) as decoded:  # type: ignore[type-var]
+        for files in decoded:
+            filler.take(files)
+            bar.update(len(files))
 
 
 def _plan(folder: Path, request: StoreRequest, rebuild: bool) -> StorePlan:
     started = None
     if not rebuild and not (folder / INDEX_FILE).exists():
-        started = read_started(folder, request)
+        with store_errors(folder):
+            started = read_started(folder, request)
     # In this order: a store that another process finishes meanwhile is a whole one.
     is_complete = not rebuild and find_current(folder, request) is not None
     num_images = len(request.paths)
@@ -156,16 +223,3 @@ def _free_bytes(folder: Path) -> int:
 def _bytes_text(num: int) -> str:
     unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num >= unit), (1e3, "kB"))
     return f"{num / unit:,.1f} {name}"
-
-
-@contextmanager
-def _full_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_IS_FULL:
-            raise
-        raise StoreError(
-            f"store {folder}: the disk is full ({error.strerror}); what is finished stays, and the same build goes on "
-            "from there once there is room"
-        ) from error

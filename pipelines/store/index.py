@@ -226,6 +226,8 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
         return StoreIndex(terms=request.terms, root=content["root"], entries=entries)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise StoreError(f"store {folder}: {INDEX_FILE} cannot be read ({error.strerror})") from error
     except StoreError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:

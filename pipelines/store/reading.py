@@ -46,6 +46,48 @@ class StoreRows:
     """(n,) int64: the row of each path asked for."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OpenStore:
+    """A store that was checked against its files when it was opened: whoever wants some of them takes their rows."""
+
+    folder: Path
+    request: StoreRequest
+    """What it was opened for."""
+    index: StoreIndex
+    names: Mapping[str, str]
+    """Of each file, by its absolute path, the path in the index."""
+    retimed: Mapping[str, FileEntry]
+    """Entries to correct in the index, as `StoreIndex.check_files` gives them."""
+    images: torch.Tensor
+    """As in StoreRows."""
+    row_of: Mapping[str, int]
+    """Of each path in the index."""
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why files cannot be decoded: {absolute path: reason}."""
+        return _problems(self.index, self.names)
+
+    def take(self, paths: Sequence[str | Path], recipe: Recipe) -> StoreRows:
+        """Find the rows of some of the files, in any order and number.
+
+        Raises StoreError where one is none of the files or the recipe has another resize or interpolation, and
+        BadImageError where one cannot be decoded.
+        """
+        request = StoreRequest.of(paths, recipe)
+        request.check_terms(self.folder, self.index.terms)
+        if unknown := [path for path in request.paths if path not in self.names]:
+            raise StoreError(
+                f"store {self.folder}: opened for {len(self.names):,} files, which lack {len(unknown):,} of "
+                f"{len(request.paths):,}, first: {unknown[0]}"
+            )
+        names = {path: self.names[path] for path in request.paths}
+        if problems := _problems(self.index, names):
+            raise BadImageError(f"store {self.folder}: {_problems_text(problems, len(names))}")
+        rows = [self.row_of[names[absolute_path(path)]] for path in paths]
+        return StoreRows(images=self.images, rows=torch.tensor(rows, dtype=torch.int64))
+
+
 def open_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> StoreRows:
     """Map a store into memory and find the rows of files, having checked that it was made of them as they are now.
 
@@ -53,57 +95,48 @@ def open_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) 
     Raises StoreError where there is no store or it is not of these files and this recipe's resize and interpolation,
     and BadImageError where one of the files cannot be decoded.
     """
-    folder = Path(folder)
-    index, names = _open_index(folder, StoreRequest.of(paths, recipe))
-    problems = _problems(index, names)
-    if problems:
-        raise BadImageError(f"store {folder}: {_problems_text(problems, len(names))}")
-    row_of = {name: row for row, name in enumerate(index.entries)}
-    rows = [row_of[names[absolute_path(path)]] for path in paths]
-    height, width = index.terms["resize"]
-    images = _map_pixels(folder, (len(row_of), height, width, 3))
-    return StoreRows(images=images, rows=torch.tensor(rows, dtype=torch.int64))
-
-
-def store_problems(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> dict[str, str]:
-    """Say which files of a store cannot be decoded: {absolute path: reason}. Checks and raises as `open_store` does."""
-    return _problems(*_open_index(Path(folder), StoreRequest.of(paths, recipe)))
-
-
-def _open_index(folder: Path, request: StoreRequest) -> tuple[StoreIndex, dict[str, str]]:
-    """Read the index and give the name in it of each path, having checked all but the pixels."""
-    index = read_index(folder, request)
-    if index is None:
+    folder, request = Path(folder), StoreRequest.of(paths, recipe)
+    store = find_current(folder, request)
+    if store is None:
         if (folder / JOURNAL_FILE).exists():
             raise StoreError(f"store {folder}: its build was interrupted; the same build again goes on from there")
         raise StoreError(f"store {folder}: there is none; build it with `dogs-accel prepare` or build_store")
-    names = index.find(folder, request)
-    index.check_files(folder, names)
-    return index, names
+    return store.take(paths, recipe)
 
 
-def find_current(folder: Path, request: StoreRequest) -> tuple[StoreIndex, dict[str, FileEntry]] | None:
-    """Read the index of a store of these files, and the entries to correct in it, as `StoreIndex.check_files` says.
+def find_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> OpenStore | None:
+    """Open the store of files in a folder, checked as `open_store` does; None where there is none that is whole."""
+    return find_current(Path(folder), StoreRequest.of(paths, recipe))
 
-    None where there is no store; raises StoreError where there is one that is not of these files as they are.
-    """
+
+def find_current(folder: Path, request: StoreRequest) -> OpenStore | None:
+    """Do what `find_store` does for a request."""
     index = read_index(folder, request)
     if index is None:
         return None
-    retimed = index.check_files(folder, index.find(folder, request))
-    _map_pixels(folder, (len(index.entries), *request.resize, 3))
-    return index, retimed
+    names = index.find(folder, request)
+    retimed = index.check_files(folder, names)
+    return OpenStore(
+        folder=folder,
+        request=request,
+        index=index,
+        names=names,
+        retimed=retimed,
+        images=_map_pixels(folder, (len(index.entries), *request.resize, 3)),
+        row_of={name: row for row, name in enumerate(index.entries)},
+    )
 
 
-def remember_times(folder: Path, request: StoreRequest, index: StoreIndex, retimed: Mapping[str, FileEntry]) -> None:
-    """Correct the times in an index, so that nobody has to compare the contents again."""
-    if not retimed:
+def remember_times(store: OpenStore) -> None:
+    """Correct the times in the index of a store, so that nobody has to compare the contents again."""
+    folder, index = store.folder, store.index
+    if not store.retimed:
         return
     try:
         with locked(folder):
-            found = read_index(folder, request)
+            found = read_index(folder, store.request)
             if found is not None and found.entries == index.entries:
-                write_index(folder, replace(index, entries={**index.entries, **retimed}))
+                write_index(folder, replace(index, entries={**index.entries, **store.retimed}))
     except OSError as error:
         _log.info("store %s: its index cannot be corrected (%s), so contents are compared again", folder, error)
 

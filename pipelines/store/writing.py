@@ -8,16 +8,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from dogs_accel import ops
 from pipelines.store.index import (
     ANEW,
     INDEX_FILE,
@@ -29,9 +27,6 @@ from pipelines.store.index import (
     file_stamp,
     write_index,
 )
-
-if TYPE_CHECKING:
-    from pipelines.decoding.files import DecodedFile
 
 PIXELS_FILE = "pixels.npy"
 BUILDING_FILE = "building.npy"
@@ -141,70 +136,9 @@ def remove_store(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_store(folder: Path, request: StoreRequest, *, num_threads: int, progress: bool) -> None:
-    """Decode the files whose rows are not finished yet, write those, and then let the store appear.
-
-    What is finished stays, however this ends.
-    """
-    # With DALI, which takes its time to import, and which a store that is there is planned and read without.
-    from pipelines.decoding.files import decode_files
-
-    started = read_started(folder, request)
-    todo = [row for row in range(len(request.paths)) if row not in started.entries]
-    bar = tqdm(
-        total=len(request.paths),
-        initial=len(started.entries),
-        desc=f"storing images at {request.resize[0]} x {request.resize[1]} px",
-        unit="img",
-        disable=not progress,
-    )
-    decoded = decode_files([request.paths[row] for row in todo], num_threads=num_threads)
-    with (
-        _writer(folder, request, started) as writer,
-        bar,
-        ThreadPoolExecutor(num_threads) as pool,
-        closing(decoded),  # type: ignore[type-var]
-    ):
-        for files in decoded:
-            parts = [files[at::num_threads] for at in range(min(num_threads, len(files)))]
-            for entries in pool.map(lambda part: _write_rows(writer, request, part, todo, started.stamps), parts):
-                writer.add(entries)
-            bar.update(len(files))
-    _publish(folder, request, {**started.entries, **writer.entries})
-
-
-def _write_rows(
-    writer: _Writer,
-    request: StoreRequest,
-    files: Sequence[DecodedFile],
-    rows: Sequence[int],
-    stamps: Sequence[FileStamp | None],
-) -> dict[int, FileEntry]:
-    """Squash and write some decoded files; rows are those of all files that are decoded, stamps those of all rows."""
-    images = {file.index: file.image for file in files if file.image is not None}
-    # One thread: others are at other files, and torch's would spin while they wait and take the cores from DALI.
-    squashed = ops.squash(list(images.values()), request.resize, request.terms["interpolation"], num_threads=1).numpy()
-    pixels = dict(zip(images, squashed, strict=True))
-    # A bad file's row is written too: the file may have been good when an earlier build wrote there.
-    nothing = np.zeros((*request.resize, 3), dtype=np.uint8)
-    for file in files:
-        writer.write_row(rows[file.index], pixels.get(file.index, nothing))
-    return {rows[file.index]: _entry(file, stamps[rows[file.index]]) for file in files}
-
-
-def _entry(file: DecodedFile, stamp: FileStamp | None) -> FileEntry:
-    size, mtime_ns = stamp or (None, None)
-    was_read = bool(file.encoded) or size == 0
-    return FileEntry(
-        size=len(file.encoded) if was_read else size,
-        mtime_ns=mtime_ns,
-        sha256=hashlib.sha256(file.encoded).hexdigest() if was_read else None,
-        problem=file.problem,
-    )
-
-
 @contextmanager
-def _writer(folder: Path, request: StoreRequest, started: StartedBuild) -> Iterator[_Writer]:
+def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> Iterator[RowWriter]:
+    """Open what there is of a store to write rows of it; those that were flushed stay, however this ends."""
     building, journal = folder / BUILDING_FILE, folder / JOURNAL_FILE
     header = _npy_header(request)
     if started.pixels is None:
@@ -228,14 +162,10 @@ def _writer(folder: Path, request: StoreRequest, started: StartedBuild) -> Itera
         else:
             lines.truncate(started.num_journal_bytes)
         with ThreadPoolExecutor(1) as flusher:
-            writer = _Writer(pixels, lines, flusher, len(header), request.row_bytes)
-            try:
-                yield writer
-            finally:
-                writer.flush()
+            yield RowWriter(pixels, lines, flusher, len(header), request.row_bytes)
 
 
-class _Writer:
+class RowWriter:
     """Writes rows, from any thread, and journals them when they have reached the disk, behind the decoding."""
 
     def __init__(
@@ -252,6 +182,7 @@ class _Writer:
         self._row_bytes = row_bytes
 
     def write_row(self, row: int, pixels: NDArray[np.uint8]) -> None:
+        """Write the pixels of a row, (height, width, 3)."""
         left, offset = np.ascontiguousarray(pixels).reshape(-1).data, self._first_byte + row * self._row_bytes
         while left:
             num_written = os.pwrite(self._pixels.fileno(), left, offset)
@@ -288,7 +219,7 @@ def _append(file: BinaryIO, lines: Sequence[Mapping[str, Any]]) -> None:
     os.fdatasync(file.fileno())
 
 
-def _publish(folder: Path, request: StoreRequest, entries: Mapping[int, FileEntry]) -> None:
+def publish(folder: Path, request: StoreRequest, entries: Mapping[int, FileEntry]) -> None:
     """Give the pixels their name and write the index, in this order on the disk too."""
     (folder / BUILDING_FILE).replace(folder / PIXELS_FILE)
     _sync_folder(folder)

@@ -17,6 +17,8 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.runtime.files import sha256
+from pipelines import EVAL
+from pipelines.store.build import plan_store
 
 RUNS = {
     "cnn/resnet18_full": 1,
@@ -285,7 +287,13 @@ def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, 
     root, cut, gone = with_bad_files
     gone.unlink()
     out = tmp_path / "out"
-    printed, error = stop_message(["--data", str(root), *TINY, "--out", str(out)], capsys)
+    store = tmp_path / "store"
+    arguments = ["--data", str(root), *TINY, "--store", str(store), "--out", str(out)]
+    printed, error = stop_message(arguments, capsys)
+    assert f"store: 72 images of 37 x 37 px, 295.7 kB in {store}, " in printed
+    # The store has all rows, and appears once it is known what becomes of the bad files.
+    assert plan_store(open_dataset(root, check_files=False).paths, EVAL.at(32), store).num_done == 72
+    assert not (store / "index.json").exists()
     assert f"  {cut}: " in printed
     assert f"  {gone}: No such file or directory" in printed
     assert error == (

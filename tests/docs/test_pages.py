@@ -114,7 +114,6 @@ def test_nothing_is_said_of_the_machine_of_whoever_wrote_it(path):
     assert re.findall(r"/(?:work|root|home|tmp)/\S*", path.read_text(encoding="utf-8")) == []
 
 
-TO_COME = {"--no-store"}  # of `dogs-accel metadata`, once its pass fills the store
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +133,7 @@ def known_flags():
 @pytest.mark.parametrize("path", PAGES)
 def test_every_flag_is_one_of_a_command(path, known_flags):
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", path.read_text(encoding="utf-8")))
-    assert named - known_flags - TO_COME - {"--help"} == set()
+    assert named - known_flags - {"--help"} == set()
 
 
 def run_python_of(path, namespace):

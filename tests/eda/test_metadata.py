@@ -19,7 +19,8 @@ from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_COLUMNS, SPLIT_COLUMNS
 from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.eda.scan import scan_images
-from pipelines import BadImageError
+from pipelines import EVAL, BadImageError
+from pipelines.store.reading import find_store
 
 PUBLISHED_COLUMNS = (
     "image_id", "image_path", "relative_path", "label", "class_name", "folder_name", "official_split",
@@ -249,6 +250,65 @@ def test_the_command_writes_where_it_is_told_and_says_what_it_found(damaged, tmp
     splits = pd.read_csv(tmp_path / "out" / "split_metadata.csv")
     train = [data.ids[i] for i in data.split("train", seed=7)]
     assert splits.image_id[splits.split == "train"].tolist() == [i for i in train if i in set(splits.image_id)]
+
+
+def metadata_lines(root, out, capsys, *arguments):
+    """What the command prints, whose tables are written."""
+    assert main(["metadata", "--data", str(root), "--out", str(out), *arguments]) == 0
+    assert len(pd.read_csv(out / "metadata_with_quality.csv")) == 72
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_command_fills_the_store_of_prepare_and_says_so_before(dogs_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _, plan, decoded, *_ = metadata_lines(dogs_root, tmp_path / "out", capsys)
+    [folder] = (tmp_path / "dogs_accel" / "stores").iterdir()
+    assert plan.startswith(f"store: 72 images of 256 x 256 px, 14.2 MB in {folder}, ")
+    assert decoded.startswith("decoded 72 of 72 files in ")
+    paths = open_dataset(dogs_root).paths
+    store = find_store(folder, paths, EVAL)
+    expected = Image.open(paths[3]).convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(store.images[store.take(paths, EVAL).rows[3]], expected)
+    again = metadata_lines(dogs_root, tmp_path / "out", capsys)
+    assert again[1] == f"store: 72 images of 256 x 256 px in {folder}, complete and current"
+    _, plan, *_ = metadata_lines(
+        dogs_root, tmp_path / "out", capsys, "--store", str(tmp_path / "s"), "--image-size", "32"
+    )
+    assert plan.startswith(f"store: 72 images of 37 x 37 px, 295.7 kB in {tmp_path / 's'}, ")
+    assert find_store(tmp_path / "s", paths, EVAL.at(32)) is not None
+
+
+def test_the_command_fills_no_store_where_none_is_wanted(dogs_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert metadata_lines(dogs_root, tmp_path / "out", capsys, "--no-store")[1].startswith("decoded 72 of 72 files in ")
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(SystemExit):
+        main(["metadata", "--data", str(dogs_root), "--no-store", "--store", str(tmp_path)])
+    assert "not allowed with argument --no-store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", ["no room", "no folder", "other files", "a disk that fills"])
+def test_a_store_that_cannot_be_filled_costs_the_tables_nothing(dogs_root, tmp_path, capsys, monkeypatch, reason):
+    store, words = tmp_path / "store", {
+        "no room": "MB free: too little; free some, or name a folder on another disk",
+        "no folder": f"store {tmp_path / 'store'}: it cannot be used (Not a directory)",
+        "other files": "pixels.npy is there without index.json",
+        "a disk that fills": "the disk is full (No space left on device); what is finished stays",
+    }[reason]  # fmt: skip
+    if reason == "no room":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1_000_000))
+    elif reason == "no folder":
+        store.write_text("")
+    elif reason == "other files":
+        store.mkdir()
+        (store / "pixels.npy").write_bytes(b"mine")
+    else:
+        monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    lines = metadata_lines(dogs_root, tmp_path / "out", capsys, "--store", str(store))
+    [said] = [line for line in lines if line.startswith("the store is left out: ")]
+    assert words in said
+    assert sum(line.startswith("decoded 72 of 72 files in ") for line in lines) == 1
 
 
 def test_the_command_names_what_is_wrong_in_one_line(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dogs_accel.explain.explainers import find_explainer
 from dogs_accel.inference.predict import predict_images
 from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
+from pipelines.decoding.pil import decode_rgb
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +61,29 @@ def test_a_picture_of_any_format_has_the_answer_of_its_pixels(trained, test_rows
     logits = trained.logits(paths[:4]).logits
     np.testing.assert_allclose(logits, trained.logits(test_rows[:1]).logits.repeat(4, axis=0), rtol=1e-4, atol=1e-5)
     assert all(answer.problem is None for answer in predict_images(trained, paths))
+
+
+def test_photos_are_answered_batch_by_batch_as_the_loader_makes_them(trained, test_rows, tmp_path, monkeypatch):
+    small = replace(trained, batch_size=3)
+    bad = str(tmp_path / "bad.jpg")
+    Path(bad).write_bytes(b"no picture")
+    paths = [test_rows[0], bad, bad, *test_rows[1:], bad]
+    read, fed = [], []
+    monkeypatch.setattr("dogs_accel.inference.predict.decode_rgb", lambda path: read.append(path) or decode_rgb(path))
+    hook = trained.model.register_forward_pre_hook(lambda _, inputs: fed.append((len(read), len(inputs[0]))))
+    try:
+        answers = predict_images(small, paths, top=4)
+    finally:
+        hook.remove()
+    assert sorted(read) == sorted(paths)
+    assert [num for _, num in fed] == [3] * 8
+    for number, (num_read, _) in enumerate(fed):
+        assert num_read <= 3 * number + 3 + 2 + 3 + 1  # answered, this batch, bad ones, and what is read ahead
+    expected = (torch.from_numpy(small.logits(test_rows).logits).double() / trained.temperature).softmax(dim=1)
+    assert [answer.path for answer in answers] == paths
+    assert [answer.problem for answer in answers] == [None, *["not an image"] * 2, *[None] * 23, "not an image"]
+    said = [answer.probabilities for answer in answers if answer.problem is None]
+    assert said == [tuple(row) for row in expected.sort(dim=1, descending=True).values.tolist()]
 
 
 def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):

@@ -440,6 +440,21 @@ def test_the_cached_loader_reads_a_store_of_more_files(photos, tmp_path):
         assert torch.equal(images, load(some, RESNET_TRAIN)[0])
 
 
+def test_an_open_store_is_read_without_another_look_at_the_files(photos, tmp_path, monkeypatch):
+    from pipelines.store.build import build_store
+
+    store = build_store(photos, EVAL, tmp_path, progress=False)
+    monkeypatch.setattr("pipelines.store.index.file_stamp", None)
+    for backend in ("cached", "auto"):
+        images, _ = load(photos[3:9], RESNET_TRAIN, backend=backend, store=store)
+        assert torch.equal(images, load(photos[3:9], RESNET_TRAIN)[0])
+    for backend in ("torch", "dali"):
+        with pytest.raises(ValueError, match=f"store: got .* for the {backend} loader, expected none: it has no store"):
+            make_loader(photos, range(23), EVAL, backend=backend, device="cpu", store=store)
+    with pytest.raises(StoreError, match=r"made for resize \(256, 256\), the recipe eval has \(37, 37\)"):
+        make_loader(photos, range(23), EVAL.at(32), device="cpu", store=store)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", BACKENDS)
 class TestOnAGpu:

@@ -106,7 +106,7 @@ def test_files_that_are_not_whole_are_told(tmp_path, kind):
 
 def test_dali_takes_the_usual_kinds_and_only_those(tmp_path):
     paths = write(tmp_path, (KINDS | OTHERS).values())
-    takes = [_File(index=0).read(path).is_for_dali for path in paths]
+    takes = [_File(index=0, path=path).read().is_for_dali for path in paths]
     assert takes == [True] * len(KINDS) + [False] * len(OTHERS)
 
 
@@ -123,7 +123,7 @@ def test_a_header_that_pil_refuses_is_bad_though_dali_would_decode_it(tmp_path):
 def test_real_photos_equal_pils(shared_data):
     paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::4]
     assert len(paths) > 150
-    assert all(_File(index=0).read(path).is_for_dali for path in paths)
+    assert all(_File(index=0, path=path).read().is_for_dali for path in paths)
     assert_as_pil(paths)
 
 
@@ -246,10 +246,10 @@ def test_what_says_nothing_of_a_file_ends_the_pass(tmp_path, monkeypatch, error)
     paths = write(tmp_path, [encoded(picture(30, 20))] * 40)
     read = _File.read
 
-    def failing(self, path):
+    def failing(self, **options):
         if self.index == 17:
             raise error
-        return read(self, path)
+        return read(self, **options)
 
     monkeypatch.setattr(_File, "read", failing)
     with pytest.raises(type(error)):

@@ -11,7 +11,7 @@ import pytest
 from pipelines import EVAL, BadImageError
 from pipelines.store.build import default_store_folder, plan_store
 from pipelines.store.index import StoreError
-from pipelines.store.reading import _map_pixels, open_store, store_problems
+from pipelines.store.reading import _map_pixels, find_store, open_store
 from tests.support.picture_files import KINDS, encoded, picture, write
 from tests.support.small_stores import SMALL, assert_pils, build
 
@@ -57,7 +57,7 @@ def test_bad_files_are_listed_when_they_are_asked_for(photos, tmp_path):
     assert message.startswith(f"store {folder}: 14 of 30 files cannot be decoded: {photos[0]}: an empty file; ")
     assert message.count("not an image") == 9
     assert message.endswith("; and 4 more")
-    assert store_problems(folder, photos, SMALL)[str(photos[13])] == "No such file or directory"
+    assert find_store(folder, photos, SMALL).problems[str(photos[13])] == "No such file or directory"
     assert_pils(open_store(folder, photos[14:], SMALL), photos[14:], SMALL)
     assert plan_store(photos, SMALL, folder).is_complete
 
@@ -183,3 +183,27 @@ def test_a_dataset_of_the_same_names_is_another_one(photos, store, tmp_path):
     for seed, path in enumerate(others):
         path.write_bytes(encoded(picture(50, 40, seed=seed)))
     assert_refused(store, others, SMALL, "30 of 30 files changed")
+
+
+class TestOpenStores:
+    """A store that is open, for whoever wants some of its files."""
+
+    def test_its_rows_are_taken_without_another_look_at_the_files(self, photos, store, monkeypatch):
+        opened = find_store(store, photos, SMALL)
+        monkeypatch.setattr("pipelines.store.index.file_stamp", None)
+        monkeypatch.setattr("pipelines.store.reading.read_index", None)
+        some = [photos[17], photos[3], photos[3]]
+        taken = opened.take(some, replace(SMALL, name="another", flip=0.5))
+        assert taken.rows.tolist() == [17, 3, 3]
+        assert taken.images is opened.images
+        assert_pils(taken, some, SMALL)
+
+    def test_other_files_or_another_size_are_refused(self, photos, store):
+        opened = find_store(store, photos[:9], SMALL)
+        with pytest.raises(StoreError, match=r"opened for 9 files, which lack 21 of 30, first: .*0009.jpg"):
+            opened.take(photos, SMALL)
+        with pytest.raises(StoreError, match=r"made for resize \(20, 24\), the recipe eval has \(256, 256\)"):
+            opened.take(photos[:9], EVAL)
+
+    def test_there_is_none_before_a_build(self, photos, tmp_path):
+        assert find_store(tmp_path, photos, SMALL) is None

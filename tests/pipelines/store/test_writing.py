@@ -13,7 +13,7 @@ import torch
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
 from pipelines.store.build import plan_store
 from pipelines.store.index import StoreError
-from pipelines.store.reading import open_store, store_problems
+from pipelines.store.reading import find_store, open_store
 from tests.support.picture_files import KINDS, OTHERS, encoded, picture, write
 from tests.support.small_stores import FILTERS, SMALL, assert_pils, assert_same_store, build, journalled
 
@@ -41,7 +41,7 @@ def test_real_photos_equal_pils_at_the_published_size(shared_data, tmp_path):
 def test_hard_images_are_stored_or_named(shared_data, tmp_path):
     paths = sorted(path for path in (shared_data / "hard-images").rglob("*") if path.suffix in (".jpg", ".jpeg"))
     folder = build(paths, SMALL, tmp_path)
-    problems = store_problems(folder, paths, SMALL)
+    problems = find_store(folder, paths, SMALL).problems
     assert len(problems) > 60
     good = [path for path in paths if str(path) not in problems]
     store = open_store(folder, good, SMALL)
@@ -149,7 +149,7 @@ def test_files_that_change_between_builds_are_done_again(photos, half_built, dec
     build(photos, SMALL, half_built)
     assert decoded == list(map(str, [photos[3], photos[5], *photos[16:]]))
     assert_same_store(half_built, build(photos, SMALL, tmp_path / "store"))
-    assert list(store_problems(half_built, photos, SMALL)) == [str(photos[5]), str(photos[20])]
+    assert list(find_store(half_built, photos, SMALL).problems) == [str(photos[5]), str(photos[20])]
 
 
 @pytest.mark.parametrize("tail", [b'{"row": 17, "si', b"\0" * 300, b'{"row": 17}garbage\n{}\n'])
