@@ -114,8 +114,6 @@ def test_nothing_is_said_of_the_machine_of_whoever_wrote_it(path):
     assert re.findall(r"/(?:work|root|home|tmp)/\S*", path.read_text(encoding="utf-8")) == []
 
 
-
-
 @pytest.fixture(scope="module")
 def known_flags():
     """Flags of the commands that the pages name, by their own help."""

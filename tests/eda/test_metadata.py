@@ -253,15 +253,18 @@ def test_the_command_writes_where_it_is_told_and_says_what_it_found(damaged, tmp
 
 
 def metadata_lines(root, out, capsys, *arguments):
-    """What the command prints, whose tables are written."""
+    """What the command prints below what it says of the data, whose tables are written."""
     assert main(["metadata", "--data", str(root), "--out", str(out), *arguments]) == 0
     assert len(pd.read_csv(out / "metadata_with_quality.csv")) == 72
-    return capsys.readouterr().out.splitlines()
+    notice, layout, splits, *lines = capsys.readouterr().out.splitlines()
+    assert [notice, layout] == open_dataset(root).facts.lines()
+    assert splits.startswith("splits   train and test as the data have them; validation (15%) carved out of training")
+    return lines
 
 
 def test_the_command_fills_the_store_of_prepare_and_says_so_before(dogs_root, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _, plan, decoded, *_ = metadata_lines(dogs_root, tmp_path / "out", capsys)
+    plan, decoded, *_ = metadata_lines(dogs_root, tmp_path / "out", capsys)
     [folder] = (tmp_path / "dogs_accel" / "stores").iterdir()
     assert plan.startswith(f"store: 72 images of 256 x 256 px, 14.2 MB in {folder}, ")
     assert decoded.startswith("decoded 72 of 72 files in ")
@@ -270,17 +273,15 @@ def test_the_command_fills_the_store_of_prepare_and_says_so_before(dogs_root, tm
     expected = Image.open(paths[3]).convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(store.images[store.take(paths, EVAL).rows[3]], expected)
     again = metadata_lines(dogs_root, tmp_path / "out", capsys)
-    assert again[1] == f"store: 72 images of 256 x 256 px in {folder}, complete and current"
-    _, plan, *_ = metadata_lines(
-        dogs_root, tmp_path / "out", capsys, "--store", str(tmp_path / "s"), "--image-size", "32"
-    )
+    assert again[0] == f"store: 72 images of 256 x 256 px in {folder}, complete and current"
+    plan, *_ = metadata_lines(dogs_root, tmp_path / "out", capsys, "--store", str(tmp_path / "s"), "--image-size", "32")
     assert plan.startswith(f"store: 72 images of 37 x 37 px, 295.7 kB in {tmp_path / 's'}, ")
     assert find_store(tmp_path / "s", paths, EVAL.at(32)) is not None
 
 
 def test_the_command_fills_no_store_where_none_is_wanted(dogs_root, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert metadata_lines(dogs_root, tmp_path / "out", capsys, "--no-store")[1].startswith("decoded 72 of 72 files in ")
+    assert metadata_lines(dogs_root, tmp_path / "out", capsys, "--no-store")[0].startswith("decoded 72 of 72 files in ")
     assert not (tmp_path / "cache").exists()
     with pytest.raises(SystemExit):
         main(["metadata", "--data", str(dogs_root), "--no-store", "--store", str(tmp_path)])
