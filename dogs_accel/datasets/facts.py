@@ -41,12 +41,13 @@ class DatasetFacts:
         return f"{num:,} {self.noun if num == 1 else self.plural}"
 
     def lines(self) -> list[str]:
-        """Say what was recognised and left out, a line each, for a terminal."""
-        lines = [self.notice] if self.notice else []
-        lines.append(f"layout   {self.layout}")
-        if self.left_out:
-            lines.append(f"left out {self.left_out_text}")
-        return lines
+        """Say what is to be said with every result, and the `layout_lines`, for a terminal."""
+        return [*([self.notice] if self.notice else []), *self.layout_lines()]
+
+    def layout_lines(self) -> list[str]:
+        """Say what was recognised and what was left out, a line each, for a terminal."""
+        left_out = [f"left out {self.left_out_text}"] if self.left_out else []
+        return [f"layout   {self.layout}", *left_out]
 
     @property
     def left_out_text(self) -> str:

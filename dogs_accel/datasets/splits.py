@@ -62,7 +62,7 @@ def describe_carving(
     named = {"train": OFFICIAL_TRAIN, "validation": OFFICIAL_VAL, "test": OFFICIAL_TEST}
     ratios = {"test": test_ratio, "validation": val_ratio}
     given = [name for name, part in named.items() if part in official]
-    carved = [f"{name} ({ratios[name]:.0%})" for name in ("test", "validation") if name not in given]
+    carved = [f"{name} ({100 * ratios[name]:g} %)" for name in ("test", "validation") if name not in given]
     parts = [f"{' and '.join(given)} as the data have {'it' if len(given) == 1 else 'them'}"] if given else []
     if carved:
         source = "training" if OFFICIAL_TRAIN in official else "all"

@@ -177,7 +177,7 @@ def rgb_channel_figure(quality: pd.DataFrame, normalisation: Normalisation) -> F
     _channel_bars(right, means.std(axis=0), normalisation.train_std)
     right.set_title("Standard deviation")
     handles = [
-        Patch(facecolor=GREY, label=f"of the means of {count_text(len(quality), 'image')} (published way)"),
+        Patch(facecolor=GREY, label=f"of the means of {count_text(len(quality), 'image')}"),
         Patch(facecolor="white", edgecolor=GREY, hatch="///",
               label=f"of the pixels of {count_text(normalisation.num_train_images, 'training image')}"),
     ]  # fmt: skip

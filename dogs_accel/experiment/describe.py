@@ -25,11 +25,12 @@ def describe_plan(plan: Plan) -> str:
     amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     lines = [
-        *facts.lines(),
-        f"splits   {carving}",
+        *([facts.notice] if facts.notice else []),
         f"preset   {config.preset_name}",
         f"data     {facts.name}: {facts.count(plan.data.num_classes)}, {describe_sizes(plan.splits)} images, "
         f"in {plan.data.root}",
+        *facts.layout_lines(),
+        f"splits   {carving}",
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {plan.out}",
         *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),

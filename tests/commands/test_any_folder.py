@@ -19,7 +19,7 @@ from tests.support.untidy_folder import CLASSES, write_untidy_folder
 SAID = (
     "layout   class folders, no parts\n"
     "left out 1 class folder without a photo, 3 files of another kind, 9 hidden files, 1 photo in no class folder\n"
-    "splits   test (20%) and then validation (15%) carved out of all, seed 42, in each class alike\n"
+    "splits   test (20 %) and then validation (15 %) carved out of all, seed 42, in each class alike\n"
 )
 DOGS = ("breed", "dog", "Stanford")
 

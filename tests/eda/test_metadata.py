@@ -258,7 +258,7 @@ def metadata_lines(root, out, capsys, *arguments):
     assert len(pd.read_csv(out / "metadata_with_quality.csv")) == 72
     notice, layout, splits, *lines = capsys.readouterr().out.splitlines()
     assert [notice, layout] == open_dataset(root).facts.lines()
-    assert splits.startswith("splits   train and test as the data have them; validation (15%) carved out of training")
+    assert splits.startswith("splits   train and test as the data have them; validation (15 %) carved out of training")
     return lines
 
 

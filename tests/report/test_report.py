@@ -420,7 +420,7 @@ def test_of_other_data_nothing_is_said_that_was_published_of_stanford_dogs(plain
 def test_the_data_station_says_how_the_data_lay_and_what_was_left_out(plain):
     text = text_of(page(plain))
     assert (
-        "Layout: class folders in train/ and test/. Splits: train and test as the data have them; validation (15%) "
+        "Layout: class folders in train/ and test/. Splits: train and test as the data have them; validation (15 %) "
         "carved out of training, seed 42, in each class alike. Left out: 2 hidden files."
     ) in text
     assert "8 classes" in text
