@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel import benchmark
-from dogs_accel.runtime.arguments import error_line, natural, positive
+from dogs_accel.runtime.arguments import DATA_HELP, error_line, natural, positive
 from dogs_accel.runtime.threads import bound_spinning
 
 _SHOWN = 10
 _BENCHMARK = "benchmark"
-_DATA_HELP = "any folder of class folders, or the root of Stanford Dogs"
 
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
@@ -79,7 +78,7 @@ def _download(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_prepare(commands: Any) -> None:
     command = commands.add_parser("prepare", help="decode every image once, into a store that loads without decoding")
-    command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
+    command.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
     _add_store(command, command)
     command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
     command.add_argument("--rebuild", action="store_true", help="remove the store that is there and build it anew")
@@ -128,7 +127,7 @@ def _add_metadata(commands: Any) -> None:
         "metadata",
         help="decode every image once: quality statistics, bad files, pictures that come twice, and prepare's store",
     )
-    command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
+    command.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
     command.add_argument("--out", default="metadata", metavar="DIR", help="folder for the tables (default: metadata)")
     command.add_argument(
         "--val-ratio", type=float, default=0.15, metavar="R",
@@ -214,7 +213,7 @@ def _add_parity(commands: Any) -> None:
     command = commands.add_parser(
         "parity", help="hold the loaders to the reference: the same pixels, and the same answers of a real model"
     )
-    command.add_argument("--data", required=True, metavar="DIR", help=_DATA_HELP)
+    command.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
     command.add_argument("--loader", default="all", metavar="NAME", help="one of the loaders, or all (default: all)")
     command.add_argument(
         "--recipe", default="all", metavar="NAME", help="eval, resnet-train, vit-train or all (default: all)"

@@ -71,7 +71,7 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
         facts=DatasetFacts(
             name=folder.name or "data",
             title=folder.name or "data",
-            layout=_describe_layout(part_folders, folder),
+            layout=_describe_layout(part_folders, folder, names),
             left_out={what: num for what, num in sorted(left_out.items()) if num},
         ),
         root=folder,
@@ -158,9 +158,12 @@ def _check_classes(folder: Path, found: Mapping[str, Mapping[str, Sequence[str]]
     return every
 
 
-def _describe_layout(part_folders: Mapping[str, str], folder: Path) -> str:
+def _describe_layout(part_folders: Mapping[str, str], folder: Path, classes: Sequence[str]) -> str:
     if not part_folders:
-        return "class folders, no parts"
+        like_parts = [name for name in classes if name.lower() in _PART_OF]
+        if not like_parts:
+            return "class folders, no parts"
+        return f"class folders, no parts; as classes: {_join(like_parts)}"
     names = [f"{os.path.relpath(path, folder)}/" for path in part_folders.values()]
     return f"class folders in {' and '.join([', '.join(names[:-1]), names[-1]])}"
 

@@ -13,7 +13,7 @@ from typing import Any
 from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import check_family
 from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.runtime.arguments import AMP_CHOICES, natural, positive
+from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive
 from dogs_accel.runtime.files import read_json
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
@@ -76,8 +76,7 @@ class BenchmarkConfig:
         None, "device by name, such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
     data: str | None = _option(
-        None, "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs "
-        "(default: the embedded generated pictures)",
+        None, f"{DATA_HELP} (default: the embedded generated pictures)",
         metavar="DIR",
     )  # fmt: skip
     preset: str | None = _option(

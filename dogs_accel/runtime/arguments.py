@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 AMP_CHOICES = ("auto", "off", "bf16", "fp16")
+DATA_HELP = "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs"
 
 
 def positive(text: str) -> int:

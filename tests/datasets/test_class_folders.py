@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dogs_accel.datasets import DatasetError, DatasetNotFoundError, open_dataset
+from dogs_accel.datasets import LAYOUTS, DatasetError, DatasetNotFoundError, open_dataset
 from dogs_accel.datasets.splits import SPLITS
 from tests.support.untidy_folder import CLASSES, LEFT_OUT, write_untidy_folder
 
@@ -87,6 +87,7 @@ def test_folders_beside_the_parts_are_no_classes(tmp_path):
 def test_classes_may_be_called_like_parts(tmp_path):
     data = open_dataset(touch(tmp_path, *many("train"), *many("test"), *many("bus")))
     assert data.class_names == ["bus", "test", "train"]
+    assert data.facts.layout == "class folders, no parts; as classes: test, train"
 
 
 @pytest.mark.parametrize(
@@ -127,5 +128,5 @@ def test_layouts_by_name(tmp_path):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path / "Images").class_names == ["a", "b"]
     assert open_dataset(tmp_path, "class-folders").class_names == ["Annotation", "Images"]
-    with pytest.raises(ValueError, match="layout: got 'class-folder', expected one of stanford-dogs, class-folders"):
+    with pytest.raises(ValueError, match=f"layout: got 'class-folder', expected one of {', '.join(LAYOUTS)}"):
         open_dataset(tmp_path, "class-folder")

@@ -41,6 +41,7 @@ from tests.support.operator_cases import (
 
 AUGMENT = torch.ops.dogs_accel.augment
 COLUMN = {name: i for i, name in enumerate(ops.AUGMENT_PARAMS)}
+NUM_PARAMS = len(COLUMN)
 PIL_HAS_VERTICAL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL_STEPS = Recipe(
@@ -182,7 +183,7 @@ def test_sizes(device: str, size: int, stored: tuple[int, int]) -> None:
 
 def test_every_instruction_set(instruction_set: str) -> None:
     images, index = make_store(7, 70, 90), list(range(7)) * 3
-    params = drawn(ALL_STEPS, images, list(range(21)))
+    params = drawn(ALL_STEPS, images, list(range(7)) * 3)
     for interpolation in ("bilinear", "bicubic"):
         check_against_references(images, index, params, replace(ALL_STEPS, interpolation=interpolation))
     images = make_store(2, 256, 256)
@@ -326,8 +327,8 @@ def test_strides(device: str) -> None:
         assert torch.equal(run(view, index, packed, ALL_STEPS), expected)
     assert torch.equal(run(images, index.repeat_interleave(2)[::2], packed, ALL_STEPS), expected)
     assert torch.equal(run(images, index, packed.t().contiguous().t(), ALL_STEPS), expected)
-    assert torch.equal(run(images, index, packed.repeat(1, 2)[:, :21], ALL_STEPS), expected)
-    same = run(images[:1].expand(5, 70, 90, 3), index, packed[:1].expand(6, 21), ALL_STEPS)
+    assert torch.equal(run(images, index, packed.repeat(1, 2)[:, :NUM_PARAMS], ALL_STEPS), expected)
+    same = run(images[:1].expand(5, 70, 90, 3), index, packed[:1].expand(6, NUM_PARAMS), ALL_STEPS)
     assert torch.equal(same, run(images, torch.zeros_like(index), packed[:1].repeat(6, 1), ALL_STEPS))
     rows = run(images[:, :1].expand(5, 70, 90, 3), index, packed, ALL_STEPS)
     assert torch.equal(rows, run(images[:, :1].repeat(1, 70, 1, 1), index, packed, ALL_STEPS))
@@ -348,7 +349,7 @@ def test_a_sample_is_the_same_in_any_batch(device: str) -> None:
 @pytest.mark.parametrize("num_images", [0, 3])
 def test_empty_batch(device: str, num_images: int) -> None:
     images = torch.zeros(num_images, 70, 90, 3, dtype=torch.uint8, device=device)
-    got = run(images, torch.zeros(0, dtype=torch.int64), np.zeros((0, 21)), ALL_STEPS, torch.bfloat16)
+    got = run(images, torch.zeros(0, dtype=torch.int64), np.zeros((0, NUM_PARAMS)), ALL_STEPS, torch.bfloat16)
     assert (got.shape, got.dtype, got.device) == ((0, 3, 48, 48), torch.bfloat16, images.device)
     assert got.is_contiguous(memory_format=torch.channels_last)
 
@@ -426,7 +427,7 @@ for case in range(300):
     size = int(random.integers(1, 40))
     if case % 3 == 0:
         size = min(shape[1:3])
-    params = torch.zeros(6, 21, dtype=torch.float64)
+    params = torch.zeros(6, NUM_PARAMS, dtype=torch.float64)
     for row in params:  # the whole image, or what is at its end
         whole = random.integers(2) and case % 3 > 0
         tall, wide = shape[1:3] if whole else (min(side, size) for side in shape[1:3])
@@ -514,9 +515,9 @@ def call(**changed: Any) -> Tensor:
         ({"index": torch.tensor([0, 4])}, r"index\[1\]: got 4, expected 0 to 3"),
         ({"index": torch.tensor([-1, 0])}, r"index\[0\]: got -1, expected 0 to 3"),
         ({"images": GOOD_IMAGES[:0]}, r"index\[0\]: got 3, expected 0 to -1"),
-        ({"params": GOOD_PARAMS[:1]}, r"params: got shape \(1, 21\), expected \(2, 21\)"),
-        ({"params": GOOD_PARAMS[:, :20]}, r"params: got shape \(2, 20\), expected \(2, 21\)"),
-        ({"params": GOOD_PARAMS[0]}, r"params: got shape \(21,\), expected \(2, 21\)"),
+        ({"params": GOOD_PARAMS[:1]}, rf"params: got shape \(1, {NUM_PARAMS}\), expected \(2, {NUM_PARAMS}\)"),
+        ({"params": GOOD_PARAMS[:, :-1]}, rf"params: got shape \(2, {NUM_PARAMS - 1}\), expected \(2, {NUM_PARAMS}\)"),
+        ({"params": GOOD_PARAMS[0]}, rf"params: got shape \({NUM_PARAMS},\), expected \(2, {NUM_PARAMS}\)"),
         ({"params": GOOD_PARAMS.float()}, "params: got dtype Float, expected float64"),
         ({"size": 0}, "size: got 0, expected 1 to 16384"),
         ({"size": 16385}, "size: got 16385, expected 1 to 16384"),
@@ -690,7 +691,7 @@ def test_packed_columns_are_named() -> None:
         ("erase_width", params.erase[:, 3]),
     ):
         np.testing.assert_array_equal(packed[:, COLUMN[name]], expected)
-    assert pack_params(drawn(ALL_STEPS, GOOD_IMAGES, []), 48).shape == (0, 21)
+    assert pack_params(drawn(ALL_STEPS, GOOD_IMAGES, []), 48).shape == (0, NUM_PARAMS)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -107,6 +107,6 @@ def augment(
             image = jitter(image, which, params[11 + which])
     values = image.astype(np.float32) / np.float32(255)
     values = (values - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
-    top, left, height, width = params[17:].astype(int)
+    top, left, height, width = params[17:21].astype(int)
     values[top : top + height, left : left + width] = 0
     return values.transpose(2, 0, 1)
