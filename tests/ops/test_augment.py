@@ -427,7 +427,7 @@ for case in range(300):
     size = int(random.integers(1, 40))
     if case % 3 == 0:
         size = min(shape[1:3])
-    params = torch.zeros(6, NUM_PARAMS, dtype=torch.float64)
+    params = torch.zeros(6, len(ops.AUGMENT_PARAMS), dtype=torch.float64)
     for row in params:  # the whole image, or what is at its end
         whole = random.integers(2) and case % 3 > 0
         tall, wide = shape[1:3] if whole else (min(side, size) for side in shape[1:3])
