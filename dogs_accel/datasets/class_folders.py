@@ -13,7 +13,16 @@ import numpy as np
 from dogs_accel.datasets.class_names import class_names
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.datasets.photos import HIDDEN, PHOTO_SUFFIXES, is_hidden_folder, walk_photos, why_no_photo
+from dogs_accel.datasets.photos import (
+    HIDDEN,
+    PHOTO_SUFFIXES,
+    count_files,
+    is_folder,
+    is_hidden_folder,
+    leads_back,
+    walk_photos,
+    why_no_photo,
+)
 from dogs_accel.datasets.splits import NO_OFFICIAL_PART, OFFICIAL_TEST, OFFICIAL_TRAIN, OFFICIAL_VAL
 
 _PART_OF = {
@@ -55,9 +64,9 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
         left_out[_BESIDE] += len(beside)
         for part, path in part_folders.items():
             _count_loose_files(Path(path), left_out)
-            found[part] = _photos_of_classes(path, left_out)
+            found[part] = _photos_of_classes(path, left_out, (os.path.realpath(folder), os.path.realpath(path)))
     else:
-        found[NO_OFFICIAL_PART] = _photos_of_classes(str(folder), left_out)
+        found[NO_OFFICIAL_PART] = _photos_of_classes(str(folder), left_out, (os.path.realpath(folder),))
     names = _check_classes(folder, found)
     paths, labels, official = [], [], []
     for part, photos in found.items():
@@ -86,8 +95,14 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
 
 
 def _folders_in(folder: Path) -> list[str]:
+    """Name the folders in a folder; a link that leads back to a folder around it is none."""
+    around = (os.path.realpath(folder),)
     with os.scandir(folder) as found:
-        return sorted(entry.name for entry in found if entry.is_dir() and not is_hidden_folder(entry.name))
+        return sorted(
+            entry.name
+            for entry in found
+            if is_folder(entry) and not is_hidden_folder(entry.name) and not leads_back(entry.path, around)
+        )
 
 
 def _part_folders(folder: Path) -> dict[str, str]:
@@ -111,13 +126,13 @@ def _part_folders(folder: Path) -> dict[str, str]:
 def _count_loose_files(folder: Path, left_out: Counter[str]) -> None:
     with os.scandir(folder) as found:
         for entry in found:
-            if not entry.is_dir():
-                left_out[why_no_photo(entry.name) or _NO_CLASS] += 1
+            if not is_folder(entry):
+                left_out[why_no_photo(entry) or _NO_CLASS] += 1
             elif is_hidden_folder(entry.name):
-                left_out[HIDDEN] += sum(len(files) for _, _, files in os.walk(entry.path))
+                left_out[HIDDEN] += count_files(entry.path)
 
 
-def _photos_of_classes(folder: str, left_out: Counter[str]) -> dict[str, list[str]]:
+def _photos_of_classes(folder: str, left_out: Counter[str], around: Sequence[str]) -> dict[str, list[str]]:
     """Find the photos of each class folder, by its name in composed letters."""
     found: dict[str, list[str]] = {}
     spelt: dict[str, str] = {}
@@ -129,7 +144,7 @@ def _photos_of_classes(folder: str, left_out: Counter[str]) -> dict[str, list[st
                 "rename one"
             )
         spelt[composed] = name
-        photos = list(walk_photos(os.path.join(folder, name), left_out))  # noqa: PTH118
+        photos = list(walk_photos(os.path.join(folder, name), left_out, around))  # noqa: PTH118
         if photos:
             found[composed] = photos
         else:

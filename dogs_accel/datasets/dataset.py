@@ -94,6 +94,10 @@ class Dataset:
             class_names=self.class_names,
         )
 
+    def absent_from(self, index: np.ndarray) -> list[str]:
+        """Name the classes that have no image among some, (n,) positions in the dataset."""
+        return [self.class_names[label] for label in np.setdiff1d(np.arange(self.num_classes), self.labels[index])]
+
     def digest(self, index: np.ndarray | None = None) -> str:
         """Name images and their labels, in their order, by a SHA-256 of both; index None is all of them."""
         chosen = range(len(self)) if index is None else index

@@ -25,11 +25,20 @@ def spread(items: Sequence[_T], num: int) -> list[_T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def why_no_photo(name: str) -> str | None:
-    """Say why a file of this name is left out; None of a photo."""
-    if name.startswith("."):
+def why_no_photo(entry: os.DirEntry[str]) -> str | None:
+    """Say why what is no folder is left out; None of a photo, and of a link to nothing that is called like one."""
+    if entry.name.startswith("."):
         return HIDDEN
-    return None if os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES else OTHER_KIND  # noqa: PTH122
+    is_photo = os.path.splitext(entry.name)[1].lower() in PHOTO_SUFFIXES  # noqa: PTH122
+    return None if is_photo and (entry.is_symlink() or entry.is_file()) else OTHER_KIND
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_hidden_folder(name: str) -> bool:
@@ -37,29 +46,39 @@ def is_hidden_folder(name: str) -> bool:
     return name.startswith(".") or name.lower() in _FOLDERS_OF_SYSTEMS
 
 
-def walk_photos(folder: str, left_out: Counter[str]) -> Iterator[str]:
+def walk_photos(folder: str, left_out: Counter[str], around: Sequence[str] = ()) -> Iterator[str]:
     """Find the photos below a folder at any depth, in the order of their names; links are followed.
 
-    Paths begin with `folder`. left_out counts the files that are none, by the reason. A link that leads back to a
-    folder around it is not followed again.
+    Paths begin with `folder`. left_out counts the files that are none, by what they are. A link that leads back to a
+    folder around it is not followed; `around` has the real paths of those around `folder`.
     """
-    yield from _walk(folder, left_out, (os.path.realpath(folder),))
+    yield from _walk(folder, left_out, (*around, os.path.realpath(folder)))
 
 
 def _walk(folder: str, left_out: Counter[str], around: tuple[str, ...]) -> Iterator[str]:
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
-        if not entry.is_dir():
-            reason = why_no_photo(entry.name)
-            if reason is None:
+        if not is_folder(entry):
+            if (reason := why_no_photo(entry)) is None:
                 yield entry.path
             else:
                 left_out[reason] += 1
         elif is_hidden_folder(entry.name):
-            left_out[HIDDEN] += sum(len(files) for _, _, files in os.walk(entry.path))
-        elif (real := os.path.realpath(entry.path)) not in around:
-            yield from _walk(entry.path, left_out, (*around, real))
+            left_out[HIDDEN] += count_files(entry.path)
+        elif not leads_back(entry.path, around):
+            yield from _walk(entry.path, left_out, (*around, os.path.realpath(entry.path)))
+
+
+def count_files(folder: str) -> int:
+    """Count the files below a folder, links not followed."""
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+def leads_back(path: str, around: Sequence[str]) -> bool:
+    """Whether a folder is one of those around it, by their real paths, or lies around one of them: a link can be so."""
+    real = os.path.realpath(path).rstrip("/")
+    return any(f"{each}/".startswith(f"{real}/") for each in around)
 
 
 def find_photos(root: str | Path, num_images: int) -> list[str]:

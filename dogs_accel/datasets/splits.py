@@ -63,11 +63,16 @@ def describe_carving(
     ratios = {"test": test_ratio, "validation": val_ratio}
     given = [name for name, part in named.items() if part in official]
     carved = [f"{name} ({100 * ratios[name]:g} %)" for name in ("test", "validation") if name not in given]
-    parts = [f"{' and '.join(given)} as the data have {'it' if len(given) == 1 else 'them'}"] if given else []
+    parts = [f"{_joined(given)} as the data have {'it' if len(given) == 1 else 'them'}"] if given else []
     if carved:
         source = "training" if OFFICIAL_TRAIN in official else "all"
         parts.append(f"{' and then '.join(carved)} carved out of {source}, seed {seed}, in each class alike")
     return "; ".join(parts)
+
+
+def _joined(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def stratified_split(
@@ -122,6 +127,7 @@ def _check_class_sizes(labels: np.ndarray, ratio: float, class_names: Sequence[s
     # From 3 images on there is a ratio that is large enough for the class and leaves it more to train on.
     hint = f"; {part}_ratio {math.ceil(1000 / count) / 1000:g} would do" if count >= 3 else ""
     raise ValueError(
-        f"{name}: got {count} training images, expected at least {needed} to be sure of one in {side} "
+        f"{name}: got {count} training image{'' if count == 1 else 's'}, expected at least {needed} to be sure of one "
+        f"in {side} "
         f"({num_taken} of {total} images, {len(classes)} classes, {part}_ratio {ratio:g}){hint}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from dogs_accel.eda.files import (
     Normalisation,
 )
 from dogs_accel.eda.scan import ImageScan, TakeDecoded, scan_images
+from dogs_accel.eda.tables import count_text
 from dogs_accel.runtime.files import write_csv, write_json
 from pipelines import BadImageError
 
@@ -146,16 +147,19 @@ def write_metadata(
     num_threads: int | None = None,
     progress: bool = True,
     hand_on: TakeDecoded | None = None,
+    check: Callable[[ImageScan], None] = lambda scan: None,
 ) -> MetadataReport:
     """Pass over a dataset once and write its five tables and what it is called to a folder.
 
-    splits: positions of train, val and test; hand_on: as `scan_images` takes it. Raises BadImageError where no image
+    splits: positions of train, val and test; hand_on: as `scan_images` takes it; check: sees what was found before
+    anything is written, and may raise. Raises BadImageError where no image
     of the training split can be read, and has then written bad_images.csv; single bad files are in there and in no
     other table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     scan = scan_images(data, num_threads=num_threads, progress=progress, hand_on=hand_on)
+    check(scan)
     bad_images = bad_images_table(data, splits, scan)
     written = [write_csv(folder / BAD_IMAGES_FILE, bad_images)]
     rows = scan.readable
@@ -211,7 +215,7 @@ def _describe_duplicates(duplicates: pd.DataFrame, plural: str) -> str:
         return "none"
     num_exact = int((duplicates["kind"] == "exact").groupby(duplicates["group"]).any().sum())
     return (
-        f"{groups.ngroups:,} groups of {len(duplicates):,} files in all, see {DUPLICATES_FILE}\n"
+        f"{count_text(groups.ngroups, 'group')} of {len(duplicates):,} files in all, see {DUPLICATES_FILE}\n"
         f"  {num_exact:,} with identical files, {groups.ngroups - num_exact:,} by their looks alone (a hash may err); "
         f"{(groups['split'].nunique() > 1).sum():,} across splits, "
         f"{(groups['class_name'].nunique() > 1).sum():,} across {plural}"

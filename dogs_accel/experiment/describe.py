@@ -15,6 +15,9 @@ from dogs_accel.experiment.plan import Plan, PlannedRun
 if TYPE_CHECKING:
     from dogs_accel.experiment.estimate import Estimate
 
+_SHOWN = 5
+"""Classes that are named of many."""
+
 
 def describe_plan(plan: Plan) -> str:
     """Say what will run, on what, as text for a terminal."""
@@ -31,6 +34,7 @@ def describe_plan(plan: Plan) -> str:
         f"in {plan.data.root}",
         *facts.layout_lines(),
         f"splits   {carving}",
+        *_describe_absent(plan),
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {plan.out}",
         *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),
@@ -46,6 +50,17 @@ def describe_plan(plan: Plan) -> str:
         if config.seeds > 1:
             lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
     return "\n".join(lines)
+
+
+def _describe_absent(plan: Plan) -> list[str]:
+    """Name the classes that have no image in a split, a line a split."""
+    lines = []
+    for split, index in plan.splits.items():
+        if names := plan.data.absent_from(index):
+            more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+            what = plan.data.facts.count(len(names))
+            lines.append(f"         {split} has no image of {what}: {', '.join(names[:_SHOWN])}{more}")
+    return lines
 
 
 def _describe_world(plan: Plan) -> str:

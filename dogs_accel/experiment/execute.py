@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dogs_accel.datasets.facts import DATASET_FILE
 from dogs_accel.datasets.splits import SPLITS
@@ -19,7 +17,7 @@ from dogs_accel.experiment.examine import ExaminedData, examine_data
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.outcome import describe_results
 from dogs_accel.experiment.plan import Plan
-from dogs_accel.experiment.run import execute_run
+from dogs_accel.experiment.run import execute_run, require_same_runs
 from dogs_accel.report.page import write_report
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, record_paths
@@ -79,15 +77,15 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
 
 
 def _examine(plan: Plan, loaders: Loaders) -> ExaminedData:
-    """Examine the data on rank 0; the others get the splits that remain."""
+    """Examine the data on rank 0; the others get all of it but the metadata."""
     here: list[ExaminedData] = []
 
-    def examine() -> Mapping[str, NDArray[np.int64]]:
-        here.append(examine_data(plan, loaders))
-        return here[0].splits
+    def examine() -> ExaminedData:
+        here.append(examine_data(plan, loaders, lambda examined: require_same_runs(plan, examined)))
+        return replace(here[0], metadata=None)
 
-    splits = plan.world.broadcast(examine)
-    return here[0] if here else ExaminedData(splits, None)
+    for_others = plan.world.broadcast(examine)
+    return here[0] if here else for_others
 
 
 def _results(plan: Plan, runs: list[Run], examined: ExaminedData) -> RunsFolder:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from dogs_accel.datasets import published_about
@@ -54,7 +51,7 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
     processes rank 0 alone writes, and knows the run's files.
     """
     folder = run_folder(plan.out, planned.spec.family, planned.name)
-    identity = run_identity(plan, planned, examined.splits)
+    identity = run_identity(plan, planned, examined)
     record = plan.world.broadcast(lambda: _begun(folder, identity))
     if record is not None and record.is_finished:
         print(f"\n{planned.title}\n  finished already, test accuracy {record.summary['test/accuracy']:.4f}")
@@ -106,8 +103,21 @@ def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
         record = read_record(path)
     except ValueError as error:
         raise CheckpointError(f"checkpoint: {error}; remove it to run that run again") from error
+    for key, what in (("images", "files or labels"), ("contents", "contents of files")):
+        recorded = record.identity.get(key, identity[key])
+        if splits := [split for split, digest in identity[key].items() if recorded.get(split) != digest]:
+            raise CheckpointError(
+                f"checkpoint: {path} is of other images: {what} of {', '.join(splits)} have changed since; what was "
+                "written is left as it is, and a new --out trains on the images as they are now"
+            )
     require_same_run(path, record.identity, identity)
     return record
+
+
+def require_same_runs(plan: Plan, examined: ExaminedData) -> None:
+    """Raise CheckpointError where a run that was begun in the folder of results is another one than planned."""
+    for planned in plan.runs if plan.resumes else ():
+        _begun(run_folder(plan.out, planned.spec.family, planned.name), run_identity(plan, planned, examined))
 
 
 def _require_whole(run: Run) -> None:
@@ -159,7 +169,7 @@ def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: Run
     )
 
 
-def run_identity(plan: Plan, planned: PlannedRun, splits: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+def run_identity(plan: Plan, planned: PlannedRun, examined: ExaminedData) -> dict[str, Any]:
     """Say what makes a run the run that it is: a checkpoint of a run with another identity is not gone on with."""
     return {
         "model": planned.spec.name,
@@ -175,7 +185,8 @@ def run_identity(plan: Plan, planned: PlannedRun, splits: Mapping[str, NDArray[n
         "tf32": plan.config.tf32,
         "bn_when_frozen": plan.config.bn_when_frozen,
         "cache_features": plan.config.cache_features,
-        "images": {split: plan.data.digest(index) for split, index in splits.items()},
+        "images": {split: plan.data.digest(index) for split, index in examined.splits.items()},
+        "contents": dict(examined.contents),
     }
 
 

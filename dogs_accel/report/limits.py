@@ -7,12 +7,16 @@ from dogs_accel.eda.files import DUPLICATES_FILE
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.reading import missing_columns
 
+_SHOWN = 5
+"""Classes that are named of many."""
+
 
 def limits(folder: RunsFolder) -> list[tuple[str, str]]:
     """List what a reader must not conclude: a heading and a sentence each."""
     return [
         *_data_limits(folder),
         ("One data set", "What holds for these pictures need not hold for others."),
+        *_untested(folder),
         *_recipes(folder),
         ("Seeds", _seeds(folder)),
         _duplicates(folder),
@@ -36,6 +40,20 @@ def _weights(folder: RunsFolder) -> list[tuple[str, str]]:
             "look like them; this was not looked for. The accuracy on new photos may be lower.",
         )
     ]
+
+
+def _untested(folder: RunsFolder) -> list[tuple[str, str]]:
+    """Name the classes that the test split has no image of."""
+    table = folder.runs[0].classes
+    if missing_columns(table, ["class_name", "support"]):
+        return []
+    assert table is not None
+    names = table.loc[table["support"].astype(float) == 0, "class_name"].tolist()
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    shown = ", ".join(names[:_SHOWN])
+    return [("Untested", f"No test image of {shown}{more}: how well they are recognised is not known.")]
 
 
 def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:

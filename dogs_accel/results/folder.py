@@ -10,7 +10,8 @@ from typing import Any
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
 from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
-from dogs_accel.eda.files import SPLIT_FILE
+from dogs_accel.eda.files import METADATA_COLUMNS, METADATA_FILE, SPLIT_FILE
+from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.results.layout import (
     CLAIMS_FILE,
     CONFIG_FILE,
@@ -20,7 +21,7 @@ from dogs_accel.results.layout import (
     record_path,
     record_paths,
 )
-from dogs_accel.results.reading import ReadOnce
+from dogs_accel.results.reading import ReadOnce, missing_columns
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import MANIFEST, read_json
@@ -112,12 +113,20 @@ class RunsFolder(ReadOnce):
 
     @cached_property
     def test_images(self) -> str | None:
-        """Digest of the ids of the test images: two folders with the same one were tested on the same pictures."""
-        splits = self.table(SPLIT_FILE)
-        if splits is None:
+        """Digest of the test images: two folders with the same one were tested on the same pictures.
+
+        Of their ids and classes, and of what was measured on the pixels, so that other pictures of the same names
+        differ; None where that is not known.
+        """
+        splits, metadata = self.table(SPLIT_FILE), self.table(METADATA_FILE)
+        if missing_columns(splits, ["image_id", "split"]) or missing_columns(metadata, METADATA_COLUMNS):
             return None
-        ids = sorted(splits.loc[splits["split"] == "test", "image_id"].astype(str))
-        return hashlib.sha256("\n".join([self.notice, *ids]).encode()).hexdigest()
+        assert splits is not None
+        assert metadata is not None
+        ids = splits.loc[splits["split"] == "test", "image_id"].astype(str)
+        measured = metadata[metadata["image_id"].astype(str).isin(ids)].sort_values("image_id")
+        rows = measured[["image_id", "class_name", "width", "height", *IMAGE_STATS]].to_csv(index=False)
+        return hashlib.sha256(f"{self.notice}\n{rows}".encode()).hexdigest()
 
 
 def read_runs_folder(folder: Path) -> RunsFolder:

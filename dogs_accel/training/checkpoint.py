@@ -67,7 +67,11 @@ def load_resumable(last_path: Path, best_path: Path, identity: Mapping[str, Any]
 
 
 def require_same_run(path: Path, recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, naming what differs, where a file was written by a run of another identity."""
+    """Raise CheckpointError, naming what differs, where a file was written by a run of another identity.
+
+    What an older version did not record of it is not compared.
+    """
+    identity = {key: value for key, value in identity.items() if key in recorded}
     if differing := list(_differences(*(json.loads(json.dumps(each)) for each in (recorded, identity)))):
         more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
         raise CheckpointError(f"checkpoint: {path} is of another run: {'; '.join(differing[:_SHOWN])}{more}")

@@ -15,6 +15,7 @@ import torch
 
 from dogs_accel import plots
 from dogs_accel.benchmark import main
+from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.synthetic import write_synthetic
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import sha256
@@ -128,10 +129,11 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments,
     reached = []
     for kill in range(NUM_KILLS):
         process = start(*command)
-        # A quarter of the kills at any moment, the others once a run is under way: most of the work is there.
-        if kill % 4:
-            before = stamps(out)
-            while stamps(out) == before and process.is_alive():
+        # A quarter of the kills at any moment, the others once a run is under way or after another epoch: however
+        # slow the machine is, there is some progress, and most of the work is there.
+        if files := (None, "*_run_metadata.json", "last.pt", "last.pt")[kill % 4]:
+            before = stamps(out, files)
+            while stamps(out, files) == before and process.is_alive():
                 time.sleep(0.01)
         process.join(timeout=chance.uniform(0, MOST_SECONDS))
         process.kill()
@@ -150,9 +152,9 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments,
     assert max(map(len, sessions)) > 1
 
 
-def stamps(out):
-    """When the record of each run was written last, which is what a run begins and ends with."""
-    found = (path for family in ("cnn", "vit") for path in (out / family).glob("*/*_run_metadata.json"))
+def stamps(out, files):
+    """When the record of each run was written last, with which it begins and ends, or its checkpoint."""
+    found = (path for family in ("cnn", "vit") for path in (out / family).glob(f"*/{files}"))
     return {path: path.stat().st_mtime_ns for path in found}
 
 
@@ -163,13 +165,22 @@ def num_epochs(out):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, tmp_path, capsys):
+def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, dogs_root, tmp_path, capsys):
     out = tmp_path / "again"
     shutil.copytree(undisturbed, out)
     other = write_synthetic(tmp_path / "other", num_classes=4, train_per_class=12, test_per_class=5, num_workers=1)
-    assert "images.test " in stopped(
-        ["--resume", str(out), "--data", str(other), "--store", str(tmp_path / "s")], capsys
+    written = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    said = stopped(["--resume", str(out), "--data", str(other), "--store", str(tmp_path / "s")], capsys)
+    assert "run_metadata.json is of other images: files or labels of " in said
+    # Other pictures under the same names: a loader without a store would not see it.
+    replaced = Path(shutil.copytree(dogs_root, tmp_path / "replaced"))
+    first, second = (open_dataset(replaced).paths[i] for i in open_dataset(replaced).split("test")[:2])
+    shutil.copy(first, second)
+    said = stopped(["--resume", str(out), "--data", str(replaced), "--store", str(tmp_path / "r")], capsys)
+    assert (
+        "run_metadata.json is of other images: contents of files of test have changed since; what was written" in said
     )
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == written
     record = out / "cnn" / "resnet18_staged" / "resnet18_staged_run_metadata.json"
     record.write_text(record.read_text()[:1000])
     assert f"checkpoint: {record} cannot be read as JSON" in stopped(["--resume", str(out)], capsys)

@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from dogs_accel.datasets import LAYOUTS, DatasetError, DatasetNotFoundError, open_dataset
 from dogs_accel.datasets.splits import SPLITS
+from pipelines.decoding.files import decode_files
 from tests.support.untidy_folder import CLASSES, LEFT_OUT, write_untidy_folder
 
 
@@ -62,6 +64,35 @@ def test_the_untidy_is_left_out_by_rule_and_counted(tmp_path):
     assert all(Path(path).is_file() for path in data.paths)
 
 
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    root = tmp_path / "root"
+    touch(root, *(file for part in ("train", "test") for name in "ab" for file in many(f"{part}/{name}")))
+    whole = open_dataset(root).ids
+    (root / "train" / "a" / "up").symlink_to("../..", target_is_directory=True)  # the root: test photos in train
+    (root / "train" / "a" / "part").symlink_to("..", target_is_directory=True)
+    (root / "train" / "dot").symlink_to(".", target_is_directory=True)
+    (root / "train" / "all").symlink_to("/", target_is_directory=True)
+    (root / "test" / "b" / "here").symlink_to(".", target_is_directory=True)
+    touch(tmp_path, "elsewhere/extra.jpg")
+    (tmp_path / "elsewhere" / "back").symlink_to(root / "train" / "a", target_is_directory=True)
+    (root / "train" / "a" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert set(open_dataset(root).ids) == {*whole, "train/a/linked/extra.jpg"}
+
+
+def test_what_is_no_regular_file_is_left_out_and_links_to_nothing_are_bad_photos(tmp_path):
+    touch(tmp_path, *many("a"), *many("b"))
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "b" / "gone.jpg").symlink_to("nowhere.jpg")
+    data = open_dataset(tmp_path)
+    assert set(data.ids) == {*many("a"), *many("b"), "a/loop.jpg", "b/gone.jpg"}
+    assert dict(data.facts.left_out) == {"file of another kind": 2}
+    found = {file.path: file.problem for files in decode_files(data.paths) for file in files}
+    assert "symbolic links" in found[str(tmp_path / "a" / "loop.jpg")]
+    assert "No such file" in found[str(tmp_path / "b" / "gone.jpg")]
+
+
 def test_letters_composed_in_two_ways_are_one_class(tmp_path):
     data = open_dataset(write_untidy_folder(tmp_path, parts=("train", "test")))
     assert data.num_classes == len(CLASSES)
@@ -116,9 +147,7 @@ def test_what_cannot_be_learned_is_one_clear_line(tmp_path, files, message):
 
 def test_a_class_of_too_few_photos_is_named(tmp_path):
     data = open_dataset(touch(tmp_path, *many("a", 40), "b/1.jpg"))
-    with pytest.raises(
-        ValueError, match=r"class 'b': got 1 training images, expected at least .* in test .*test_ratio"
-    ):
+    with pytest.raises(ValueError, match=r"class 'b': got 1 training image, expected at least .* in test .*test_ratio"):
         data.split("train")
 
 

@@ -48,7 +48,7 @@ def test_every_class_is_on_both_sides_or_the_split_is_refused_with_a_ratio_that_
     labels = np.repeat(np.arange(len(counts)), counts)
     message = refusal(labels, val_ratio)
     if message is not None:
-        assert f"got {min(counts)} training images, expected at least" in message
+        assert re.search(f"got {min(counts)} training images?, expected at least", message)
         hint = re.search(r"; val_ratio (\S+) would do$", message)
         assert (hint is not None) == (min(counts) >= 3)
         if hint is None:
@@ -69,7 +69,7 @@ def test_a_class_that_is_too_small_is_named_with_what_it_needs() -> None:
 
 
 def test_a_class_of_one_image_cannot_be_on_both_sides() -> None:
-    with pytest.raises(ValueError, match="class 1: got 1 training images, expected at least 3 "):
+    with pytest.raises(ValueError, match="class 1: got 1 training image, expected at least 3 "):
         stratified_split(np.array([0, 0, 1]), ratio=0.5)
 
 

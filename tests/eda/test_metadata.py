@@ -19,6 +19,7 @@ from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_COLUMNS, SPLIT_COLUMNS
 from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.eda.scan import scan_images
+from dogs_accel.eda.tables import count_text
 from pipelines import EVAL, BadImageError
 from pipelines.store.reading import find_store
 
@@ -174,7 +175,7 @@ def test_duplicates_within_and_across_splits(damaged, tmp_path):
     groups = [table[table.group == number] for number in sorted(set(table.group))]
     across = [sum(group[column].nunique() > 1 for group in groups) for column in ("split", "class_name")]
     assert across[0] >= 1
-    assert f"{len(groups)} groups of {len(table)} files in all, see duplicates.csv" in said
+    assert f"{count_text(len(groups), 'group')} of {len(table)} files in all, see duplicates.csv" in said
     assert f"1 with identical files, {len(groups) - 1} by their looks alone" in said
     assert f"{across[0]} across splits, {across[1]} across breeds" in said
 

@@ -203,6 +203,23 @@ def test_folders_of_other_test_images_are_not_ranked(full, tmp_path):
     assert 'class="answer"' not in html
 
 
+def test_other_pictures_of_the_same_names_are_other_test_images(full, tmp_path):
+    other = Path(shutil.copytree(full, tmp_path / "other"))
+    table = pd.read_csv(other / "metadata_with_quality.csv", keep_default_na=False)
+    at = table.index[table["official_split"] == "official_test"][0]
+    table.loc[at, "r_mean"] /= 2
+    table.to_csv(other / "metadata_with_quality.csv", index=False)
+    assert "not tested on the same images" in page(full, other)
+
+
+def test_classes_without_a_test_image_are_among_the_limits(tmp_path):
+    folder = write_folder(tmp_path / "run", ["a", "b"], ("resnet50_full",), facts=PLAIN)
+    assert "No test image" not in page(folder)
+    path = folder / "cnn" / "resnet50_full" / "classification_report.csv"
+    path.write_text(re.sub(r"(?m)^b,(.*),[\d.]+$", r"b,\1,0.0", path.read_text()))
+    assert "No test image of b" in page(folder)
+
+
 def test_the_command(full, old, tmp_path, capsys):
     assert main(["report", str(full)]) == 0
     assert capsys.readouterr().out.strip() == str(full / "report.html")

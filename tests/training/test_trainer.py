@@ -321,12 +321,14 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_p
 
 
 def test_what_makes_a_run_is_in_its_checkpoint(loaders, tmp_path):
-    identity = {"phases": [{"epochs": 2}, {"epochs": 3}], "seed": 1, "images": {"train": "a"}}
+    identity = {"phases": [{"epochs": 2}, {"epochs": 3}], "seed": 1, "images": {"train": "a"}, "amp": None}
     train(loaders, tmp_path, [HEAD], identity=identity)
     changed = {"phases": [{"epochs": 2}, {"epochs": 4}], "seed": 1, "images": {"train": "b"}, "amp": "bf16"}
     differing = r"phases\[1\]\.epochs 3 there, 4 here; images\.train 'a' there, 'b' here; amp None there, 'bf16' here$"
     with pytest.raises(CheckpointError, match=rf"last\.pt is of another run: {differing}"):
         train(loaders, tmp_path, [HEAD], identity=changed, resume=True)
+    # What an older version did not record is not known to differ.
+    train(loaders, tmp_path, [HEAD], identity={**identity, "contents": {"train": "c"}}, resume=True)
 
 
 def test_a_phase_warms_up_step_by_step(loaders, tmp_path, monkeypatch):
