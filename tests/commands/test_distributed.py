@@ -309,8 +309,9 @@ def processes_in(process):
     found = {}
     for each in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if BENCHMARK in each.cmdline():
-                found[int(each.environ()["RANK"])] = each
+            # A process that torchrun has just forked has torchrun's own command line, and no rank yet.
+            if BENCHMARK in each.cmdline() and (rank := each.environ().get("RANK")) is not None:
+                found[int(rank)] = each
     return found
 
 
