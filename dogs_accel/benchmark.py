@@ -9,29 +9,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dogs_accel.experiment.config import BenchmarkConfig, add_arguments, parse_config
-from dogs_accel.runtime.arguments import error_line, is_started_by_torchrun
+from dogs_accel.ending import ending_in_a_line
+from dogs_accel.runtime.arguments import is_started_by_torchrun
 from dogs_accel.runtime.threads import bound_spinning
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_accel.benchmark") -> int:
-    """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
+    """Run the command; how it ends early is said in one line, with the exit codes of `ending_in_a_line`."""
     bound_spinning()
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    try:
+    with ending_in_a_line(prog) as ending:
+        # Here, where an interruption is said in a line. torch and what else a run needs take seconds to import, for
+        # which --help and a wrong flag do not wait.
+        from dogs_accel.experiment.config import add_arguments, parse_config
+
+        ending.stopped = "stopped; nothing was written"
+        parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
+        add_arguments(parser)
         # Of several processes the first alone reads its arguments, when all have met, so that an error is said once.
-        config = None if is_started_by_torchrun() else _read_config(parser, arguments)
-    except (ValueError, OSError) as error:
-        parser.exit(2, error_line(parser.prog, error))
-    # torch and what else a run needs take seconds to import, for which --help and a wrong flag do not wait.
-    from dogs_accel.experiment.command import run_command
+        config = None if is_started_by_torchrun() else parse_config(parser, arguments)
+        from dogs_accel.experiment.command import run_command
 
-    return run_command(parser, lambda: config or _read_config(parser, arguments))
-
-
-def _read_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> BenchmarkConfig:
-    return parse_config(parser, arguments).with_folder()
+        return run_command(ending, lambda: config or parse_config(parser, arguments))
 
 
 if __name__ == "__main__":

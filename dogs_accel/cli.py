@@ -13,25 +13,42 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel import benchmark
-from dogs_accel.runtime.arguments import DATA_HELP, error_line, natural, positive
+from dogs_accel.ending import CheckFailedError, ending_in_a_line
+from dogs_accel.runtime.arguments import DATA_HELP, natural, positive, user_path
+from dogs_accel.runtime.files import check_folder
+from dogs_accel.runtime.terminal import escaped
 from dogs_accel.runtime.threads import bound_spinning
 
 _SHOWN = 10
-_BENCHMARK = "benchmark"
+_BENCHMARK, _REPORT = "benchmark", "report"
 
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
 
-class CheckFailedError(Exception):
-    """A command did its work, and what it checked does not hold."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; what goes wrong ends in one line and exit code 2, a check that fails in exit code 1."""
+    """Run one command; how it ends is said in one line, with the exit codes of `ending_in_a_line`."""
     bound_spinning()
     given = sys.argv[1:] if arguments is None else arguments
     if list(given[:1]) == [_BENCHMARK]:
         return benchmark.main(given[1:], prog=f"dogs-accel {_BENCHMARK}")
+    with ending_in_a_line("dogs-accel") as ending:
+        options = _parser().parse_args(given)
+        ending.prog = f"dogs-accel {options.command}"
+        out = getattr(options, "out", None)
+        if out is not None:
+            ending.log_folder = Path(out)
+            if options.command != _REPORT:
+                check_folder(Path(out), "out")
+        try:
+            for text in options.run(options):
+                print(text, flush=True)
+        except KeyboardInterrupt:
+            ending.stopped = options.when_stopped
+            raise
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     # Which reads its arguments itself; here it is only listed.
@@ -45,28 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_predict(commands)
     _add_export(commands)
     _add_report(commands)
-    options = parser.parse_args(given)
-    try:
-        for text in options.run(options):
-            print(text, flush=True)
-    except (ValueError, OSError) as error:
-        parser.exit(2, error_line(f"{parser.prog} {options.command}", error))
-    except (RuntimeError, MemoryError) as error:
-        from dogs_accel.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        parser.exit(2, error_line(f"{parser.prog} {options.command}", describe_out_of_memory(error)))
-    except CheckFailedError as error:
-        parser.exit(1, f"{parser.prog} {options.command}: FAILED: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"\n{options.when_stopped}\n")
-    return 0
+    return parser
 
 
 def _add_download(commands: Any) -> None:
     command = commands.add_parser("download", help="fetch Stanford Dogs, verify it and unpack it")
-    command.add_argument("--data", required=True, metavar="DIR", help="folder for the archives and the images")
+    command.add_argument(
+        "--data", required=True, type=user_path, metavar="DIR", help="folder for the archives and the images"
+    )
     command.set_defaults(run=_download, when_stopped="stopped; the same command goes on from here")
 
 
@@ -78,7 +81,7 @@ def _download(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_prepare(commands: Any) -> None:
     command = commands.add_parser("prepare", help="decode every image once, into a store that loads without decoding")
-    command.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
+    command.add_argument("--data", required=True, type=user_path, metavar="DIR", help=DATA_HELP)
     _add_store(command, command)
     command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
     command.add_argument("--rebuild", action="store_true", help="remove the store that is there and build it anew")
@@ -86,7 +89,9 @@ def _add_prepare(commands: Any) -> None:
 
 
 def _add_store(command: Any, where: Any) -> None:
-    where.add_argument("--store", metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)")
+    where.add_argument(
+        "--store", type=user_path, metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)"
+    )
     command.add_argument(
         "--image-size", type=positive, default=224, metavar="PX",
         help="side of the model's input in px; images are stored a seventh larger, as published (default: 224)",
@@ -113,7 +118,7 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
         yield f"built in {time.perf_counter() - start:.1f} s"
     problems = store.problems
     yield f"bad files: {len(problems):,} of {len(data):,}"
-    yield from (f"  {path}: {problem}" for path, problem in list(problems.items())[:_SHOWN])
+    yield from (f"  {escaped(bad)}: {escaped(problem)}" for bad, problem in list(problems.items())[:_SHOWN])
     if len(problems) > _SHOWN:
         yield f"  and {len(problems) - _SHOWN:,} more in {folder / INDEX_FILE}"
     yield (
@@ -127,8 +132,10 @@ def _add_metadata(commands: Any) -> None:
         "metadata",
         help="decode every image once: quality statistics, bad files, pictures that come twice, and prepare's store",
     )
-    command.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
-    command.add_argument("--out", default="metadata", metavar="DIR", help="folder for the tables (default: metadata)")
+    command.add_argument("--data", required=True, type=user_path, metavar="DIR", help=DATA_HELP)
+    command.add_argument(
+        "--out", default="metadata", type=user_path, metavar="DIR", help="folder for the tables (default: metadata)"
+    )
     command.add_argument(
         "--val-ratio", type=float, default=0.15, metavar="R",
         help="share of the training images that is validation, where the data have none (default: 0.15)",
@@ -181,11 +188,11 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
 def _add_eda(commands: Any) -> None:
     command = commands.add_parser("eda", help="draw what `dogs-accel metadata` measured")
     command.add_argument(
-        "--metadata", default="metadata", metavar="DIR",
+        "--metadata", default="metadata", type=user_path, metavar="DIR",
         help="folder of its tables, which a benchmark's results hold too (default: metadata)",
     )  # fmt: skip
     command.add_argument(
-        "--out", metavar="DIR", help="folder for the figures (default: eda in the folder of the tables)"
+        "--out", type=user_path, metavar="DIR", help="folder for the figures (default: eda in the folder of the tables)"
     )
     command.add_argument(
         "--seed", type=natural, default=42, metavar="N", help="seed of the random samples (default: 42)"
@@ -213,7 +220,7 @@ def _add_parity(commands: Any) -> None:
     command = commands.add_parser(
         "parity", help="hold the loaders to the reference: the same pixels, and the same answers of a real model"
     )
-    command.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
+    command.add_argument("--data", required=True, type=user_path, metavar="DIR", help=DATA_HELP)
     command.add_argument("--loader", default="all", metavar="NAME", help="one of the loaders, or all (default: all)")
     command.add_argument(
         "--recipe", default="all", metavar="NAME", help="eval, resnet-train, vit-train or all (default: all)"
@@ -227,12 +234,17 @@ def _add_parity(commands: Any) -> None:
         help="whose answers are compared: resnet50, vit_b_16, resnet18, timm/<name> (default: resnet50)",
     )  # fmt: skip
     command.add_argument(
-        "--weights", metavar="FILE", help="its weights (default: those of ImageNet, where they can be downloaded)"
+        "--weights",
+        type=user_path,
+        metavar="FILE",
+        help="its weights (default: those of ImageNet, where they can be downloaded)",
     )
     command.add_argument(
         "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
-    command.add_argument("--out", default="parity", metavar="DIR", help="folder for the results (default: parity)")
+    command.add_argument(
+        "--out", default="parity", type=user_path, metavar="DIR", help="folder for the results (default: parity)"
+    )
     command.add_argument("--seed", type=natural, default=42, metavar="N", help="seed of the augmentation (default: 42)")
     command.add_argument("--num-threads", type=positive, metavar="N", help="threads that load (default: one a core)")
     command.set_defaults(run=_parity, when_stopped="stopped; nothing was written")
@@ -265,7 +277,9 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_throughput(commands: Any) -> None:
     command = commands.add_parser("throughput", help="measure the loaders on your files and say who is the bottleneck")
-    command.add_argument("--data", required=True, metavar="DIR", help="folder with photos, at any depth")
+    command.add_argument(
+        "--data", required=True, type=user_path, metavar="DIR", help="folder with photos, at any depth"
+    )
     command.add_argument(
         "--loader", default="all", metavar="NAMES", help="all, or some of them, as in torch,dali (default: all)"
     )
@@ -296,10 +310,17 @@ def _add_throughput(commands: Any) -> None:
         "--rounds", type=positive, default=5, metavar="N", help="how often each loader takes its turn (default: 5)"
     )
     command.add_argument(
-        "--store", metavar="DIR", help="folder of the decode-once stores (default: a temporary one, deleted at the end)"
+        "--store",
+        type=user_path,
+        metavar="DIR",
+        help="folder of the decode-once stores (default: a temporary one, deleted at the end)",
     )
     command.add_argument(
-        "--out", default="throughput", metavar="DIR", help="folder for the results (default: throughput)"
+        "--out",
+        default="throughput",
+        type=user_path,
+        metavar="DIR",
+        help="folder for the results (default: throughput)",
     )
     command.set_defaults(run=_throughput, when_stopped="stopped; nothing was written")
 
@@ -326,12 +347,17 @@ def _throughput(options: argparse.Namespace) -> Iterator[str]:
 
 def _add_predict(commands: Any) -> None:
     command = commands.add_parser("predict", help="say which classes are on photos, by a run's model")
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="a file of any format that PIL opens")
+    command.add_argument(
+        "images", nargs="+", type=user_path, metavar="IMAGE", help="a file of any format that PIL opens"
+    )
     _add_run(command)
     command.add_argument("--top", type=positive, default=5, metavar="N", help="classes to name (default: 5)")
     command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
     command.add_argument(
-        "--heatmap", metavar="DIR", help="also draw what each file's likeliest class rests on, a picture a file in DIR"
+        "--heatmap",
+        type=user_path,
+        metavar="DIR",
+        help="also draw what each file's likeliest class rests on, a picture a file in DIR",
     )
     command.add_argument(
         "--batch-size", type=positive, metavar="N",
@@ -344,7 +370,9 @@ def _add_predict(commands: Any) -> None:
 
 
 def _add_run(command: Any) -> None:
-    command.add_argument("--run", dest="results", required=True, metavar="DIR", help="folder of a benchmark's results")
+    command.add_argument(
+        "--run", dest="results", required=True, type=user_path, metavar="DIR", help="folder of a benchmark's results"
+    )
     command.add_argument(
         "--model", metavar="RUN",
         help="which of its runs, such as resnet50_full (default: the one of highest validation accuracy)",
@@ -358,6 +386,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
+    if options.heatmap:
+        check_folder(Path(options.heatmap), "heatmap")
     run = choose_run(read_runs_folder(Path(options.results)), options.model)
     device = choose_device(options.device)
     trained = load_trained(run, device, options.batch_size)
@@ -375,7 +405,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
         images = [answer.as_json() for answer in answers]
-        yield json.dumps({**described, "images": images}, indent=2, ensure_ascii=False)
+        # In ASCII, whatever the encoding of the reader is; DEL is the one control character that JSON does not escape.
+        yield json.dumps({**described, "images": images}, indent=2).replace("\x7f", "\\u007f")
     else:
         if notice:
             yield notice
@@ -390,8 +421,8 @@ def _add_export(commands: Any) -> None:
         "export", help="write a run's model as a torch.export archive and as ONNX, with its preprocessing, and check it"
     )
     _add_run(command)
-    command.add_argument("--out", required=True, metavar="DIR", help="folder for the files")
-    command.set_defaults(run=_export, when_stopped="stopped; the files that are written are checked")
+    command.add_argument("--out", required=True, type=user_path, metavar="DIR", help="folder for the files")
+    command.set_defaults(run=_export, when_stopped="stopped; what was in the folder is as it was")
 
 
 def _export(options: argparse.Namespace) -> Iterator[str]:
@@ -417,12 +448,15 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _add_report(commands: Any) -> None:
-    command = commands.add_parser("report", help="make the report of a run again, or one that compares several runs")
+    command = commands.add_parser(_REPORT, help="make the report of a run again, or one that compares several runs")
     command.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folder that the benchmark wrote, such as runs/demo-..."
+        "runs", nargs="+", type=user_path, metavar="RUN", help="folder that the benchmark wrote, such as runs/demo-..."
     )
     command.add_argument(
-        "--out", metavar="FILE", help="where the report goes (default: report.html in the folder; needed for several)"
+        "--out",
+        type=user_path,
+        metavar="FILE",
+        help="where the report goes (default: report.html in the folder; needed for several)",
     )
     command.set_defaults(run=_report, when_stopped="stopped; nothing was written")
 
@@ -431,10 +465,11 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.report.page import write_comparison_report, write_report
     from dogs_accel.results.folder import read_runs_folder
     from dogs_accel.results.layout import REPORT_FILE
+    from dogs_accel.results.tables import remake_tables
 
     if len(options.runs) > 1 and options.out is None:
         raise ValueError("--out: got nothing, expected a file for the report of several runs")
-    folders = [read_runs_folder(Path(run)) for run in options.runs]
+    folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
     if options.out is None:
         yield str(write_report(folders[0]))
     else:
@@ -444,7 +479,7 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:
     yield "written:"
-    yield from (f"  {path}" for path in paths)
+    yield from (f"  {escaped(each)}" for each in paths)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = [
-    {"ops", "calibration"}, {"pipelines"}, {"runtime"}, {"plots"}, {"datasets"}, {"models"}, {"evaluation"}, {"eda"},
+    {"ops", "calibration"}, {"pipelines"}, {"runtime"}, {"ending"}, {"plots"}, {"datasets"}, {"models"}, {"evaluation"},
+    {"eda"},
     {"training"}, {"explain"}, {"results"}, {"inference"}, {"parity"}, {"throughput"}, {"report"}, {"experiment"},
     {"benchmark", "cli"}, {"__main__"},
 ]  # fmt: skip

@@ -29,6 +29,7 @@ from dogs_accel.eda.files import (
 from dogs_accel.eda.scan import ImageScan, TakeDecoded, scan_images
 from dogs_accel.eda.tables import count_text
 from dogs_accel.runtime.files import write_csv, write_json
+from dogs_accel.runtime.terminal import escaped
 from pipelines import BadImageError
 
 _SHOWN = 10
@@ -200,11 +201,13 @@ def describe_metadata(report: MetadataReport) -> str:
     """Say what a pass found, as text for a terminal."""
     num, num_bad = len(report.metadata), len(report.bad_images)
     lines = [f"decoded {num:,} of {num + num_bad:,} files in {report.seconds:.1f} s; bad: {num_bad:,}"]
-    lines += [f"  {row.image_path}: {row.problem}" for row in report.bad_images.head(_SHOWN).itertuples()]
+    lines += [
+        f"  {escaped(row.image_path)}: {escaped(row.problem)}" for row in report.bad_images.head(_SHOWN).itertuples()
+    ]
     if num_bad > _SHOWN:
         lines.append(f"  and {num_bad - _SHOWN:,} more in {BAD_IMAGES_FILE}")
     if gone := sorted(set(report.bad_images["class_name"]) - set(report.metadata["class_name"])):
-        lines.append(f"  {report.facts.plural} without any image that can be decoded: {', '.join(gone)}")
+        lines.append(f"  {report.facts.plural} without any image that can be decoded: {', '.join(map(escaped, gone))}")
     lines.append(f"the same picture more than once: {_describe_duplicates(report.duplicates, report.facts.plural)}")
     return "\n".join(lines)
 

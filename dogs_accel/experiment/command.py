@@ -1,22 +1,27 @@
-"""The benchmark's command once its arguments are read: its processes, its errors in one line, its exit codes."""
+"""The benchmark's command once its arguments are read: its processes, and what its last line says."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import io
+import shlex
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stdout, suppress
+from pathlib import Path
 
 from torch.distributed import DistError
 
+from dogs_accel.ending import Ending
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.loaders import Loaders, choose_loaders
 from dogs_accel.experiment.plan import Plan, check_alike, make_plan
+from dogs_accel.results.folder import read_record
+from dogs_accel.results.layout import CONFIG_FILE, record_paths
 from dogs_accel.runtime.arguments import error_line
-from dogs_accel.runtime.files import BusyError
-from dogs_accel.runtime.out_of_memory import BatchTooLargeError, describe_out_of_memory, is_out_of_memory
+from dogs_accel.runtime.files import BusyError, UnwritableError, claim_folder, is_disk_full
+from dogs_accel.runtime.out_of_memory import BatchTooLargeError, is_out_of_memory
 from dogs_accel.runtime.processes import (
     ALONE,
     LostProcessError,
@@ -31,72 +36,104 @@ from dogs_accel.training.tracking import TrackingError
 from pipelines import BadImageError
 from pipelines.store.index import StoreError
 
+_NEED_OTHER_SETTINGS = (BadImageError, BatchTooLargeError, BusyError, CheckpointError, FeatureError)
+"""Errors that say what helps, which is not to go on with the same settings."""
 
-def run_command(parser: argparse.ArgumentParser, read_config: Callable[[], BenchmarkConfig]) -> int:
+
+def run_command(ending: Ending, read_config: Callable[[], BenchmarkConfig]) -> int:
     """Run the benchmark with the settings that `read_config` gives on rank 0, the only one that calls it.
 
-    What cannot be ends in one line and exit code 2, an interruption in 130.
+    Sets what `ending` says of an error or an interruption; returns the exit code.
     """
     world = ALONE
     try:
         with ExitStack() as stack:
-            world = _join(parser, stack)
-            plan, loaders = _make_plan(parser, read_config, world)
-            try:
-                _carry_out(parser, plan, loaders)
-            except KeyboardInterrupt:
-                message = f"\nstopped; what had ended is in {plan.out}, and --resume {plan.out} goes on\n"
-                parser.exit(130, message if world.is_rank_zero else None)
+            world = _join(ending, stack)
+            plan, loaders = _make_plan(ending, read_config, world)
+            _carry_out(ending, plan, loaders)
     except OtherProcessError as error:
         if isinstance(error, LostProcessError):
-            print(error_line(parser.prog, error), end="", file=sys.stderr, flush=True)
+            print(error_line(ending.prog, error), end="", file=sys.stderr, flush=True)
         world.await_end()
         return 2
     return 0
 
 
-def _join(parser: argparse.ArgumentParser, stack: ExitStack) -> World:
+def _join(ending: Ending, stack: ExitStack) -> World:
     """Connect this process with the others, of which the first alone prints, until the stack is closed."""
-    try:
-        world = world_from_environment()
-        stack.enter_context(joined(world))
-    except (ValueError, DistError) as error:
-        parser.exit(2, error_line(parser.prog, error))
+    ending.expected = (ValueError, OSError, DistError)
+    world = world_from_environment()
+    stack.enter_context(joined(world))
+    ending.is_spokesman = world.is_rank_zero
     if not world.is_rank_zero:
         stack.enter_context(redirect_stdout(io.StringIO()))
     return world
 
 
-def _make_plan(
-    parser: argparse.ArgumentParser, read_config: Callable[[], BenchmarkConfig], world: World
-) -> tuple[Plan, Loaders]:
+def _make_plan(ending: Ending, read_config: Callable[[], BenchmarkConfig], world: World) -> tuple[Plan, Loaders]:
     """Plan the runs, choose their loaders, and say what they will be."""
-    try:
-        config = world.broadcast(read_config)
-        plan = world.local_rank_zero_first(lambda: make_plan(config, world))
-        loaders = world.local_rank_zero_first(lambda: choose_loaders(plan))
-        check_alike(plan)
-    except (ValueError, OSError) as error:
-        parser.exit(2, error_line(parser.prog, error))
+    config = world.broadcast(read_config)
+    plan = world.local_rank_zero_first(lambda: make_plan(config, world))
+    loaders = world.local_rank_zero_first(lambda: choose_loaders(plan))
+    check_alike(plan)
+    if config.out is None:
+        # Not before all is checked, so that a wrong flag leaves no folder. That of the same second may be taken.
+        out = world.broadcast(lambda: plan.out if config.dry_run else claim_folder(plan.out))
+        plan = dataclasses.replace(plan, out=out, config=dataclasses.replace(plan.config, out=str(out)))
+    _set_ending(ending, plan)
     print(f"{describe_plan(plan)}\n{loaders.describe()}", flush=True)
     return plan, loaders
 
 
-def _carry_out(parser: argparse.ArgumentParser, plan: Plan, loaders: Loaders) -> None:
-    # Only now, when the plan can be read: what trains, draws and reports takes seconds to import.
-    from dogs_accel.experiment.execute import run_plan
-    from dogs_accel.training.trainer import DivergedError
+def _set_ending(ending: Ending, plan: Plan) -> None:
+    """From now on an error says where the finished part lies and how to go on."""
+    out = plan.out
+    goes_on = f"--resume {shlex.quote(str(out))} goes on"
 
+    def remedy(error: Exception) -> str:
+        is_begun = (out / CONFIG_FILE).is_file()
+        if is_disk_full(error):
+            return f"make room, and {goes_on}" if is_begun else "make room and run it again"
+        if not is_begun:
+            return "nothing was written"
+        finished = f"what had ended is in {out}" if _has_finished_run(out) else ""
+        needs_others = isinstance(error, _NEED_OTHER_SETTINGS) or is_out_of_memory(error)
+        return finished if needs_others else ", and ".join(filter(None, (finished, goes_on)))
+
+    ending.log_folder, ending.remedy = out, remedy
+
+
+def _has_finished_run(out: Path) -> bool:
+    for path in record_paths(out):
+        with suppress(ValueError, OSError):
+            if read_record(path).is_finished:
+                return True
+    return False
+
+
+def _carry_out(ending: Ending, plan: Plan, loaders: Loaders) -> None:
+    # From here on a ValueError is none of the user's, and few errors of the system are.
+    ending.expected = (
+        BadImageError, BatchTooLargeError, BusyError, CheckpointError, FeatureError, PermissionError, StoreError,
+        TrackingError, UnwritableError,
+    )  # fmt: skip
     try:
-        run_plan(plan, loaders)
-    except (
-        BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError,
-        TrackingError,
-    ) as error:  # fmt: skip
-        if isinstance(error, DivergedError) and not plan.world.is_rank_zero:  # all have the same loss
-            raise OtherProcessError(str(error)) from error
-        parser.exit(2, error_line(parser.prog, error))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        parser.exit(2, error_line(parser.prog, describe_out_of_memory(error)))
+        # Only now, when the plan can be read: what trains, draws and reports takes seconds to import.
+        from dogs_accel.experiment.execute import run_plan
+        from dogs_accel.training.trainer import DivergedError
+
+        ending.expected += (DivergedError,)
+        try:
+            run_plan(plan, loaders)
+        except DivergedError as error:
+            if plan.world.is_rank_zero:
+                raise
+            raise OtherProcessError(str(error)) from error  # all have the same loss
+    except KeyboardInterrupt:
+        if (plan.out / CONFIG_FILE).is_file():
+            resume = f"--resume {shlex.quote(str(plan.out))} goes on"
+            ending.stopped = f"stopped; what had ended is in {plan.out}, and {resume}"
+        else:
+            with suppress(OSError):
+                plan.out.rmdir()  # if it was made for this run
+        raise

@@ -13,7 +13,7 @@ from typing import Any
 from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import check_family
 from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive
+from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, user_path
 from dogs_accel.runtime.files import read_json
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
@@ -77,7 +77,7 @@ class BenchmarkConfig:
     )
     data: str | None = _option(
         None, f"{DATA_HELP} (default: the embedded generated pictures)",
-        metavar="DIR",
+        type=user_path, metavar="DIR",
     )  # fmt: skip
     preset: str | None = _option(
         None, "paper: the published experiment; demo: its small sibling for a CPU "
@@ -100,7 +100,7 @@ class BenchmarkConfig:
     loader: str = _option("auto", "what loads the images", choices=BACKENDS)
     store: str | None = _option(
         None, "folder of the decode-once store that --loader cached and auto read, and build where there is none "
-        "(default: in the user's cache)", metavar="DIR",
+        "(default: in the user's cache)", type=user_path, metavar="DIR",
     )  # fmt: skip
     batch_size: int | None = _option(
         None, "images a training step, of all processes together", type=positive, metavar="N"
@@ -126,7 +126,7 @@ class BenchmarkConfig:
         1, "train each configuration with this many seeds, from --seed on, on the same split", type=positive,
         metavar="N",
     )  # fmt: skip
-    weights: str | None = _option(None, "imagenet, none, or a file with a state dict", metavar="WHICH")
+    weights: str | None = _option(None, "imagenet, none, or a file with a state dict", type=user_path, metavar="WHICH")
     amp: str = _option("auto", "mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU", choices=AMP_CHOICES)
     tf32: bool = _option(False, "let float32 convolutions and matrix products of a GPU round to TF32")
     channels_last: bool = _option(True, "keep images and convolutions in channels-last memory")
@@ -150,11 +150,13 @@ class BenchmarkConfig:
     num_threads: int | None = _option(
         None, "threads or worker processes that load images (default: one a core)", type=positive, metavar="N"
     )
-    out: str | None = _option(None, "folder for the results (default: runs/<preset>-<time>)", metavar="DIR")
+    out: str | None = _option(
+        None, "folder for the results (default: runs/<preset>-<time>)", type=user_path, metavar="DIR"
+    )
     wandb: str = _option("offline", "Weights & Biases", choices=WANDB_MODES)
     resume: str | None = _option(
         None, "go on with the run in DIR where it was stopped or killed, with its settings; without DIR the one in "
-        "--out, which is started if it is not there", nargs="?", const="", metavar="DIR",
+        "--out, which is started if it is not there", nargs="?", const="", type=user_path, metavar="DIR",
     )  # fmt: skip
     dry_run: bool = _option(False, "print the plan, with the time it will take, and stop")
 

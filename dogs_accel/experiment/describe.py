@@ -11,6 +11,7 @@ import torch
 from dogs_accel.datasets.splits import describe_carving
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.plan import Plan, PlannedRun
+from dogs_accel.runtime.terminal import escaped
 
 if TYPE_CHECKING:
     from dogs_accel.experiment.estimate import Estimate
@@ -30,13 +31,13 @@ def describe_plan(plan: Plan) -> str:
     lines = [
         *([facts.notice] if facts.notice else []),
         f"preset   {config.preset_name}",
-        f"data     {facts.name}: {facts.count(plan.data.num_classes)}, {describe_sizes(plan.splits)} images, "
-        f"in {plan.data.root}",
+        f"data     {escaped(facts.name)}: {facts.count(plan.data.num_classes)}, {describe_sizes(plan.splits)} images, "
+        f"in {escaped(plan.data.root)}",
         *facts.layout_lines(),
         f"splits   {carving}",
         *_describe_absent(plan),
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
-        f"results  {plan.out}",
+        f"results  {escaped(plan.out)}",
         *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),
         "runs",
     ]
@@ -59,7 +60,7 @@ def _describe_absent(plan: Plan) -> list[str]:
         if names := plan.data.absent_from(index):
             more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
             what = plan.data.facts.count(len(names))
-            lines.append(f"         {split} has no image of {what}: {', '.join(names[:_SHOWN])}{more}")
+            lines.append(f"         {split} has no image of {what}: {', '.join(map(escaped, names[:_SHOWN]))}{more}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 
@@ -20,13 +21,15 @@ from dogs_accel.experiment.plan import Plan
 from dogs_accel.experiment.run import execute_run, require_same_runs
 from dogs_accel.report.page import write_report
 from dogs_accel.results.folder import RunsFolder
-from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, record_paths
+from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, NOT_MADE_FILE, REPORT_FILE, record_paths
 from dogs_accel.results.run import Run
-from dogs_accel.results.tables import write_tables
+from dogs_accel.results.steps import Steps
+from dogs_accel.results.tables import note_not_made, write_tables
 from dogs_accel.runtime.environment import describe_environment
-from dogs_accel.runtime.files import only_process_in, remove_partial, write_json, write_manifest
+from dogs_accel.runtime.files import only_process_in, remove_partial, update_manifest, write_json, write_manifest
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import set_numerics
+from dogs_accel.runtime.terminal import escaped
 from dogs_accel.training.tracking import WANDB_FOLDER
 from pipelines.cores import available_cores
 
@@ -45,8 +48,26 @@ def run_plan(plan: Plan, loaders: Loaders) -> None:
     else:
         folder = execute_plan(plan, loaders)
         if plan.world.is_rank_zero:  # which has written what is described
-            report = write_report(folder)
-            print(f"\n{describe_results(folder)}\nreport: {report}")
+            _report(folder)
+
+
+def _report(folder: RunsFolder) -> None:
+    """Write the report and describe the results; what cannot be made is said."""
+    steps = Steps(folder.folder, "report")
+    with steps.step(REPORT_FILE):
+        write_report(folder)
+    if steps.failed:
+        noted = note_not_made(folder.folder, (folder.content(NOT_MADE_FILE) or {}) | steps.failed)
+        update_manifest(folder.folder, [] if noted is None else [noted])
+    with steps.step("summary"):
+        print(f"\n{describe_results(folder)}")
+    if not_made := [*folder.not_made, *steps.failed]:
+        print(
+            f"finished, but not made: {escaped('; '.join(not_made))}; once the cause is gone, dogs-accel report "
+            f"{shlex.quote(str(folder.folder))} makes the tables over the runs and the report"
+        )
+    if REPORT_FILE not in steps.failed:
+        print(f"report: {folder.folder / REPORT_FILE}")
 
 
 def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:
@@ -68,7 +89,9 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
         for planned in plan.runs:
             runs.append(execute_run(plan, planned, loaders, examined))
             if plan.world.is_rank_zero:
-                write_tables(plan.out, runs, plan.data.facts)
+                steps = Steps(plan.out, "tables over the runs")
+                write_tables(plan.out, runs, plan.data.facts, steps.step)
+                note_not_made(plan.out, steps.failed)
     finally:
         if plan.world.is_rank_zero:
             # W&B keeps writing to its own folder, and has checksums of its own.

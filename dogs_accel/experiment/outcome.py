@@ -14,6 +14,7 @@ from dogs_accel.results.comparison import MEASURES, comparison_table, describe_p
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import PAIRWISE_FILE
 from dogs_accel.results.run import Run
+from dogs_accel.runtime.files import is_of_system
 from dogs_accel.training.tracking import WANDB_FOLDER
 
 
@@ -29,6 +30,7 @@ def describe_results(folder: RunsFolder) -> str:
 def _listed_files(folder: Path) -> list[str]:
     """Name the files of a folder, single pictures by their folder alone."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in paths if not is_of_system(path)]
     pictures = Counter(path.parent for path in paths if path.parent.name == EXPLANATIONS_FOLDER)
     files = [str(path) for path in paths if path.parts[0] != WANDB_FOLDER and path.parent not in pictures]
     files += [f"{parent}/ ({number} pictures)" for parent, number in pictures.items()]

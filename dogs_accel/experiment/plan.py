@@ -20,7 +20,7 @@ from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import ModelSpec, model_spec, with_family
 from dogs_accel.runtime.devices import choose_device
-from dogs_accel.runtime.files import is_unused
+from dogs_accel.runtime.files import check_folder, is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
 from dogs_accel.training.features import head_of
@@ -174,6 +174,7 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
 
 def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | None = None) -> Plan:
     """Check everything that can be checked before the first step; data None opens what the settings name."""
+    is_named = config.out is not None
     config = config.resolved().with_folder()
     assert config.out is not None
     device = choose_device(config.device, config.gpu, world)
@@ -181,8 +182,10 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
     out = Path(config.out)
-    if world.is_rank_zero and config.resume is None and not is_unused(out):
+    if world.is_rank_zero and is_named and config.resume is None and not is_unused(out):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
+    if world.is_rank_zero and not config.dry_run:
+        check_folder(out, "out")
     data = open_data(config) if data is None else data
     check_models(config, runs, data.num_classes)
     splits = {

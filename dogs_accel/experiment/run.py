@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from dogs_accel.datasets import published_about
-from dogs_accel.evaluation.galleries import write_misclassified
+from dogs_accel.evaluation.galleries import MISCLASSIFIED_FILE, write_misclassified
 from dogs_accel.evaluation.predictions import Predictions, predict
-from dogs_accel.evaluation.quality_error import write_quality_error
+from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FILE, write_quality_error
 from dogs_accel.experiment.examine import ExaminedData
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan, PlannedRun
-from dogs_accel.explain.run import write_explanations
+from dogs_accel.explain.run import EXPLANATIONS_FOLDER, write_explanations
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
@@ -34,6 +34,7 @@ from dogs_accel.results.layout import (
 )
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
+from dogs_accel.results.steps import Steps
 from dogs_accel.results.writing import score_predictions, write_evaluation
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import sha256, write_csv, write_json
@@ -47,8 +48,9 @@ from pipelines import Loader
 def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: ExaminedData) -> Run:
     """Train, evaluate and write one run into its folder, or find what it has left there if it is finished.
 
-    What a later step needs is on disk before it starts: a failure costs that step and nothing before it. Of several
-    processes rank 0 alone writes, and knows the run's files.
+    What a later step needs is on disk before it starts: a failure costs that step and nothing before it. What fails
+    once the answers are on disk is named in the record, and the rest is made. Of several processes rank 0 alone writes,
+    and knows the run's files.
     """
     folder = run_folder(plan.out, planned.spec.family, planned.name)
     identity = run_identity(plan, planned, examined)
@@ -69,7 +71,7 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
     plan.world.broadcast(begin)
     with ExitStack() as stack:
         plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
-        work = _Work(plan, planned, loaders, examined, folder, tracked, identity)
+        work = _Work(plan, planned, loaders, examined, folder, tracked, identity, Steps(plan.out, planned.name))
         trained, backends, known = _train_and_evaluate(work, built)
         described = _describe_run(work, trained, built.note, backends)
     record = plan.world.broadcast(
@@ -92,6 +94,8 @@ class _Work:
     folder: Path
     tracked: TrackedRun
     identity: dict[str, Any]
+    steps: Steps
+    """What is made of the answers once they are on disk."""
 
 
 def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
@@ -221,8 +225,10 @@ def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, di
             predictions["test"],
             metrics,
             noun=plan.data.noun,
+            step=work.steps.step,
         )
-        save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
+        with work.steps.step(PROFILE_FIGURE):
+            save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
         _write_analysis(work, trainer.model, predictions["test"])
     _print_result(trained, metrics)
     return trained, {"train": train.backend, "val": val.backend, "test": test.backend}, known
@@ -316,19 +322,22 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
     """Write what the answers on the test split tell beside scores: mistakes, their conditions, what was looked at."""
     folder, planned, metadata, data = work.folder, work.planned, work.examined.metadata, work.plan.data
     assert metadata is not None  # on rank 0, which writes
-    write_misclassified(folder, test, data.class_names, metadata.splits, planned.eval_recipe, planned.title)
-    write_quality_error(folder, test, metadata.quality, planned.title)
+    with work.steps.step(MISCLASSIFIED_FILE):
+        write_misclassified(folder, test, data.class_names, metadata.splits, planned.eval_recipe, planned.title)
+    with work.steps.step(QUALITY_ERROR_FILE):
+        write_quality_error(folder, test, metadata.quality, planned.title)
     here = work.loaders.in_this_process()
-    write_explanations(
-        folder,
-        model,
-        lambda index: here.of(index, planned.eval_recipe, seed=planned.seed),
-        test,
-        data,
-        planned.eval_recipe,
-        title=planned.title,
-        seed=planned.seed,
-    )
+    with work.steps.step(EXPLANATIONS_FOLDER):
+        write_explanations(
+            folder,
+            model,
+            lambda index: here.of(index, planned.eval_recipe, seed=planned.seed),
+            test,
+            data,
+            planned.eval_recipe,
+            title=planned.title,
+            seed=planned.seed,
+        )
 
 
 def _session(plan: Plan) -> dict[str, Any]:
@@ -346,12 +355,15 @@ def _session(plan: Plan) -> dict[str, Any]:
 def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dict[str, str]) -> dict[str, Any]:
     """Say what a record has beside what W&B knows."""
     plan, planned, splits = work.plan, work.planned, work.examined.splits
-    flops = [
-        None
-        if plan.config.cache_features and phase.mode == "head_only"
-        else count_flops(planned.spec, plan.data.num_classes, phase.mode)
-        for phase in planned.phases
-    ]
+    profile: dict[str, Any] = {}
+    with work.steps.step("profile"):
+        flops = [
+            None
+            if plan.config.cache_features and phase.mode == "head_only"
+            else count_flops(planned.spec, plan.data.num_classes, phase.mode)
+            for phase in planned.phases
+        ]
+        profile = summarise_profile(trained.history, flops, _peak(plan, trained.sessions), plan.world.size)
     return {
         "phase_plan": " -> ".join(map(str, planned.phases)),
         "weights": weights,
@@ -370,8 +382,9 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         "best_epoch": trained.best_epoch,
         "best_val_accuracy": trained.best_val_accuracy,
         "sessions": trained.sessions,
-        "profile": summarise_profile(trained.history, flops, _peak(plan, trained.sessions), plan.world.size),
+        "profile": profile,
         "data_notice": plan.data.facts.notice,
+        "not_made": dict(work.steps.failed),
     }
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dogs_accel.inference.preprocessing import describe_preprocessing, preproces
 from dogs_accel.inference.trained import TrainedModel
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.environment import package_version
-from dogs_accel.runtime.files import replacing, write_json
+from dogs_accel.runtime.files import patient_file, replacing, write_json
 from pipelines import make_loader
 
 ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE = "model.pt2", "model.onnx", "preprocessing.json"
@@ -116,31 +116,67 @@ def check_same(file: str, runtime: str, model: LogitsOf, exported: LogitsOf, rea
 def export_run(trained: TrainedModel, out: Path, real: Tensor) -> Exported:
     """Write model.pt2, model.onnx and preprocessing.json to `out`; a file whose logits differ is not left there.
 
+    They take their places together, at the end: where something else fails, an earlier export stays as it is.
+
     trained: on the CPU; real: images to check with, see `check_same`. Without the packages that ONNX needs its file is
     left out, and without onnxruntime it is not checked, and the notes say so. Raises ValueError for a model that
     cannot be exported, ExportMismatchError where a check fails.
     """
-    for name in (ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE):
-        (out / name).unlink(missing_ok=True)  # those of an earlier call would be taken for this one's
     size = trained.recipe.crop
     model = trained.model.to(memory_format=torch.contiguous_format)
+    mismatch: ExportMismatchError | None = None
+    written, checks = [out / ARCHIVE_FILE], []
+    notes = [] if len(real) else ["checked on random inputs only: no test image is where the metadata say"]
     with _quiet():
         program = _exported_program(model, size, trained.run)
-        written, checks = [out / ARCHIVE_FILE], [_write_archive(out, program, model, real, size)]
-        notes = [] if len(real) else ["checked on random inputs only: no test image is where the metadata say"]
+        try:
+            with replacing(out / ARCHIVE_FILE) as archive:
+                checks.append(_write_archive(archive, program, model, real, size))
+                try:
+                    _write_rest(out, program, trained, real, written, checks, notes)
+                except ExportMismatchError as error:  # of the ONNX file alone
+                    mismatch = error
+            if mismatch is not None:
+                raise mismatch
+        except ExportMismatchError:
+            kept = [ARCHIVE_FILE] if mismatch is not None else []
+            _remove_earlier(out, kept)
+            raise
+    _remove_earlier(out, [path.name for path in written])
+    return Exported(written=written, checks=checks, notes=notes)
+
+
+def _remove_earlier(out: Path, kept: Sequence[str]) -> None:
+    """Remove the files of an earlier call, which would be taken for this one's."""
+    for name in (ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE):
+        if name not in kept:
+            (out / name).unlink(missing_ok=True)
+
+
+def _write_rest(
+    out: Path,
+    program: torch.export.ExportedProgram,
+    trained: TrainedModel,
+    real: Tensor,
+    written: list[Path],
+    checks: list[ExportCheck],
+    notes: list[str],
+) -> None:
+    """Write the ONNX file, where it can be, and the description; adds to what was written, checked and noted."""
+    with ExitStack() as stack:
         if missing := missing_packages():
             notes.append(f"{ONNX_FILE} is left out: {' and '.join(missing)} not installed (pip install "
                          "'dogs-accel[export]')")  # fmt: skip
         else:
-            check = _write_onnx(out, program, model, real, size, trained.run)
+            temporary = stack.enter_context(replacing(out / ONNX_FILE))
+            check = _write_onnx(temporary, program, trained.model, real, trained.recipe.crop, trained.run)
             written.append(out / ONNX_FILE)
             if check is None:
                 notes.append(f"{ONNX_FILE} was not checked: onnxruntime is not installed")
             else:
                 checks.append(check)
-    description = describe_export(trained, [path.name for path in written], checks)
-    written.append(write_json(out / PREPROCESSING_FILE, description))
-    return Exported(written=written, checks=checks, notes=notes)
+        description = describe_export(trained, [path.name for path in written], checks)
+        written.append(write_json(out / PREPROCESSING_FILE, description))
 
 
 def _exported_program(model: nn.Module, size_px: int, run: Run) -> torch.export.ExportedProgram:
@@ -157,16 +193,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _write_archive(
-    out: Path, program: torch.export.ExportedProgram, model: nn.Module, real: Tensor, size_px: int
+    path: Path, program: torch.export.ExportedProgram, model: nn.Module, real: Tensor, size_px: int
 ) -> ExportCheck:
-    with replacing(out / ARCHIVE_FILE) as temporary:
-        torch.export.save(program, temporary)
-        loaded = torch.export.load(temporary).module()
-        return check_same(ARCHIVE_FILE, "torch.export", model, loaded, real, size_px)
+    with patient_file(path) as file:
+        torch.export.save(program, file)
+    loaded = torch.export.load(path).module()
+    return check_same(ARCHIVE_FILE, "torch.export", model, loaded, real, size_px)
 
 
 def _write_onnx(
-    out: Path,
+    path: Path,
     program: torch.export.ExportedProgram,
     model: nn.Module,
     real: Tensor,
@@ -181,11 +217,10 @@ def _write_onnx(
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ValueError(f"export: ONNX cannot express {run.title} ({_first_line(error)})") from error
     assert onnx_program is not None
-    with replacing(out / ONNX_FILE) as temporary:
-        onnx_program.save(temporary, external_data=False)
-        if importlib.util.find_spec("onnxruntime") is None:
-            return None
-        return check_same(ONNX_FILE, "onnxruntime", model, _onnx_forward(temporary), real, size_px)
+    onnx_program.save(path, external_data=False)
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    return check_same(ONNX_FILE, "onnxruntime", model, _onnx_forward(path), real, size_px)
 
 
 def _onnx_forward(path: Path) -> LogitsOf:

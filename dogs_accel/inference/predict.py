@@ -15,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dogs_accel.inference.trained import TrainedModel
+from dogs_accel.runtime.terminal import escaped
 from pipelines import BadImageError, Recipe
 from pipelines.cores import available_cores
 from pipelines.decoding.pil import decode_rgb
@@ -125,10 +126,11 @@ def _prediction(path: str, class_names: Sequence[str], values: list[float], labe
 def describe_prediction(answer: ImagePrediction) -> str:
     """Lay out what is said of one file, for people."""
     if answer.problem is not None:
-        return f"{answer.path}: {answer.problem}"
-    width = max(map(len, answer.classes))
-    pairs = zip(answer.classes, answer.probabilities, strict=True)
+        return f"{escaped(answer.path)}: {escaped(answer.problem)}"
+    classes = [escaped(name) for name in answer.classes]
+    width = max(map(len, classes))
+    pairs = zip(classes, answer.probabilities, strict=True)
     rows = [f"  {rank}  {name:<{width}}  {share:.4f}" for rank, (name, share) in enumerate(pairs, start=1)]
     if answer.heatmap is not None:
-        rows.append(f"  heat map: {answer.heatmap}")
-    return "\n".join([answer.path, *rows])
+        rows.append(f"  heat map: {escaped(answer.heatmap)}")
+    return "\n".join([escaped(answer.path), *rows])

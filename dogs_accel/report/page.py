@@ -24,7 +24,7 @@ from dogs_accel.report.summary import (
 )
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CLAIMS_FILE, PAIRWISE_FILE, REPORT_FILE
-from dogs_accel.runtime.files import MANIFEST, replacing, sha256, write_json
+from dogs_accel.runtime.files import replacing, update_manifest
 
 
 def write_report(folder: RunsFolder) -> Path:
@@ -40,14 +40,7 @@ def write_report(folder: RunsFolder) -> Path:
         written.append(write_claims(folder.folder, claims))
     else:
         (folder.folder / CLAIMS_FILE).unlink(missing_ok=True)  # that of an earlier version, which knew one dataset
-    manifest = folder.content(MANIFEST)
-    if manifest is not None:
-        others = {name: entry for name, entry in manifest["files"].items() if name not in (CLAIMS_FILE, REPORT_FILE)}
-        files = others | {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written}
-        # In the order of write_manifest, so that a report that is made again changes nothing.
-        write_json(
-            folder.folder / MANIFEST, manifest | {"files": {name: files[name] for name in sorted(files, key=Path)}}
-        )
+    update_manifest(folder.folder, written, gone=[CLAIMS_FILE, REPORT_FILE])
     return written[0]
 
 
@@ -121,6 +114,7 @@ def _folder_view(folder: RunsFolder, views: list[RunView], claims: Sequence[Mapp
         "dataset": folder.facts.title,
         "ended": max(run.record.updated_at for run in folder.runs)[:10],
         "unfinished": folder.unfinished,
+        "not_made": folder.not_made,
         "runs": views,
         "data": data_station(folder),
         "input": input_station(folder, views),

@@ -24,6 +24,7 @@ from dogs_accel.results.layout import (
     SUMMARY_FILE,
 )
 from dogs_accel.results.run import Run
+from dogs_accel.results.steps import Step, any_failure_ends
 from dogs_accel.runtime.files import write_csv
 
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
@@ -117,23 +118,30 @@ def _mean_accuracy(runs: Sequence[Run]) -> float:
     return sum(run.metrics["accuracy"] for run in runs) / len(runs)
 
 
-def write_comparison(folder: Path, runs: Sequence[Run], facts: DatasetFacts) -> list[Path]:
-    """Write the tables over the runs and their picture.
+def write_comparison(
+    folder: Path, runs: Sequence[Run], facts: DatasetFacts, step: Step = any_failure_ends
+) -> list[Path]:
+    """Write the tables over the runs and their picture, each in a step of its own.
 
     model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png, runs_summary.csv and
     pairwise_comparison.csv; where there are repeats also seeds_comparison.csv. Raises ValueError if the runs were not
     tested on the same images.
     """
     table = comparison_table(runs)
-    written = [
-        write_csv(folder / COMPARISON_FILE, table),
-        write_csv(folder / BEST_FILE, best_per_family(table)),
-        save_figure(_overview(table, runs, facts.plural), folder / OVERVIEW_FIGURE),
-        write_csv(folder / SUMMARY_FILE, pd.DataFrame([run.record.as_row() for run in runs])),
-        write_csv(folder / PAIRWISE_FILE, compare_runs([run.compared for run in runs])),
-    ]
+    written: list[Path] = []
+    with step(COMPARISON_FILE):
+        written.append(write_csv(folder / COMPARISON_FILE, table))
+    with step(BEST_FILE):
+        written.append(write_csv(folder / BEST_FILE, best_per_family(table)))
+    with step(OVERVIEW_FIGURE):
+        written.append(save_figure(_overview(table, runs, facts.plural), folder / OVERVIEW_FIGURE))
+    with step(SUMMARY_FILE):
+        written.append(write_csv(folder / SUMMARY_FILE, pd.DataFrame([run.record.as_row() for run in runs])))
+    with step(PAIRWISE_FILE):
+        written.append(write_csv(folder / PAIRWISE_FILE, compare_runs([run.compared for run in runs])))
     if has_repeats(runs):
-        written.append(write_csv(folder / SEEDS_FILE, repeats_table(runs)))
+        with step(SEEDS_FILE):
+            written.append(write_csv(folder / SEEDS_FILE, repeats_table(runs)))
     return written
 
 

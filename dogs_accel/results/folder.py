@@ -17,6 +17,7 @@ from dogs_accel.results.layout import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
     METRICS_FILE,
+    NOT_MADE_FILE,
     REPORT_FILE,
     record_path,
     record_paths,
@@ -96,6 +97,12 @@ class RunsFolder(ReadOnce):
         if record.device.startswith("cuda") and (record.device_name or gpus):
             return record.device_name or str(gpus[0]["name"])
         return f"{self.environment.get('cpu', 'CPU')}, {self.environment.get('cores', '?')} cores"
+
+    @property
+    def not_made(self) -> list[str]:
+        """What could not be made of the runs and over them, and why."""
+        of_runs = [f"{name} of {run.name} ({why})" for run in self.runs for name, why in run.record.not_made.items()]
+        return of_runs + [f"{name} ({why})" for name, why in (self.content(NOT_MADE_FILE) or {}).items()]
 
     @cached_property
     def checksums(self) -> dict[str, dict[str, Any]]:

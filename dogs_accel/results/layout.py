@@ -20,6 +20,8 @@ SUMMARY_FILE = "wandb_export/runs_summary.csv"
 PAIRWISE_FILE = "pairwise_comparison.csv"
 PER_CLASS_FILE, PER_CLASS_FIGURE = "per_class_comparison.csv", "per_class_comparison.png"
 CLUSTERS_FILE = "confusion_clusters.csv"
+NOT_MADE_FILE = "not_made.json"
+"""Which tables over the runs could not be made, and why; there only where there are any."""
 REPORT_FILE, CLAIMS_FILE = "report.html", "claims.json"
 """What is made of a folder's other files."""
 

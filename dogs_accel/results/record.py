@@ -85,6 +85,8 @@ class RunRecord:
     profile: Mapping[str, Any] = field(default_factory=dict)
     """`training.profile_summary.summarise_profile`."""
     data_notice: str | None = None
+    not_made: Mapping[str, str] = field(default_factory=dict)
+    """What could not be made of the run's answers, and why, by name."""
     absent: frozenset[str] = frozenset()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,22 +10,47 @@ import pandas as pd
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.evaluation.mistakes import confusion_clusters
 from dogs_accel.results.comparison import write_comparison
-from dogs_accel.results.layout import CLUSTERS_FILE
+from dogs_accel.results.folder import RunsFolder, read_runs_folder
+from dogs_accel.results.layout import CLUSTERS_FILE, COMPARISON_FILE, NOT_MADE_FILE, PER_CLASS_FILE
 from dogs_accel.results.per_class import write_per_class
 from dogs_accel.results.run import Run
-from dogs_accel.runtime.files import write_csv
+from dogs_accel.results.steps import Step, Steps, any_failure_ends
+from dogs_accel.runtime.files import update_manifest, write_csv, write_json
 
 
-def write_tables(folder: Path, runs: Sequence[Run], facts: DatasetFacts) -> list[Path]:
+def write_tables(folder: Path, runs: Sequence[Run], facts: DatasetFacts, step: Step = any_failure_ends) -> list[Path]:
     """Write the tables over the runs and their pictures: side by side, by class, and what is mistaken for what.
 
-    facts: of the dataset, for the words of the pictures.
+    facts: of the dataset, for the words of the pictures; step: the block of each of them.
     """
-    return [
-        *write_comparison(folder, runs, facts),
-        *write_per_class(folder, runs, facts),
-        write_confusion_clusters(folder, runs),
-    ]
+    written: list[Path] = []
+    with step(COMPARISON_FILE):
+        written += write_comparison(folder, runs, facts, step)
+    with step(PER_CLASS_FILE):
+        written += write_per_class(folder, runs, facts)
+    with step(CLUSTERS_FILE):
+        written.append(write_confusion_clusters(folder, runs))
+    return written
+
+
+def note_not_made(folder: Path, failed: Mapping[str, str]) -> Path | None:
+    """Write not_made.json into a folder of results, or remove that of an earlier time where nothing failed."""
+    path = folder / NOT_MADE_FILE
+    if failed:
+        return write_json(path, dict(failed))
+    path.unlink(missing_ok=True)
+    return None
+
+
+def remake_tables(folder: RunsFolder) -> RunsFolder:
+    """Make the tables of a folder again where some could not be made; returns the folder as it is then."""
+    if not folder.content(NOT_MADE_FILE):
+        return folder
+    steps = Steps(folder.folder, "tables over the runs")
+    written = write_tables(folder.folder, folder.runs, folder.facts, steps.step)
+    noted = note_not_made(folder.folder, steps.failed)
+    update_manifest(folder.folder, [*written, *([] if noted is None else [noted])], gone=[NOT_MADE_FILE])
+    return read_runs_folder(folder.folder)
 
 
 def write_confusion_clusters(folder: Path, runs: Sequence[Run]) -> Path:

@@ -29,6 +29,7 @@ from dogs_accel.results.layout import (
     METRICS_FILE,
     logits_file,
 )
+from dogs_accel.results.steps import Step, any_failure_ends
 from dogs_accel.runtime.files import write_csv, write_json
 
 
@@ -46,11 +47,12 @@ def write_evaluation(
     metrics: dict[str, Any],
     *,
     noun: str = "class",
+    step: Step = any_failure_ends,
 ) -> dict[str, Any]:
     """Write logits, scores, and the tables and figures of the test split.
 
-    metrics: what `score_predictions` says; noun: what a class is called in the figures. Returns what a `Run` of the
-    folder then knows of its files.
+    metrics: what `score_predictions` says; noun: what a class is called in the figures; step: the block of each thing
+    that nothing else needs. Returns what a `Run` of the folder then knows of its files.
     """
     known = {logits_file("val"): val, logits_file("test"): test, METRICS_FILE: metrics}
     # The logits first, from which all the rest can be made again.
@@ -59,10 +61,13 @@ def write_evaluation(
     write_json(folder / METRICS_FILE, metrics)
     write_csv(folder / CLASSES_FILE, report_table(test, class_names), index=True)
     counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(len(class_names)))
-    write_csv(folder / CONFUSIONS_FILE, top_confusions(counts, class_names))
+    with step(CONFUSIONS_FILE):
+        write_csv(folder / CONFUSIONS_FILE, top_confusions(counts, class_names))
     for name, normalized in ((CONFUSION_COUNTS_FIGURE, False), (CONFUSION_SHARES_FIGURE, True)):
-        save_figure(confusion_figure(counts, class_names, title, noun=noun, normalized=normalized), folder / name)
-    bins = calibration_table(test, metrics["temperature"]["value"])
-    write_csv(folder / CALIBRATION_FILE, bins)
-    save_figure(calibration_figure(bins, metrics, title, noun=noun), folder / CALIBRATION_FIGURE)
+        with step(name):
+            save_figure(confusion_figure(counts, class_names, title, noun=noun, normalized=normalized), folder / name)
+    with step(CALIBRATION_FIGURE):
+        bins = calibration_table(test, metrics["temperature"]["value"])
+        write_csv(folder / CALIBRATION_FILE, bins)
+        save_figure(calibration_figure(bins, metrics, title, noun=noun), folder / CALIBRATION_FIGURE)
     return known

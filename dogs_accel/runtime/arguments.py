@@ -6,6 +6,8 @@ import argparse
 import os
 from collections.abc import Mapping
 
+from dogs_accel.runtime.terminal import escaped
+
 AMP_CHOICES = ("auto", "off", "bf16", "fp16")
 DATA_HELP = "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs"
 
@@ -30,7 +32,20 @@ def is_started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
     return "RANK" in environment or "WORLD_SIZE" in environment
 
 
+def user_path(text: str) -> str:
+    """Read the path of a file or folder, in which "~" is the home of the user, also after "--out="."""
+    return os.path.expanduser(text)  # noqa: PTH111  (a Path would make "." of "" and lose a slash at the end)
+
+
 def error_line(prog: str, error: Exception | str) -> str:
     """Say in one line what is wrong; it names the process where there are several."""
     rank = os.environ.get("RANK")
-    return f"{prog}: {f'rank {rank}: ' if rank is not None else ''}error: {error}\n"
+    text = escaped(describe_error(error))
+    return f"{prog}: {f'rank {rank}: ' if rank is not None else ''}error: {text}\n"
+
+
+def describe_error(error: Exception | str) -> str:
+    """Say what an error says, one of the system without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dogs_accel.runtime.files import replacing
+from dogs_accel.runtime.files import patient_file, replacing
 
 BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE = "best.pt", "last.pt"
 """Of a run's folder: the weights of the best validation accuracy, and the state after the last epoch."""
@@ -25,8 +25,8 @@ class CheckpointError(ValueError):
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> Path:
     """Write a state (nested dicts and lists of tensors, numbers and text) so that no half of it is ever seen."""
-    with replacing(path) as temporary:
-        torch.save({"format": _FORMAT, **state}, temporary)
+    with replacing(path) as temporary, patient_file(temporary) as file:
+        torch.save({"format": _FORMAT, **state}, file)
     return path
 
 

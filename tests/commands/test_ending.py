@@ -1,0 +1,346 @@
+"""How commands end where the world is untidy: one line, an exit code, nothing lost and nothing torn."""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from dogs_accel import benchmark, cli
+from dogs_accel.ending import ending_in_a_line
+from dogs_accel.experiment import command, execute, run
+from dogs_accel.experiment.config import add_arguments, parse_config
+from dogs_accel.inference import export
+from dogs_accel.results import comparison
+from dogs_accel.runtime import files
+from dogs_accel.runtime.files import FullDiskError, UnwritableError, patient_file, replacing, sha256
+from dogs_accel.runtime.terminal import escaped, terminal_output
+
+FULL = Path("/dev/full")
+ODD = "a\x1b[31m\x7f\tred\nfox"
+SHOWN = r"a\x1b[31m\x7f\tred\nfox"
+
+
+def ended(main, arguments, capsys):
+    """Exit code and standard error of a command that ends early."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(each) for each in arguments])
+    return stop.value.code, capsys.readouterr().err
+
+
+def arguments_of(dogs_root, *more):
+    return [
+        "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--image-size", "32", "--epochs", "1",
+        "--device", "cpu", "--wandb", "disabled", *map(str, more),
+    ]  # fmt: skip
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monkeypatch, capsys):
+    """Two steps of the first run fail, then the second run, of which nobody expected it."""
+    out, execute_run = tmp_path / "out", execute.execute_run
+
+    def broken_in_the_second_run(plan, planned, *work):
+        if planned.name == "resnet18_staged":
+            raise KeyError(ODD)
+        return execute_run(plan, planned, *work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "execute_run", broken_in_the_second_run)
+        patch.setattr(run, "write_explanations", failing(ValueError("no map today")))
+        patch.setattr(comparison, "compare_runs", failing(ValueError("no pairs today")))
+        code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", out), capsys)
+    assert code == 1
+    assert errors.splitlines()[-1] == (
+        f"python -m dogs_accel.benchmark: error: unexpected KeyError: {ODD!r}; what had ended is in {out}, and "
+        f"--resume {out} goes on; the traceback is in {out / 'error.log'}"
+    )
+    assert "Traceback" not in errors
+    logged = (out / "error.log").read_text()
+    assert logged.count("Traceback (most recent call last)") == 3
+    assert "in broken_in_the_second_run" in logged
+    folder = out / "cnn" / "resnet18_full"
+    record = json.loads((folder / "resnet18_full_run_metadata.json").read_text())
+    assert record["state"] == "finished"
+    assert record["not_made"] == {"explanations": "ValueError: no map today"}
+    assert (folder / "quality_vs_error.png").exists()
+    assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
+    assert json.loads((out / "not_made.json").read_text()) == {"pairwise_comparison.csv": "ValueError: no pairs today"}
+    assert not (out / "pairwise_comparison.csv").exists()
+    assert_manifest_holds(out)
+    # The report names them as long as the cause is there, and makes what it can once it is gone.
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "compare_runs", failing(ValueError("no pairs today")))
+        assert cli.main(["report", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    assert "explanations of resnet18_full (ValueError: no map today)" in page
+    assert "pairwise_comparison.csv (ValueError: no pairs today)" in page
+    assert cli.main(["report", str(out)]) == 0
+    assert (out / "pairwise_comparison.csv").exists()
+    assert not (out / "not_made.json").exists()
+    assert "no pairs today" not in (out / "report.html").read_text()
+    assert_manifest_holds(out)
+
+
+def assert_manifest_holds(out):
+    listed = json.loads((out / "MANIFEST.json").read_text())["files"]
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert set(listed) == there - {"MANIFEST.json", "error.log"}
+    assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(dogs_root, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    monkeypatch.setattr(execute, "examine_data", lambda *_: files.write_json(out / "late.json", {}))
+    monkeypatch.setattr(Path, "write_text", failing_below(out / "late", Path.write_text))
+    code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", out), capsys)
+    assert code == 2
+    assert errors == (
+        f"python -m dogs_accel.benchmark: error: {out / 'late.json'} cannot be written: no space left on its disk; "
+        f"make room, and --resume {out} goes on\n"
+    )
+    assert sorted(path.name for path in out.iterdir()) == ["MANIFEST.json", "config.json", "environment.json"]
+
+
+def failing_below(path, write):
+    def write_text(self, *arguments, **named):
+        if path.name in self.name:
+            raise OSError(28, "No space left on device")
+        return write(self, *arguments, **named)
+
+    return write_text
+
+
+EARLY = """
+import importlib.abc, os, signal, sys
+
+class Early(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            {what}
+
+sys.meta_path.insert(0, Early())
+from dogs_accel.{module} import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "what", "code", "said"),
+    [
+        ("benchmark", [], "os.kill(os.getpid(), signal.SIGINT)", 130, "\nstopped; nothing was written\n"),
+        ("benchmark", [], "os.kill(os.getpid(), signal.SIGTERM)", 143, "\nstopped; nothing was written\n"),
+        ("cli", ["predict", "a", "--run", "b"], "os.kill(os.getpid(), signal.SIGTERM)", 143, "\nstopped\n"),
+        (
+            "benchmark", [], "raise ImportError('libtorch.so: not there')", 1,
+            "python -m dogs_accel.benchmark: error: unexpected ImportError: libtorch.so: not there; the traceback is",
+        ),
+    ],
+)  # fmt: skip
+def test_an_end_while_torch_is_imported_is_one_line(tmp_path, module, arguments, what, code, said):
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY.format(what=what, module=module), *arguments],
+        capture_output=True, text=True, check=False, env=environment | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(said)
+    assert done.stderr.strip().count("\n") == 0
+    [*logs] = tmp_path.iterdir()
+    assert len(logs) == (code == 1)
+    assert all(done.stderr.endswith(f" {log}\n") and "libtorch.so" in log.read_text() for log in logs)
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "dogs_accel.benchmark", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    # Also in the middle of the work, which goes on.
+    code = "from dogs_accel.ending import ending_in_a_line\nwith ending_in_a_line('it'):\n"
+    code += "    for _ in range(9999): print('line', flush=True)\n    import sys; print('done', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"done\n")
+
+
+def test_a_full_disk_under_the_output_is_named():
+    code = "from dogs_accel.ending import ending_in_a_line\nwith ending_in_a_line('it'): print('line')"
+    with FULL.open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "it: error: no space left on the disk of standard output; make room and run it again\n"
+
+
+@pytest.mark.parametrize(("encoding", "written"), [("ascii", r"caf\xe9 \u732b"), ("utf-8", "café 猫")])
+def test_letters_and_control_characters_are_escaped(monkeypatch, encoding, written):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with terminal_output():
+        print("café 猫")
+        print("\x1b[31m\x9b\r\udcff")
+        print(escaped(ODD))
+    assert sys.stdout is stream
+    lines = stream.buffer.getvalue().decode(encoding).splitlines()
+    assert lines == [written, r"\x1b[31m\x9b\r\udcff", SHOWN]
+
+
+@pytest.mark.slow
+def test_predict_escapes_names_and_its_json_is_ascii(tiny_results, dogs_root, tmp_path, capsys):
+    photo = tmp_path / f"{ODD}é\udcff.jpg"
+    shutil.copy(next(dogs_root.glob("Images/*/*.jpg")), photo)
+    asked = ["predict", str(photo), "--run", str(tiny_results), "--device", "cpu"]
+    assert cli.main(asked) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/{SHOWN}é\\udcff.jpg" in printed.splitlines()
+    assert "\x1b" not in printed
+    assert cli.main([*asked, "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed)["images"][0]["path"] == str(photo)
+
+
+def test_errors_are_escaped_too(capsys):
+    code, errors = ended(cli.main, ["report", f"/nowhere/{ODD}"], capsys)
+    assert (code, errors) == (2, f"dogs-accel report: error: /nowhere/{SHOWN}: not a folder\n")
+
+
+def test_a_file_where_a_folder_goes_is_said_before_the_work(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for flag, arguments in {
+        "heatmap": ["predict", "a.jpg", "--run", "/nowhere", "--heatmap"],
+        "out": ["metadata", "--data", "/nowhere", "--out"],
+    }.items():
+        code, errors = ended(cli.main, [*arguments, file], capsys)
+        assert (code, errors) == (
+            2, f"dogs-accel {arguments[0]}: error: {flag}: {file} is a file, expected a folder\n"
+        )  # fmt: skip
+        assert (
+            f"{flag}: {file}/a lies below {file}, which is a file"
+            in ended(cli.main, [*arguments, file / "a"], capsys)[1]
+        )
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    _, errors = ended(cli.main, ["export", "--run", "/nowhere", "--out", tmp_path / "new"], capsys)
+    assert f"out: {tmp_path / 'new'} cannot be written, {tmp_path} is read-only here" in errors
+    assert file.read_text() == "mine"
+
+
+class Mean(torch.nn.Module):
+    def forward(self, images):
+        return images.mean(dim=(2, 3))
+
+
+@pytest.mark.slow
+def test_an_export_onto_a_full_disk_leaves_the_earlier_one(tiny_results, tmp_path, monkeypatch, capsys):
+    earlier = {name: f"earlier {name}" for name in ("model.pt2", "model.onnx", "preprocessing.json")}
+    for name, text in earlier.items():
+        (tmp_path / name).write_text(text)
+    dim = ({0: torch.export.Dim("batch", min=1)},)
+    program = torch.export.export(Mean(), (torch.zeros(2, 3, 8, 8),), dynamic_shapes=dim)
+    monkeypatch.setattr(export, "_exported_program", lambda *_: program)
+    monkeypatch.setattr(export, "patient_file", lambda path: patient_file(FULL))
+    code, errors = ended(cli.main, ["export", "--run", tiny_results, "--out", tmp_path], capsys)
+    assert (code, errors) == (
+        2,
+        f"dogs-accel export: error: {tmp_path / 'model.pt2'} cannot be written: no space left on its disk; "
+        "make room and run it again\n",
+    )
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == earlier
+
+
+def test_torch_saves_onto_a_full_disk_without_ending_the_process():
+    with pytest.raises(OSError, match="No space left"), patient_file(FULL) as file:
+        torch.save({"weights": torch.zeros(100_000)}, file)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (OSError(28, "No space left on device"), FullDiskError, "cannot be written: no space left on its disk"),
+        (OSError("encoder error -2 when writing image file"), FullDiskError, "no space left on its disk"),
+        (RuntimeError("iostream error"), FullDiskError, "no space left on its disk"),
+        (ValueError("a bug"), ValueError, "a bug"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path, monkeypatch, error, kind, message):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    path = tmp_path / "best.pt"
+    path.write_text("earlier")
+    with pytest.raises(kind, match=message) as stop, replacing(path):
+        raise error
+    assert kind is ValueError or str(stop.value).startswith(f"{path} cannot")
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["earlier"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "result.json"
+    with pytest.raises(UnwritableError, match=f"{path} cannot be written: ") as stop, replacing(path):
+        pass
+    assert ".partial" not in str(stop.value)
+
+
+def test_starts_of_one_second_get_a_folder_each(dogs_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dogs_accel.experiment.config.time.strftime", lambda _: "20261122-171958")
+    outs = []
+    monkeypatch.setattr(command, "_carry_out", lambda ending, plan, loaders: outs.append((plan.out, plan.config.out)))
+    for _ in range(3):
+        assert benchmark.main(arguments_of(dogs_root)) == 0
+        (outs[-1][0] / "config.json").write_text("{}")
+    names = ["demo-20261122-171958", "demo-20261122-171958-2", "demo-20261122-171958-3"]
+    assert outs == [(Path("runs") / name, f"runs/{name}") for name in names]
+
+
+def test_a_tilde_is_the_home_in_every_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for flag, arguments in {
+        "data": ["benchmark", "--device=cpu", "--data=~/there"],
+        "resume": ["benchmark", "--resume=~/there"],
+        "run": ["predict", "a.jpg", "--run=~/there"],
+        "metadata": ["eda", "--metadata=~/there"],
+    }.items():
+        _, errors = ended(cli.main, arguments, capsys)
+        assert f"{tmp_path}/there" in errors, flag
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    named = parse_config(parser, ["--out=~/there", "--store=~/there", "--weights=~/there"])
+    assert (named.out, named.store, named.weights) == (f"{tmp_path}/there",) * 3
+    (tmp_path / "there").write_text("")
+    for arguments in (["predict", "a.jpg", "--run=r", "--heatmap=~/there"], ["export", "--run=r", "--out=~/there"]):
+        assert f"{tmp_path}/there is a file" in ended(cli.main, arguments, capsys)[1]
+
+
+def test_sigterm_in_a_forked_worker_is_not_an_interruption():
+    def work():
+        if (worker := os.fork()) == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
+        work()
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
