@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,33 +45,27 @@ def open_image(file: str | BinaryIO) -> Iterator[Image.Image]:
     pixels than the limit; ValueError where the limit is no number.
     """
     limit_px = max_pixels()
-    with (
-        _bad_image_errors(limit_px),
-        pillow_settings(limit_px),
-        _content(file) as content,
-        _identified(content) as image,
-    ):
+    with _bad_image_errors(limit_px), pillow_settings(limit_px), _identified(file) as image:
         if image.width * image.height > limit_px:
             raise Image.DecompressionBombError
         yield image
 
 
-@contextmanager
-def _content(file: str | BinaryIO) -> Iterator[BinaryIO]:
-    if not isinstance(file, str | os.PathLike):
-        yield file
-        return
-    require_regular(file)
-    with Path(file).open("rb") as opened:
-        yield opened
-
-
-def _identified(content: BinaryIO) -> Image.Image:
+def _identified(file: str | BinaryIO) -> Image.Image:
+    if isinstance(file, str):
+        require_regular(file)
     try:
-        return Image.open(content)
+        return Image.open(file)
     except UnidentifiedImageError as error:
-        content.seek(0)
-        raise BadImageError(describe_no_image(content.read(NUM_FIRST_BYTES))) from error
+        raise BadImageError(describe_no_image(_first_bytes(file))) from error
+
+
+def _first_bytes(file: str | BinaryIO) -> bytes:
+    if isinstance(file, str):
+        with Path(file).open("rb") as opened:
+            return opened.read(NUM_FIRST_BYTES)
+    file.seek(0)
+    return file.read(NUM_FIRST_BYTES)
 
 
 @contextmanager
