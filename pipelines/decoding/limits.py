@@ -7,8 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
 
 from PIL import Image, PngImagePlugin
 
@@ -48,7 +47,7 @@ class _SharedSettings:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_inside = 0
-        self._found: list[tuple[Any, str, Any]] = []
+        self._found: tuple[int | None, int, int] = (None, 0, 0)
         # A process that is forked meanwhile has the settings and the lock, and not the threads that would leave.
         os.register_at_fork(
             before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._start_anew
@@ -59,17 +58,12 @@ class _SharedSettings:
             self._num_inside += 1
             if self._num_inside > 1:
                 return
-            ours = [
-                (Image, "MAX_IMAGE_PIXELS", limit_px),
-                (PngImagePlugin, "MAX_TEXT_CHUNK", _MAX_TEXT_CHUNK),
-                (PngImagePlugin, "MAX_TEXT_MEMORY", _MAX_TEXT_MEMORY),
-            ]
-            self._found = [(module, name, getattr(module, name)) for module, name, _ in ours]
-            for module, name, value in ours:
-                setattr(module, name, value)
+            self._found = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+            Image.MAX_IMAGE_PIXELS = limit_px
+            PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT_CHUNK, _MAX_TEXT_MEMORY
             # Not by filterwarnings, after which Python shows again what it has shown once, at every file.
-            _remove_filter()
-            warnings.filters.insert(0, _BY_PILLOW)  # type: ignore[attr-defined]
+            if _BY_PILLOW not in warnings.filters:
+                warnings.filters.insert(0, _BY_PILLOW)  # type: ignore[attr-defined]
 
     def leave(self) -> None:
         with self._lock:
@@ -78,20 +72,15 @@ class _SharedSettings:
                 self._put_back()
 
     def _put_back(self) -> None:
-        for module, name, value in self._found:
-            setattr(module, name, value)
-        self._found = []
-        _remove_filter()
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = self._found
+        if _BY_PILLOW in warnings.filters:  # unless somebody has put back a list without it
+            warnings.filters.remove(_BY_PILLOW)  # type: ignore[attr-defined]
 
     def _start_anew(self) -> None:
-        self._num_inside = 0
-        self._put_back()
+        if self._num_inside:
+            self._num_inside = 0
+            self._put_back()
         self._lock.release()
-
-
-def _remove_filter() -> None:
-    with suppress(ValueError):  # somebody has put back a list without it
-        warnings.filters.remove(_BY_PILLOW)  # type: ignore[attr-defined]
 
 
 _SETTINGS = _SharedSettings()

@@ -45,10 +45,19 @@ def open_image(file: str | BinaryIO) -> Iterator[Image.Image]:
     pixels than the limit; ValueError where the limit is no number.
     """
     limit_px = max_pixels()
-    with _bad_image_errors(limit_px), pillow_settings(limit_px), _identified(file) as image:
-        if image.width * image.height > limit_px:
-            raise Image.DecompressionBombError
-        yield image
+    try:
+        with pillow_settings(limit_px), _identified(file) as image:
+            if image.width * image.height > limit_px:
+                raise Image.DecompressionBombError
+            yield image
+    except (MemoryError, BadImageError):  # the first says nothing of the file
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImageError(
+            f"more than {limit_px:,} px, the limit, which the environment variable {MAX_PIXELS_VARIABLE} raises"
+        ) from error
+    except Exception as error:  # PIL's readers raise what they please
+        raise BadImageError(image_problem(error)) from error
 
 
 def _identified(file: str | BinaryIO) -> Image.Image:
@@ -66,21 +75,6 @@ def _first_bytes(file: str | BinaryIO) -> bytes:
             return opened.read(NUM_FIRST_BYTES)
     file.seek(0)
     return file.read(NUM_FIRST_BYTES)
-
-
-@contextmanager
-def _bad_image_errors(limit_px: int) -> Iterator[None]:
-    """Make a BadImageError, with the reason alone, of whatever PIL raises of a damaged file."""
-    try:
-        yield
-    except (MemoryError, BadImageError):  # the first says nothing of the file
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadImageError(
-            f"more than {limit_px:,} px, the limit, which the environment variable {MAX_PIXELS_VARIABLE} raises"
-        ) from error
-    except Exception as error:  # PIL's readers raise what they please
-        raise BadImageError(image_problem(error)) from error
 
 
 def image_problem(error: Exception) -> str:
