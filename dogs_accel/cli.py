@@ -348,7 +348,11 @@ def _throughput(options: argparse.Namespace) -> Iterator[str]:
 def _add_predict(commands: Any) -> None:
     command = commands.add_parser("predict", help="say which classes are on photos, by a run's model")
     command.add_argument(
-        "images", nargs="+", type=user_path, metavar="IMAGE", help="a file of any format that PIL opens"
+        "images",
+        nargs="+",
+        type=user_path,
+        metavar="IMAGE",
+        help="a file of any format that PIL opens, or a folder of photos",
     )
     _add_run(command)
     command.add_argument("--top", type=positive, default=5, metavar="N", help="classes to name (default: 5)")
@@ -380,7 +384,7 @@ def _add_run(command: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.inference.predict import describe_prediction, predict_images
+    from dogs_accel.inference.predict import describe_prediction, named_photos, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
     from dogs_accel.results.folder import choose_run, read_runs_folder
     from dogs_accel.runtime.devices import choose_device
@@ -400,7 +404,7 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
         # Before the photos: whether a model can be explained is known without them.
         explainer = find_explainer(trained.model, trained.recipe.crop)
         draw = HeatmapFolder(Path(options.heatmap), explainer, trained.recipe).draw
-    answers = predict_images(trained, options.images, top=options.top, draw=draw)
+    answers = predict_images(trained, named_photos(options.images), top=options.top, draw=draw)
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}

@@ -50,6 +50,7 @@ def describe_plan(plan: Plan) -> str:
         lines.append(f"  {name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
         if config.seeds > 1:
             lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
+    lines += [f"notice   {notice}" for notice in plan.notices]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from dogs_accel.experiment.data import open_data
 from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
+from dogs_accel.models.input_size import describe_input_size
 from dogs_accel.models.specs import ModelSpec, model_spec, with_family
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import check_folder, is_unused
@@ -75,6 +76,8 @@ class Plan:
     runs: Sequence[PlannedRun]
     out: Path
     world: World = ALONE
+    notices: Sequence[str] = ()
+    """What a reader of the results must know of the models, a line each."""
 
     @property
     def batch_size(self) -> int:
@@ -172,6 +175,14 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
             head_of(built.model)
 
 
+def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
+    """Say which models do not see all of their images. Raises ValueError for a model that cannot have such images."""
+    if config.image_size is None:  # each model's own
+        return []
+    notices = map(describe_input_size, dict.fromkeys(run.spec for run in runs))
+    return [notice for notice in notices if notice is not None]
+
+
 def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | None = None) -> Plan:
     """Check everything that can be checked before the first step; data None opens what the settings name."""
     is_named = config.out is not None
@@ -186,6 +197,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     if world.is_rank_zero and not config.dry_run:
         check_folder(out, "out")
+    notices = _size_notices(config, runs)
     data = open_data(config) if data is None else data
     check_models(config, runs, data.num_classes)
     splits = {
@@ -194,7 +206,17 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     }
     if len(splits["train"]) < world.size:
         raise ValueError(f"data: got {len(splits['train'])} training images for {world.size} processes, expected more")
-    return Plan(config=config, data=data, splits=splits, device=device, amp=amp, runs=runs, out=out, world=world)
+    return Plan(
+        config=config,
+        data=data,
+        splits=splits,
+        device=device,
+        amp=amp,
+        runs=runs,
+        out=out,
+        world=world,
+        notices=notices,
+    )
 
 
 def _check_world(config: BenchmarkConfig, world: World, device: torch.device) -> None:

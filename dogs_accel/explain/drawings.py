@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from dogs_accel.plots import BLUE, RED
 from dogs_accel.runtime.files import replacing
@@ -91,10 +92,13 @@ def _outlined(panel: Pixels, boxes: Sequence[CropBox], scale: int) -> Pixels:
     return np.asarray(image)
 
 
-def save_picture(pixels: Pixels, path: Path) -> Path:
-    """Save pixels (H, W, 3) as PNG."""
+def save_picture(pixels: Pixels, path: Path, texts: Mapping[str, str] | None = None) -> Path:
+    """Save pixels (H, W, 3) as PNG, with texts that are in the file and not in the picture."""
+    inside = PngInfo()
+    for key, value in (texts or {}).items():
+        inside.add_text(key, value)
     with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
+        Image.fromarray(pixels).save(temporary, pnginfo=inside)
     return path
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from dogs_accel.datasets import Dataset
@@ -38,6 +37,7 @@ from dogs_accel.explain.scores import (
 from dogs_accel.plots import save_figure
 from dogs_accel.runtime.files import write_csv, write_json
 from pipelines import Loader, Recipe
+from pipelines.decoding.pil import open_image
 
 EXPLANATIONS_FOLDER = "explanations"
 """Of a run's folder: where the single pictures are."""
@@ -241,7 +241,7 @@ def _boxes(data: Dataset, index: int, recipe: Recipe) -> list[tuple[float, float
     boxes = data.boxes(index)
     if not boxes:
         return None
-    with Image.open(data.paths[index]) as image:  # reads the header alone
+    with open_image(data.paths[index]) as image:  # reads the header alone
         width, height = image.size
     return [box_on_crop(box, (height, width), recipe) for box in boxes]
 

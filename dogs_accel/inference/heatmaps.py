@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from dogs_accel.explain.cells import scale_to_unit
 from dogs_accel.explain.drawings import crop_pixels, save_picture, side_by_side
 from dogs_accel.explain.explainers import Explainer, heat_maps
 from pipelines import Recipe
 
+_PHOTO = "dogs-accel photo"
+"""Key of the text in a picture that says which photo it is of."""
+
 
 class HeatmapFolder:
     """Draws, batch by batch, what the likeliest class of each photo rests on, a picture a photo.
 
     `<name>_heatmap.png` in a folder that is made with the first: the crop that the model was fed and its maps over it,
-    side by side, as the benchmark draws its explanations. explainer: what find_explainer found for the model.
+    side by side, as the benchmark draws its explanations. What an earlier call drew of the same file is replaced, and
+    what is there of another stays. explainer: what find_explainer found for the model.
     """
 
     def __init__(self, folder: Path, explainer: Explainer, recipe: Recipe) -> None:
@@ -25,7 +33,7 @@ class HeatmapFolder:
         self._explainer = explainer
         self._is_placed = False
         self._recipe = recipe
-        self._used: set[str] = set()
+        self._used: set[Path] = set()
 
     def draw(self, paths: Sequence[str], images: torch.Tensor, classes: torch.Tensor) -> list[Path]:
         """Draw the maps of a batch: images (B, 3, S, S) as the model is fed them, classes (B,) int64."""
@@ -37,15 +45,31 @@ class HeatmapFolder:
         pictures = []
         for row, (path, pixels) in enumerate(zip(paths, crop_pixels(images, self._recipe), strict=True)):
             own = {method: each[row] for method, each in heat.items()}
-            pictures.append(save_picture(side_by_side(pixels, own), self._folder / self._file_name(path)))
+            photo = _photo_id(path)
+            place = self._place(path, photo)
+            pictures.append(save_picture(side_by_side(pixels, own), place, {_PHOTO: photo}))
         return pictures
 
-    def _file_name(self, path: str) -> str:
-        """Name a picture after its file; files of the same name are numbered in their order."""
+    def _place(self, path: str, photo: str) -> Path:
+        """Name a picture after its file; where one of another file has the name, it is numbered on."""
         stem = f"{Path(path).stem}_heatmap"
-        name, number = stem, 1
-        while name in self._used:
-            number += 1
-            name = f"{stem}_{number}"
-        self._used.add(name)
-        return f"{name}.png"
+        for number in itertools.count(1):
+            place = self._folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png")
+            if place not in self._used and (not os.path.lexists(place) or _drawn_photo(place) == photo):
+                self._used.add(place)
+                return place
+        raise AssertionError("there is always another number")
+
+
+def _photo_id(path: str) -> str:
+    """Give what tells a photo from others: the SHA-256 of its absolute path, which may hold letters of no encoding."""
+    return hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()  # noqa: PTH100
+
+
+def _drawn_photo(place: Path) -> str | None:
+    """Give the id of the photo that a picture is of; None of what is no heat map of ours."""
+    try:
+        with Image.open(place) as picture:
+            return picture.info.get(_PHOTO)
+    except (OSError, ValueError, SyntaxError):
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from dogs_accel.datasets.photos import PHOTO_SUFFIXES, walk_photos
 from dogs_accel.inference.trained import TrainedModel
 from dogs_accel.runtime.terminal import escaped
 from pipelines import BadImageError, Recipe
@@ -48,6 +49,15 @@ class ImagePrediction:
 DrawHeatmaps = Callable[[Sequence[str], torch.Tensor, torch.Tensor], Sequence[Path]]
 """Draws what a batch's answers rest on: from paths (B,), what the model was fed (B, 3, S, S) and the likeliest classes
 (B,) int64 to a picture each."""
+
+
+def named_photos(arguments: Sequence[str]) -> list[str]:
+    """Put in the place of each folder the photos below it, in the order of their names; one without any stays."""
+    paths: list[str] = []
+    for argument in arguments:
+        below = list(walk_photos(argument, Counter())) if Path(argument).is_dir() else []
+        paths += below or [argument]
+    return paths
 
 
 def predict_images(
@@ -112,6 +122,8 @@ def _read_ahead(paths: Sequence[str], recipe: Recipe, num_ahead: int) -> Iterato
 
 
 def _read(path: str, recipe: Recipe) -> Image.Image | str:
+    if Path(path).is_dir():
+        return f"a folder without a photo, looked for {', '.join(PHOTO_SUFFIXES)}"
     try:
         return resize_image(decode_rgb(path), recipe)
     except BadImageError as error:

@@ -10,7 +10,9 @@ from pipelines import Recipe
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
     """Lay out the fields of an evaluation recipe that say something; resize is [height, width] or the shorter side."""
     return {
-        "decode": "RGB, 8 bit, EXIF orientation ignored",
+        "decode": "RGB, 8 bit, EXIF orientation ignored, first frame",
+        "grey_16_bit": "round(v / 257)",
+        "transparency": "over white: round((a v + (255 - a) 255) / 255)",
         "resize": recipe.resize,
         "interpolation": recipe.interpolation,
         "antialias": True,
@@ -30,7 +32,8 @@ def preprocessing_steps(recipe: Recipe) -> list[str]:
         type(None): "no resize",
     }[type(recipe.resize)]
     return [
-        "decode to RGB with 8 bits a channel, ignoring the EXIF orientation",
+        "decode the first frame to RGB with 8 bits a channel, ignoring the EXIF orientation; grey of 16 bits is "
+        "divided by 257 and rounded, and what is transparent is laid over white",
         f"{resize}, {recipe.interpolation} with antialiasing as Pillow has it, rounded to 8 bits",
         f"take the central {recipe.crop} x {recipe.crop} px",
         "divide by 255",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dogs_accel.datasets.photos import find_photos
+from dogs_accel.models.input_size import describe_input_size
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import Parity, check_parity
@@ -181,6 +182,8 @@ def measure_all(settings: ThroughputSettings, out: Path) -> Generator[str, None,
     workload = make_workload(settings)
     spec = choose_model(settings, workload)
     title, baseline = describe_workload(workload), settings.baseline
+    if spec is not None and (notice := describe_input_size(spec)):
+        yield f"notice: {notice}"
     with stores_folder(settings.store) as stores:
         yield title
         loaders, parity = pass_parity(project_candidates(settings.backends, stores), workload, stores)

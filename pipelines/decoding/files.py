@@ -29,9 +29,10 @@ from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined
 from PIL import Image
 
 from pipelines.cores import available_cores
+from pipelines.decoding.contents import read_file
 from pipelines.decoding.dali import HW_DECODER_LOAD, rgb_node, shut_down
 from pipelines.decoding.jpeg import is_whole_jpeg
-from pipelines.decoding.pil import BadImageError, bad_image_errors, decode_rgb, image_problem
+from pipelines.decoding.pil import BadImageError, decode_rgb, image_problem, open_image
 
 _log = logging.getLogger(__name__)
 _PREFETCH = 2
@@ -58,7 +59,7 @@ class DecodedFile:
     sha256: str | None
     """Of the content, in hex; None where it cannot be read, or nobody asked."""
     image: torch.Tensor | None
-    """(H, W, 3) uint8 RGB, as PIL's `convert("RGB")` has it and not turned by EXIF; None of a bad file."""
+    """(H, W, 3) uint8 RGB, as `pipelines.decoding.pil.open_rgb` has it, not turned by EXIF; None of a bad file."""
     problem: str | None
     """Why there is no image, in a few words; None where there is one."""
 
@@ -99,7 +100,7 @@ class _File:
     def read(self, *, checksum: bool = False) -> _File:
         """Read the file and its header, and decide who decodes it."""
         try:
-            self.encoded = Path(self.path).read_bytes()
+            self.encoded = read_file(self.path)
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:  # says nothing of the file
                 raise
@@ -107,11 +108,8 @@ class _File:
             return self
         if checksum:
             self.sha256 = hashlib.sha256(self.encoded).hexdigest()
-        if not self.encoded:
-            self.problem = "an empty file"
-            return self
         try:
-            with bad_image_errors(), Image.open(io.BytesIO(self.encoded)) as image:
+            with open_image(io.BytesIO(self.encoded)) as image:
                 self.num_px = image.width * image.height
                 is_usual = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
         except BadImageError as error:

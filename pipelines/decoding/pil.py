@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
+
+from pipelines.decoding.contents import require_regular
+from pipelines.decoding.kinds import NUM_FIRST_BYTES, describe_no_image
+from pipelines.decoding.limits import MAX_PIXELS_VARIABLE, max_pixels, pillow_settings
+from pipelines.decoding.rgb import to_rgb
 
 
 class BadImageError(ValueError):
@@ -16,7 +22,8 @@ class BadImageError(ValueError):
 def open_rgb(path: str) -> Image.Image:
     """Decode a file to an RGB PIL image as the published experiment does: no EXIF turn, grey made RGB.
 
-    Raises BadImageError, which names the file and the reason.
+    Grey of 16 bits is scaled to 8, and what is transparent is laid over white, as `to_rgb` says. Raises BadImageError,
+    which names the file and the reason.
     """
     try:
         return decode_rgb(path)
@@ -26,25 +33,52 @@ def open_rgb(path: str) -> Image.Image:
 
 def decode_rgb(file: str | BinaryIO) -> Image.Image:
     """Do what `open_rgb` does, also for a file in memory; its BadImageError has the reason alone."""
-    with bad_image_errors(), Image.open(file) as image:
-        return image.convert("RGB")
+    with open_image(file) as image:
+        return to_rgb(image)
 
 
 @contextmanager
-def bad_image_errors() -> Iterator[None]:
-    """Make a BadImageError, with the reason alone, of whatever PIL raises of a damaged file."""
+def open_image(file: str | BinaryIO) -> Iterator[Image.Image]:
+    """Read the header of a file, and the rest for who asks for pixels; nothing is warned of meanwhile.
+
+    Raises BadImageError, with the reason alone, of whatever PIL raises of a damaged file, and of a picture of more
+    pixels than the limit; ValueError where the limit is no number.
+    """
+    limit_px = max_pixels()
     try:
-        yield
-    except MemoryError:  # says nothing of the file
+        with pillow_settings(limit_px), _identified(file) as image:
+            if image.width * image.height > limit_px:
+                raise Image.DecompressionBombError
+            yield image
+    except (MemoryError, BadImageError):  # the first says nothing of the file
         raise
+    except Image.DecompressionBombError as error:
+        raise BadImageError(
+            f"more than {limit_px:,} px, the limit, which the environment variable {MAX_PIXELS_VARIABLE} raises"
+        ) from error
     except Exception as error:  # PIL's readers raise what they please
         raise BadImageError(image_problem(error)) from error
 
 
+def _identified(file: str | BinaryIO) -> Image.Image:
+    if isinstance(file, str):
+        require_regular(file)
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        raise BadImageError(describe_no_image(_first_bytes(file))) from error
+
+
+def _first_bytes(file: str | BinaryIO) -> bytes:
+    if isinstance(file, str):
+        with Path(file).open("rb") as opened:
+            return opened.read(NUM_FIRST_BYTES)
+    file.seek(0)
+    return file.read(NUM_FIRST_BYTES)
+
+
 def image_problem(error: Exception) -> str:
     """Say in a few words why a file could not be read or PIL could not decode it."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cores import available_cores
+from pipelines.decoding.contents import read_file
 from pipelines.recipe import Recipe
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""With the rule that says what the pixels of a file are: before 2, deep greys were clipped and hidden colours seen."""
 INDEX_FILE = "index.json"
 ANEW = "to build it anew, remove the folder or use `dogs-accel prepare --rebuild`"
 
@@ -204,7 +206,7 @@ class StoreIndex:
 def content_digest(path: str) -> str | None:
     """Sha256 of a file's content in hex; None where it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(path)).hexdigest()
     except OSError:
         return None
 

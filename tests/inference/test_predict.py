@@ -1,6 +1,7 @@
 """`dogs-accel predict` on a real run: the logits of its evaluation, and one line for a bad image."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain.cells import UnexplainableError, scale_to_unit, upsample
 from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
-from dogs_accel.inference.predict import predict_images
+from dogs_accel.inference.predict import named_photos, predict_images
 from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
 from pipelines.decoding.pil import decode_rgb
@@ -157,6 +158,24 @@ def squashed_centre(image, recipe):
     return np.asarray(resized.crop((left, top, left + recipe.crop, top + recipe.crop)))
 
 
+def test_heat_maps_of_other_photos_stay(tiny_results, test_rows, tmp_path, capsys):
+    maps, stem = tmp_path / "maps", Path(test_rows[0]).stem
+    other = tmp_path / "other" / Path(test_rows[0]).name
+    other.parent.mkdir()
+    shutil.copy(test_rows[1], other)
+    drawn = []
+    for photo in (test_rows[0], str(other), test_rows[0], str(other)):
+        arguments = [photo, "--run", str(tiny_results), "--device", "cpu", "--json", "--heatmap", str(maps)]
+        assert main(["predict", *arguments]) == 0
+        [image] = json.loads(capsys.readouterr().out)["images"]
+        drawn.append((Path(image["heatmap"]).name, Path(image["heatmap"]).read_bytes()))
+    first, second, *again = drawn
+    assert [first[0], second[0]] == [f"{stem}_heatmap.png", f"{stem}_heatmap_2.png"]
+    assert first[1] != second[1]
+    assert again == [first, second]
+    assert (maps / first[0]).read_bytes() == first[1]
+
+
 def test_the_table_names_the_heat_map(tiny_results, test_rows, tmp_path, capsys):
     arguments = ["--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)]
     assert main(["predict", test_rows[0], *arguments]) == 0
@@ -178,10 +197,24 @@ def test_a_model_without_heat_maps_is_one_line(tiny_results, test_rows, tmp_path
 
 
 def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    arguments = [str(tmp_path), str(tmp_path / "pipe")]
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(tmp_path), "--run", str(tiny_results), "--device", "cpu"])
+        main(["predict", *arguments, "--run", str(tiny_results), "--device", "cpu"])
     assert stop.value.code == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}: Is a directory"
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines[0].startswith(f"{tmp_path}: a folder without a photo, looked for .jpg, ")
+    assert lines[1] == f"{tmp_path / 'pipe'}: not a regular file"
+
+
+def test_a_folder_stands_for_the_photos_below_it(test_rows, tmp_path):
+    for name in ("b/2.JPG", "b/1.png", "a.jpg", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    assert named_photos([test_rows[0], folder, f"{folder}/b/2.JPG"]) == [
+        test_rows[0], f"{folder}/a.jpg", f"{folder}/b/1.png", f"{folder}/b/2.JPG", f"{folder}/b/2.JPG",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make
 from pipelines.loader import epoch_order
 from pipelines.store.build import plan_store
 from pipelines.store.index import StoreError
+from tests.support.picture_files import OTHERS, write
 
 BACKENDS = ("torch", "dali", "cached")
 FAST = ("dali", "cached")
@@ -202,6 +203,27 @@ def test_unusual_jpegs_look_the_same_in_all(shared_data, category, backend):
             continue
         paths.append(path)
     assert torch.equal(load(paths, backend=backend)[0], load(paths)[0])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backend", FAST)
+def test_unusual_pictures_look_the_same_in_all(tmp_path, backend):
+    paths = write(tmp_path, OTHERS.values())
+    assert torch.equal(load(paths, backend=backend, batch_size=40)[0], load(paths, batch_size=40)[0])
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_pictures_as_people_have_them_look_the_same_in_all(shared_data, backend):
+    found = {path.name: path for path in (shared_data / "odd-images").iterdir() if not path.name.startswith(".")}
+    heic, paths = found.pop("photo.heic"), list(found.values())
+    images = load(paths, backend=backend)[0]
+    assert torch.equal(images, load(paths)[0])
+    seen = dict(zip(found, images, strict=True))
+    assert torch.equal(seen["cut_black.png"], seen["cut_white.png"])  # they differ where nobody can see it
+    assert torch.equal(seen["cut_black.png"], seen["cut_flat_white.png"])
+    assert torch.equal(seen["grey16.png"], seen["grey8.png"])
+    with pytest.raises(BadImageError, match=r"photo\.heic: a HEIC picture, which Pillow does not read: "):
+        load([heic], EVAL.at(32), backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

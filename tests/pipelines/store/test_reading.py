@@ -98,11 +98,11 @@ def test_another_size_or_interpolation_is_refused(photos, store):
 
 def test_another_format_is_refused(photos, store):
     index = store / "index.json"
-    index.write_text(index.read_text().replace('"format": 1', '"format": 2', 1))
-    assert_refused(store, photos, SMALL, "made in format 2, expected format 1; ")
+    index.write_text(index.read_text().replace('"format": 2', '"format": 1', 1))
+    assert_refused(store, photos, SMALL, "made in format 1, expected format 2; ")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1, "resize": [20, 24], "interpolation": "bilinear"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2, "resize": [20, 24], "interpolation": "bilinear"}'])
 def test_a_damaged_index_is_refused(photos, store, content):
     (store / "index.json").write_text(content)
     assert_refused(store, photos, SMALL, "index.json is damaged")

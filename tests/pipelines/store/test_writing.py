@@ -69,7 +69,7 @@ def test_the_index_describes_every_file(photos, tmp_path):
     photos[5].write_bytes(b"not an image")
     index = json.loads((build(photos, SMALL, tmp_path / "store") / "index.json").read_text())
     files = index.pop("files")
-    assert index == {"format": 1, "resize": [20, 24], "interpolation": "bilinear", "root": str(tmp_path / "set")}
+    assert index == {"format": 2, "resize": [20, 24], "interpolation": "bilinear", "root": str(tmp_path / "set")}
     assert files == [
         {
             "path": str(path.relative_to(tmp_path / "set")),
