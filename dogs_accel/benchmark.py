@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from dogs_accel.experiment.config import BenchmarkConfig, add_arguments, parse_config
 from dogs_accel.runtime.arguments import error_line, is_started_by_torchrun
-from dogs_accel.runtime.threads import bound_spinning
+from dogs_accel.runtime.start import begin_command
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_accel.benchmark") -> int:
     """Run the command; a wrong flag, path or file ends in one line and exit code 2."""
-    bound_spinning()
+    begin_command()
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     add_arguments(parser)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dogs_accel import benchmark
 from dogs_accel.runtime.arguments import DATA_HELP, error_line, natural, positive
-from dogs_accel.runtime.threads import bound_spinning
+from dogs_accel.runtime.start import begin_command
 
 _SHOWN = 10
 _BENCHMARK = "benchmark"
@@ -28,7 +28,7 @@ class CheckFailedError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what goes wrong ends in one line and exit code 2, a check that fails in exit code 1."""
-    bound_spinning()
+    begin_command()
     given = sys.argv[1:] if arguments is None else arguments
     if list(given[:1]) == [_BENCHMARK]:
         return benchmark.main(given[1:], prog=f"dogs-accel {_BENCHMARK}")
@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(2, error_line(f"{parser.prog} {options.command}", error))
     except (RuntimeError, MemoryError) as error:
         from dogs_accel.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory
+        from pipelines.loader import WorkerError
 
+        if isinstance(error, WorkerError):
+            parser.exit(2, error_line(f"{parser.prog} {options.command}", error))
         if not is_out_of_memory(error):
             raise
         parser.exit(2, error_line(f"{parser.prog} {options.command}", describe_out_of_memory(error)))
@@ -164,8 +167,8 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
     report = None
     if not options.no_store:
         recipe = EVAL.at(options.image_size)
-        folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
         try:
+            folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
             plan = plan_store(data.paths, recipe, folder)
             if plan.fits:
                 yield str(plan)

@@ -29,6 +29,7 @@ from dogs_accel.training.checkpoint import CheckpointError
 from dogs_accel.training.features import FeatureError
 from dogs_accel.training.tracking import TrackingError
 from pipelines import BadImageError
+from pipelines.loader import WorkerError
 from pipelines.store.index import StoreError
 
 
@@ -91,7 +92,7 @@ def _carry_out(parser: argparse.ArgumentParser, plan: Plan, loaders: Loaders) ->
         run_plan(plan, loaders)
     except (
         BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError, StoreError,
-        TrackingError,
+        TrackingError, WorkerError,
     ) as error:  # fmt: skip
         if isinstance(error, DivergedError) and not plan.world.is_rank_zero:  # all have the same loss
             raise OtherProcessError(str(error)) from error

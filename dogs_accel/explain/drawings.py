@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dogs_accel.plots import BLUE, RED
+from dogs_accel.plots import BLUE, RED, own_look
 from dogs_accel.runtime.files import replacing
 from pipelines import Recipe
 
@@ -98,6 +98,7 @@ def save_picture(pixels: Pixels, path: Path) -> Path:
     return path
 
 
+@own_look()
 def explanation_figure(drawings: Sequence[Drawing], title: str) -> Figure:
     """Draw the explained images by group, four a row, each with what it is, what the model said and how surely."""
     rows: list[list[Drawing]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipelines.store.disk import flush, lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def _flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 
@@ -73,7 +74,7 @@ def only_process_in(folder: Path) -> Iterator[None]:
     """Keep other processes that ask for it out of a folder for the length of the block; raises BusyError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle, wait=False)
     except BlockingIOError as error:
         os.close(handle)
         raise BusyError(f"out: another process works in {folder}, expected none") from error
