@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from dogs_accel.ending import ending_in_a_line
 from dogs_accel.runtime.arguments import is_started_by_torchrun
-from dogs_accel.runtime.threads import bound_spinning
+from dogs_accel.runtime.start import begin_command
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_accel.benchmark") -> int:
     """Run the command; how it ends early is said in one line, with the exit codes of `ending_in_a_line`."""
-    bound_spinning()
+    begin_command()
     with ending_in_a_line(prog) as ending:
         # Here, where an interruption is said in a line. torch and what else a run needs take seconds to import, for
         # which --help and a wrong flag do not wait.

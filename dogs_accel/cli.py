@@ -16,8 +16,8 @@ from dogs_accel import benchmark
 from dogs_accel.ending import CheckFailedError, ending_in_a_line
 from dogs_accel.runtime.arguments import DATA_HELP, natural, positive, user_path
 from dogs_accel.runtime.files import check_folder
+from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
-from dogs_accel.runtime.threads import bound_spinning
 
 _SHOWN = 10
 _BENCHMARK, _REPORT = "benchmark", "report"
@@ -27,7 +27,7 @@ _BENCHMARK, _REPORT = "benchmark", "report"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; how it ends is said in one line, with the exit codes of `ending_in_a_line`."""
-    bound_spinning()
+    begin_command()
     given = sys.argv[1:] if arguments is None else arguments
     if list(given[:1]) == [_BENCHMARK]:
         return benchmark.main(given[1:], prog=f"dogs-accel {_BENCHMARK}")
@@ -171,8 +171,8 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
     report = None
     if not options.no_store:
         recipe = EVAL.at(options.image_size)
-        folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
         try:
+            folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
             plan = plan_store(data.paths, recipe, folder)
             if plan.fits:
                 yield str(plan)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dogs_accel.glyphs import make_drawable
 from dogs_accel.runtime.files import replacing
 
 BLUE, RED, GREY = "#2a6f97", "#c8553d", "#8d99ae"
@@ -27,9 +30,17 @@ _DPI = 144
 def save_figure(figure: Figure, path: Path) -> Path:
     """Save a figure as PNG without ever showing half of one."""
     FigureCanvasAgg(figure)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, own_look():
+        make_drawable(figure)
         figure.savefig(temporary, dpi=_DPI, bbox_inches="tight", facecolor="white")
     return path
+
+
+@contextmanager
+def own_look() -> Iterator[None]:
+    """Make and draw figures as matplotlib does by default: a user's own fonts, colours or LaTeX may not suit them."""
+    with matplotlib.style.context("default"):
+        yield
 
 
 def family_colours(families: Iterable[str]) -> dict[str, str]:

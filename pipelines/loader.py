@@ -19,6 +19,10 @@ from pipelines.recipe import Recipe
 _SHUFFLE_STREAM = 0
 
 
+class WorkerError(OSError):
+    """A worker process of a loader has ended, or gives nothing; the message is one line."""
+
+
 class Batch(NamedTuple):
     """One step's input: what every loader yields.
 

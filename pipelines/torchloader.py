@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,9 +19,12 @@ from torchvision.transforms import InterpolationMode
 
 from pipelines.augmentation import AugmentParams, draw_params
 from pipelines.decoding.pil import BadImageError, open_rgb
-from pipelines.loader import Batch, Loader
+from pipelines.loader import Batch, Loader, WorkerError
 from pipelines.recipe import Recipe
 
+_TIMEOUT_S = 600
+"""How long a worker may take for a batch: it is an error then, and no hang."""
+_log = logging.getLogger(__name__)
 _JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
 
@@ -66,6 +73,10 @@ def augment_images(
     return images.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
+_Arrays = tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64]]
+"""A batch on its way from a worker: images (B, H, W, 3), labels (B,), index (B,)."""
+
+
 class _Samples(Dataset[Any]):
     """Stateless: a request carries its epoch, so workers that outlive an epoch draw the right parameters."""
 
@@ -76,15 +87,27 @@ class _Samples(Dataset[Any]):
         self.seed = seed
         self.dtype = dtype
 
-    def __getitems__(self, request: list[tuple[int, NDArray[np.int64]]]) -> Batch | BadImageError:
-        [(epoch, index)] = request
-        try:
-            resized = [resize_image(open_rgb(self.paths[i]), self.recipe) for i in index]
-        except BadImageError as error:
-            # Returned, not raised: a worker's exception reaches the main process wrapped in its traceback.
-            return error
+    def batch(self, epoch: int, index: NDArray[np.int64]) -> Batch:
+        """Decode and augment the samples `index` (B,). Raises BadImageError."""
+        resized = [resize_image(open_rgb(self.paths[i]), self.recipe) for i in index]
         images = augment_images(resized, self.recipe, seed=self.seed, epoch=epoch, index=index, dtype=self.dtype)
         return Batch(images, self.labels[index], torch.from_numpy(index))
+
+    def __getitems__(self, request: list[tuple[int, NDArray[np.int64]]]) -> _Arrays | BadImageError | MemoryError:
+        [(epoch, index)] = request
+        try:
+            images, labels, _ = self.batch(epoch, index)
+        except (BadImageError, MemoryError) as error:
+            # Returned, not raised: a worker's exception reaches the main process wrapped in its traceback.
+            return error
+        # Arrays go through a pipe. Tensors would go through /dev/shm, of which a container may have little, and a
+        # descriptor each, of which a process may have few, passed by a socket whose name in TMPDIR may be too long.
+        return images.permute(0, 2, 3, 1).numpy(), labels.numpy(), index
+
+
+def _as_batch(arrays: _Arrays) -> Batch:
+    images, labels, index = map(torch.from_numpy, arrays)
+    return Batch(images.permute(0, 3, 1, 2), labels, index)
 
 
 class _Requests:
@@ -106,38 +129,94 @@ def _as_is(batch: Any) -> Any:
 
 
 class TorchLoader(Loader):
-    """Decodes and augments with PIL in `num_threads` worker processes."""
+    """Decodes and augments with PIL in `num_threads` worker processes.
+
+    In as many threads of this process where a worker would have less than a batch, or nobody to be parallel to, and
+    where the system does not let workers start, which is said once. The batches are the same.
+    """
 
     backend = "torch"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._samples = _Samples(self.paths, self.labels, self.recipe, self.seed, self.dtype)
         self._requests = _Requests()
         self._workers: Any = None
-        self._loader: DataLoader[Any] | None = DataLoader(
-            _Samples(self.paths, self.labels, self.recipe, self.seed, self.dtype),
+        self._pool: ThreadPoolExecutor | None = None
+        # A worker's death is told to the main thread alone, so another one might wait for it for long.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        with_workers = in_main_thread and self.num_threads > 1 and len(self) >= self.num_threads
+        self._loader: DataLoader[Any] | None = self._data_loader() if with_workers else None
+
+    def _data_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._samples,
             batch_sampler=self._requests,
             num_workers=self.num_threads,
             collate_fn=_as_is,
-            pin_memory=self.device.type == "cuda",
             persistent_workers=True,
+            timeout=_TIMEOUT_S,
             # Else it would draw from torch's own generator, and dropout would depend on which loader it is.
             generator=torch.Generator(),
         )
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        assert self._loader is not None
-        self._requests.epoch, self._requests.chunks = epoch, chunks
-        self._workers = iter(self._loader)
-        for batch in self._workers:
-            if isinstance(batch, BadImageError):
-                raise batch
+        if self._loader is not None:
+            self._requests.epoch, self._requests.chunks = epoch, chunks
+            try:
+                self._workers = iter(self._loader)
+            except (OSError, RuntimeError) as error:
+                self._loader = self._workers = None
+                _log.warning(
+                    "torch loader: %d worker processes cannot start (%s), so as many threads of this process decode",
+                    self.num_threads, _first_line(error),
+                )  # fmt: skip
+        batches = self._from_threads(epoch, chunks) if self._loader is None else self._from_workers()
+        for batch in batches:
             yield Batch(*map(self._to_device, batch))
 
+    def _from_workers(self) -> Iterator[Batch]:
+        while True:
+            try:
+                batch = next(self._workers)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader "):  # what a worker raised, not what became of it
+                    raise
+                raise WorkerError(
+                    f"torch loader: {_first_line(error)}; fewer threads need less memory, and the other loaders have "
+                    "no worker processes"
+                ) from error
+            if isinstance(batch, Exception):
+                raise batch
+            yield _as_batch(batch)
+
+    def _from_threads(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.num_threads)
+        under_way: deque[Future[Batch]] = deque()
+        try:
+            for chunk in chunks:
+                under_way.append(self._pool.submit(self._samples.batch, epoch, chunk))
+                if len(under_way) > self.num_threads:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes, or the threads."""
         super().close()
         # DataLoader ends its workers when its last reference goes, which an abandoned iterator would keep.
         if self._workers is not None:
             self._workers._shutdown_workers()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
         self._loader = self._workers = None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")

@@ -1,8 +1,18 @@
 """Figures of numbers and names that are not the usual ones."""
 
+import logging
+import os
+import subprocess
+import sys
+import warnings
+
+import matplotlib
 import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.figure import Figure
 
+from dogs_accel import glyphs
 from dogs_accel.evaluation.figures import confusion_figure
 from dogs_accel.explain.drawings import Drawing, explanation_figure
 from dogs_accel.plots import BLUE, RED, family_colours, run_colours, save_figure
@@ -67,3 +77,68 @@ def test_a_figure_says_what_the_classes_are_called():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted breed", "true breed")
     assert bar.get_ylabel() == "share of the breed's images"
     assert confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "a run").axes[0].get_xlabel() == "predicted class"
+
+
+USERS = {
+    "font.size": 30, "figure.facecolor": "black", "axes.facecolor": "black", "text.color": "white",
+    "text.usetex": True, "font.family": "No Such Font", "savefig.bbox": "standard", "axes.grid": True,
+}  # fmt: skip
+
+
+def test_a_users_settings_change_no_figure(tmp_path):
+    def saved(name):
+        return save_figure(confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "a run"), tmp_path / name)
+
+    plain = saved("plain.png").read_bytes()
+    with matplotlib.rc_context(USERS):
+        assert saved("users.png").read_bytes() == plain
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_a_notebooks_backend_stops_no_command():
+    environment = os.environ | {"MPLBACKEND": "module://a_notebook_has.this_module"}
+    code = "from dogs_accel.runtime.start import begin_command; begin_command(); import matplotlib.figure"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.fixture
+def without_fonts(monkeypatch):
+    """A machine with no font but matplotlib's."""
+    own = [font for font in glyphs.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(glyphs.fontManager, "ttflist", own)
+    glyphs._fonts_for.cache_clear()
+    glyphs._say_once.cache_clear()
+    yield
+    glyphs._fonts_for.cache_clear()
+
+
+def test_letters_without_a_font_have_a_stand_in_and_one_notice(tmp_path, caplog, without_fonts):
+    names = ["\u67f4\u72ac", "caf\u00e9\tau\u2014lait", "\U0001f436 pup", "x" * 255]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("one.png", "two.png"):
+            figure = confusion_figure(np.eye(4, dtype=np.int64), names, "of \u67f4")
+            save_figure(figure, tmp_path / name)
+    axes = figure.axes[0]
+    shown = ["??", "caf\u00e9 au\u2014lait", "? pup", "x" * 39 + "\u2026"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == shown
+    assert [text.get_text() for text in axes.get_yticklabels()] == shown
+    assert axes.get_title() == "of ?"
+    [notice] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "for letters that no font of this machine has: \u67f4" in notice.getMessage()
+
+
+def test_letters_of_another_font_are_drawn_with_it(tmp_path, monkeypatch, caplog):
+    fonts = [font for font in glyphs.fontManager.ttflist if font.name in ("DejaVu Sans", "DejaVu Sans Mono")]
+    own = glyphs._letters(glyphs.findfont("DejaVu Sans"))
+    monkeypatch.setattr(
+        glyphs, "_letters", lambda file: own - {ord("q")} if file.endswith("DejaVuSans.ttf") else {ord("q")}
+    )
+    monkeypatch.setattr(glyphs.fontManager, "ttflist", fonts)
+    glyphs._fonts_for.cache_clear()
+    figure = Figure()
+    text = figure.text(0, 0, "quick")
+    save_figure(figure, tmp_path / "q.png")
+    assert (text.get_text(), text.get_fontfamily()) == ("quick", ["DejaVu Sans", "DejaVu Sans Mono"])
+    assert caplog.records == []
+    glyphs._fonts_for.cache_clear()

@@ -6,6 +6,7 @@ import hashlib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from xml.parsers.expat import ExpatError, ParserCreate
 
 import numpy as np
 
@@ -104,32 +105,65 @@ class Dataset:
         images = "\n".join(f"{self.ids[i]} {self.labels[i]}" for i in chosen)
         return hashlib.sha256(images.encode()).hexdigest()
 
-    def boxes(self, index: int) -> list[Box] | None:
+    def boxes(self, index: int, size_px: tuple[int, int] | None = None) -> list[Box] | None:
         """Give the boxes annotated on an image, None where the dataset has no annotation of it.
 
-        Raises DatasetError where the annotation cannot be read, IndexError where `index` is out of range.
+        Raises DatasetError where the annotation cannot be read or, size_px being the image's width and height, a box
+        is outside it; IndexError where `index` is out of range.
         """
-        path = None if self.annotation_dir is None else self._annotation_path(self.annotation_dir, index)
-        return read_boxes(path) if path is not None and path.is_file() else None
+        path = self.annotation_path(index)
+        return None if path is None else read_boxes(path, size_px)
 
-    def _annotation_path(self, annotation_dir: Path, index: int) -> Path:
-        return annotation_dir / self.folder_names[int(self.labels[index])] / PurePath(self.paths[index]).stem
+    def annotation_path(self, index: int) -> Path | None:
+        """Name the annotation of an image, None where the dataset has none of it."""
+        if self.annotation_dir is None:
+            return None
+        path = self.annotation_dir / self.folder_names[int(self.labels[index])] / PurePath(self.paths[index]).stem
+        return path if path.is_file() else None
 
 
-def read_boxes(path: Path) -> list[Box]:
-    """Read the boxes of an annotation in Pascal VOC XML.
+def read_boxes(path: Path, size_px: tuple[int, int] | None = None) -> list[Box]:
+    """Read the boxes of an annotation in Pascal VOC XML, of an image of this width and height.
 
-    Raises DatasetError where it is not such XML.
+    Raises DatasetError where it is not such XML, or declares entities, which may stand for gigabytes of text, and where
+    a box has no area or none of it is in the image.
     """
     try:
-        boxes = ElementTree.parse(path).getroot().findall("object/bndbox")
-        return [_box(element) for element in boxes]
-    except (ElementTree.ParseError, ValueError, UnicodeError) as error:
+        content = path.read_bytes()
+        _refuse_entities(content)
+        boxes = [_box(element) for element in ElementTree.fromstring(content).findall("object/bndbox")]
+        for box in boxes:
+            _check_box(box, size_px)
+    except OSError as error:
+        raise DatasetError(f"{path}: the annotation cannot be read ({error.strerror})") from error
+    # LookupError: of an encoding that nobody knows; OverflowError: of an infinite side.
+    except (ElementTree.ParseError, ExpatError, ValueError, LookupError, OverflowError) as error:
         raise DatasetError(f"{path}: not a readable annotation ({error})") from error
+    return boxes
+
+
+def _refuse_entities(content: bytes) -> None:
+    def refuse(name: str, *_: object) -> None:
+        raise ValueError(f"it declares the entity {name}, expected none")
+
+    parser = ParserCreate()
+    parser.EntityDeclHandler = refuse
+    parser.Parse(content, True)
 
 
 def _box(element: ElementTree.Element) -> Box:
-    xmin, ymin, xmax, ymax = (
-        int(float(element.findtext(side, default=""))) for side in ("xmin", "ymin", "xmax", "ymax")
-    )
+    sides = {side: element.findtext(side, default="") for side in ("xmin", "ymin", "xmax", "ymax")}
+    try:
+        xmin, ymin, xmax, ymax = (int(float(text)) for text in sides.values())
+    except (ValueError, OverflowError) as error:
+        shown = ", ".join(f"{side} {text.strip() or 'missing'}" for side, text in sides.items())
+        raise ValueError(f"got a box of {shown[:100]}, expected four numbers") from error
     return xmin, ymin, xmax, ymax
+
+
+def _check_box(box: Box, size_px: tuple[int, int] | None) -> None:
+    xmin, ymin, xmax, ymax = box
+    if xmax <= xmin or ymax <= ymin:
+        raise ValueError(f"got the box {box}, expected xmin < xmax and ymin < ymax")
+    if size_px is not None and (xmax <= 0 or ymax <= 0 or xmin >= size_px[0] or ymin >= size_px[1]):
+        raise ValueError(f"got the box {box} outside the image of {size_px[0]} x {size_px[1]} px")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import os
 import re
@@ -22,6 +21,8 @@ from tqdm import tqdm
 from dogs_accel.datasets.dataset import DatasetError
 from dogs_accel.runtime.files import sha256
 from dogs_accel.runtime.suggestions import nearest
+from pipelines.progress import progress_bar
+from pipelines.store.disk import lock
 
 BASE_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 TIMEOUT_S = 30.0
@@ -126,10 +127,7 @@ def sha256_of(path: Path, *, progress: bool = True) -> str:
 
 
 def _byte_bar(title: str, total: int, progress: bool) -> tqdm:
-    # disable=None: no bar where the output is not a terminal.
-    return tqdm(
-        total=total, desc=title, unit="B", unit_scale=True, unit_divisor=1024, disable=None if progress else True
-    )
+    return progress_bar(total, title, unit="B", shown=progress, unit_scale=True, unit_divisor=1024)
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------
@@ -151,7 +149,7 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
     """Open a .part file for going on with it, and keep other processes from doing so at the same time."""
     with part.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError as error:
             raise DownloadError(f"{part}: another process is fetching it; wait for that one") from error
         yield file

@@ -139,6 +139,10 @@ def read_list(path: Path) -> ImageList:
     try:
         fields = loadmat(path, variable_names=("file_list", "labels"))
     except (*damaged, UnboundLocalError, MemoryError, OverflowError) as error:
+        if isinstance(error, NotImplementedError):  # of its newer format, which is HDF5
+            raise DatasetError(
+                f"{path}: a MATLAB 7.3 file, expected MATLAB 5; save it in MATLAB with save(..., '-v7')"
+            ) from error
         raise DatasetError(f"{path}: not a readable MATLAB 5 file ({error})") from error
     for field in ("file_list", "labels"):
         if field not in fields:
@@ -154,10 +158,17 @@ def read_list(path: Path) -> ImageList:
 
 def _file_name(cell: object, path: Path) -> str:
     text = str(cell.item()) if isinstance(cell, np.ndarray) and cell.size == 1 else str(cell)
+    text = text.strip(" ")  # a table of letters has lines of one length
     parts = text.split("/")
     # A list decides what is opened, so it must not lead out of Images.
     if len(parts) != 2 or any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise DatasetError(f"{path}: file_list: got {text!r}, expected 'folder/name.jpg'")
+        cause = " with a backslash" if "\\" in text else ""
+        raise DatasetError(f"{path}: file_list: got {text!r}{cause}, expected 'folder/name.jpg'; write the list anew")
+    cause = "" if PurePosixPath(text).suffix else "without an ending"
+    if "\n" in text or "\r" in text:
+        cause = "with a line end"
+    if cause:
+        raise DatasetError(f"{path}: file_list: got {text!r} {cause}, expected 'folder/name.jpg'; write the list anew")
     return text
 
 

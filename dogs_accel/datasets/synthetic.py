@@ -19,10 +19,11 @@ from xml.sax.saxutils import escape
 import numpy as np
 import PIL
 from PIL import ExifTags, Image
-from tqdm import tqdm
 
 from dogs_accel.datasets.cartoon import MAX_BREEDS, MAX_SIDE_PX, Breed, draw_animal, make_breeds
 from dogs_accel.datasets.dataset import Box, DatasetError
+from pipelines.cores import available_cores
+from pipelines.progress import progress_bar
 
 SYNTHETIC_NOTICE = (
     "These are generated pictures of invented animals, not dogs: no result on them says anything about real photos."
@@ -158,7 +159,7 @@ def _write_content(root: Path, parameters: _Parameters, num_workers: int | None,
     for folder in dict.fromkeys(picture.folder for picture in pictures):
         (root / "Images" / folder).mkdir(parents=True)
         (root / "Annotation" / folder).mkdir(parents=True)
-    with tqdm(total=len(pictures), desc="drawing", unit="img", disable=None if progress else True) as bar:
+    with progress_bar(len(pictures), "drawing", shown=progress) as bar:
         for _ in _draw_all(pictures, num_workers):
             bar.update()
     _write_lists(root / "lists", pictures, parameters)
@@ -229,7 +230,7 @@ def _random_size(long_side_px: tuple[int, int], rng: np.random.Generator) -> tup
 
 def _draw_all(pictures: list[_Picture], num_workers: int | None) -> Iterator[None]:
     if num_workers is None:
-        num_workers = min(len(os.sched_getaffinity(0)), len(pictures) // _IMAGES_PER_WORKER)
+        num_workers = min(available_cores(), len(pictures) // _IMAGES_PER_WORKER)
     if num_workers <= 1:
         yield from map(_write_picture, pictures)
         return

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.eda.files import Normalisation
 from dogs_accel.eda.tables import class_sizes, count_text, size_range
-from dogs_accel.plots import BLUE, GREY, RED, bare, shortened
+from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, shortened
 
 _NUM_BINS = 30
 _NUM_LARGEST = 20
@@ -27,6 +27,7 @@ _PART_COLOUR = {"train": BLUE, "val": "#7fb7a3", "test": "#e0a458", "no official
 _CHANNEL_COLOUR = {"R": "#c0392b", "G": "#3a7d44", "B": BLUE}
 
 
+@own_look()
 def quality_distributions_figure(quality: pd.DataFrame) -> Figure:
     """Draw how brightness, contrast and saturation are distributed over the images."""
     panels = [
@@ -40,6 +41,7 @@ def quality_distributions_figure(quality: pd.DataFrame) -> Figure:
     return figure
 
 
+@own_look()
 def image_size_figure(quality: pd.DataFrame) -> Figure:
     """Draw how width, height and aspect ratio are distributed; the few very large are counted, not drawn."""
     panels = [
@@ -104,6 +106,7 @@ def _density(axes: Axes, values: NDArray[np.float64], edges: NDArray[np.float64]
     axes.plot(at, gaussian_kde(values)(at) * images_per_unit, color=BLUE, linewidth=1.8)
 
 
+@own_look()
 def dataset_distributions_figure(quality: pd.DataFrame, facts: DatasetFacts) -> Figure:
     """Draw the official parts, the sizes of all classes, and the largest classes by name."""
     sizes = class_sizes(quality)
@@ -168,6 +171,7 @@ def _largest_classes_panel(axes: Axes, sizes: pd.DataFrame, parts: Mapping[str, 
     bare(axes)
 
 
+@own_look()
 def rgb_channel_figure(quality: pd.DataFrame, normalisation: Normalisation) -> Figure:
     """Draw mean and standard deviation of the image means per channel, beside those of the training pixels."""
     means = quality[["r_mean", "g_mean", "b_mean"]].to_numpy(np.float64)
@@ -197,6 +201,7 @@ def _channel_bars(axes: Axes, of_means: NDArray[np.float64], of_pixels: Sequence
     bare(axes)
 
 
+@own_look()
 def class_quality_figure(quality: pd.DataFrame, facts: DatasetFacts) -> Figure:
     """Draw boxes of brightness and saturation of the images of the largest classes, whiskers to 1.5 box heights."""
     sizes = class_sizes(quality)

@@ -21,6 +21,7 @@ SPLIT_FILE = "split_metadata.csv"
 NORMALISATION_FILE = "normalisation.json"
 DUPLICATES_FILE = "duplicates.csv"
 BAD_IMAGES_FILE = "bad_images.csv"
+BAD_ANNOTATIONS_FILE = "bad_annotations.csv"
 
 # What is drawn and counted of them.
 SPLIT_TABLE_FILE = "split_table.csv"

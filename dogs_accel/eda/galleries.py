@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dogs_accel.plots import draw_cell, shortened
+from dogs_accel.plots import draw_cell, own_look, shortened
 from pipelines import BadImageError, Recipe
 from pipelines.decoding.pil import decode_rgb
 
@@ -35,11 +35,13 @@ def brightness_extremes(quality: pd.DataFrame, *, darkest: bool, num: int = 8) -
     return quality.sort_values("brightness_mean", ascending=darkest, kind="stable").head(num)
 
 
+@own_look()
 def photos_figure(rows: pd.DataFrame, captions: Sequence[str], title: str) -> Figure:
     """Draw the images of the rows, in their order, four to a line; one that cannot be read is a cell that says so."""
     return _grid_figure([_thumbnail(Path(path)) for path in rows["image_path"]], captions, title)
 
 
+@own_look()
 def augmented_batch_figure(images: Tensor, recipe: Recipe, names: Sequence[str]) -> Figure:
     """Draw the first 8 images of a batch of the recipe as the model gets them, normalisation undone.
 
@@ -68,6 +70,7 @@ def _thumbnail(path: Path) -> NDArray[Any] | str:
     return np.asarray(image)
 
 
+@own_look()
 def _grid_figure(pictures: Sequence[NDArray[Any] | str], captions: Sequence[str], title: str) -> Figure:
     columns = min(_GALLERY_COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)

@@ -13,10 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dogs_accel import ops
-from dogs_accel.datasets import Dataset
+from dogs_accel.datasets import Dataset, DatasetError
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
 from dogs_accel.eda.duplicates import MIN_CONTRAST, DuplicateGroup, find_duplicates
 from dogs_accel.eda.files import (
+    BAD_ANNOTATIONS_FILE,
     BAD_IMAGES_FILE,
     DUPLICATES_FILE,
     IMAGE_COLUMNS,
@@ -110,6 +111,18 @@ def bad_images_table(data: Dataset, splits: Mapping[str, NDArray[np.int64]], sca
     return pd.DataFrame(rows, columns=[*_FILE_COLUMNS, "problem"])
 
 
+def bad_annotations_table(data: Dataset, splits: Mapping[str, NDArray[np.int64]], scan: ImageScan) -> pd.DataFrame:
+    """Lay out bad_annotations.csv: each readable image whose boxes cannot be used, and why."""
+    split_of = _split_of(data, splits)
+    rows = []
+    for index in scan.readable.tolist():
+        try:
+            data.boxes(index, tuple(scan.size_px[index].tolist()))
+        except DatasetError as error:
+            rows.append((*_file_columns(data, index, split_of), str(error)))
+    return pd.DataFrame(rows, columns=[*_FILE_COLUMNS, "problem"])
+
+
 _FILE_COLUMNS = ("image_id", "class_name", "split", "image_path")
 
 
@@ -133,6 +146,7 @@ class MetadataReport:
     splits: pd.DataFrame
     duplicates: pd.DataFrame
     bad_images: pd.DataFrame
+    bad_annotations: pd.DataFrame
     facts: DatasetFacts
     bad_index: NDArray[np.int64]
     """Positions of the bad files in the dataset."""
@@ -150,7 +164,7 @@ def write_metadata(
     hand_on: TakeDecoded | None = None,
     check: Callable[[ImageScan], None] = lambda scan: None,
 ) -> MetadataReport:
-    """Pass over a dataset once and write its five tables and what it is called to a folder.
+    """Pass over a dataset once and write its tables and what it is called to a folder.
 
     splits: positions of train, val and test; hand_on: as `scan_images` takes it; check: sees what was found before
     anything is written, and may raise. Raises BadImageError where no image
@@ -185,11 +199,16 @@ def write_metadata(
         write_csv(folder / DUPLICATES_FILE, duplicates),
         write_json(folder / DATASET_FILE, data.facts.as_json()),
     ]
+    bad_annotations = bad_annotations_table(data, splits, scan)
+    (folder / BAD_ANNOTATIONS_FILE).unlink(missing_ok=True)  # that of an earlier pass
+    if len(bad_annotations):
+        written.append(write_csv(folder / BAD_ANNOTATIONS_FILE, bad_annotations))
     return MetadataReport(
         metadata=metadata,
         splits=of_splits,
         duplicates=duplicates,
         bad_images=bad_images,
+        bad_annotations=bad_annotations,
         facts=data.facts,
         bad_index=np.asarray(sorted(scan.problems), dtype=np.int64),
         seconds=time.perf_counter() - start,
@@ -208,6 +227,11 @@ def describe_metadata(report: MetadataReport) -> str:
         lines.append(f"  and {num_bad - _SHOWN:,} more in {BAD_IMAGES_FILE}")
     if gone := sorted(set(report.bad_images["class_name"]) - set(report.metadata["class_name"])):
         lines.append(f"  {report.facts.plural} without any image that can be decoded: {', '.join(map(escaped, gone))}")
+    if num_unboxed := len(report.bad_annotations):
+        lines.append(
+            f"annotations that cannot be used: {num_unboxed:,}, see {BAD_ANNOTATIONS_FILE}; the first: "
+            f"{escaped(report.bad_annotations['problem'].iloc[0])}"
+        )
     lines.append(f"the same picture more than once: {_describe_duplicates(report.duplicates, report.facts.plural)}")
     return "\n".join(lines)
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dogs_accel import ops
 from dogs_accel.datasets import Dataset
 from dogs_accel.eda.duplicates import perceptual_hash
 from pipelines.decoding.files import DecodedFile, decode_files
+from pipelines.progress import progress_bar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -61,7 +61,7 @@ def scan_images(
         hashes=np.zeros(num, dtype=np.uint64),
         problems=(problems := {}),
     )
-    bar = tqdm(total=num, desc="checking and measuring images", unit="img", disable=not progress)
+    bar = progress_bar(num, "checking and measuring images", shown=progress)
     with bar, _one_torch_thread():
         for files in decode_files(data.paths, num_threads=num_threads):
             if hand_on is not None:

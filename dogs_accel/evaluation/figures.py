@@ -12,12 +12,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.plots import BLUE, GREY, RED, bare
+from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, shortened
 
 _ANNOTATE_UP_TO = 16
 """Classes up to which the cells of a confusion matrix can still be read as numbers."""
 
 
+@own_look()
 def confusion_figure(
     counts: NDArray[np.int64],
     class_names: Sequence[str],
@@ -39,8 +40,9 @@ def confusion_figure(
     scale = PowerNorm(0.5, vmin=0, vmax=1 if normalized else max(values.max(), 1))
     image = axes.imshow(values, cmap="Blues", norm=scale, interpolation="nearest")
     font, large = (9.0, 12.0) if num <= 30 else (6.5, 20.0)
-    axes.set_xticks(range(num), class_names, rotation=90, fontsize=font, parse_math=False)
-    axes.set_yticks(range(num), class_names, fontsize=font, parse_math=False)
+    names = [shortened(name, 40) for name in class_names]
+    axes.set_xticks(range(num), names, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(num), names, fontsize=font, parse_math=False)
     axes.set_xlabel(f"predicted {noun}", fontsize=large)
     axes.set_ylabel(f"true {noun}", fontsize=large)
     axes.set_title(title, fontsize=large)
@@ -61,6 +63,7 @@ def _annotate(axes: Axes, values: NDArray[np.float64], normalized: bool) -> None
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
+@own_look()
 def calibration_figure(
     table: pd.DataFrame, metrics: Mapping[str, Any], title: str, *, noun: str = "class", bins: int = 10
 ) -> Figure:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dogs_accel.evaluation.mistakes import misclassified_table
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.plots import draw_cell, save_figure, shortened
+from dogs_accel.plots import draw_cell, own_look, save_figure, shortened
 from dogs_accel.runtime.files import write_csv
 from pipelines import BadImageError, Recipe
 from pipelines.augmentation import draw_params
@@ -51,6 +51,7 @@ def _picture(path: str, recipe: Recipe, absent: str) -> NDArray[Any] | str:
         return "not readable"
 
 
+@own_look()
 def misclassified_figure(table: pd.DataFrame, recipe: Recipe, title: str) -> Figure:
     """Draw the rows of misclassified.csv as pairs: the mistake, and a training image of the class it was taken for.
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from dogs_accel.runtime.files import replacing
 from dogs_accel.runtime.out_of_memory import Demand, within_memory
 from dogs_accel.runtime.precision import autocast
 from dogs_accel.runtime.processes import ALONE, World, gather_samples
 from pipelines.loader import Loader
+from pipelines.progress import passing_bar
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def _run_model(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Return logits, labels and positions, batch by batch."""
     logits, labels, index = [], [], []
-    quiet = None if world.is_rank_zero else True
-    with tqdm(total=loader.num_samples, desc=label, unit=" img", leave=False, disable=quiet, delay=0.5) as bar:
+    with passing_bar(loader.num_samples, label, shown=world.is_rank_zero) as bar:
         for batch in loader:
             with autocast(loader.device, amp):
                 logits.append(model(batch.images).float())

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from dogs_accel.evaluation.intervals import wilson_interval
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.evaluation.significance import holm
-from dogs_accel.plots import BLUE, GREY, bare, save_figure
+from dogs_accel.plots import BLUE, GREY, bare, own_look, save_figure
 from dogs_accel.runtime.files import write_csv
 
 QUALITY_ERROR_FILE, QUALITY_ERROR_FIGURE = "quality_vs_error.csv", "quality_vs_error.png"
@@ -134,6 +134,7 @@ def _sentence(name: str, rows: pd.DataFrame, z: float, p: float) -> str:
     return f"{name}: {found} ({ends}; Cochran-Armitage test for trend, {shown} after Holm's correction)."
 
 
+@own_look()
 def quality_figure(table: pd.DataFrame, title: str) -> Figure:
     """Draw the accuracy on each tenth of each quantity with its interval; a panel's heading says what the test found.
 

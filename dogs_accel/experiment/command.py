@@ -34,6 +34,7 @@ from dogs_accel.training.checkpoint import CheckpointError
 from dogs_accel.training.features import FeatureError
 from dogs_accel.training.tracking import TrackingError
 from pipelines import BadImageError
+from pipelines.loader import WorkerError
 from pipelines.store.index import StoreError
 
 _NEED_OTHER_SETTINGS = (BadImageError, BatchTooLargeError, BusyError, CheckpointError, FeatureError)
@@ -115,7 +116,7 @@ def _carry_out(ending: Ending, plan: Plan, loaders: Loaders) -> None:
     # From here on a ValueError is none of the user's, and few errors of the system are.
     ending.expected = (
         BadImageError, BatchTooLargeError, BusyError, CheckpointError, FeatureError, PermissionError, StoreError,
-        TrackingError, UnwritableError,
+        TrackingError, UnwritableError, WorkerError,
     )  # fmt: skip
     try:
         # Only now, when the plan can be read: what trains, draws and reports takes seconds to import.

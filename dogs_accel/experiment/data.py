@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from dogs_accel.datasets import Dataset, open_dataset
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
 from dogs_accel.experiment.config import BenchmarkConfig
+from pipelines.store.user_cache import NoCacheError, cache_folder, is_writable
 
 EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}
 """The embedded default: how many classes and pictures are generated where no --data is given."""
@@ -21,8 +21,7 @@ EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_
 
 def embedded_root() -> Path:
     """Folder of the generated pictures, which later calls use again; another set of them has another folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dogs_accel" / "-".join(["synthetic", f"v{VERSION}", *map(str, EMBEDDED.values())])
+    return cache_folder() / "-".join(["synthetic", f"v{VERSION}", *map(str, EMBEDDED.values())])
 
 
 def open_data(config: BenchmarkConfig) -> Dataset:
@@ -30,7 +29,10 @@ def open_data(config: BenchmarkConfig) -> Dataset:
     if config.data is not None:
         # A run decodes every file before it trains, and a missing one is one bad file among others.
         return open_dataset(config.data, unpack=not config.dry_run, check_files=config.dry_run)
-    return open_dataset(write_synthetic(embedded_root(), **EMBEDDED))
+    root = embedded_root()
+    if not root.exists() and not is_writable(root):
+        raise NoCacheError(f"cache: nothing can be written to {root}, expected XDG_CACHE_HOME=DIR or --data DIR")
+    return open_dataset(write_synthetic(root, **EMBEDDED))
 
 
 def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:

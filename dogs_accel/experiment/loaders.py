@@ -162,7 +162,12 @@ def _choose(plan: Plan, recipe: Recipe) -> LoaderChoice:
     backend, reason = plan.config.loader, "as --loader says"
     if backend not in ("auto", "cached"):
         return LoaderChoice(backend, reason)
-    folder = Path(plan.config.store) if plan.config.store else default_store_folder(plan.data.paths, recipe)
+    paths, named = plan.data.paths, None if plan.config.store is None else Path(plan.config.store)
     if backend == "auto":
-        backend, reason = choose_backend(plan.data.paths, recipe, plan.device, folder)
-    return LoaderChoice(backend, reason, folder if backend == "cached" else None)
+        backend, reason = choose_backend(paths, recipe, plan.device, named)
+        if backend != "cached":
+            return LoaderChoice(backend, reason)
+    folder = named or default_store_folder(paths, recipe)
+    if plan.config.loader == "cached":
+        plan_store(paths, recipe, folder)  # which says now what a build would say after the plan
+    return LoaderChoice(backend, reason, folder)

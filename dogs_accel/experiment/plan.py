@@ -26,7 +26,8 @@ from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
 from dogs_accel.training.features import head_of
 from dogs_accel.training.phases import Phase, strategy_label, strategy_phases
-from dogs_accel.training.step import StepSettings
+from dogs_accel.training.step import StepSettings, has_compiler
+from dogs_accel.training.tracking import check_tracking
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
@@ -192,6 +193,10 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     _check_world(config, world, device)
     runs = plan_runs(config)
     amp = amp_dtype(config.amp, device)
+    if config.compile and not has_compiler():
+        raise ValueError("compile: there is no C++ compiler, which torch.compile calls; install g++ or name one by CXX")
+    if world.is_rank_zero and not config.dry_run:
+        check_tracking(config.wandb)
     out = Path(config.out)
     if world.is_rank_zero and is_named and config.resume is None and not is_unused(out):
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")

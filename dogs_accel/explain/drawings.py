@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from dogs_accel.plots import BLUE, RED
+from dogs_accel.plots import BLUE, RED, own_look
 from dogs_accel.runtime.files import replacing
 from pipelines import Recipe
 
@@ -102,6 +102,7 @@ def save_picture(pixels: Pixels, path: Path, texts: Mapping[str, str] | None = N
     return path
 
 
+@own_look()
 def explanation_figure(drawings: Sequence[Drawing], title: str) -> Figure:
     """Draw the explained images by group, four a row, each with what it is, what the model said and how surely."""
     rows: list[list[Drawing]] = []

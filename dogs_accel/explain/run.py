@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dogs_accel.datasets import Dataset
+from dogs_accel.datasets import Dataset, DatasetError
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.explain.cells import UnexplainableError, scale_to_unit
 from dogs_accel.explain.drawings import Drawing, crop_pixels, explanation_figure, save_picture
@@ -238,11 +238,16 @@ def _check_same(probabilities: Tensor, confidence: NDArray[np.float64]) -> None:
 
 
 def _boxes(data: Dataset, index: int, recipe: Recipe) -> list[tuple[float, float, float, float]] | None:
-    boxes = data.boxes(index)
-    if not boxes:
+    if data.annotation_path(index) is None:
         return None
     with open_image(data.paths[index]) as image:  # reads the header alone
         width, height = image.size
+    try:
+        boxes = data.boxes(index, (width, height))
+    except DatasetError:  # which the pass over the files has named
+        return None
+    if not boxes:
+        return None
     return [box_on_crop(box, (height, width), recipe) for box in boxes]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from dogs_accel.datasets.photos import PHOTO_SUFFIXES, walk_photos
 from dogs_accel.inference.trained import TrainedModel
@@ -20,6 +19,7 @@ from dogs_accel.runtime.terminal import escaped
 from pipelines import BadImageError, Recipe
 from pipelines.cores import available_cores
 from pipelines.decoding.pil import decode_rgb
+from pipelines.progress import passing_bar
 from pipelines.torchloader import resize_image
 
 
@@ -69,7 +69,7 @@ def predict_images(
     that was answered.
     """
     answers: dict[int, ImagePrediction] = {}
-    with tqdm(total=len(paths), desc=trained.run.name, unit=" img", leave=False, disable=None, delay=0.5) as bar:
+    with passing_bar(len(paths), trained.run.name) as bar:
         photos = enumerate(_read_ahead(paths, trained.recipe, trained.batch_size))
         while batch := _next_batch(photos, paths, trained.batch_size, answers):
             named = [paths[position] for position in batch]

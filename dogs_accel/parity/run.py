@@ -18,7 +18,7 @@ from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity.answers import Agreement, compare_logits, loader_logits
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import STEPS_PER_LEVEL, Parity, ParityError, check_parity
-from dogs_accel.plots import RED, save_figure
+from dogs_accel.plots import RED, own_look, save_figure
 from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.files import write_json
 from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Loader, Recipe, make_loader
@@ -182,6 +182,7 @@ def write_parity(out: Path, run: ParityRun) -> list[Path]:
     return [write_json(out / "parity.json", content), *figures]
 
 
+@own_look()
 def parity_figure(parity: Parity) -> Figure:
     """Draw the worst images, a row each: the reference's, ours, and their difference, amplified.
 

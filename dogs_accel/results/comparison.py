@@ -13,7 +13,7 @@ from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.pairwise import compare_runs, describe_difference
 from dogs_accel.models import family_name
-from dogs_accel.plots import save_figure
+from dogs_accel.plots import own_look, save_figure
 from dogs_accel.results.figures import comparison_figure, repeats_figure
 from dogs_accel.results.layout import (
     BEST_FILE,
@@ -145,6 +145,7 @@ def write_comparison(
     return written
 
 
+@own_look()
 def _overview(table: pd.DataFrame, runs: Sequence[Run], plural: str) -> Figure:
     if has_repeats(runs):
         families = {(run.model, run.strategy): run.family for run in runs}

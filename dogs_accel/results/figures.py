@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dogs_accel.plots import NOTE_COLOUR, bare, family_colours
+from dogs_accel.plots import NOTE_COLOUR, bare, family_colours, own_look
 
 _PANELS = (
     ("Test accuracy", "{:.3f}", "with its 95 % interval"),
@@ -20,6 +20,7 @@ _PANELS = (
 """Column, number format and note of each panel of the overview."""
 
 
+@own_look()
 def comparison_figure(
     table: pd.DataFrame,
     families: Sequence[str],
@@ -54,6 +55,7 @@ def comparison_figure(
     return figure
 
 
+@own_look()
 def repeats_figure(
     runs: pd.DataFrame, repeats: pd.DataFrame, families: Sequence[str], *, plural: str = "classes"
 ) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.plots import COLOURS, GREY, bare, run_colours, save_figure
+from dogs_accel.plots import COLOURS, GREY, bare, own_look, run_colours, save_figure
 from dogs_accel.results.comparison import best_and_runner_up
 from dogs_accel.results.layout import PER_CLASS_FIGURE, PER_CLASS_FILE
 from dogs_accel.results.run import Run
@@ -45,6 +45,7 @@ def per_class_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+@own_look()
 def per_class_figure(
     table: pd.DataFrame, titles: Sequence[str], families: Sequence[str], facts: DatasetFacts
 ) -> Figure:

@@ -13,7 +13,7 @@ import torch
 
 from dogs_accel.runtime.precision import describe_numerics
 from dogs_accel.runtime.threads import describe_waiting
-from pipelines.cores import available_cores
+from pipelines.cores import available_cores, cpu_quota
 
 _PACKAGES = (
     "dogs-accel", "torch", "torchvision", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "timm", "numpy", "pandas",
@@ -28,6 +28,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cores": available_cores(),
+        "cpu_quota": cpu_quota(),
         "memory_gib": _memory_gib(),
         "gpus": [_describe_gpu(i) for i in range(torch.cuda.device_count())],
         "torch_cuda": torch.version.cuda,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -14,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from pipelines.store.disk import flush, lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ def _flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 
@@ -198,7 +199,7 @@ def only_process_in(folder: Path) -> Iterator[None]:
     """Keep other processes that ask for it out of a folder for the length of the block; raises BusyError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle, wait=False)
     except BlockingIOError as error:
         os.close(handle)
         raise BusyError(f"out: another process works in {folder}, expected none") from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import socket
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +28,11 @@ _TIMEOUT = timedelta(hours=1)
 not waited for: torchrun ends the others at once."""
 _LAST_SECONDS = 10.0
 """How long a process stays when another has failed, so that torchrun sees that one end first, and names it."""
+_REACHED_WITHIN_S = 45.0
+"""How long a process tries to reach the first one, which may start a little later."""
+_STARTED_BY_AGENT = "TORCHELASTIC_RUN_ID"
+_PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 _VARIABLES = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
 
 
@@ -149,8 +158,13 @@ ALONE = World()
 
 
 def world_from_environment(environment: Mapping[str, str] = os.environ) -> World:
-    """Read what torchrun says of this process; without torchrun it is alone. Raises ValueError for half of it."""
+    """Read what torchrun says of this process; without torchrun it is alone. Raises ValueError for half of it.
+
+    Some schedulers say only that there is one process, which is alone too.
+    """
     if not is_started_by_torchrun(environment):
+        return ALONE
+    if environment.get("WORLD_SIZE") == "1" and environment.get("RANK", "0") == "0":
         return ALONE
     if missing := [name for name in _VARIABLES.values() if name not in environment]:
         raise ValueError(f"distributed: {', '.join(missing)} not set beside the others; start with torchrun")
@@ -165,11 +179,14 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
 def joined(world: World) -> Iterator[None]:
     """Connect this process with the others for the length of the block: NCCL between GPUs, gloo between CPUs.
 
-    Raises LostProcessError where another process ended meanwhile.
+    Raises LostProcessError where another process ended meanwhile, and ValueError where the first one, or its torchrun,
+    cannot be reached.
     """
     if world.size == 1:
         yield
         return
+    end_with_torchrun()
+    _reach_first(world)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
     try:
         yield
@@ -180,6 +197,37 @@ def joined(world: World) -> Iterator[None]:
     else:
         # Not after a failure, when it might wait for processes that wait for this one to end.
         dist.destroy_process_group()
+
+
+def end_with_torchrun(environment: Mapping[str, str] = os.environ) -> None:
+    """Let the system end this process when torchrun, which watches over it, is gone; Linux can."""
+    if _STARTED_BY_AGENT not in environment or sys.platform != "linux":
+        return
+    agent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != agent:  # it was gone before it was asked for
+        raise LostProcessError("torchrun has ended")
+
+
+def _reach_first(world: World, environment: Mapping[str, str] = os.environ, seconds: float = _REACHED_WITHIN_S) -> None:
+    """Wait until the address where all meet answers. Raises ValueError where it does not."""
+    address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT", "")
+    waits_here = world.is_rank_zero and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if address is None or not port.isdecimal() or waits_here:
+        return
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((address, int(port)), timeout=max(0.1, until - time.monotonic())).close()
+        except (OSError, OverflowError) as error:
+            if time.monotonic() < until:
+                time.sleep(0.2)
+                continue
+            raise ValueError(
+                f"distributed: nobody answers at MASTER_ADDR={address}, MASTER_PORT={port} ({error}), waited for "
+                f"{seconds:g} s; the first process runs there, and a firewall must let others reach it"
+            ) from error
+        return
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

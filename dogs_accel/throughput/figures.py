@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from dogs_accel.plots import BLUE, GREY, RED, bare
+from dogs_accel.plots import BLUE, GREY, RED, bare, own_look
 from dogs_accel.throughput.bottleneck import LoaderWithModel
 from dogs_accel.throughput.measure import AXES, Row, ScalingPoint
 
@@ -19,6 +19,7 @@ _LINES = ((RED, "-"), (GREY, "-"), (BLUE, "--"), (BLUE, "-"))
 _SMALL = 8.5
 
 
+@own_look()
 def loaders_figure(
     tables: Mapping[str, Sequence[Row]],
     baseline: str,

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dogs_accel.models.flops import ModelFlops
-from dogs_accel.plots import BLUE, GREY, RED, bare
+from dogs_accel.plots import BLUE, GREY, RED, bare, own_look
 from dogs_accel.training.step_profile import PARTS
 from dogs_accel.training.trainer import HistoryRow
 
@@ -71,6 +71,7 @@ def _seconds_to(table: pd.DataFrame, accuracy: float) -> float | None:
     return float(reached.iloc[0]) if len(reached) else None
 
 
+@own_look()
 def profile_figure(history: Sequence[HistoryRow], title: str) -> Figure:
     """Draw the parts of each epoch's time, the images a second, and validation accuracy over time."""
     table = pd.DataFrame(history)

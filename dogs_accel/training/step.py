@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,11 @@ and two in evaluation for each model and phase, of all runs of a process. torch'
 Forward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (B, C), labels (B,) int64) -> the mean over the batch, a scalar; it runs under autocast, as models do."""
+
+
+def has_compiler(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether there is the C++ compiler that torch.compile calls, on a CPU for its kernels, on a GPU to launch them."""
+    return shutil.which(environment.get("CXX") or "g++", path=environment.get("PATH")) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PROJECT = "dogs-accel"
 JOB_TYPE = "train"
 WANDB_MODES = ("offline", "online", "disabled")
 WANDB_FOLDER = "wandb"
 """What W&B calls its folder."""
+_OF_ONE_RUN = ("WANDB_MODE", "WANDB_NAME", "WANDB_RESUME", "WANDB_RUN_GROUP", "WANDB_RUN_ID", "WANDB_SWEEP_ID")
+"""Variables of W&B that would give all runs of a command one id, or another mode than the one that was asked for."""
+_ANSWERS_WITHIN_S, _STARTS_WITHIN_S = 5.0, 30.0
+_log = logging.getLogger(__name__)
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-class TrackingError(RuntimeError):
-    """W&B refused to start a run; the message says why in one line."""
+class TrackingError(ValueError):
+    """W&B could not start a run; the message says why in one line."""
+
+
+def check_tracking(mode: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise TrackingError where W&B is to be online and nobody is logged in or its server does not answer soon."""
+    if mode != "online":
+        return
+    import wandb
+
+    server = urlsplit(environment.get("WANDB_BASE_URL") or wandb.setup().settings.base_url)
+    port = server.port or (80 if server.scheme == "http" else 443)
+    # Behind a proxy the server itself need not be in reach.
+    if not any(environment.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        try:
+            socket.create_connection((server.hostname or "", port), timeout=_ANSWERS_WITHIN_S).close()
+        except OSError as error:
+            raise TrackingError(
+                f"wandb: {server.hostname} does not answer ({error}) (--wandb offline needs no network)"
+            ) from error
+    try:
+        is_logged_in, reason = wandb.login(), "nobody is logged in"
+    except wandb.errors.Error as error:
+        is_logged_in, reason = False, _one_line(error)
+    if not is_logged_in:
+        raise TrackingError(f"wandb: {reason} (--wandb offline needs no account)")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def _without(names: tuple[str, ...], environment: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    kept = {name: environment.pop(name) for name in names if name in environment}
+    try:
+        yield
+    finally:
+        environment.update(kept)
 
 
 @dataclass
@@ -50,19 +96,27 @@ class TrackedRun:
 
     def __enter__(self) -> TrackedRun:
         if self.mode != "disabled":
-            import wandb
-
             self.folder.mkdir(parents=True, exist_ok=True)
             # What an offline run that was killed has logged is a part of what this one will log.
             for cut_short in (self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"):
                 shutil.rmtree(cut_short, ignore_errors=True)  # its service may be ending just now
-            try:
-                self._run = self._start()
-            except wandb.errors.Error as error:
-                raise TrackingError(f"wandb: {error} (--wandb offline needs no account)") from error
-            self.entity = self._run.entity or None
-            self.url = self._run.url if self.mode == "online" else None
+            self._tell(self._begin)
         return self
+
+    def _begin(self) -> None:
+        with _without(_OF_ONE_RUN):
+            self._run = self._start()
+        self.run_id = self._run.id
+        self.entity = self._run.entity or None
+        self.url = self._run.url if self.mode == "online" else None
+
+    def _tell(self, say: Callable[[], object]) -> None:
+        """Do something with W&B; where that fails the run goes on without it, and says so."""
+        try:
+            say()
+        except Exception as error:  # W&B raises what it pleases, and training is worth more than its diary
+            self._run = None
+            _log.warning("wandb: %s is not tracked from here on (%s)", self.display_name, _one_line(error))
 
     def _start(self) -> Any:
         import wandb
@@ -77,26 +131,29 @@ class TrackedRun:
             dir=self.folder,
             mode=self.mode,  # type: ignore[arg-type]  # one of WANDB_MODES
             resume="allow" if self.resumes and self.mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=_STARTS_WITHIN_S),
         )
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Record values of one epoch."""
         self.summary.update(values)
         if self._run is not None:
-            self._run.log(dict(values), step=step)
+            run = self._run
+            self._tell(lambda: run.log(dict(values), step=step))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Record final values."""
         self.summary.update(values)
         if self._run is not None:
-            self._run.summary.update(dict(values))
+            run = self._run
+            self._tell(lambda: run.summary.update(dict(values)))
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self.state = "finished" if kind is None else "failed"
         self.updated_at = _now()
         if self._run is not None:
-            self._run.finish(exit_code=0 if kind is None else 1)
+            run = self._run
+            self._tell(lambda: run.finish(exit_code=0 if kind is None else 1))
 
     def as_record(self) -> dict[str, Any]:
         """Return everything that is known of the run, config and summary as dicts."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from dogs_accel.evaluation.scores import ScoreCounter, Scores
 from dogs_accel.models.freezing import count_trainable_params, set_train_mode
@@ -33,6 +32,7 @@ from dogs_accel.training.step import Forward, Loss, StepSettings, TrainingStep, 
 from dogs_accel.training.step_profile import EpochProfile, traced_steps
 from pipelines.clock import StepClock
 from pipelines.loader import Batch, Loader
+from pipelines.progress import passing_bar
 
 TIMING_NOTE = (
     "training_seconds is the wall clock of training and validation over all epochs, the start of the loaders' workers, "
@@ -363,14 +363,7 @@ class Trainer:
 
     def _bar(self, loader: EpochLoader, title: str) -> Any:
         """Progress in images of this process with rate and time left, of the first one, on a terminal only."""
-        return tqdm(
-            total=loader.num_samples,
-            desc=title,
-            unit=" img",
-            leave=False,
-            disable=None if self.world.is_rank_zero else True,
-            delay=0.5,
-        )
+        return passing_bar(loader.num_samples, title, shown=self.world.is_rank_zero)
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         start = time.perf_counter()

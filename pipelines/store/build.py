@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -12,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from pipelines.cores import available_cores
+from pipelines.progress import progress_bar
 from pipelines.recipe import Recipe
 from pipelines.store.filling import StoreFiller, store_errors, store_filler
-from pipelines.store.index import INDEX_FILE, StoreError, StoreRequest
+from pipelines.store.index import INDEX_FILE, StaleStoreError, StoreError, StoreRequest
 from pipelines.store.lock import locked
-from pipelines.store.reading import OpenStore, find_current, remember_times
-from pipelines.store.writing import read_started, removable_bytes, remove_store
+from pipelines.store.reading import OpenStore, find_current, open_current, remember_times
+from pipelines.store.user_cache import is_writable
+from pipelines.store.writing import StartedBuild, read_started, removable_bytes, remove_store
 
 if TYPE_CHECKING:
     from pipelines.decoding.files import DecodedFile
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +42,8 @@ class StorePlan:
     """Free for them on the disk, with what an interrupted build has reserved."""
     is_complete: bool
     """Whether the store is there, made of these files as they are now, so that there is nothing to do."""
+    stale: str | None = None
+    """Why what is there, in the user's cache, is removed first."""
 
     @property
     def total_bytes(self) -> int:
@@ -60,6 +62,8 @@ class StorePlan:
         if self.is_complete:
             return f"{images} in {self.folder}, complete and current"
         to_write = f"{_bytes_text(self.num_bytes)} in {self.folder}, {_bytes_text(self.free_bytes)} free"
+        if self.stale:
+            return f"{images}, {to_write}, built anew ({self.stale})"
         return (
             f"{images}, {self.num_done:,} of them done, the others {to_write}"
             if self.num_done
@@ -71,11 +75,9 @@ def default_store_folder(paths: Sequence[str | Path], recipe: Recipe) -> Path:
     """Name the folder, in the user's cache, of a store for which no other is given.
 
     It follows from the absolute paths, in any order, the recipe's resize and interpolation, and the format.
+    Raises StoreError for a user who has no cache.
     """
-    request = StoreRequest.of(paths, recipe)
-    key = hashlib.sha256(json.dumps([dict(request.terms), request.paths]).encode()).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dogs_accel" / "stores" / key
+    return StoreRequest.of(paths, recipe).default_folder
 
 
 def plan_store(paths: Sequence[str | Path], recipe: Recipe, folder: str | Path, *, rebuild: bool = False) -> StorePlan:
@@ -105,7 +107,8 @@ def build_store(
     num_threads None is one for each available core; progress shows a bar on stderr; rebuild first removes the store
     that is there. Raises ValueError for a recipe whose resize is not (height, width); StoreError, before it writes
     pixels, where the folder holds the store of other files, of files that have changed since or of another recipe, and
-    where the disk has not enough room.
+    where the disk has not enough room. Only in the default folder, whose content nobody chose, is such a store removed
+    and built anew.
     """
     request, folder = StoreRequest.of(paths, recipe), Path(folder)
     store = None if rebuild else find_current(folder, request)
@@ -162,6 +165,10 @@ def _to_fill(
             plan = _plan(folder, request, rebuild=False)
             if not plan.is_complete:
                 _check_room(plan)
+                if plan.stale:
+                    _log.warning("store %s: built anew (%s)", folder, plan.stale)
+                    with store_errors(folder):
+                        remove_store(folder)
                 num_threads = available_cores() if num_threads is None else num_threads
                 yield stack.enter_context(
                     store_filler(folder, request, num_threads=num_threads, despite_bad=despite_bad)
@@ -176,12 +183,11 @@ def _decode(filler: StoreFiller, request: StoreRequest, num_threads: int | None,
     from pipelines.decoding.files import decode_files
 
     missing = filler.missing
-    bar = tqdm(
-        total=len(request.paths),
+    bar = progress_bar(
+        len(request.paths),
+        f"storing images at {request.resize[0]} x {request.resize[1]} px",
+        shown=progress,
         initial=len(request.paths) - len(missing),
-        desc=f"storing images at {request.resize[0]} x {request.resize[1]} px",
-        unit="img",
-        disable=not progress,
     )
     with bar, closing(decode_files(missing, num_threads=num_threads)) as decoded:  # type: ignore[type-var]
         for files in decoded:
@@ -190,15 +196,23 @@ def _decode(filler: StoreFiller, request: StoreRequest, num_threads: int | None,
 
 
 def _plan(folder: Path, request: StoreRequest, rebuild: bool) -> StorePlan:
-    started = None
-    if not rebuild and not (folder / INDEX_FILE).exists():
-        with store_errors(folder):
-            started = read_started(folder, request)
-    # In this order: a store that another process finishes meanwhile is a whole one.
-    is_complete = not rebuild and find_current(folder, request) is not None
+    started, is_complete, stale = None, False, None
+    if not folder.is_dir() and request.is_default(folder):
+        _check_writable(folder, request)
+    if not rebuild:
+        try:
+            started, is_complete = _found(folder, request)
+        except StaleStoreError as error:
+            if not request.is_default(folder):
+                raise
+            stale = error.reason
     num_images = len(request.paths)
     num_done = num_images if is_complete else len(started.entries) if started else 0
-    reserved_bytes = removable_bytes(folder) if rebuild else started.reserved_bytes if started else 0
+    reserved_bytes = started.reserved_bytes if started else 0
+    if rebuild or stale:
+        reserved_bytes = removable_bytes(folder)
+    if not is_complete:
+        _check_writable(folder, request)
     return StorePlan(
         folder=folder,
         resize=request.resize,
@@ -207,7 +221,24 @@ def _plan(folder: Path, request: StoreRequest, rebuild: bool) -> StorePlan:
         num_bytes=(num_images - num_done) * request.row_bytes,
         free_bytes=_free_bytes(folder) + reserved_bytes,
         is_complete=is_complete,
+        stale=stale,
     )
+
+
+def _found(folder: Path, request: StoreRequest) -> tuple[StartedBuild | None, bool]:
+    """Look at what is in a folder: what there is of a build, and whether the store is complete and current."""
+    started = None
+    if not (folder / INDEX_FILE).exists():
+        with store_errors(folder):
+            started = read_started(folder, request)
+    # In this order: a store that another process finishes meanwhile is a whole one.
+    return started, open_current(folder, request) is not None
+
+
+def _check_writable(folder: Path, request: StoreRequest) -> None:
+    if not is_writable(folder):
+        instead = ", expected XDG_CACHE_HOME=DIR or --store DIR" if request.is_default(folder) else ""
+        raise StoreError(f"store {folder}: nothing can be written there{instead}")
 
 
 def _check_room(plan: StorePlan) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 from pipelines.cores import available_cores
 from pipelines.decoding.contents import read_file
 from pipelines.recipe import Recipe
+from pipelines.store.disk import flush
+from pipelines.store.user_cache import NoCacheError, cache_folder
 
 FORMAT_VERSION = 2
 """With the rule that says what the pixels of a file are: before 2, deep greys were clipped and hidden colours seen."""
 INDEX_FILE = "index.json"
-ANEW = "to build it anew, remove the folder or use `dogs-accel prepare --rebuild`"
+_ANEW = "to build it anew, remove the folder or use `dogs-accel prepare --rebuild`"
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,14 @@ FileStamp = tuple[int, int]
 
 class StoreError(ValueError):
     """A store that cannot be used or built; the message names its folder, what is wrong and the way out."""
+
+
+class StaleStoreError(StoreError):
+    """A store that has to be built anew to be of use."""
+
+    def __init__(self, folder: Path, reason: str, instead: str = "") -> None:
+        super().__init__(f"store {folder}: {reason}; {instead}{_ANEW}")
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,17 +117,32 @@ class StoreRequest:
         start = len(_prefix(self.root))
         return [path[start:] for path in self.paths]
 
+    @property
+    def default_folder(self) -> Path:
+        """Folder, in the user's cache, of the store where no other is given. Raises StoreError where there is none."""
+        key = hashlib.sha256(json.dumps([dict(self.terms), self.paths]).encode()).hexdigest()[:16]
+        try:
+            return cache_folder() / "stores" / key
+        except NoCacheError as error:
+            raise StoreError(f"store: no folder for it: {error}, or --store DIR") from error
+
+    def is_default(self, folder: Path) -> bool:
+        """Whether a folder is the one in the user's cache, whose content nobody chose."""
+        try:
+            return absolute_path(folder) == absolute_path(self.default_folder)
+        except StoreError:
+            return False
+
     def check_terms(self, folder: Path, found: Mapping[str, Any]) -> None:
         """Raise StoreError where a store in `folder` was made on other terms."""
         if found.get("format") != FORMAT_VERSION:
-            raise StoreError(
-                f"store {folder}: made in format {found.get('format')}, expected format {FORMAT_VERSION}; {ANEW}"
-            )
+            raise StaleStoreError(folder, f"made in format {found.get('format')}, expected format {FORMAT_VERSION}")
         for field, wanted in self.terms.items():
             if found.get(field) != wanted:
-                raise StoreError(
-                    f"store {folder}: made for {field} {_as_text(found.get(field))}, the recipe {self.recipe} has "
-                    f"{_as_text(wanted)}; give each its own folder, or {ANEW}"
+                raise StaleStoreError(
+                    folder,
+                    f"made for {field} {_as_text(found.get(field))}, the recipe {self.recipe} has {_as_text(wanted)}",
+                    "give each its own folder, or ",
                 )
 
 
@@ -158,9 +183,11 @@ class StoreIndex:
             if not not_here:
                 return names
             missing = min(missing, not_here, key=len)
-        raise StoreError(
-            f"store {folder}: it lacks {_num_of(missing, request.paths)}, first: {missing[0]} "
-            f"(it has {len(self.entries):,}, from {self.root}); give each set of files its own folder, or {ANEW}"
+        raise StaleStoreError(
+            folder,
+            f"it lacks {_num_of(missing, request.paths)}, first: {missing[0]} (it has {len(self.entries):,}, from "
+            f"{self.root})",
+            "give each set of files its own folder, or ",
         )
 
     def _possible_roots(self, path: str) -> Iterator[str]:
@@ -191,9 +218,8 @@ class StoreIndex:
             changes |= self._changes_of_content({path: names[path] for path in retimed})
         if changes:
             first = min(changes)
-            raise StoreError(
-                f"store {folder}: {_num_of(changes, names)} changed since it was built, first: {first} "
-                f"({changes[first]}); {ANEW}"
+            raise StaleStoreError(
+                folder, f"{_num_of(changes, names)} changed since it was built, first: {first} ({changes[first]})"
             )
         return {names[path]: replace(self.entries[names[path]], mtime_ns=mtime) for path, mtime in retimed.items()}
 
@@ -233,7 +259,7 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
     except StoreError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StoreError(f"store {folder}: {INDEX_FILE} is damaged ({error}); {ANEW}") from error
+        raise StaleStoreError(folder, f"{INDEX_FILE} is damaged ({error})") from error
 
 
 def write_index(folder: Path, index: StoreIndex) -> None:
@@ -246,7 +272,7 @@ def write_index(folder: Path, index: StoreIndex) -> None:
         file.write(",\n".join(files))
         file.write("\n]}\n")
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
     temporary.replace(folder / INDEX_FILE)
 
 

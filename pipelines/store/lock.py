@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pipelines.store.disk import lock
 
 _LOCK_FILE = ".lock"
 
@@ -21,12 +22,12 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK_FILE).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError:
             file.seek(0)
             # A warning, since a process that only waits looks like one that hangs.
             _log.warning("store %s: waiting for %s, which is building it", folder, file.read() or "another process")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -14,8 +14,8 @@ import torch
 from pipelines.decoding.pil import BadImageError
 from pipelines.recipe import Recipe
 from pipelines.store.index import (
-    ANEW,
     FileEntry,
+    StaleStoreError,
     StoreError,
     StoreIndex,
     StoreRequest,
@@ -105,12 +105,25 @@ def open_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) 
 
 
 def find_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> OpenStore | None:
-    """Open the store of files in a folder, checked as `open_store` does; None where there is none that is whole."""
+    """Open the store of files in a folder, checked as `open_store` does; None where there is none that is whole.
+
+    One in the user's cache that is stale counts as none, since nobody chose it and a build makes it anew.
+    """
     return find_current(Path(folder), StoreRequest.of(paths, recipe))
 
 
 def find_current(folder: Path, request: StoreRequest) -> OpenStore | None:
     """Do what `find_store` does for a request."""
+    try:
+        return open_current(folder, request)
+    except StaleStoreError:
+        if request.is_default(folder):
+            return None
+        raise
+
+
+def open_current(folder: Path, request: StoreRequest) -> OpenStore | None:
+    """Do what `find_current` does, but raise StaleStoreError also of a store in the user's cache."""
     index = read_index(folder, request)
     if index is None:
         return None
@@ -146,10 +159,10 @@ def _map_pixels(folder: Path, shape: tuple[int, ...]) -> torch.Tensor:
     try:
         found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise StoreError(f"store {folder}: {PIXELS_FILE} is missing or damaged ({error}); {ANEW}") from error
+        raise StaleStoreError(folder, f"{PIXELS_FILE} is missing or damaged ({error})") from error
     if found.shape != shape or found.dtype != np.uint8:
-        raise StoreError(
-            f"store {folder}: {PIXELS_FILE} has shape {found.shape} of {found.dtype}, expected {shape} of uint8; {ANEW}"
+        raise StaleStoreError(
+            folder, f"{PIXELS_FILE} has shape {found.shape} of {found.dtype}, expected {shape} of uint8"
         )
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE)

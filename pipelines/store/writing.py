@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.store.disk import flush, flush_path, reserve
 from pipelines.store.index import (
-    ANEW,
     INDEX_FILE,
     FileEntry,
     FileStamp,
-    StoreError,
+    StaleStoreError,
     StoreIndex,
     StoreRequest,
     file_stamp,
@@ -53,15 +53,15 @@ class StartedBuild:
 
 
 def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
-    """Look at what is in a folder that has no index; raises StoreError where it is the build of something else."""
+    """Look at what is in a folder that has no index; raises StaleStoreError where it is the build of something else."""
     stamps = [file_stamp(path) for path in request.paths]
     lines, num_journal_bytes = _whole_lines(folder / JOURNAL_FILE)
     if lines:
         request.check_terms(folder, lines[0])
         if lines[0] != _first_line(request):
-            raise StoreError(f"store {folder}: an interrupted build of other files is there; {ANEW}")
+            raise StaleStoreError(folder, "an interrupted build of other files is there")
     elif (folder / PIXELS_FILE).exists() and not (folder / INDEX_FILE).exists():
-        raise StoreError(f"store {folder}: {PIXELS_FILE} is there without {INDEX_FILE}; {ANEW}")
+        raise StaleStoreError(folder, f"{PIXELS_FILE} is there without {INDEX_FILE}")
     pixels = _started_pixels(folder, request) if lines else None
     entries: dict[int, FileEntry] = {}
     for line in lines[1:] if pixels else ():
@@ -150,14 +150,14 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
     with building.open("r+b", buffering=0) as pixels, journal.open("ab") as lines:
         try:
             # Room for all of it is taken now, so that a disk without it is found out before the work.
-            os.posix_fallocate(pixels.fileno(), 0, len(header) + request.num_bytes)
+            reserve(pixels.fileno(), len(header) + request.num_bytes)
         except OSError:
             if started.pixels is None:
                 building.unlink()
             raise
         pixels.write(header)
         if started.pixels is None:
-            os.fsync(pixels.fileno())
+            flush(pixels.fileno())
             _append(lines, [_first_line(request)])
         else:
             lines.truncate(started.num_journal_bytes)
@@ -209,29 +209,21 @@ class RowWriter:
         self._not_flushed = []
 
     def _flush(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        os.fdatasync(self._pixels.fileno())
+        flush(self._pixels.fileno(), data_only=True)
         _append(self._lines, lines)
 
 
 def _append(file: BinaryIO, lines: Sequence[Mapping[str, Any]]) -> None:
     file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii"))
     file.flush()
-    os.fdatasync(file.fileno())
+    flush(file.fileno(), data_only=True)
 
 
 def publish(folder: Path, request: StoreRequest, entries: Mapping[int, FileEntry]) -> None:
     """Give the pixels their name and write the index, in this order on the disk too."""
     (folder / BUILDING_FILE).replace(folder / PIXELS_FILE)
-    _sync_folder(folder)
+    flush_path(folder)
     files = {name: entries[row] for row, name in enumerate(request.names)}
     write_index(folder, StoreIndex(terms=request.terms, root=request.root, entries=files))
-    _sync_folder(folder)
+    flush_path(folder)
     (folder / JOURNAL_FILE).unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

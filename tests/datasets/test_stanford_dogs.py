@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from dogs_accel.datasets import Dataset, DatasetError, DatasetNotFoundError, open_dataset
+from dogs_accel.datasets.dataset import read_boxes
 from dogs_accel.datasets.download import ARCHIVES, unpack_archive
 from dogs_accel.datasets.stanford_dogs import open_stanford_dogs, read_list
 from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE
@@ -177,6 +178,32 @@ def test_several_boxes_and_a_broken_annotation(root: Path) -> None:
             data.boxes(index)
 
 
+BOX = "<object><bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>40</ymax></bndbox></object>"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "no element found"),
+        ("<object>", "mismatched tag"),
+        (BOX.format("inf", 30), "got a box of xmin inf, ymin 2, xmax 30, ymax 40, expected four numbers"),
+        (BOX.format("nan", 30), "got a box of xmin nan"),
+        (BOX.format("", 30), "got a box of xmin missing"),
+        (BOX.format(30, 1), r"got the box \(30, 2, 1, 40\), expected xmin < xmax and ymin < ymax"),
+        (BOX.format(7, 7), r"got the box \(7, 2, 7, 40\), expected xmin < xmax"),
+        (BOX.format(50, 90), r"got the box \(50, 2, 90, 40\) outside the image of 50 x 45 px"),
+        (f"<?xml version='1.0' encoding='klingon'?><annotation>{BOX.format(1, 2)}</annotation>", "unknown encoding"),
+        ('<!DOCTYPE a [<!ENTITY b "1"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>', "it declares the entity b"),
+    ],
+)
+def test_an_annotation_that_cannot_be_used(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "n1_1"
+    path.write_text(content if content[:2] in ("", "<?", "<!") else f"<annotation>{content}</annotation>")
+    with pytest.raises(DatasetError, match=f"n1_1: not a readable annotation .*{reason}") as caught:
+        read_boxes(path, (50, 45))
+    assert "\n" not in str(caught.value)
+
+
 # --- what is wrong with a folder --------------------------------------------------------------------------------
 
 
@@ -221,12 +248,29 @@ def test_missing_images_are_counted_and_named(root: Path) -> None:
         (["../n1_1.jpg"], [1], r"file_list: got '\.\./n1_1\.jpg', expected 'folder/name\.jpg'"),
         (["/n1_1.jpg"], [1], "expected 'folder/name"),
         (["a/b/n1_1.jpg"], [1], "expected 'folder/name"),
+        (["n1-a\\n1_1.jpg"], [1], r"got 'n1-a\\\\n1_1\.jpg' with a backslash, expected 'folder/name"),
+        (["n1-a/n1_1.jpg\n"], [1], r"got 'n1-a/n1_1\.jpg\\n' with a line end, expected 'folder/name"),
+        (["n1-a/n1_1"], [1], "got 'n1-a/n1_1' without an ending, expected 'folder/name"),
         ([], [], r"train_list\.mat: file_list: got no images"),
     ],
 )
 def test_bad_lists(root: Path, train: list[str], labels: list[float], message: str) -> None:
     write_list(root / "lists/train_list.mat", train, labels)
     assert_refused(root, message)
+
+
+def test_blanks_at_the_end_of_a_listed_name_are_padding(root: Path) -> None:
+    write_list(root / "lists/train_list.mat", [f"{file}  " for file in TRAIN], [1, 1, 2])
+    assert read_list(root / "lists/train_list.mat").files == TRAIN
+
+
+def test_a_list_of_the_newer_format_says_how_to_save_it(root: Path) -> None:
+    path = root / "lists/train_list.mat"
+    path.write_bytes(
+        b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM".ljust(404, b"\0") + b"\x89HDF\r\n\x1a\n".ljust(600)
+    )
+    with pytest.raises(DatasetError, match=r"a MATLAB 7\.3 file, expected MATLAB 5; save it in MATLAB with save\("):
+        read_list(path)
 
 
 def test_a_list_that_is_no_list(root: Path) -> None:

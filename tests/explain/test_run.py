@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from dogs_accel.datasets import Dataset, DatasetFacts, open_dataset
+from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.explain.drawings import blend, crop_pixels
 from dogs_accel.explain.run import choose_images, picture_name, write_explanations
@@ -140,6 +142,26 @@ def test_heat_lies_in_the_box_after_squash_and_crop(red_squares, tmp_path):
     # Without its square no image is of class a any more: the whole confidence falls, but for what class a keeps.
     rest = 1 / (1 + np.e)
     np.testing.assert_allclose(table["drop_hottest"], table["confidence"] - rest, atol=0.02)
+
+
+def test_an_annotation_that_cannot_be_used_is_named_before_and_scored_as_none(red_squares, tmp_path):
+    folder = tmp_path / "Annotation"
+    shutil.copytree(red_squares.annotation_dir, folder)
+    (folder / "n1-a" / "2").write_text(XML.format("<xmin>300</xmin><ymin>1</ymin><xmax>310</xmax><ymax>9</ymax>"))
+    (folder / "n1-a" / "4").write_text("")
+    data = dataclasses.replace(red_squares, annotation_dir=folder)
+    every = np.arange(len(data))
+    report = write_metadata(data, {"train": every, "val": every[:0], "test": every[:0]}, tmp_path, progress=False)
+    table = pd.read_csv(tmp_path / "bad_annotations.csv", dtype=str)
+    assert table["image_id"].tolist() == ["2", "4"]
+    assert table["problem"][0].endswith("got the box (300, 1, 310, 9) outside the image of 256 x 256 px)")
+    assert "annotations that cannot be used: 2, see bad_annotations.csv; the first: " in describe_metadata(report)
+    model = RedNet()
+    explain(tmp_path, model, data, EVAL, predictions_of(model, data, EVAL, every), num_draws=3)
+    scores = pd.read_csv(tmp_path / "explanation_scores.csv").set_index("id")
+    assert scores["heat_in_box"].isna().tolist() == [id_ in (2, 4) for id_ in scores.index]
+    write_metadata(red_squares, {"train": every, "val": every[:0], "test": every[:0]}, tmp_path, progress=False)
+    assert not (tmp_path / "bad_annotations.csv").exists()
 
 
 def test_what_is_drawn_is_what_was_fed(red_squares):

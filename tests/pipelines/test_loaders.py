@@ -1,10 +1,13 @@
 """Every backend keeps the loader's promise, and shows the pixels that PIL and torchvision show."""
 
 import ctypes
+import multiprocessing
 import os
+import resource
 import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -15,7 +18,7 @@ from torchvision import transforms
 
 from dogs_accel.throughput.cold_start import tree_memory_bytes
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
-from pipelines.loader import epoch_order
+from pipelines.loader import WorkerError, epoch_order
 from pipelines.store.build import plan_store
 from pipelines.store.index import StoreError
 from tests.support.picture_files import OTHERS, write
@@ -424,18 +427,20 @@ class TestAuto:
         with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
             assert loader.backend == "dali"
 
-    def test_streams_where_its_own_store_is_stale_and_refuses_a_named_one(self, photos, tmp_path, monkeypatch, caplog):
+    def test_builds_its_own_stale_store_anew_and_refuses_a_named_one(self, photos, tmp_path, monkeypatch, caplog):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         paths = [shutil.copy(path, tmp_path) for path in photos[:4]]
         recipe = replace(EVAL, name="stale")
         make_loader(paths, range(4), recipe, device="cpu").close()
         shutil.copy(photos[9], paths[0])
         with caplog.at_level("INFO"), make_loader(paths, range(4), recipe, device="cpu") as loader:
-            assert loader.backend == "dali"
-        assert "1 of 4 files changed" in caplog.text
+            assert loader.backend == "cached"
+        assert "built anew (1 of 4 files changed since it was built, first: " in caplog.text
         [folder] = (tmp_path / "cache" / "dogs_accel" / "stores").iterdir()
+        named = folder.rename(tmp_path / "named")
+        shutil.copy(photos[8], paths[0])
         with pytest.raises(StoreError, match="changed since it was built"):
-            make_loader(paths, range(4), recipe, device="cpu", store_dir=folder)
+            make_loader(paths, range(4), recipe, device="cpu", store_dir=named)
 
     def test_no_files_are_no_epoch(self):
         with make_loader([], [], EVAL, device="cpu") as loader:
@@ -502,3 +507,65 @@ class TestOnAGpu:
                     del images
                 torch.testing.assert_close(sums.cpu(), expected)
                 sums.zero_()
+
+
+def test_workers_need_no_descriptor_a_batch_no_shared_memory_and_no_short_tmpdir(photos, tmp_path, monkeypatch):
+    """Tensors between processes would need all three, of which a container may have little."""
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(long))
+    expected = load(photos, EVAL.at(32), batch_size=1, num_threads=1)[0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with make_loader(photos, range(23), EVAL.at(32), backend="torch", batch_size=1, device="cpu", num_threads=2) as two:
+        two_workers = iter(two)
+        kept = [next(two_workers)]
+        assert len(psutil.Process().children()) >= 2
+        resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 12, hard))
+        try:
+            kept += two_workers
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "/dev/shm/torch" not in Path("/proc/self/maps").read_text()
+    assert torch.equal(torch.cat([batch.images for batch in kept]), expected)
+
+
+def test_where_workers_cannot_start_threads_decode_the_same(photos, caplog):
+    expected = load(photos, RESNET_TRAIN.at(32), num_threads=2)[0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with make_loader(
+        photos, range(23), RESNET_TRAIN.at(32), backend="torch", batch_size=5, device="cpu", num_threads=2, seed=42
+    ) as loader:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 3, hard))
+        try:
+            images = torch.cat([batch.images for batch in loader])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert torch.equal(images, expected)
+    assert [record.getMessage() for record in caplog.records] == [
+        "torch loader: 2 worker processes cannot start ([Errno 24] Too many open files), so as many threads of this "
+        "process decode"
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"num_threads": 1}, {"num_threads": 6, "batch_size": 5}])
+def test_few_pictures_need_no_worker_processes(photos, settings):
+    children = len(psutil.Process().children())
+    expected, _ = load(photos, VIT_TRAIN.at(32), num_threads=2)
+    settings = {"backend": "torch", "batch_size": 4, "device": "cpu", "seed": 42} | settings
+    with make_loader(photos, range(23), VIT_TRAIN.at(32), **settings) as loader:
+        images = torch.cat([batch.images for batch in loader])
+        assert len(psutil.Process().children()) <= children
+    assert torch.equal(images, expected)
+
+
+def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
+    with make_loader(
+        list(photos) * 20, range(460), EVAL, backend="torch", batch_size=5, device="cpu", num_threads=2
+    ) as loader:
+        children = set(psutil.Process().children())
+        batches = iter(loader)
+        next(batches)
+        [first, *_] = set(psutil.Process().children()) - children
+        first.kill()
+        with pytest.raises(WorkerError, match=r"^torch loader: DataLoader worker .*; fewer threads need less memory"):
+            list(batches)

@@ -1,8 +1,17 @@
 """What a process reads of the others, and what they send each other; commands/test_distributed.py starts them."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
 import pytest
 
-from dogs_accel.runtime.processes import ALONE, World, all_reduce_bytes, world_from_environment
+from dogs_accel.runtime import processes
+from dogs_accel.runtime.processes import ALONE, World, all_reduce_bytes, joined, world_from_environment
 
 
 def test_without_torchrun_a_process_is_alone():
@@ -29,3 +38,46 @@ def test_bytes_of_a_ring(num_bytes, num_processes, expected):
 def test_a_ring_needs_a_process():
     with pytest.raises(ValueError, match=r"^num_processes: got 0, expected an integer >= 1$"):
         all_reduce_bytes(1, 0)
+
+
+@pytest.mark.parametrize("more", [{}, {"RANK": "0"}, {"RANK": "0", "MASTER_ADDR": "there", "SLURM_PROCID": "0"}])
+def test_one_process_is_alone_whatever_else_is_said_of_it(more):
+    assert world_from_environment({"WORLD_SIZE": "1", **more}) == ALONE
+
+
+def test_a_first_process_that_cannot_be_reached_is_an_error_soon(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        monkeypatch.setattr(processes._reach_first, "__defaults__", (os.environ, 0.3))
+        with (
+            pytest.raises(ValueError, match=r"^distributed: nobody answers at MASTER_ADDR=127\.0\.0\.1, MASTER_PORT="),
+            joined(World(rank=1, size=2, local_rank=1, local_size=2)),
+        ):
+            pass
+    assert processes._REACHED_WITHIN_S < 60
+
+
+ORPHAN = """
+import os, subprocess, sys, time
+code = "import time; from dogs_accel.runtime import processes as p; p.end_with_torchrun()"
+code += "; print(1, flush=True); time.sleep(60)"
+own = os.environ | {"TORCHELASTIC_RUN_ID": "x"}
+worker = subprocess.Popen([sys.executable, "-c", code], env=own, stdout=subprocess.PIPE)
+worker.stdout.readline()
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what the system does when a parent ends")
+def test_a_worker_ends_when_torchrun_is_gone():
+    agent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    worker = psutil.Process(int(agent.stdout.readline()))
+    agent.send_signal(signal.SIGKILL)
+    agent.wait()
+    until = time.monotonic() + 20
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE

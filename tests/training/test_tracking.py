@@ -1,10 +1,13 @@
 """Real W&B, offline: what is written to disk is what was logged."""
 
+import os
+import socket
 import time
 
 import pytest
+import wandb
 
-from dogs_accel.training.tracking import JOB_TYPE, TrackedRun
+from dogs_accel.training.tracking import JOB_TYPE, TrackedRun, TrackingError, check_tracking
 
 
 def tracked(folder, mode, **more):
@@ -69,3 +72,50 @@ def test_a_run_that_goes_on_replaces_what_it_left_behind(tmp_path):
     [there] = (tmp_path / "wandb").glob(f"offline-run-*-{first.run_id}")
     assert there != left
     assert again.as_record()["created_at"] == first.created_at
+
+
+def test_variables_of_one_run_do_not_name_all_of_them(tmp_path, monkeypatch):
+    """As in the shell of a sweep's agent."""
+    for name, value in {"WANDB_RUN_ID": "same", "WANDB_SWEEP_ID": "sweep", "WANDB_MODE": "disabled"}.items():
+        monkeypatch.setenv(name, value)
+    first, second = (run(tmp_path, "offline") for _ in range(2))
+    for one in (first, second):
+        assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{one.as_record()['run_id']}"))) == 1
+    assert len({first.run_id, second.run_id, "same"}) == 3
+    assert os.environ["WANDB_RUN_ID"] == "same"
+
+
+@pytest.mark.parametrize("when", ["start", "log"])
+def test_a_run_goes_on_without_a_tracker_that_fails_and_says_so(tmp_path, monkeypatch, caplog, when):
+    def fail(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    class Failing:
+        id, entity, log = "1", None, fail
+
+    monkeypatch.setattr("wandb.init", fail if when == "start" else lambda **_: Failing())
+    record = run(tmp_path, "offline").as_record()
+    assert (record["state"], record["summary"]["test/accuracy"]) == ("finished", 0.75)
+    assert [record.getMessage() for record in caplog.records] == [
+        "wandb: ResNet-50, full is not tracked from here on ([Errno 32] Broken pipe)"
+    ]
+
+
+@pytest.mark.parametrize("logged_in", [False, None])
+def test_online_is_checked_before_anything_else(monkeypatch, logged_in):
+    def login():
+        if logged_in is None:
+            raise wandb.errors.UsageError("api_key not configured (no-tty).\ncall wandb.login(key=[your_api_key])")
+        return logged_in
+
+    check_tracking("offline")
+    monkeypatch.setattr("wandb.login", login)
+    environment = {"WANDB_BASE_URL": "http://127.0.0.1:1"}
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1 does not answer \(.*refused\) \(--wandb offline needs no"):
+        check_tracking("online", environment)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        environment = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}
+        with pytest.raises(TrackingError, match=r"^wandb: .* \(--wandb offline needs no account\)$") as caught:
+            check_tracking("online", environment)
+    assert "\n" not in str(caught.value)
+    assert ("api_key not configured" in str(caught.value)) is (logged_in is None)

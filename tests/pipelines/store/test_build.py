@@ -1,16 +1,25 @@
 """What is asked for is planned in one line, or refused before anything is written."""
 
+import errno
+import fcntl
+import os
+import pwd
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dogs_accel.runtime.files import only_process_in, write_json
 from pipelines import EVAL
+from pipelines.make import choose_backend
+from pipelines.store import disk
 from pipelines.store.build import StorePlan, build_store, default_store_folder, plan_store
 from pipelines.store.index import StoreError
-from pipelines.store.reading import open_store
+from pipelines.store.reading import find_store, open_store
 from tests.support.picture_files import encoded, picture
 from tests.support.small_stores import SMALL, assert_pils, build
 
@@ -97,3 +106,68 @@ def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path
     with pytest.raises(StoreError, match=r"43.2 kB in .*store, 43.2 kB free: too little"):
         build(photos, SMALL, tmp_path / "store")
     assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
+
+
+def test_a_stale_store_that_nobody_named_is_built_anew(photos, caplog):
+    folder = default_store_folder(photos, SMALL)
+    build(photos, SMALL, folder)
+    photos[7].write_bytes(encoded(picture(77, 55, seed=100)))
+    plan = plan_store(photos, SMALL, folder)
+    assert (plan.is_complete, plan.num_done) == (False, 0)
+    assert re.search(r"built anew \(1 of 30 files changed since it was built, first: .*7\.jpg \(size ", str(plan))
+    assert find_store(folder, photos, SMALL) is None
+    assert_pils(open_store(build(photos, SMALL, folder), photos, SMALL), photos, SMALL)
+    assert len([record for record in caplog.records if "built anew" in record.getMessage()]) == 1
+    (folder / "index.json").write_text("{")
+    assert_pils(open_store(build(photos, SMALL, folder), photos, SMALL), photos, SMALL)
+
+
+@pytest.mark.parametrize("call", [plan_store, build_store, open_store])
+def test_a_stale_store_that_somebody_named_is_refused(photos, store, call):
+    photos[7].write_bytes(encoded(picture(77, 55, seed=100)))
+    arguments = (store, photos, SMALL) if call is open_store else (photos, SMALL, store)
+    with pytest.raises(StoreError, match=r"1 of 30 files changed since .*use `dogs-accel prepare --rebuild`$"):
+        call(*arguments)
+
+
+@pytest.mark.parametrize("cache", ["a file", "no home"])
+def test_without_a_cache_auto_streams_and_cached_says_what_is_missing(photos, tmp_path, monkeypatch, cache):
+    (tmp_path / "file").touch()
+    if cache == "a file":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    name, reason = choose_backend(photos, SMALL, torch.device("cpu"))
+    assert name == "dali"
+    assert "XDG_CACHE_HOME=DIR" in reason
+    with pytest.raises(StoreError, match=r"XDG_CACHE_HOME=DIR,? or --store DIR$"):
+        plan_store(photos, SMALL, default_store_folder(photos, SMALL))
+
+
+def test_a_file_system_without_locks_and_syncs_is_written_with_a_notice(photos, tmp_path, monkeypatch, caplog):
+    def lacking(code):
+        def call(*_):
+            raise OSError(code, os.strerror(code))
+
+        return call
+
+    monkeypatch.setattr(fcntl, "flock", lacking(errno.ENOLCK))
+    monkeypatch.setattr(os, "fsync", lacking(errno.EINVAL))
+    monkeypatch.setattr(os, "fdatasync", lacking(errno.EOPNOTSUPP))
+    monkeypatch.setattr(os, "posix_fallocate", lacking(errno.EOPNOTSUPP))
+    disk._say_once.cache_clear()
+    assert_pils(open_store(build(photos, SMALL, tmp_path / "store"), photos, SMALL), photos, SMALL)
+    with only_process_in(tmp_path):
+        assert write_json(tmp_path / "a.json", 1).read_text() == "1\n"
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.split(",")[0] for text in said] == [
+        "the file system lacks locks",
+        "the file system lacks a way to reserve room",
+        "the file system lacks a way to wait for the disk",
+        "the file system lacks a way to wait for the disk",
+    ]
+    monkeypatch.setattr(os, "fsync", lacking(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        write_json(tmp_path / "b.json", 1)

@@ -179,7 +179,7 @@ def test_the_interrupted_build_of_something_else_is_left_alone(photos, half_buil
     assert journalled(half_built) == list(range(16))
 
 
-@pytest.mark.parametrize("step", ["write_index", "_sync_folder"])
+@pytest.mark.parametrize("step", ["write_index", "flush_path"])
 def test_a_build_that_stops_at_its_last_steps_is_finished_without_decoding(
     photos, store, tmp_path, monkeypatch, decoded, step
 ):

@@ -1,0 +1,21 @@
+"""What a command settles before it imports the libraries that read it once, when they are imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import MutableMapping
+
+from dogs_accel.runtime.threads import bound_spinning, bound_threads
+
+
+def begin_command(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Settle how torch's threads wait and how many there are, and that matplotlib shows no window.
+
+    A notebook's MPLBACKEND names a module that another Python need not have, and without it matplotlib cannot even be
+    imported. What it warns of is where it keeps its own cache.
+    """
+    bound_spinning(environ)
+    bound_threads(environ)
+    environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)

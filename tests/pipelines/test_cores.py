@@ -1,0 +1,60 @@
+"""How many cores a container with a share of them has."""
+
+import os
+
+import pytest
+
+from dogs_accel.runtime.threads import bound_threads
+from pipelines import cores
+from pipelines.cores import available_cores, cpu_quota
+
+
+def write(folder, **contents):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+@pytest.mark.parametrize(
+    ("listed", "files", "expected"),
+    [
+        ("0::/\n", {"": {"cpu__max": "150000 100000"}}, 1.5),
+        ("0::/\n", {"": {"cpu__max": "max 100000"}}, None),
+        # The least of a group and of those around it.
+        ("0::/a/b\n", {"a/b": {"cpu__max": "max 100000"}, "a": {"cpu__max": "50000 100000"}}, 0.5),
+        # The path is the host's; the container sees its own group as the top.
+        ("4:cpu,cpuacct:/docker/12\n0::/\n",
+         {"cpu,cpuacct": {"cpu__cfs_quota_us": 300000, "cpu__cfs_period_us": 100000}}, 3),
+        ("1:cpu:/job\n", {"cpu/job": {"cpu__cfs_quota_us": -1, "cpu__cfs_period_us": 100000}}, None),
+        ("1:cpu:/job\n", {"cpu/job": {"cpu__cfs_quota_us": 25000, "cpu__cfs_period_us": 50000}}, 0.5),
+        ("3:cpuset:/\n2:memory:/\n", {"": {"cpu__max": "1000 1000"}}, None),
+        ("", {}, None),
+    ],
+)  # fmt: skip
+def test_the_quota_of_both_versions_of_control_groups(tmp_path, listed, files, expected):
+    (tmp_path / "own").write_text(listed)
+    for folder, contents in files.items():
+        write(tmp_path / "mounted" / folder, **contents)
+    assert cpu_quota(tmp_path / "mounted", tmp_path / "own") == expected
+    assert cpu_quota(tmp_path / "mounted", tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 8), (0.2, 1), (1.5, 2), (4.0, 4), (64.0, 8)])
+def test_cores_are_those_of_the_quota_rounded_up(monkeypatch, quota, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
+    assert available_cores() == expected
+
+
+def test_torch_takes_as_many_threads_as_there_are_cores_time(monkeypatch):
+    monkeypatch.delitem(__import__("sys").modules, "torch")
+    monkeypatch.setattr("dogs_accel.runtime.threads.cpu_quota", lambda: 1.5)
+    monkeypatch.setattr("dogs_accel.runtime.threads.available_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    environ = {}
+    assert bound_threads(environ)
+    assert environ == {"OMP_NUM_THREADS": "2"}
+    assert not bound_threads(environ := {"OMP_NUM_THREADS": "7"})
+    assert environ == {"OMP_NUM_THREADS": "7"}
+    monkeypatch.setattr("dogs_accel.runtime.threads.cpu_quota", lambda: None)
+    assert not bound_threads({})
