@@ -374,6 +374,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
+        if trained.temperature is None:
+            described["not_calibrated"] = run.why_no_temperature
         images = [answer.as_json() for answer in answers]
         yield json.dumps({**described, "images": images}, indent=2, ensure_ascii=False)
     else:
