@@ -26,10 +26,13 @@ __all__ = [
     "fit_temperature",
     "maximum_calibration_error",
     "negative_log_likelihood",
+    "why_no_temperature",
 ]
 
 TEMPERATURE_BOUNDS = {"lower": 1e-6, "upper": 1e6}
 """Where `fit_temperature` looks."""
+SENSIBLE_TEMPERATURES = (0.05, 20.0)
+"""Beyond them a fit says more of its rows than of the model: softmax(logits / T) is all 0 and 1, or all alike."""
 
 NORMAL_QUANTILE = 1.959963984540054
 """Of a 95 % interval."""
@@ -221,8 +224,15 @@ class Temperature:
     nll_after: float
     """That of the logits / temperature, never above nll_before."""
     num_rows: int
+    num_mistakes: int
+    """Rows whose largest logit is not the label's."""
     iterations: int
     """Passes over the logits."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the temperature should not be used, as `why_no_temperature` says; None where it may be."""
+        return why_no_temperature(self.temperature, self.interval, self.num_mistakes)
 
     def apply(self, logits: Tensor) -> Tensor:
         """Return logits / temperature, in float32 at least."""
@@ -240,6 +250,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
     The interval is T * exp(+-1.96 s), with the standard error s of log T that holds without the model being true (the
     "sandwich": Huber, 1967; White, "Maximum Likelihood Estimation of Misspecified Models", Econometrica 50, 1982), its
     variance times N / (N - 1). It needs a large N and rows that are independent of each other.
+
+    A temperature is worth using where the rows can say how sure to be: there is at least one mistake, the optimum lies
+    inside TEMPERATURE_BOUNDS, the interval is finite, and the temperature is within SENSIBLE_TEMPERATURES (0.05 to 20).
+    Else `problem` of what is returned says which of these fails, and the probabilities are better left as they are.
 
     Args:
         logits: of a validation set, (N, C), as for `calibration_bins`.
@@ -275,6 +289,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
         nll_before=before.nll,
         nll_after=best.nll,
         num_rows=len(logits),
+        num_mistakes=int((prediction != labels).sum()),
         iterations=likelihood.num_passes,
     )
 
@@ -366,6 +381,18 @@ def _interval(point: _Point, num_rows: int) -> tuple[float, float]:
     return temperature * math.exp(-width), temperature * math.exp(width)
 
 
-def is_at_bound(temperature: float) -> bool:
-    """Whether a temperature is where the fit stops looking, so that the validation images gave none."""
-    return temperature in TEMPERATURE_BOUNDS.values()
+def why_no_temperature(temperature: float, interval: tuple[float, float], num_mistakes: int) -> str | None:
+    """Say why a fitted temperature should not be used, by the rule of `fit_temperature`; None where it may be.
+
+    interval: its 95 % interval, (0, inf) where there is none; num_mistakes: wrong answers among the rows of the fit.
+    """
+    low, high = SENSIBLE_TEMPERATURES
+    if num_mistakes == 0:
+        return "no validation image is answered wrongly, so that these images cannot say how sure to be"
+    if temperature in TEMPERATURE_BOUNDS.values():
+        return "the likelihood of the validation images has no optimum, so that they cannot say how sure to be"
+    if not math.isfinite(interval[1]):
+        return "the validation images leave every temperature possible"
+    if not low <= temperature <= high:
+        return f"the validation images ask for {temperature:.3g}, which is outside {low:g} to {high:g}"
+    return None

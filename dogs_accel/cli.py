@@ -408,6 +408,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
+        if trained.temperature is None:
+            described["not_calibrated"] = run.why_no_temperature
         images = [answer.as_json() for answer in answers]
         # In ASCII, whatever the encoding of the reader is; DEL is the one control character that JSON does not escape.
         yield json.dumps({**described, "images": images}, indent=2).replace("\x7f", "\\u007f")

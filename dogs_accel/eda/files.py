@@ -20,6 +20,7 @@ METADATA_FILE = "metadata_with_quality.csv"
 SPLIT_FILE = "split_metadata.csv"
 NORMALISATION_FILE = "normalisation.json"
 DUPLICATES_FILE = "duplicates.csv"
+NOT_LOOKED_FOR = "Mirrored, rotated and cropped copies were not looked for"
 BAD_IMAGES_FILE = "bad_images.csv"
 BAD_ANNOTATIONS_FILE = "bad_annotations.csv"
 

@@ -24,6 +24,7 @@ from dogs_accel.eda.files import (
     METADATA_COLUMNS,
     METADATA_FILE,
     NORMALISATION_FILE,
+    NOT_LOOKED_FOR,
     SPLIT_FILE,
     Normalisation,
 )
@@ -94,7 +95,7 @@ def normalisation(scan: ImageScan, train: NDArray[np.int64]) -> Normalisation:
 def duplicates_table(
     data: Dataset, splits: Mapping[str, NDArray[np.int64]], groups: Sequence[DuplicateGroup]
 ) -> pd.DataFrame:
-    """Lay out duplicates.csv: a row for each picture that comes more than once, those of one group together."""
+    """Lay out duplicates.csv: a row for each file with the content or the looks of another, groups together."""
     split_of = _split_of(data, splits)
     rows = [
         (number, "exact" if is_exact else "near", distance, *_file_columns(data, member, split_of))
@@ -187,7 +188,9 @@ def write_metadata(
     has_contrast = scan.stats[rows, ops.IMAGE_STATS.index("contrast_std")] >= MIN_CONTRAST
     groups = [
         replace(group, members=rows[group.members].tolist())
-        for group in find_duplicates([scan.digests[row] for row in rows], scan.hashes[rows], has_contrast)
+        for group in find_duplicates(
+            [scan.digests[row] for row in rows], scan.hashes[rows], scan.thumbnails[rows], has_contrast
+        )
     ]
     duplicates = duplicates_table(data, splits, groups)
     metadata = metadata_table(data, scan)
@@ -232,18 +235,19 @@ def describe_metadata(report: MetadataReport) -> str:
             f"annotations that cannot be used: {num_unboxed:,}, see {BAD_ANNOTATIONS_FILE}; the first: "
             f"{escaped(report.bad_annotations['problem'].iloc[0])}"
         )
-    lines.append(f"the same picture more than once: {_describe_duplicates(report.duplicates, report.facts.plural)}")
+    lines.append(f"pictures more than once: {_describe_duplicates(report.duplicates, report.facts.plural)}")
     return "\n".join(lines)
 
 
 def _describe_duplicates(duplicates: pd.DataFrame, plural: str) -> str:
     groups = duplicates.groupby("group")
     if not groups.ngroups:
-        return "none"
+        return f"none, as files or by their looks. {NOT_LOOKED_FOR}"
     num_exact = int((duplicates["kind"] == "exact").groupby(duplicates["group"]).any().sum())
     return (
         f"{count_text(groups.ngroups, 'group')} of {len(duplicates):,} files in all, see {DUPLICATES_FILE}\n"
-        f"  {num_exact:,} with identical files, {groups.ngroups - num_exact:,} by their looks alone (a hash may err); "
+        f"  {num_exact:,} with identical files, {groups.ngroups - num_exact:,} alike by their looks alone; "
         f"{(groups['split'].nunique() > 1).sum():,} across splits, "
-        f"{(groups['class_name'].nunique() > 1).sum():,} across {plural}"
+        f"{(groups['class_name'].nunique() > 1).sum():,} across {plural}\n"
+        f"  {NOT_LOOKED_FOR}"
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dogs_accel import ops
 from dogs_accel.datasets import Dataset
-from dogs_accel.eda.duplicates import perceptual_hash
+from dogs_accel.eda.duplicates import THUMBNAIL_PX, perceptual_hash, small_pictures, thumbnails
 from pipelines.decoding.files import DecodedFile, decode_files
 from pipelines.progress import progress_bar
 
@@ -31,6 +31,8 @@ class ImageScan:
     """N times the sha256 of the content, in hex; empty of a file that cannot be read."""
     hashes: NDArray[np.uint64]
     """(N,): `perceptual_hash`."""
+    thumbnails: NDArray[np.uint8]
+    """(N, 16, 16, 3): `thumbnails`."""
     problems: Mapping[int, str]
     """Position and reason of each bad file."""
 
@@ -59,6 +61,7 @@ def scan_images(
         sums=np.zeros((num, len(ops.IMAGE_SUMS)), dtype=np.int64),
         digests=[""] * num,
         hashes=np.zeros(num, dtype=np.uint64),
+        thumbnails=np.zeros((num, THUMBNAIL_PX, THUMBNAIL_PX, 3), dtype=np.uint8),
         problems=(problems := {}),
     )
     bar = progress_bar(num, "checking and measuring images", shown=progress)
@@ -96,4 +99,5 @@ def _measure(files: Sequence[DecodedFile], scan: ImageScan) -> None:
     scan.size_px[index] = [(image.shape[1], image.shape[0]) for image in pixels]
     sums = ops.image_sums(pixels)
     scan.sums[index], scan.stats[index] = sums.numpy(), ops.stats_of_sums(sums).numpy()
-    scan.hashes[index] = perceptual_hash(pixels)
+    small = small_pictures(pixels)
+    scan.hashes[index], scan.thumbnails[index] = perceptual_hash(small), thumbnails(small)

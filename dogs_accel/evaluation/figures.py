@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, shortened
+from dogs_accel.plots import BLUE, GREY, NOTE_COLOUR, RED, bare, own_look, shortened
 
 _ANNOTATE_UP_TO = 16
 """Classes up to which the cells of a confusion matrix can still be read as numbers."""
@@ -70,12 +71,15 @@ def calibration_figure(
     """Draw the reliability diagrams before and after the temperature, over the number of images in each bin.
 
     table: that of `metrics.calibration_table`; metrics: that of `metrics.evaluate_test`, for
-    the errors with their intervals; noun: what a class is called.
+    the errors with their intervals; noun: what a class is called. Without a temperature there is no after, and the
+    figure says why.
     """
-    figure = Figure(figsize=(9.6, 6.6), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[3, 1])
     temperature = metrics["temperature"]["value"]
-    sides = ((1.0, "as trained", metrics), (temperature, f"temperature {temperature:.3g}", metrics["calibrated"]))
+    sides = [(1.0, "as trained", metrics)]
+    if temperature is not None:
+        sides.append((temperature, f"temperature {temperature:.3g}", metrics["calibrated"]))
+    figure = Figure(figsize=(4.8 * max(len(sides), 1.4), 6.6), layout="constrained")
+    panels = figure.subplots(2, len(sides), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     for (axes, below), (value, name, scores) in zip(panels.T, sides, strict=True):
         rows = table[(table["bins"] == bins) & (table["temperature"] == value)]
         _draw_reliability(axes, rows)
@@ -92,6 +96,9 @@ def calibration_figure(
     panels[1, 0].set_ylabel("images")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title)
+    if temperature is None:
+        reason = "\n".join(textwrap.wrap(f"no temperature: {metrics['temperature']['reason']}", 80))
+        figure.supxlabel(reason, fontsize=8, color=NOTE_COLOUR)
     return figure
 
 
@@ -110,6 +117,7 @@ def _draw_reliability(axes: Axes, rows: pd.DataFrame) -> None:
 def _describe_ece(scores: Mapping[str, Any]) -> str:
     lines = []
     for name, bins in (("ece", 10), ("ece_15", 15)):
-        low, high = scores["intervals"][name]
-        lines.append(f"ECE {scores[name]:.4f} ({low:.4f} to {high:.4f}) with {bins} bins")
+        ends = scores["intervals"][name]
+        shown = "no interval" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
+        lines.append(f"ECE {scores[name]:.4f} ({shown}) with {bins} bins")
     return "\n".join(lines)

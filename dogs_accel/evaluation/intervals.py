@@ -4,7 +4,8 @@ The images of a split are resampled within each true class, since the split was 
 right answers comes from the same resamples. Of a class with n images n - 1 are drawn, with repeats, each of which
 counts n / (n - 1): with n draws the spread would be too small by (n - 1) / n, which is 17 % of the variance with 6
 images (Rao and Wu, "Resampling Inference with Complex Survey Data", JASA 83, 1988). An image that is alone in its class
-stays as it is, and so adds nothing to the spread; neither do classes in which every answer is right.
+stays as it is, and so adds nothing to the spread; neither do classes in which every answer is right. Where nothing adds
+to it, a score is the same in every resample, which says nothing of how sure it is: it has no interval then.
 
 F1, negative log-likelihood and Brier score have the percentile interval (Efron and Tibshirani, "An Introduction to the
 Bootstrap", 1993, chapter 13). The expected calibration error has not: it sums absolute gaps, so noise makes it larger,
@@ -32,6 +33,9 @@ LEVEL = 0.95
 NUM_RESAMPLES = 2_000
 CALIBRATION_ERRORS = {"ece": 10, "ece_15": 15}
 """Names of the expected calibration errors and their bins."""
+ALONE_IN_THEIR_CLASSES = "no class has a second test image, so that resampling has nothing to vary"
+ALIKE_IN_THEIR_CLASSES = "within each class all answers are alike, so that resampling has nothing to vary"
+"""Why a score has no interval."""
 _BLOCK = 2**20
 """Weights, and probabilities, that are in memory at once."""
 
@@ -94,6 +98,11 @@ class BinGaps:
     resampled: NDArray[np.float64]
     """(R, bins)"""
 
+    @property
+    def vary(self) -> bool:
+        """Whether any gap differs from resample to resample."""
+        return any(varies(gap) for gap in self.resampled.T)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResampledScores:
@@ -107,17 +116,35 @@ class ResampledScores:
     """Each (R,)"""
     gaps: dict[str, BinGaps]
     """Of the calibration errors."""
+    largest_class: int
+    """Images of the class that has most of them."""
 
-    def interval(self, name: str, level: float = LEVEL) -> Interval:
-        """Return the interval of a score; it holds the estimate.
+    def interval(self, name: str, level: float = LEVEL) -> Interval | None:
+        """Return the interval of a score, which holds the estimate; None where `why_no_interval` says why.
 
         A calibration error may overstate the true one so much that the test rejects it too; the interval is then
         widened to it.
         """
+        if self.why_no_interval(name) is not None:
+            return None
         if name in self.gaps:
             low, _, high = calibration_error_range(self.gaps[name], level)
             return Interval(low, high).including(self.estimate[name])
         return percentile_interval(self.resampled[name], level).including(self.estimate[name])
+
+    def why_no_interval(self, name: str) -> str | None:
+        """Say why a score has no interval; None where it has one."""
+        has_one = self.gaps[name].vary if name in self.gaps else varies(self.resampled[name])
+        return None if has_one else self.why_nothing_varies()
+
+    def why_nothing_varies(self) -> str:
+        """Say why a score may be the same in every resample."""
+        return ALIKE_IN_THEIR_CLASSES if self.largest_class > 1 else ALONE_IN_THEIR_CLASSES
+
+
+def varies(resampled: NDArray[np.float64]) -> bool:
+    """Whether resampled values (R,) differ by more than rounding."""
+    return bool(np.ptp(resampled) > 1e-10 * max(1.0, float(np.abs(resampled).max())))
 
 
 def percentile_interval(resampled: NDArray[np.float64], level: float = LEVEL) -> Interval:
@@ -217,6 +244,7 @@ def _scores(total: NDArray[np.float64], sums: NDArray[np.float64], support: NDAr
         estimate={name: float(value[0]) for name, value in values.items()},
         resampled={name: value[1:] for name, value in values.items()},
         gaps={name: BinGaps(estimate=gap[0], resampled=gap[1:]) for name, gap in gaps.items()},
+        largest_class=int(support.max()),
     )
 
 
@@ -285,11 +313,11 @@ class _GapFamily:
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float]:
-    """95 % interval of the mean of repeated runs, by Student's t; a pair of NaN for a single one.
+    """95 % interval of the mean of repeated runs, by Student's t; a pair of NaN for a single one, or for equal ones.
 
     It covers what changes with the seed alone: the split, and so the test images, are the same in every run.
     """
-    if len(values) < 2:
+    if len(values) < 2 or not varies(values.to_numpy(dtype=np.float64)):
         return float("nan"), float("nan")
     half = t_half_width(values.to_numpy(dtype=np.float64))
     return float(values.mean()) - half, float(values.mean()) + half

@@ -5,6 +5,12 @@ at the images that one of them alone has right. With several pairs some would di
 intervals, are corrected for their number: McNemar's p values by Holm's method, the other scores by an interval of
 level 1 - 0.05 / pairs.
 
+Of few images an interval of resamples is too narrow, so that it alone shows no difference. If two runs are equally
+good, each image on which they differ is as likely to speak for one as for the other, so that no test can have a p value
+below that of all of them speaking for the same one, 2^(1 - images). Where this is above 0.05 / pairs, which with one
+pair are five images or fewer, no difference is shown; nor is one where resampling has nothing to vary, so that there is
+no interval, but for accuracy by McNemar's test.
+
 The calibration error's difference is not taken from paired resamples: they are biased as those of the error itself,
 and their percentiles held the true difference in as few as 17 of 100 simulated sets. It comes from the two errors' own
 intervals by the square-and-add method (MOVER: Zou and Donner, "Construction of confidence limits about effect measures:
@@ -37,6 +43,7 @@ from dogs_accel.evaluation.intervals import (
     calibration_error_range,
     percentile_interval,
     t_half_width,
+    varies,
 )
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.evaluation.significance import McNemar, holm, mcnemar
@@ -46,7 +53,7 @@ SMALLER_IS_BETTER = frozenset({"ece"})
 NO_DIFFERENCE = "no difference shown"
 COLUMNS = (
     "run_a", "run_b", "metric", "a", "b", "difference", "low", "high", "only_a_right", "only_b_right", "mcnemar_p",
-    "mcnemar_p_holm", "verdict",
+    "mcnemar_p_holm", "verdict", "reason",
 )  # fmt: skip
 SEED_COLUMNS = ("num_seeds", "seeds_low", "seeds_high")
 """Added where a configuration ran with several seeds."""
@@ -64,6 +71,8 @@ class ComparedRun:
     """(N,), in their own order."""
     labels: NDArray[np.int64]
     """(N,)"""
+    predicted: NDArray[np.int64]
+    """(N,)"""
     right: NDArray[np.bool_]
     """(N,)"""
     scores: ResampledScores
@@ -72,14 +81,15 @@ class ComparedRun:
 def compared_run(name: str, configuration: str, seed: int, test: Predictions) -> ComparedRun:
     """Score and resample a run's test split; seed is what the run was trained with."""
     order = np.argsort(test.ids)
-    labels = test.labels[order]
+    labels, predicted = test.labels[order], test.predicted[order]
     return ComparedRun(
         name=name,
         configuration=configuration,
         seed=seed,
         ids=test.ids[order],
         labels=labels,
-        right=test.predicted[order] == labels,
+        predicted=predicted,
+        right=predicted == labels,
         scores=bootstrap_scores(test.logits[order], labels),
     )
 
@@ -122,17 +132,44 @@ class Pair:
         """Mean of b less mean of a."""
         return float(self.seed_differences(metric).mean())
 
-    def interval(self, metric: str, level: float = LEVEL) -> Interval:
-        """Interval of the difference, over images and, with several seeds, over seeds too."""
+    def interval(self, metric: str, level: float = LEVEL) -> Interval | None:
+        """Interval of the difference, over images and, with several seeds, over seeds too.
+
+        None where resampling has nothing to vary: there is no interval over images then.
+        """
         difference = self.difference(metric)
         if metric in SMALLER_IS_BETTER:
+            if not all(run.scores.gaps[metric].vary for run in (*self.runs_a, *self.runs_b)):
+                return None
             images = _interval_of_error_difference(self, metric, level)
         else:
-            images = percentile_interval(_mean(self.runs_b, metric) - _mean(self.runs_a, metric), level)
+            resampled = _mean(self.runs_b, metric) - _mean(self.runs_a, metric)
+            if not varies(resampled):
+                return None
+            images = percentile_interval(resampled, level)
         images = images.including(difference)
         half = self.seeds_half_width(metric, level) if len(self.runs_a) > 1 else 0.0
         low, high = difference - images.low, images.high - difference
         return Interval(difference - math.hypot(low, half), difference + math.hypot(high, half))
+
+    def num_differing(self, metric: str) -> int:
+        """Count the images that can speak for one of the two: all of them in a calibration error."""
+        if metric in SMALLER_IS_BETTER:
+            return len(self.runs_a[0].ids)
+        together = zip(self.runs_a, self.runs_b, strict=True)
+        return int(np.any([a.predicted != b.predicted for a, b in together], axis=0).sum())
+
+    def is_shown(self, metric: str, num_pairs: int) -> bool:
+        """Whether the interval of a level corrected for a number of pairs shows a difference, if images can."""
+        share = (1 - LEVEL) / num_pairs
+        interval = self.interval(metric, 1 - share)
+        if interval is None or 2.0 ** (1 - self.num_differing(metric)) > share:
+            return False
+        return interval.low > 0 or interval.high < 0
+
+    def why_no_interval(self) -> str:
+        """Say why a difference may have no interval: both have the same test images."""
+        return self.runs_a[0].scores.why_nothing_varies()
 
     def seeds_half_width(self, metric: str, level: float = LEVEL) -> float:
         """Half the t interval of the mean over the seeds' differences, of 2 at least."""
@@ -191,8 +228,9 @@ def compare_runs(runs: Sequence[ComparedRun]) -> pd.DataFrame:
     """Compare every two runs, or configurations where there are several seeds, in accuracy, macro F1 and ECE.
 
     Columns: COLUMNS, and SEED_COLUMNS if a configuration has several seeds: the t interval over the seeds alone, which
-    takes the test images as given. The difference is b - a and low, high are its 95 % interval. The counts and p values
-    are in rows of accuracy that compare single runs. Raises ValueError as `check_same_images` does.
+    takes the test images as given. The difference is b - a and low, high are its 95 % interval; reason says why there
+    is none. The counts and p values are in rows of accuracy that compare single runs. Raises ValueError as
+    `check_same_images` does.
     """
     for run in runs[1:]:
         check_same_images(runs[0], run)
@@ -211,11 +249,7 @@ def compare_runs(runs: Sequence[ComparedRun]) -> pd.DataFrame:
 
 def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] | None) -> dict[str, object]:
     interval, difference = pair.interval(metric), pair.difference(metric)
-    if tested is not None:
-        shown = tested[1] < 1 - LEVEL
-    else:
-        strict = pair.interval(metric, 1 - (1 - LEVEL) / num_pairs)
-        shown = strict.low > 0 or strict.high < 0
+    shown = tested[1] < 1 - LEVEL if tested is not None else pair.is_shown(metric, num_pairs)
     name_a, name_b = pair.names
     row: dict[str, object] = {
         "run_a": name_a,
@@ -224,9 +258,10 @@ def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] 
         "a": float(np.mean([run.scores.estimate[metric] for run in pair.runs_a])),
         "b": float(np.mean([run.scores.estimate[metric] for run in pair.runs_b])),
         "difference": difference,
-        "low": interval.low,
-        "high": interval.high,
-        "verdict": difference_verdict(metric, interval, shown),
+        "low": math.nan if interval is None else interval.low,
+        "high": math.nan if interval is None else interval.high,
+        "verdict": difference_verdict(metric, interval or Interval(difference, difference), shown),
+        "reason": pair.why_no_interval() if interval is None else None,
         "num_seeds": len(pair.runs_a),
     }
     if tested is not None:
@@ -249,7 +284,8 @@ def difference_verdict(metric: str, interval: Interval, shown: bool) -> str:
 
 def describe_difference(row: pd.Series) -> str:
     """Say a row of `compare_runs` in one line, b against a."""
-    numbers = f"{row.difference:+.3f} ({row.low:.3f} to {row.high:.3f})"
+    interval = "no interval" if math.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
+    numbers = f"{row.difference:+.3f} ({interval})"
     test = ""
     if not math.isnan(row.mcnemar_p):
         test = f", McNemar p {'< 0.001' if row.mcnemar_p_holm < 0.001 else f'= {row.mcnemar_p_holm:.3f}'}"

@@ -19,6 +19,9 @@ from dogs_accel.runtime.processes import ALONE, World, gather_samples
 from pipelines.loader import Loader
 from pipelines.progress import passing_bar
 
+TOP = 5
+"""Classes among which the right one is, for top-5 accuracy; of so many classes or fewer there is none."""
+
 
 @dataclass(frozen=True)
 class Predictions:

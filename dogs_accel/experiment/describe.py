@@ -77,14 +77,22 @@ def _describe_batch(plan: Plan) -> str:
 
 def describe_estimates(plan: Plan, estimates: Mapping[str, Estimate]) -> str:
     """Lay out the times of a dry run, by configuration, as text for a terminal."""
-    lines = ["estimated from a few steps on this machine"]
+    lines = ["estimated from a few steps on this machine: by the fast ones, as where it is idle, to by the median one"]
     num_runs = Counter(run.configuration for run in plan.runs)
     for name, estimate in estimates.items():
         times = f"{num_runs[name]} x " if num_runs[name] > 1 else ""
         lines.append(
-            f"  {name}: {times}{estimate.minutes:.1f} min "
+            f"  {name}: {times}{_describe_minutes(*estimate.minutes)} "
             f"(loader {estimate.loader_rate:,.0f} img/s, training {estimate.train_rate:,.1f} img/s)"
         )
-    total = sum(num_runs[name] * estimate.minutes for name, estimate in estimates.items())
-    lines.append(f"  in all: {total:.1f} min")
+    low, high = (sum(num_runs[name] * estimate.minutes[end] for name, estimate in estimates.items()) for end in (0, 1))
+    lines.append(f"  in all: {_describe_minutes(low, high)}")
     return "\n".join(lines)
+
+
+def _describe_minutes(low: float, high: float) -> str:
+    """Write both ends where a tenth of a minute tells them apart."""
+    if high < 0.1:
+        return "less than 0.1 min"
+    ends = f"{max(low, 0.1):.1f}", f"{high:.1f}"
+    return f"{ends[0]} min" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]} min"

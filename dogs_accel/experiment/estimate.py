@@ -7,7 +7,9 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,18 +21,32 @@ from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, prepare_model
 from pipelines.loader import Batch, Loader
 
-_PROBE_BATCHES = 32
+_PROBE_BATCHES = 8
 _PROBE_IMAGES = 4
-_PROBE_SECONDS = 1.0
+_PROBE_SECONDS = 1.5
+_FEWEST_PROBES, _MOST_PROBES = 4, 40
+_FAST = 0.9
+"""Quantile of the probes that stands for a machine that does nothing else: what comes between makes them slow only."""
 
 TimedStep = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Expected time of a run; rates in images per second."""
+class Rates:
+    """Images per second of several probes of the same work."""
 
-    minutes: float
+    fast: float
+    """Of the fast ones, as where nothing else wants the machine."""
+    slow: float
+    """Of the median one, as the machine was during the probes; no more than `fast`."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected time of a run; rates in images per second, those of the fast probes."""
+
+    minutes: tuple[float, float]
+    """By the fast probes, and by the median ones."""
     loader_rate: float
     train_rate: float
 
@@ -48,7 +64,8 @@ def estimate_run(
 
     The steps are those of training and evaluation, each with its own batch size, but not compiled, which would take
     longer than the rest. A head on cached features costs the forward that makes them. On a GPU loading and computing
-    overlap, on a CPU they share the cores.
+    overlap, on a CPU they share the cores. Each rate is probed several times, so that other work on the machine, which
+    slows some probes down, does not make the estimate too long: it has two ends.
     """
     device = loaders["train"].device
     settings = dataclasses.replace(settings, compile=False)
@@ -59,28 +76,50 @@ def estimate_run(
     train_rate = {mode: _rate(_training(model, mode, device, settings), images) for mode in _modes(phases)}
     num_train, num_val, num_test = (loaders[split].num_samples for split in ("train", "val", "test"))
 
-    def seconds(num_images: int, rate: float) -> float:
-        times = num_images / rate, num_images / loader_rate
-        return max(times) if device.type == "cuda" else sum(times)
+    def minutes(speed: Literal["fast", "slow"]) -> float:
+        def seconds(num_images: int, rates: Rates) -> float:
+            times = [num_images / getattr(each, speed) for each in (rates, loader_rate)]
+            return max(times) if device.type == "cuda" else sum(times)
 
-    total = seconds(num_val + num_test, forward_rate)
-    for phase in phases:
-        if cache_features and phase.mode == "head_only":
-            total += seconds(num_train + num_val, forward_rate)
-            continue
-        total += phase.epochs * (seconds(num_train, train_rate[phase.mode]) + seconds(num_val, forward_rate))
-    return Estimate(total / 60, loader_rate, train_rate[phases[-1].mode])
+        total = seconds(num_val + num_test, forward_rate)
+        for phase in phases:
+            if cache_features and phase.mode == "head_only":
+                total += seconds(num_train + num_val, forward_rate)
+                continue
+            total += phase.epochs * (seconds(num_train, train_rate[phase.mode]) + seconds(num_val, forward_rate))
+        return total / 60
+
+    return Estimate((minutes("fast"), minutes("slow")), loader_rate.fast, train_rate[phases[-1].mode].fast)
 
 
-def _loader_rate(loader: Loader) -> float:
+def rates_of(probes: Sequence[float]) -> Rates:
+    """Sum up the images per second of several probes, which what else the machine does can only slow down."""
+    return Rates(fast=float(np.quantile(probes, _FAST)), slow=float(np.median(probes)))
+
+
+def _loader_rate(loader: Loader) -> Rates:
     """Images per second, without the batches that were under way before the clock started."""
     in_flight = 2 * loader.num_threads + 2
     if len(loader) < 2 * in_flight:
         _drain(iter(loader))
-        return _timed(iter(loader), loader.device)
+        return rates_of(_probes(lambda: _timed(iter(loader), loader.device)))
     batches = iter(loader)
     _drain(itertools.islice(batches, in_flight))
-    return _timed(itertools.islice(batches, _PROBE_BATCHES), loader.device)
+    # As many as may have been ready at once, so that no probe is of those alone.
+    num_batches = max(_PROBE_BATCHES, in_flight)
+    num_probes = min(_FEWEST_PROBES, (len(loader) - in_flight) // num_batches)
+    if num_probes < 1:
+        return rates_of([_timed(batches, loader.device)])
+    return rates_of([_timed(itertools.islice(batches, num_batches), loader.device) for _ in range(num_probes)])
+
+
+def _probes(probe: Callable[[], float]) -> list[float]:
+    """Probe until the time is up, a few times at least."""
+    found: list[float] = []
+    end = time.perf_counter() + _PROBE_SECONDS
+    while len(found) < _FEWEST_PROBES or (time.perf_counter() < end and len(found) < _MOST_PROBES):
+        found.append(probe())
+    return found
 
 
 def _drain(batches: Iterator[Batch]) -> int:
@@ -127,16 +166,14 @@ def _training(model: nn.Module, mode: str, device: torch.device, settings: StepS
     return lambda images: step(images, _labels(images))
 
 
-def _rate(work: TimedStep, images: torch.Tensor) -> float:
+def _rate(work: TimedStep, images: torch.Tensor) -> Rates:
     """Images per second of a step: of a whole batch, or on a CPU of a few images where that would take long."""
-    few = images if images.is_cuda else images[:_PROBE_IMAGES]
-    _seconds(work, few)  # the first call chooses kernels and allocates
-    seconds_an_image = _seconds(work, few) / len(few)
-    if seconds_an_image * len(images) > _PROBE_SECONDS:
-        return 1 / seconds_an_image
-    _seconds(work, images)
-    steps = max(1, round(_PROBE_SECONDS / (seconds_an_image * len(images))))
-    return steps * len(images) / sum(_seconds(work, images) for _ in range(steps))
+    probed = images if images.is_cuda else images[:_PROBE_IMAGES]
+    _seconds(work, probed)  # the first call chooses kernels and allocates
+    if _FEWEST_PROBES * _seconds(work, probed) * len(images) / len(probed) < _PROBE_SECONDS:
+        probed = images
+        _seconds(work, probed)
+    return rates_of(_probes(lambda: len(probed) / _seconds(work, probed)))
 
 
 def _seconds(work: TimedStep, images: torch.Tensor) -> float:

@@ -266,12 +266,18 @@ def describe_export(trained: TrainedModel, files: Sequence[str], checks: Sequenc
         "preprocessing": describe_preprocessing(recipe),
         "steps": preprocessing_steps(recipe),
         "temperature": trained.temperature,
-        "probabilities": "softmax(logits / temperature)",
+        **_describe_probabilities(trained),
         "class_names": trained.class_names,
         "tolerance": TOLERANCE,
         "checks": [vars(check) for check in checks],
         "versions": {name: package_version(name) for name in _PACKAGES},
     }
+
+
+def _describe_probabilities(trained: TrainedModel) -> dict[str, str]:
+    if trained.temperature is not None:
+        return {"probabilities": "softmax(logits / temperature)"}
+    return {"probabilities": "softmax(logits)", "not_calibrated": str(trained.run.why_no_temperature)}
 
 
 def describe_checks(exported: Exported) -> list[str]:

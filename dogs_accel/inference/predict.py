@@ -1,4 +1,4 @@
-"""What a finished run says of any photo: its classes with calibrated probabilities."""
+"""What a finished run says of any photo: its classes with their probabilities."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ImagePrediction:
     classes: tuple[str, ...] = ()
     """The likeliest first."""
     probabilities: tuple[float, ...] = ()
-    """Calibrated: the softmax of logits / temperature."""
+    """Those of `TrainedModel.probabilities`: calibrated where the run has a temperature."""
     heatmap: str | None = None
     """Where its heat map was written."""
 
@@ -100,8 +100,8 @@ def _answer(
     trained: TrainedModel, paths: Sequence[str], photos: Sequence[Image.Image], top: int, draw: DrawHeatmaps | None
 ) -> list[ImagePrediction]:
     images = trained.batch(photos)
-    logits = trained.answer(images).double()
-    values, labels = (logits / trained.temperature).softmax(dim=1).topk(min(top, len(trained.class_names)), dim=1)
+    probabilities = trained.probabilities(trained.answer(images))
+    values, labels = probabilities.topk(min(top, len(trained.class_names)), dim=1)
     answers = map(_prediction, paths, itertools.repeat(trained.class_names), values.tolist(), labels.tolist())
     if draw is None:
         return list(answers)

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dogs_accel.calibration import is_at_bound
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
@@ -34,7 +33,9 @@ class TrainedModel:
     """On its device, in evaluation mode."""
     recipe: Recipe
     class_names: list[str]
-    temperature: float
+    temperature: float | None
+    """What the logits are divided by before the softmax; None where they are not, which `Run.why_no_temperature`
+    explains."""
     device: torch.device
     amp: torch.dtype | None
     batch_size: int
@@ -54,6 +55,10 @@ class TrainedModel:
         """Make of resized photos what the model is fed, (B, 3, H, W) on its device: the reference loader's pixels."""
         images = augment_images(resized, self.recipe, seed=0, epoch=0, index=np.arange(len(resized)))
         return images.to(self.device)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the softmax of logits (B, C) / temperature, of the logits themselves without one: (B, C) float64."""
+        return (logits.double() / (1.0 if self.temperature is None else self.temperature)).softmax(dim=1)
 
     def answer(self, images: torch.Tensor) -> torch.Tensor:
         """Give the logits (B, C) float32, on the CPU, of a batch (B, 3, H, W) as `logits` does of files."""
@@ -131,9 +136,9 @@ def eval_recipe(run: Run) -> Recipe:
 
 
 def describe_trained(trained: TrainedModel) -> str:
-    """Say in one line whose answers follow, and at which temperature."""
+    """Say in one line whose answers follow, and at which temperature, or why at none."""
     run = trained.run
-    text = f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}; temperature {trained.temperature:.4g}"
-    if is_at_bound(trained.temperature):
-        text += ", where its fit stops looking: the validation images do not say how sure to be"
-    return text
+    text = f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}; "
+    if trained.temperature is None:
+        return text + f"probabilities not calibrated: {run.why_no_temperature}"
+    return text + f"temperature {trained.temperature:.4g}"

@@ -309,7 +309,8 @@ def _test(_: RunsFolder, runs: dict[str, Run], measure: str) -> Measured:
     [run] = runs.values()
     if measure not in run.metrics:
         return Measured(reason=f"{METRICS_FILE} has no {measure}")
-    return Measured(run.metrics[measure], run.interval(measure), f"{METRICS_FILE} has no interval of it")
+    reason = run.why_no_interval(measure) or f"{METRICS_FILE} has no interval of it"
+    return Measured(run.metrics[measure], run.interval(measure), reason)
 
 
 def _seconds(_: RunsFolder, runs: dict[str, Run]) -> Measured:
@@ -325,10 +326,12 @@ def _difference(folder: RunsFolder, runs: dict[str, Run]) -> Measured:
         return Measured(gain, None, f"{PAIRWISE_FILE} is absent")
     assert table is not None
     for row in table[table["metric"] == "accuracy"].itertuples():
-        if (row.run_a, row.run_b) == (full.name, staged.name):
-            return Measured(gain, (float(row.low), float(row.high)))
-        if (row.run_b, row.run_a) == (full.name, staged.name):
-            return Measured(gain, (-float(row.high), -float(row.low)))
+        if {row.run_a, row.run_b} != {full.name, staged.name}:
+            continue
+        if math.isnan(row.low):
+            return Measured(gain, None, f"{PAIRWISE_FILE} has no interval of it")
+        ends = float(row.low), float(row.high)
+        return Measured(gain, ends if row.run_a == full.name else (-ends[1], -ends[0]))
     return Measured(gain, None, f"{PAIRWISE_FILE} lacks this pair")
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from dogs_accel.runtime.timing import describe_seconds
+
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -47,13 +49,9 @@ def seconds(value: Any) -> str:
     if _is_missing(value):
         return ABSENT
     number = float(value)
+    if number < 1:
+        return describe_seconds(number)
     return f"{number:.1f} s" if number < 120 else f"{number / 60:.1f} min"
-
-
-def temperature(value: Any) -> str:
-    """Write a temperature; one that is far from 1, as at a bound of its fit, as a power of ten."""
-    number = float(value)
-    return f"{number:.3f}" if 1e-3 <= number < 1e3 else f"{number:.0e}"
 
 
 def figure(value: Any) -> str:
@@ -93,7 +91,6 @@ FILTERS: dict[str, Callable[..., str]] = {
     "probability": probability,
     "count_": count,
     "seconds": seconds,
-    "temperature": temperature,
     "figure": figure,
     "size": size,
     "capitalized": capitalized,

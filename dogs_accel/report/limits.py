@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dogs_accel.datasets import published_about
-from dogs_accel.eda.files import DUPLICATES_FILE
+from dogs_accel.eda.files import DUPLICATES_FILE, NOT_LOOKED_FOR
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.reading import missing_columns
 
@@ -91,16 +91,24 @@ def _duplicates(folder: RunsFolder) -> tuple[str, str]:
             f"{DUPLICATES_FILE} is absent, so it is not known whether test pictures were trained on.",
         )
     if missing_columns(table, ["group"]):
-        return "Repeated pictures", "No picture was found in two splits, by content or by a perceptual hash."
+        return (
+            "Repeated pictures",
+            f"No picture was found more than once, by content or by its looks. {NOT_LOOKED_FOR}.",
+        )
     splits = table.groupby("group")["split"].agg(set)
     shared = [group for group, names in splits.items() if {"train", "test"} <= names]
     images = int(((table["split"] == "test") & table["group"].isin(shared)).sum())
     if not shared:
-        return "Repeated pictures", f"{_of(len(splits), 'group')} of like pictures, none across training and test."
+        return (
+            "Repeated pictures",
+            f"{_of(len(splits), 'group')} of pictures that are the same file or alike by their looks, none across "
+            f"training and test. {NOT_LOOKED_FOR}.",
+        )
     return (
         "Repeated pictures",
-        f"{_of(len(shared), 'group')} of the same or nearly the same picture across training and test, with "
-        f"{_of(images, 'test image')} ({DUPLICATES_FILE}; a hash may err). Nothing was taken out.",
+        f"{_of(len(shared), 'group')} of pictures that are the same file or alike by their looks across training and "
+        f"test, with {_of(images, 'test image')} ({DUPLICATES_FILE}). Pictures that look alike may still be different "
+        f"ones. {NOT_LOOKED_FOR}. Nothing was taken out.",
     )
 
 

@@ -14,6 +14,7 @@ from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
 from dogs_accel.results.folder import folder_labels
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
+from dogs_accel.runtime.timing import describe_seconds
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def recommend(runs: Sequence[Run], pairwise: pd.DataFrame | None) -> list[Recomm
     budget = statistics.median_low(each.mean("seconds") for each in every)
     within = [each for each in every if each.mean("seconds") <= budget]
     rule = (
-        f"the highest test accuracy among the faster half, which trains within {budget:,.0f} s, the median of the "
-        f"{len(every)} training times"
+        f"the highest test accuracy among the faster half, which trains within {describe_seconds(budget)}, the median "
+        f"of the {len(every)} training times"
     )
     return [
         _best("Best accuracy", "the highest test accuracy", every, "accuracy", -1, pairwise),
@@ -96,7 +97,8 @@ def _best(
     unsure = [label for label, verdict in shown.items() if verdict is None]
     ties = [label for label, verdict in shown.items() if verdict is False]
     name = "accuracy" if measure == "accuracy" else "ECE"
-    reason = f"{best.runs[0].strategy}: {name} {best.mean(measure):.4f}, trained in {best.mean('seconds'):,.0f} s"
+    trained = describe_seconds(best.mean("seconds"))
+    reason = f"{best.runs[0].strategy}: {name} {best.mean(measure):.4f}, trained in {trained}"
     if len(every) == 1:
         reason += "; the only one within the budget"
     caveat = "" if not unsure else "Not tested against " + " or ".join(unsure) + "."

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from dogs_accel.calibration import is_at_bound
 from dogs_accel.datasets.splits import describe_carving
 from dogs_accel.eda.files import (
     AUGMENTED_FIGURE,
@@ -30,7 +29,7 @@ from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, quality_trends
 from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY, picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
-from dogs_accel.report.formats import ABSENT, interval, score, temperature
+from dogs_accel.report.formats import ABSENT, interval, score
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
 from dogs_accel.report.summary import RunView
 from dogs_accel.results.folder import RunsFolder
@@ -367,7 +366,7 @@ def _calibration(folder: RunsFolder, view: RunView) -> dict[str, Any]:
         "view": view,
         "charts": {},
         "temperature": fitted,
-        "is_at_bound": fitted is not None and is_at_bound(fitted["value"]),
+        "has_temperature": fitted is not None and fitted["value"] is not None,
         "before": metrics,
         "after": metrics.get("calibrated"),
         "picture": None,
@@ -375,13 +374,15 @@ def _calibration(folder: RunsFolder, view: RunView) -> dict[str, Any]:
     if missing_columns(table, ["bins", "temperature", *_BIN]):
         return found | {"picture": _run_picture(folder, view, CALIBRATION_FIGURE, "reliability diagram")}
     assert table is not None
+    if fitted is not None and fitted["value"] is None:  # an earlier version divided by it all the same
+        table = table[table["temperature"] == 1]
     # Rows are in their order: as trained, then at the temperature.
     for (num_bins, divisor), group in table.groupby(["bins", "temperature"], sort=False):
         bins = [
             Bin(count=int(row["count"]), **{name: float(row[name]) for name in _BIN if name != "count"})
             for row in group.to_dict("records")
         ]
-        title = f"{'as trained' if divisor == 1 else f'temperature {temperature(divisor)}'}, {num_bins} bins"
+        title = f"{'as trained' if divisor == 1 else f'temperature {score(divisor, 3)}'}, {num_bins} bins"
         chart = reliability_chart(f"{view.label}, {title}", bins, view.colour)
         found["charts"].setdefault(num_bins, []).append((title, chart))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,18 +92,24 @@ def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
     return {
         "columns": [{"title": title, "starts_down": starts_down} for _, title, starts_down in kept],
         "rows": [{"view": view, "cells": [cells[key] for key, *_ in kept]} for view, cells in rows],
+        "no_interval": list(dict.fromkeys(reason for _, cells in rows for reason in _reasons(cells.values()))),
         "forest": _forest(views),
     }
 
 
 def _cell(run: Run, key: str) -> dict[str, Any]:
+    no_interval = {"interval": None, "no_interval": None}
     if key == "training_seconds":
-        return {"value": run.training_seconds, "text": seconds(run.training_seconds), "interval": None}
+        return {"value": run.training_seconds, "text": seconds(run.training_seconds)} | no_interval
     if key == "total_params":
         params = run.record.config.total_params
-        return {"value": params, "text": f"{params / 1e6:.2f} M", "interval": None}
-    value = run.metrics.get(key)
-    return {"value": value, "text": score(value), "interval": run.interval(key)}
+        return {"value": params, "text": f"{params / 1e6:.2f} M"} | no_interval
+    value, reason = run.metrics.get(key), run.why_no_interval(key)
+    return {"value": value, "text": score(value), "interval": run.interval(key), "no_interval": reason}
+
+
+def _reasons(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [cell["no_interval"] for cell in cells if cell.get("no_interval")]
 
 
 def _forest(views: Sequence[RunView]) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def pairwise_view(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any
     table = folder.table(PAIRWISE_FILE)
     needed = ["run_a", "run_b", "metric", "difference", "low", "high", "verdict"]
     if missing_columns(table, needed):
-        return {"folder": folder_label, "rows": [], "groups": [], "unclear": [], "has_seeds": False}
+        return {"folder": folder_label, "rows": [], "groups": [], "unclear": [], "reasons": [], "has_seeds": False}
     assert table is not None
     # Where there are several seeds the table is of configurations.
     names: dict[str, str] = {}
@@ -171,6 +177,7 @@ def pairwise_view(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any
         "rows": rows,
         "groups": [each for each in groups if each[1]],
         "unclear": unclear,
+        "reasons": list(dict.fromkeys(row["reason"] for row in rows if isinstance(row.get("reason"), str))),
         "has_seeds": "num_seeds" in table,
     }
 

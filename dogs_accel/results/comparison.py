@@ -150,11 +150,11 @@ def _overview(table: pd.DataFrame, runs: Sequence[Run], plural: str) -> Figure:
     if has_repeats(runs):
         families = {(run.model, run.strategy): run.family for run in runs}
         return repeats_figure(table, repeats_table(runs), list(families.values()), plural=plural)
-    intervals = {
-        column: [run.metrics["intervals"][name] for run in runs]
-        for column, name in (("Test accuracy", "accuracy"), ("Macro F1", "macro_f1"), ("ECE", "ece"))
-    }
-    return comparison_figure(table, [run.family for run in runs], intervals, plural=plural)
+    measures = {"Test accuracy": "accuracy", "Macro F1": "macro_f1", "ECE": "ece"}
+    intervals = {column: [run.interval(name) for run in runs] for column, name in measures.items()}
+    said = (run.why_no_interval(name) for name in measures.values() for run in runs)
+    reasons = list(dict.fromkeys(reason for reason in said if reason))
+    return comparison_figure(table, [run.family for run in runs], intervals, plural=plural, reasons=reasons)
 
 
 def describe_pairs(pairs: pd.DataFrame, runs: Sequence[Run]) -> str:

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dogs_accel.plots import NOTE_COLOUR, bare, family_colours, own_look
+from dogs_accel.runtime.timing import describe_seconds
 
 _PANELS = (
-    ("Test accuracy", "{:.3f}", "with its 95 % interval"),
-    ("Macro F1", "{:.3f}", "mean over {plural}, 95 % interval"),
-    ("ECE", "{:.3f}", "10 bins, smaller is better, 95 % interval"),
-    ("Train time (s)", "{:.0f} s", "training and validation"),
+    ("Test accuracy", "{:.3f}".format, "with its 95 % interval"),
+    ("Macro F1", "{:.3f}".format, "mean over {plural}, 95 % interval"),
+    ("ECE", "{:.3f}".format, "10 bins, smaller is better, 95 % interval"),
+    ("Train time (s)", describe_seconds, "training and validation"),
 )
 """Column, number format and note of each panel of the overview."""
 
@@ -24,13 +25,15 @@ _PANELS = (
 def comparison_figure(
     table: pd.DataFrame,
     families: Sequence[str],
-    intervals: Mapping[str, Sequence[Sequence[float]]],
+    intervals: Mapping[str, Sequence[Sequence[float] | None]],
     *,
     plural: str = "classes",
+    reasons: Sequence[str] = (),
 ) -> Figure:
     """Draw the runs of model_comparison.csv: accuracy, macro F1, ECE and training time.
 
-    intervals: by column the 95 % interval of each run, for those that have one; plural: what the classes are called.
+    intervals: by column the 95 % interval of each run, None where it has none; reasons: why some have none; plural:
+    what the classes are called.
     """
     names = [f"{row.Model}\n{row['Training strategy']}" for _, row in table.iterrows()]
     colour_of = family_colours(families)
@@ -41,17 +44,26 @@ def comparison_figure(
         values = table[column].to_numpy(dtype=float)
         axes.barh(names, values, color=colours, height=0.62)
         end = values.copy()
+        without = 0
         if column in intervals:
-            low, high = np.asarray(intervals[column], dtype=float).T
-            axes.errorbar(values, names, xerr=[values - low, high - values], fmt="none", ecolor="black", capsize=3)
-            end = high
+            ends = [(np.nan, np.nan) if each is None else each for each in intervals[column]]
+            low, high = np.asarray(ends, dtype=float).T
+            known = np.isfinite(low)
+            arms = [(values - low)[known], (high - values)[known]]
+            axes.errorbar(values[known], np.flatnonzero(known), xerr=arms, fmt="none", ecolor="black", capsize=3)
+            end[known] = high[known]
+            without = int((~known).sum())
         for name, value, at in zip(names, values, end, strict=True):
-            axes.annotate(form.format(value), (at, name), xytext=(5, 0), textcoords="offset points", va="center")
+            axes.annotate(form(value), (at, name), xytext=(5, 0), textcoords="offset points", va="center")
         axes.set_xlim(0, max(float(end.max()) * 1.28, 1e-3))
         if column in intervals:  # a share, which room for its number must not take beyond 1
             axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(1, axes.get_xlim()[1])])
+        if without:
+            note = f"{without} of {len(names)} without an interval" if without < len(names) else "no interval"
         _finish_panel(axes, column, note.format(plural=plural))
     panels[0].invert_yaxis()
+    if reasons:
+        figure.supxlabel(f"no interval: {'; '.join(reasons)}", fontsize=9, color=NOTE_COLOUR)
     return figure
 
 
@@ -76,7 +88,7 @@ def repeats_figure(
         _draw_means(axes, runs, repeats, column, names, colours)
         for name, mean in zip(names, repeats[f"{column} mean"], strict=True):
             # Beside the panel: an interval over two seeds may be wider than all the bars.
-            axes.annotate(form.format(mean), (1, name), xycoords=("axes fraction", "data"), xytext=(3, 0),
+            axes.annotate(form(mean), (1, name), xycoords=("axes fraction", "data"), xytext=(3, 0),
                           textcoords="offset points", va="center")  # fmt: skip
         note = "95 % t interval of the mean" if column == "Test accuracy" else note.format(plural=plural)
         _finish_panel(axes, column, note)

@@ -16,6 +16,7 @@ from dogs_accel.calibration import fit_temperature
 from dogs_accel.evaluation.per_class import ClassScores, class_scores
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, logits_file
+from dogs_accel.results.older import with_scores_of_now
 from dogs_accel.results.reading import ReadOnce, read_predictions
 from dogs_accel.results.record import RunRecord
 
@@ -91,13 +92,13 @@ class Run(ReadOnce):
         """Validation accuracy of the epoch whose weights are kept."""
         return float(self.record.best_val_accuracy)
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """Scores of the test split, and of validation under "val". Raises ValueError where the file is not there."""
         metrics: dict[str, Any] | None = self.content(METRICS_FILE)
         if metrics is None:
             raise ValueError(f"{self.folder / METRICS_FILE}: not found, expected the scores of a run")
-        return metrics
+        return with_scores_of_now(metrics, self.record.config.num_classes)
 
     def interval(self, measure: str) -> tuple[float, float] | None:
         """95 % interval of a measure of the test split, None where metrics.json has none."""
@@ -106,6 +107,11 @@ class Run(ReadOnce):
             ends = self.metrics.get("accuracy_ci95")
         return None if ends is None else (float(ends[0]), float(ends[1]))
 
+    def why_no_interval(self, measure: str) -> str | None:
+        """Why a measure of the test split has no interval, None where it has one or nothing is said of it."""
+        reason: str | None = self.metrics.get("no_interval", {}).get(measure)
+        return reason
+
     @property
     def history(self) -> pd.DataFrame | None:
         """The row of each epoch."""
@@ -113,7 +119,10 @@ class Run(ReadOnce):
 
     @cached_property
     def classes(self) -> pd.DataFrame | None:
-        """classification_report.csv without its closing rows: class_name, precision, recall, f1-score, support."""
+        """classification_report.csv without its closing rows: class_name, precision, recall, f1-score, support.
+
+        The closing rows are the last ones, whatever the classes are called.
+        """
         table = self.table(CLASSES_FILE)
         if table is None:
             return None
@@ -163,11 +172,24 @@ class Run(ReadOnce):
 
         return compared_run(self.name, self.configuration, self.seed, self.predictions("test"))
 
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of metrics.json, or fitted on the validation logits where an older version has none.
+
+        None where `why_no_temperature` says why.
+        """
+        return self._temperature[0]
+
+    @property
+    def why_no_temperature(self) -> str | None:
+        """Why the logits are not divided by a temperature; None where they are."""
+        return self._temperature[1]
+
     @cached_property
-    def temperature(self) -> float:
-        """The temperature of metrics.json, or fitted on the validation logits where an older version has none."""
+    def _temperature(self) -> tuple[float | None, str | None]:
         recorded = self.metrics.get("temperature")
         if recorded is not None:
-            return float(recorded["value"])
+            return recorded["value"], recorded.get("reason")
         val = self.predictions("val")
-        return fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels)).temperature
+        fitted = fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels))
+        return (fitted.temperature, None) if fitted.problem is None else (None, fitted.problem)

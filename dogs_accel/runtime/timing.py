@@ -49,6 +49,13 @@ class Timing:
         return num / self.median, num / max(self.seconds), num / min(self.seconds)
 
 
+def describe_seconds(seconds: float) -> str:
+    """Write a time with two digits at least, so that no short one is 0 s."""
+    if seconds < 0.01:
+        return "less than 0.01 s"
+    return f"{seconds:,.0f} s" if seconds >= 9.95 else f"{seconds:#.2g} s"
+
+
 def cpu_seconds() -> float:
     """CPU time used so far by this process and by the processes that it started, ended ones included.
 

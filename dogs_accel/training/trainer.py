@@ -250,7 +250,7 @@ class Trainer:
         if not math.isfinite(train.loss) or not math.isfinite(val.loss):
             raise DivergedError(
                 f"{self.label}: the loss of {phase.name} epoch {epoch + 1} is {train.loss} in training and {val.loss} "
-                f"in validation at lr {phase.lr:g}; the state of the epoch before is in {self.last_path}"
+                f"in validation at lr {phase.lr:g}; {self._what_is_kept()}"
             )
         return {
             "index": len(self.history),
@@ -266,6 +266,11 @@ class Trainer:
             **measured,
             "features_s": course.features_seconds if epoch == 0 else 0.0,
         }
+
+    def _what_is_kept(self) -> str:
+        if not self.history:
+            return "it is the first epoch of the run, so that no checkpoint was written"
+        return f"the state of the epoch before is in {self.last_path}"
 
     def _train_epoch(self, course: _Course, epoch: int, step: TrainingStep, title: str) -> Scores:
         set_train_mode(self.model, self.bn_when_frozen)

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -6,8 +7,15 @@ import torch
 from sklearn.metrics import f1_score, top_k_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
-from dogs_accel.calibration import brier_score, expected_calibration_error, fit_temperature, negative_log_likelihood
-from dogs_accel.evaluation.intervals import bootstrap_scores
+from dogs_accel.calibration import (
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    why_no_temperature,
+)
+from dogs_accel.evaluation.figures import calibration_figure
+from dogs_accel.evaluation.intervals import ALIKE_IN_THEIR_CLASSES, ALONE_IN_THEIR_CLASSES, bootstrap_scores
 from dogs_accel.evaluation.metrics import (
     calibration_table,
     evaluate_predictions,
@@ -96,14 +104,71 @@ def test_the_temperature_is_that_of_the_validation_split(predictions, validation
         assert calibrated[name] == pytest.approx(expected_calibration_error(scaled, labels, bins), abs=1e-6)
     assert calibrated["nll"] == pytest.approx(negative_log_likelihood(scaled, labels), abs=1e-6)
     assert calibrated["nll"] < metrics["nll"]
+    assert metrics["no_interval"] == calibrated["no_interval"] == {}
     assert list(calibrated["intervals"]) == ["ece", "ece_15", "nll", "brier"]
     assert all(low <= calibrated[name] <= high for name, (low, high) in calibrated["intervals"].items())
 
 
-def test_a_temperature_without_an_interval(predictions):
+def test_where_validation_cannot_say_how_sure_to_be_nothing_is_called_calibrated(predictions):
     sure = Predictions(np.eye(12, dtype=np.float32), np.arange(12), np.arange(12).astype(np.str_))
-    temperature = evaluate_test(predictions, sure)["temperature"]
-    assert temperature == {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}
+    metrics = evaluate_test(predictions, sure)
+    reason = "no validation image is answered wrongly, so that these images cannot say how sure to be"
+    assert metrics["temperature"] == {"value": None, "low": None, "high": None, "fitted_on": "val", "reason": reason}
+    assert metrics["calibrated"] is None
+    assert set(calibration_table(predictions, None)["temperature"]) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "num_mistakes", "reason"),
+    [
+        (1.7, (1.2, 2.4), 3, None),
+        (1.7, (1.2, 2.4), 0, "no validation image is answered wrongly"),
+        (1e6, (0.0, math.inf), 9, "has no optimum"),
+        (1.7, (0.0, math.inf), 9, "leave every temperature possible"),
+        (844.0, (1.5, 4e5), 9, "ask for 844, which is outside 0.05 to 20"),
+        (0.049, (0.03, 0.07), 9, "ask for 0.049, which is outside 0.05 to 20"),
+    ],
+)
+def test_the_rule_of_the_temperature(value, interval, num_mistakes, reason):
+    said = why_no_temperature(value, interval, num_mistakes)
+    assert said is None if reason is None else reason in said
+
+
+def few(answers, labels, num_classes, scale=3.0):
+    """Predictions that answer so, a little less sure from image to image."""
+    logits = np.eye(num_classes, dtype=np.float32)[answers] * (scale - np.arange(len(labels))[:, None] / 10)
+    return Predictions(logits.astype(np.float32), np.array(labels), np.arange(len(labels)).astype(np.str_))
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "without", "reason"),
+    [
+        ([0, 1, 0], [0, 1, 2], ["macro_f1", "weighted_f1", "ece", "ece_15", "nll", "brier"], ALONE_IN_THEIR_CLASSES),
+        ([0] * 6, [0, 0, 1, 1, 2, 2], ["macro_f1", "weighted_f1"], ALIKE_IN_THEIR_CLASSES),
+        ([0, 0, 1, 1], [0, 0, 1, 1], ["macro_f1", "weighted_f1"], ALIKE_IN_THEIR_CLASSES),
+    ],
+)
+def test_a_score_that_no_resample_changes_has_no_interval_and_the_reason(answers, labels, without, reason):
+    test = few(answers, labels, 3)
+    metrics = json.loads(json.dumps(evaluate_test(test, few([0, 1, 2, 0], [0, 1, 2, 2], 3))))
+    assert metrics["no_interval"] == dict.fromkeys(without, reason)
+    for name, ends in metrics["intervals"].items():
+        if name in without or name == "top5_accuracy":
+            assert ends is None
+        else:
+            assert ends[0] <= metrics[name] <= ends[1]
+    assert metrics["top5_accuracy"] is None
+    calibration_figure(calibration_table(test, metrics["temperature"]["value"]), metrics, "few").canvas.draw()
+
+
+def test_an_interval_holds_its_value_to_the_last_bit():
+    random = np.random.default_rng(0)
+    for num in range(3, 11):
+        labels = np.arange(num) % 3
+        logits = (30 * random.normal(size=(num, 6))).astype(np.float32)
+        metrics = evaluate_test(Predictions(logits, labels, labels.astype(np.str_)), few([0, 1], [0, 0], 6))
+        for name, ends in metrics["intervals"].items():
+            assert ends is None or ends[0] <= metrics[name] <= ends[1]
 
 
 def test_bins_before_and_after_the_temperature(predictions):
@@ -141,6 +206,23 @@ def test_report_has_accuracy_once_and_supports_that_add_up(predictions):
     for i, name in enumerate(names):
         expected = f1_score(predictions.labels == i, predictions.predicted == i, zero_division=0.0)
         assert table.loc[name, "f1-score"] == pytest.approx(expected)
+
+
+def test_a_class_called_as_a_closing_row_has_its_name_alone(predictions):
+    names = ["accuracy", "macro avg", "weighted avg", "accuracy (all images)", *(f"class {i}" for i in range(8))]
+    table = report_table(predictions, names)
+    assert list(table.index[:12]) == names
+    closing = ["accuracy (all images) (all images)", "macro avg (all images)", "weighted avg (all images)"]
+    assert list(table.index[12:]) == closing
+    assert table.loc["accuracy", "support"] == (predictions.labels == 0).sum()
+    assert table.loc[closing[0], "f1-score"] == evaluate_predictions(predictions)["accuracy"]
+
+
+def test_supports_are_integers_also_where_no_answer_is_right():
+    table = report_table(few([1, 1, 1], [0, 0, 2], 3), ["a", "b", "c"])
+    assert table["support"].tolist() == [2, 0, 1, 3, 3, 3]
+    assert table["support"].dtype == np.int64
+    assert table.to_csv().splitlines()[1].endswith(",2")
 
 
 def test_report_and_metrics_have_the_same_means_where_a_class_does_not_occur(predictions):

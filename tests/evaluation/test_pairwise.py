@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from dogs_accel.evaluation.intervals import Interval, bootstrap_scores, stratified_weights
+from dogs_accel.evaluation.intervals import ALONE_IN_THEIR_CLASSES, Interval, bootstrap_scores, stratified_weights
 from dogs_accel.evaluation.pairwise import (
     COLUMNS,
     NO_DIFFERENCE,
@@ -206,6 +206,34 @@ def test_seeds_that_both_have_are_compared():
     assert table["run_a"][0] == "one_seed8"
     assert table["num_seeds"].tolist() == [1] * 3 + [2] * 3 + [1] * 3
     assert table["mcnemar_p"].notna().tolist() == [True, False, False] + [False] * 3 + [True, False, False]
+
+
+def few(name, answers, labels, num_classes=3):
+    logits = np.eye(num_classes, dtype=np.float32)[answers] * (4 - np.arange(len(labels))[:, None] / 10)
+    return compared_run(
+        name, name, 42, Predictions(logits.astype(np.float32), np.array(labels), np.arange(len(labels)).astype(np.str_))
+    )
+
+
+def test_three_pictures_show_no_difference():
+    """One image a class leaves nothing to resample; with two of one class every resample speaks for the same run."""
+    table = compare_runs([few("a", [1, 2, 1], [0, 1, 2]), few("b", [0, 1, 2], [0, 1, 2])])
+    assert table["verdict"].tolist() == [NO_DIFFERENCE] * 3
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert set(table["reason"]) == {ALONE_IN_THEIR_CLASSES}
+    assert (
+        describe_difference(table.iloc[0]) == f"b against a: +1.000 (no interval), McNemar p = 0.250, {NO_DIFFERENCE}"
+    )
+    table = compare_runs([few("a", [1, 0, 0], [0, 0, 1]), few("b", [0, 0, 1], [0, 0, 1])])
+    assert table["low"][1] > 0
+    assert table["verdict"].tolist() == [NO_DIFFERENCE] * 3
+
+
+def test_mcnemar_shows_a_difference_where_resampling_cannot():
+    labels = list(range(10))
+    table = compare_runs([few("a", [9, *labels[:9]], labels, 10), few("b", labels, labels, 10)])
+    assert table["mcnemar_p"][0] == 2**-9
+    assert table["verdict"].tolist() == ["b is better", NO_DIFFERENCE, NO_DIFFERENCE]
 
 
 def test_lines_for_people(runs):

@@ -8,7 +8,7 @@ import torch
 from dogs_accel.experiment import estimate, execute
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_estimates
-from dogs_accel.experiment.estimate import Estimate, estimate_run
+from dogs_accel.experiment.estimate import Estimate, Rates, estimate_run
 from dogs_accel.experiment.loaders import choose_loaders
 from dogs_accel.experiment.plan import make_plan
 from dogs_accel.models.specs import model_spec
@@ -43,10 +43,10 @@ def probed(monkeypatch):
     def rate(work, images):
         work(images[:2])
         seen.append((len(images), next(rates)))
-        return seen[-1][1]
+        return Rates(fast=seen[-1][1], slow=seen[-1][1] / 2)
 
     monkeypatch.setattr(estimate, "_rate", rate)
-    monkeypatch.setattr(estimate, "_loader_rate", lambda loader: 1000.0)
+    monkeypatch.setattr(estimate, "_loader_rate", lambda loader: Rates(fast=1000.0, slow=500.0))
     return seen
 
 
@@ -61,7 +61,8 @@ def test_the_time_is_that_of_every_epoch_and_of_the_evaluation_after_them(probed
     evaluation = (20 + 40) / 100 + (20 + 40) / 1000
     validation = 20 / 100 + 20 / 1000
     head, full = 100 / 50 + 100 / 1000, 100 / 10 + 100 / 1000
-    assert found.minutes == pytest.approx((evaluation + 3 * (head + validation) + 2 * (full + validation)) / 60)
+    expected = (evaluation + 3 * (head + validation) + 2 * (full + validation)) / 60
+    assert found.minutes == pytest.approx((expected, 2 * expected))
     assert found.train_rate == 10.0
 
 
@@ -70,7 +71,20 @@ def test_a_head_on_cached_features_costs_one_forward(probed):
     evaluation = (20 + 40) / 100 + (20 + 40) / 1000
     features = (100 + 20) / 100 + (100 + 20) / 1000
     full = 100 / 10 + 100 / 1000 + 20 / 100 + 20 / 1000
-    assert found.minutes == pytest.approx((evaluation + features + 2 * full) / 60)
+    assert found.minutes[0] == pytest.approx((evaluation + features + 2 * full) / 60)
+
+
+def test_what_slows_most_probes_down_does_not_make_the_estimate_too_long(monkeypatch):
+    """A step of 10 ms beside other work, which takes the machine for ten times as long in two steps of three."""
+    now, steps = [0.0], [0]
+
+    def step(images):
+        steps[0] += 1
+        now[0] += 0.01 if steps[0] % 3 == 0 else 0.1
+
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
+    found = estimate._rate(step, torch.zeros(4, 1))
+    assert (found.fast, found.slow) == (pytest.approx(400), pytest.approx(40))
 
 
 def test_nothing_is_compiled_for_an_estimate(probed, monkeypatch):
@@ -83,7 +97,7 @@ def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkey
 
     def estimated(spec, phases, loaders, num_classes, settings, cache_features):
         asked.append((len(phases), settings.channels_last, cache_features, loaders["val"].batch_size))
-        return Estimate(1.5, 1000.0, 50.0)
+        return Estimate((1.5, 4.0), 1000.0, 50.0)
 
     monkeypatch.setattr(execute, "estimate_run", estimated)
     settings = {"models": ("resnet18",), "image_size": 32, "seeds": 3, "channels_last": False, "eval_batch_size": 7}
@@ -93,7 +107,10 @@ def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkey
     execute.dry_run(plan, choose_loaders(plan))
     assert asked == [(1, False, True, 7), (2, False, True, 7)]
     printed = capsys.readouterr().out
-    assert "  resnet18_full: 3 x 1.5 min (loader 1,000 img/s, training 50.0 img/s)\n" in printed
-    assert "  in all: 9.0 min" in printed
+    assert "  resnet18_full: 3 x 1.5 to 4.0 min (loader 1,000 img/s, training 50.0 img/s)\n" in printed
+    assert "  in all: 9.0 to 24.0 min" in printed
     one = dataclasses.replace(plan, runs=plan.runs[:1])
-    assert "  resnet18_full: 1.5 min (" in describe_estimates(one, {"resnet18_full": Estimate(1.5, 1000.0, 50.0)})
+    said = describe_estimates(one, {"resnet18_full": Estimate((1.5, 1.5), 1000.0, 50.0)})
+    assert "  resnet18_full: 1.5 min (" in said
+    short = describe_estimates(one, {"resnet18_full": Estimate((0.01, 0.04), 1000.0, 50.0)})
+    assert "  in all: less than 0.1 min" in short

@@ -17,8 +17,9 @@ from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain.cells import UnexplainableError, scale_to_unit, upsample
 from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
+from dogs_accel.inference.export import describe_export
 from dogs_accel.inference.predict import named_photos, predict_images
-from dogs_accel.inference.trained import load_trained
+from dogs_accel.inference.trained import describe_trained, load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
 from pipelines.decoding.pil import decode_rgb
 
@@ -27,7 +28,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def trained(tiny_results):
-    return load_trained(choose_run(read_runs_folder(tiny_results)), torch.device("cpu"))
+    """The tiny run, at a temperature as a longer one has it: its own one epoch tells none."""
+    found = load_trained(choose_run(read_runs_folder(tiny_results)), torch.device("cpu"))
+    return replace(found, temperature=2.5)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,41 @@ def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows)
         labels = [trained.class_names.index(name) for name in answer.classes]
         assert labels == expected[row].argsort(descending=True)[:3].tolist()
         np.testing.assert_allclose(answer.probabilities, expected[row, labels], rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_temperature_the_softmax_is_as_it_is(trained, test_rows):
+    plain = replace(trained, temperature=None)
+    expected = torch.from_numpy(trained.run.predictions("test").logits[0]).double().softmax(dim=0)
+    [answer] = predict_images(plain, test_rows[:1], top=4)
+    np.testing.assert_allclose(answer.probabilities, expected.sort(descending=True).values, rtol=1e-3, atol=1e-5)
+
+
+def without_temperature(tiny_results, folder):
+    """The tiny results, whose temperature an earlier version found at the lower bound of its fit."""
+    results = Path(shutil.copytree(tiny_results, folder / "results"))
+    path = results / "cnn" / "resnet18_full" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["temperature"] = {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}
+    path.write_text(json.dumps(metrics))
+    return results
+
+
+def test_what_is_not_calibrated_is_not_called_so(tiny_results, test_rows, tmp_path, capsys):
+    results = without_temperature(tiny_results, tmp_path)
+    reason = "the likelihood of the validation images has no optimum, so that they cannot say how sure to be"
+    command = ["predict", test_rows[0], "--run", str(results), "--device", "cpu"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"; probabilities not calibrated: {reason}\n" in said
+    assert "1.0000" not in said
+    assert main([*command, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["temperature"], content["not_calibrated"]) == (None, reason)
+    trained = load_trained(choose_run(read_runs_folder(results)), torch.device("cpu"))
+    described = describe_export(trained, [], [])
+    assert (described["temperature"], described["probabilities"]) == (None, "softmax(logits)")
+    assert described["not_calibrated"] == reason
+    assert "not_calibrated" not in describe_export(replace(trained, temperature=1.5), [], [])
 
 
 def test_a_picture_of_any_format_has_the_answer_of_its_pixels(trained, test_rows, tmp_path):
@@ -92,8 +130,10 @@ def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "not dogs" in lines[0]
     assert lines[1].startswith("resnet18_full: ResNet-18, ")
-    assert f"temperature {trained.temperature:.4g}" in lines[1]
-    first, _ = predict_images(trained, test_rows[:2])
+    own = replace(trained, temperature=trained.run.temperature)
+    assert lines[1] == describe_trained(own)
+    assert describe_trained(trained).endswith("; temperature 2.5")
+    first, _ = predict_images(own, test_rows[:2])
     assert lines[2] == test_rows[0]
     assert lines[3].split() == ["1", *first.classes[0].split(), f"{first.probabilities[0]:.4f}"]
     assert len(lines) == 2 + 2 * 3

@@ -12,12 +12,13 @@ from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.explain.run import picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliability_chart
 from dogs_accel.report.claims import judge_claims
-from dogs_accel.report.formats import ABSENT
+from dogs_accel.report.formats import ABSENT, seconds
 from dogs_accel.report.limits import limits
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
 from dogs_accel.report.recommend import recommend
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
 from dogs_accel.results.run import Run
+from dogs_accel.runtime.timing import describe_seconds
 from tests.support.finished_folders import PLAIN, make_older, picture, with_older_names, write_folder
 
 NAMES = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
@@ -132,6 +133,41 @@ def test_the_time_budget_leaves_out_the_slower_half_also_where_all_take_about_as
     assert recommend(runs[:2], None)[2].winner == "ResNet-50, staged"  # the faster of two
 
 
+def test_short_times_have_digits(full):
+    runs = [
+        Run(run.folder, dataclasses.replace(run.record, training_seconds=time), {"metrics.json": run.metrics})
+        for run, time in zip(read_runs_folder(full).runs, (0.31, 0.042, 9.97, 0.0), strict=True)
+    ]
+    answers = recommend(runs, None)
+    assert "trains within 0.042 s" in answers[2].rule
+    assert [describe_seconds(value) for value in (0.31, 9.97, 0.0, 1800.0)] == [
+        "0.31 s", "10 s", "less than 0.01 s", "1,800 s",
+    ]  # fmt: skip
+    assert [seconds(value) for value in (0.0, 0.31, 1.0, 200.0)] == ["less than 0.01 s", "0.31 s", "1.0 s", "3.3 min"]
+
+
+def test_what_has_no_interval_is_said_to_have_none(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    [path] = folder.glob("*/resnet50_full/metrics.json")
+    intervals = json.loads(path.read_text())["intervals"] | {"macro_f1": None}
+    measures(folder, resnet50_full={"intervals": intervals, "no_interval": {"macro_f1": "nothing varies"}})
+    html = page(folder)
+    assert html.count("<small>no interval</small>") == 1
+    assert html.count("No interval: nothing varies.") == 1
+    table = pd.read_csv(folder / "pairwise_comparison.csv")
+    table["reason"] = ["nothing varies either", *[None] * (len(table) - 1)]
+    table.loc[0, ["low", "high"]] = None
+    table.to_csv(folder / "pairwise_comparison.csv", index=False)
+    html = page(folder)
+    assert html.count("No interval: nothing varies either.") == 1
+    assert html.count('<td class="n">none</td>') == 1
+
+
+def test_top_5_of_5_classes_is_no_column(full, large_folder):
+    assert ">Top-5<" not in page(full)
+    assert ">Top-5<" in page(large_folder)
+
+
 def test_ties_are_named_as_the_pairwise_test_says(full):
     runs = read_runs_folder(full).runs
     best = max(runs, key=lambda run: run.metrics["accuracy"])
@@ -164,7 +200,10 @@ def test_seeds_compete_by_their_means(full, tmp_path):
 
 def test_limits_count_the_test_pictures_that_were_trained_on(full):
     text = dict(limits(read_runs_folder(full)))
-    assert text["Repeated pictures"].startswith("1 group of the same or nearly the same picture across training")
+    assert text["Repeated pictures"].startswith(
+        "1 group of pictures that are the same file or alike by their looks across training and test, with"
+    )
+    assert "Mirrored, rotated and cropped copies were not looked for." in text["Repeated pictures"]
     assert "with 1 test image (" in text["Repeated pictures"]
     assert text["Seeds"].startswith("One seed (42)")
 
@@ -374,7 +413,7 @@ def test_a_class_without_a_test_image_has_no_score(full, tmp_path):
     assert "best" not in row[1]
 
 
-def test_a_temperature_at_a_bound_of_its_fit_is_said_to_be_one(full, tmp_path):
+def test_a_run_that_validation_gives_no_temperature_is_not_called_calibrated(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     measures(folder, resnet50_full={"temperature": {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}})
     path = folder / "cnn/resnet50_full/calibration_bins.csv"
@@ -382,8 +421,11 @@ def test_a_temperature_at_a_bound_of_its_fit_is_said_to_be_one(full, tmp_path):
     table.loc[table["temperature"] != 1, "temperature"] = 1e-6
     table.to_csv(path, index=False)
     html = page(folder)
-    assert "1e-06<small>where its fit stops looking</small>" in html
-    assert "temperature 1e-06, 10 bins" in html
+    assert "1e-06" not in html
+    reason = "the likelihood of the validation images has no optimum, so that they cannot say how sure to be"
+    assert html.count(f"ResNet-50, full has none, so its probabilities are not calibrated: {reason}.") == 1
+    drawn = re.findall(r'aria-label="ResNet-50, full, (as trained|temperature [^,]+), (10|15) bins"', html)
+    assert drawn == [("as trained", "10"), ("as trained", "15")]
     other = json.loads((folder / "vit/vit_b16_full/metrics.json").read_text())["temperature"]
     assert f"{other['value']:.3f}<small>{other['low']:.3f} to {other['high']:.3f}</small>" in html
 

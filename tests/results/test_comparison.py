@@ -16,6 +16,7 @@ from dogs_accel.results.comparison import (
     repeats_table,
     write_comparison,
 )
+from dogs_accel.results.figures import comparison_figure
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import METRICS_FILE, logits_file
 from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
@@ -133,8 +134,20 @@ def test_the_interval_is_that_of_scipy(num):
     assert mean_interval(pd.Series(values)) == pytest.approx((expected.low, expected.high))
 
 
-def test_equal_runs_have_an_interval_of_no_width():
-    assert mean_interval(pd.Series([0.5, 0.5, 0.5])) == (0.5, 0.5)
+def test_equal_runs_say_nothing_of_how_sure_their_mean_is():
+    assert np.isnan(mean_interval(pd.Series([0.5, 0.5, 0.5]))).all()
+
+
+def test_a_score_without_an_interval_is_drawn_with_the_reason():
+    intervals = {"Macro F1": [None, None, [0.9, 0.92], [0.91, 0.94]], "ECE": [None] * 4}
+    intervals["Test accuracy"] = [[row, 0.999] for row in comparison_table(RUNS)["Test accuracy"]]
+    families = [run.family for run in RUNS]
+    figure = comparison_figure(comparison_table(RUNS), families, intervals, reasons=["nothing to vary"])
+    figure.canvas.draw()
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "2 of 4 without an interval" in texts
+    assert "no interval" in texts
+    assert figure.get_supxlabel() == "no interval: nothing to vary"
 
 
 def test_the_best_is_of_the_highest_mean_and_not_the_luckiest_seed():

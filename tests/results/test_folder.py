@@ -49,10 +49,10 @@ def test_the_temperature_is_the_recorded_one_or_fitted_on_validation(results):
     metrics.pop("temperature", None)
     (run.folder / "metrics.json").write_text(json.dumps(metrics))
     val = run.predictions("val")
-    assert (
-        chosen(results).temperature
-        == fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels)).temperature
-    )
+    fitted = fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels))
+    expected = fitted.temperature if fitted.problem is None else None
+    again = chosen(results)
+    assert (again.temperature, again.why_no_temperature) == (expected, fitted.problem)
 
 
 def test_the_best_run_is_chosen_by_validation_accuracy_unless_one_is_named(results):

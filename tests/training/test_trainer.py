@@ -219,6 +219,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tm
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) >= 2
 
 
+def test_a_first_epoch_that_is_lost_names_no_checkpoint(loaders, tmp_path):
+    model = TinyNet()
+    next(model.parameters()).data.fill_(float("nan"))
+    words = (
+        r"training and .* in validation at lr .*; it is the first epoch of the run, so that no checkpoint was written$"
+    )
+    with pytest.raises(DivergedError, match=words):
+        train(loaders, tmp_path, [FULL], model=model)
+    assert not list(tmp_path.iterdir())
+
+
 class StopError(Exception):
     """What ends a training run in the middle."""
 
