@@ -60,7 +60,8 @@ def check_folder(folder: Path, name: str) -> None:
     if not there.is_dir():
         raise ValueError(f"{name}: {folder} lies below {there}, which is a file, expected a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{name}: {folder} cannot be written, {there} is read-only here; expected another folder")
+        where = "it" if there == folder else there
+        raise ValueError(f"{name}: {folder} cannot be written, {where} is read-only here; expected another folder")
 
 
 @contextmanager
