@@ -10,7 +10,7 @@ from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.published import Published
 from dogs_accel.datasets.stanford_dogs import check_images_folder, is_stanford_dogs, open_stanford_dogs
 from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
-from dogs_accel.runtime.suggestions import did_you_mean
+from dogs_accel.runtime.arguments import did_you_mean
 
 __all__ = [
     "LAYOUTS", "Box", "Dataset", "DatasetError", "DatasetFacts", "DatasetNotFoundError", "open_dataset",

@@ -19,8 +19,8 @@ from typing import IO
 from tqdm import tqdm
 
 from dogs_accel.datasets.dataset import DatasetError
+from dogs_accel.runtime.arguments import nearest
 from dogs_accel.runtime.files import sha256
-from dogs_accel.runtime.suggestions import nearest
 from pipelines.progress import progress_bar
 from pipelines.store.disk import lock
 

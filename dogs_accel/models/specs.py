@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dogs_accel.runtime.suggestions import did_you_mean
+from dogs_accel.runtime.arguments import did_you_mean
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 TORCHVISION = {

@@ -25,8 +25,8 @@ from dogs_accel.results.layout import (
 from dogs_accel.results.reading import ReadOnce, missing_columns
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
+from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.files import MANIFEST, read_json
-from dogs_accel.runtime.suggestions import did_you_mean
 
 _TO_ANSWER = ("amp", "best_val_accuracy", "data_notice", "device", "eval_batch_size", "eval_recipe", "identity", "step")
 """What a record must say so that the run's model can be asked again."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.plots import COLOURS, GREY, bare, own_look, run_colours, save_figure
+from dogs_accel.plots import COLOURS, GREY, bare, own_look, run_colours, save_figure, shortened
 from dogs_accel.results.comparison import best_and_runner_up
 from dogs_accel.results.layout import PER_CLASS_FIGURE, PER_CLASS_FILE
 from dogs_accel.results.run import Run
@@ -114,7 +114,9 @@ def _draw_largest(
     axes.hlines(rows, largest["runner_up_f1"], largest["best_f1"], color=GREY, linewidth=2)
     for column, title, colour in zip(("best_f1", "runner_up_f1"), titles, colours, strict=True):
         axes.plot(largest[column], rows, "o", color=colour, label=title)
-    names = [f"{name} ({num})" for name, num in zip(largest["class"], largest["num_images"], strict=True)]
+    names = [
+        f"{shortened(name, 40)} ({num})" for name, num in zip(largest["class"], largest["num_images"], strict=True)
+    ]
     axes.set_yticks(rows, names, fontsize=9, parse_math=False)
     axes.set_ylim(-0.7, len(largest) - 0.3)
     for row, difference in zip(rows, largest["f1_difference"], strict=True):

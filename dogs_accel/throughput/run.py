@@ -20,10 +20,10 @@ from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import Parity, check_parity
 from dogs_accel.parity.run import RECIPES
 from dogs_accel.plots import save_figure
+from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.environment import cpu_name, describe_environment
 from dogs_accel.runtime.files import write_json
-from dogs_accel.runtime.suggestions import did_you_mean
 from dogs_accel.throughput.bottleneck import (
     WARM_UP_STEPS,
     LoaderWithModel,

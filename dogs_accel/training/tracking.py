@@ -98,7 +98,7 @@ class TrackedRun:
         if self.mode != "disabled":
             self.folder.mkdir(parents=True, exist_ok=True)
             # What an offline run that was killed has logged is a part of what this one will log.
-            for cut_short in (self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"):
+            for cut_short in self._own_folders():
                 shutil.rmtree(cut_short, ignore_errors=True)  # its service may be ending just now
             self._tell(self._begin)
         return self
@@ -154,6 +154,12 @@ class TrackedRun:
         if self._run is not None:
             run = self._run
             self._tell(lambda: run.finish(exit_code=0 if kind is None else 1))
+            # Its service notices nothing where its folder was removed meanwhile.
+            if self.mode == "offline" and self._run is not None and not self._own_folders():
+                _log.warning("wandb: the folder of %s is gone, and what was logged with it", self.display_name)
+
+    def _own_folders(self) -> list[Path]:
+        return list((self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"))
 
     def as_record(self) -> dict[str, Any]:
         """Return everything that is known of the run, config and summary as dicts."""

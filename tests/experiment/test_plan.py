@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,21 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_type(monkeypatch)
 def test_a_device_of_another_kind_is_refused(device):
     with pytest.raises(ValueError, match=f"device: got '{device}', expected cpu, cuda or cuda:N"):
         choose_device(device)
+
+
+def test_what_cannot_work_is_said_before_the_data_are_read(monkeypatch, tmp_path):
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    config = BenchmarkConfig(data=str(tmp_path / "absent"), preset="demo", device="cpu", out=str(tmp_path / "out"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"^wandb: 127\.0\.0\.1 does not answer"):
+        make_plan(replace(config, wandb="online"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(
+        ValueError, match=r"^compile: there is no C\+\+ compiler, .*; install g\+\+ or name one by CXX$"
+    ):
+        make_plan(replace(config, compile=True))
 
 
 def test_a_folder_with_results_is_not_written_over(dogs_root, tmp_path):

@@ -1,6 +1,7 @@
 """Real W&B, offline: what is written to disk is what was logged."""
 
 import os
+import shutil
 import socket
 import time
 
@@ -119,3 +120,12 @@ def test_online_is_checked_before_anything_else(monkeypatch, logged_in):
             check_tracking("online", environment)
     assert "\n" not in str(caught.value)
     assert ("api_key not configured" in str(caught.value)) is (logged_in is None)
+
+
+def test_a_run_that_loses_its_folder_says_so(tmp_path, caplog):
+    with tracked(tmp_path, "offline") as one:
+        one.log({"val/acc": 0.5}, step=1)
+        shutil.rmtree(tmp_path / "wandb")
+        one.log({"val/acc": 0.6}, step=2)
+    assert (one.state, one.summary["val/acc"]) == ("finished", 0.6)
+    assert "wandb: the folder of ResNet-50, full is gone, and what was logged with it" in caplog.messages
