@@ -23,7 +23,7 @@ from pipelines.loader import Batch, Loader
 
 _PROBE_BATCHES = 8
 _PROBE_IMAGES = 4
-_PROBE_SECONDS = 1.5
+_PROBE_SECONDS = 1.0
 _FEWEST_PROBES, _MOST_PROBES = 4, 40
 _FAST = 0.9
 """Quantile of the probes that stands for a machine that does nothing else: what comes between makes them slow only."""
