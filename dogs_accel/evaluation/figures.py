@@ -13,7 +13,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.plots import BLUE, GREY, NOTE_COLOUR, RED, bare, own_look, shortened
+from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, shortened
 
 _ANNOTATE_UP_TO = 16
 """Classes up to which the cells of a confusion matrix can still be read as numbers."""
@@ -76,7 +76,9 @@ def calibration_figure(
     """
     temperature = metrics["temperature"]["value"]
     sides = [(1.0, "as trained", metrics)]
-    if temperature is not None:
+    if temperature is None:
+        sides[0] = (1.0, textwrap.fill(f"as trained; no temperature: {metrics['temperature']['reason']}", 70), metrics)
+    else:
         sides.append((temperature, f"temperature {temperature:.3g}", metrics["calibrated"]))
     figure = Figure(figsize=(4.8 * max(len(sides), 1.4), 6.6), layout="constrained")
     panels = figure.subplots(2, len(sides), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
@@ -94,11 +96,9 @@ def calibration_figure(
         bare(below)
     panels[0, 0].set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
     panels[1, 0].set_ylabel("images")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(sides),
+                  frameon=False)  # fmt: skip
     figure.suptitle(title)
-    if temperature is None:
-        reason = "\n".join(textwrap.wrap(f"no temperature: {metrics['temperature']['reason']}", 80))
-        figure.supxlabel(reason, fontsize=8, color=NOTE_COLOUR)
     return figure
 
 

@@ -23,7 +23,7 @@ from pipelines.loader import Batch, Loader
 
 _PROBE_BATCHES = 8
 _PROBE_IMAGES = 4
-_PROBE_SECONDS = 1.5
+_PROBE_SECONDS = 1.0
 _FEWEST_PROBES, _MOST_PROBES = 4, 40
 _FAST = 0.9
 """Quantile of the probes that stands for a machine that does nothing else: what comes between makes them slow only."""
@@ -170,7 +170,7 @@ def _rate(work: TimedStep, images: torch.Tensor) -> Rates:
     """Images per second of a step: of a whole batch, or on a CPU of a few images where that would take long."""
     probed = images if images.is_cuda else images[:_PROBE_IMAGES]
     _seconds(work, probed)  # the first call chooses kernels and allocates
-    if _FEWEST_PROBES * _seconds(work, probed) * len(images) / len(probed) < _PROBE_SECONDS:
+    if _seconds(work, probed) * len(images) / len(probed) < _PROBE_SECONDS:
         probed = images
         _seconds(work, probed)
     return rates_of(_probes(lambda: len(probed) / _seconds(work, probed)))
