@@ -88,6 +88,15 @@ def test_the_plan_says_what_will_happen(dogs_root, tmp_path):
     assert str(tmp_path / "r") in text
 
 
+def test_the_plan_says_what_a_model_does_not_see(dogs_root, tmp_path):
+    config = BenchmarkConfig(
+        data=str(dogs_root), out=str(tmp_path / "run"), models=["timm/vit_tiny_patch16_224"], image_size=100,
+        device="cpu", weights="none",
+    )  # fmt: skip
+    text = describe_plan(make_plan(config))
+    assert text.count("notice   vit_tiny_patch16_224 at 100 px does not see the last 4 px of rows and columns") == 1
+
+
 def test_one_seed_is_that_of_the_settings():
     assert {name: (run.configuration, run.seed) for name, run in runs(preset="paper", seed=7).items()} == {
         name: (name, 7) for name in ("resnet50_full", "resnet50_staged", "vit_b16_full", "vit_b16_staged")

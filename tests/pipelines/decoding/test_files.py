@@ -259,10 +259,10 @@ def test_what_says_nothing_of_a_file_ends_the_pass(tmp_path, monkeypatch, error)
 def test_an_exhausted_system_is_not_a_bad_file(tmp_path, monkeypatch):
     [path] = write(tmp_path, [encoded(picture(30, 20))])
 
-    def exhausted(self):
+    def exhausted(path):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", exhausted)
+    monkeypatch.setattr("pipelines.decoding.files.read_file", exhausted)
     with pytest.raises(OSError, match="Too many open files"):
         decoded([path])
 
