@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -243,15 +243,20 @@ def sha256(path: Path, progress: Callable[[int], object] | None = None) -> str:
     return digest.hexdigest()
 
 
-def update_manifest(folder: Path, written: Sequence[Path], gone: Sequence[str] = ()) -> None:
-    """Enter files anew into the manifest of a folder, if it has one, and strike out those that are gone."""
+def update_manifest(
+    folder: Path, written: Sequence[Path], gone: Sequence[str] = (), manifest: Mapping[str, Any] | None = None
+) -> None:
+    """Enter files anew into the manifest of a folder, if it has one, and strike out those that are gone.
+
+    manifest is its content, for who has read it already.
+    """
     if not (folder / MANIFEST).exists():
         return
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST) if manifest is None else manifest
     files = {name: entry for name, entry in manifest["files"].items() if name not in gone}
     files |= {path.relative_to(folder).as_posix(): _entry(path) for path in written}
     # In the order of write_manifest, so that what is made again changes nothing.
-    write_json(folder / MANIFEST, manifest | {"files": {name: files[name] for name in sorted(files, key=Path)}})
+    write_json(folder / MANIFEST, {**manifest, "files": {name: files[name] for name in sorted(files, key=Path)}})
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -49,7 +49,6 @@ def reads_of(folder, monkeypatch):
             _WATCHED[:] = watched
 
     monkeypatch.setattr(files, "sha256", unwatched)
-    monkeypatch.setattr("dogs_accel.report.page.sha256", unwatched)
     OPENED.clear()
     _WATCHED.append(folder)
     try:

@@ -251,9 +251,17 @@ def test_lines_for_people(runs):
 def quick_run(name, seed, logits, labels):
     """As `compared_run`, with few resamples."""
     scores = bootstrap_scores(logits, labels, num_resamples=200)
-    right = logits.argmax(axis=1) == labels
-    ids = np.arange(len(labels)).astype(np.str_)
-    return ComparedRun(name=name, configuration=name, seed=seed, ids=ids, labels=labels, right=right, scores=scores)
+    predicted = logits.argmax(axis=1)
+    return ComparedRun(
+        name=name,
+        configuration=name,
+        seed=seed,
+        ids=np.arange(len(labels)).astype(np.str_),
+        labels=labels,
+        predicted=predicted,
+        right=predicted == labels,
+        scores=scores,
+    )
 
 
 @pytest.mark.slow
