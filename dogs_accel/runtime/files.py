@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipelines.store.disk import flush, lock
+from pipelines.store.disk import flush_path, lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +82,9 @@ def replacing(path: Path) -> Iterator[Path]:
         # mkstemp's files are for their owner alone; a result is for whoever may read its folder.
         temporary.chmod(0o666 & ~_umask())
         # Else a machine that loses its power may keep the new name and lose the content.
-        _flush(temporary)
+        flush_path(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush_path(path.parent)
     except (OSError, RuntimeError) as error:
         if isinstance(error, UnwritableError):
             raise
@@ -143,15 +143,6 @@ def patient_file(path: Path) -> Iterator[IO[bytes]]:
         yield patient  # type: ignore[misc]
         if patient.error is not None:
             raise patient.error
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        flush(handle)
-    finally:
-        os.close(handle)
 
 
 def _umask() -> int:
