@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bench.fault_table import fault_table
 from bench.gpu_check import KEPT
 from bench.gpu_table import gpu_figures
 from dogs_accel.runtime.files import read_json, replacing, write_json
@@ -455,6 +456,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "op-augment": op_augment,
     "gpu": gpu,
     "gpu-in-short": gpu_in_short,
+    "faults": fault_table,
 }
 """By the name that pages call them."""
 

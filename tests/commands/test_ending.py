@@ -168,6 +168,7 @@ def test_an_end_while_torch_is_imported_is_one_line(tmp_path, module, arguments,
     assert all(done.stderr.endswith(f" {log}\n") and "libtorch.so" in log.read_text() for log in logs)
 
 
+@pytest.mark.fault("Command line", "output piped into `head`", "silence, and the exit code of the work")
 def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
