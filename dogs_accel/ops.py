@@ -568,3 +568,10 @@ def limit_instruction_set(name: str) -> str:
     """
     used: str = _call(torch.ops.dogs_accel.limit_instruction_set, name)
     return used
+
+
+AUGMENT_STEPS = (
+    "none", "affine", "brightness", "contrast", "saturation", "hue", "grayscale", "sharpness", "posterize", "solarize",
+    "autocontrast", "equalize",
+)  # fmt: skip
+NUM_STEP_COLUMNS = 7

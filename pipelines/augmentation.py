@@ -2,29 +2,43 @@
 
 Every loader draws here, so all of them show a model the same crops, flips and colours, whatever the batch size,
 the number of workers or the order of calls. The distributions are those of torchvision's RandomResizedCrop,
-RandomHorizontalFlip, RandomRotation, ColorJitter and RandomErasing.
+RandomCrop, RandomHorizontalFlip, RandAugment, RandomRotation, ColorJitter, RandomGrayscale and RandomErasing.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dogs_accel.ops import AUGMENT_STEPS, NUM_STEP_COLUMNS
 from pipelines.philox import uniform
-from pipelines.recipe import Recipe
+from pipelines.recipe import MAGNITUDE_BINS, Recipe
 
 _STREAM = 1
 _ATTEMPTS = 10
 _CHUNKS_AT_ONCE = 16
 """Drawing for one batch costs a sample eight times what drawing for many does."""
 # One column of random numbers for each use, so that switching one augmentation off leaves the others as they were.
-_CROP_ATTEMPTS, _CROP_PLACE, _FLIP, _ANGLE, _FACTORS, _ORDER, _ERASE, _ERASE_ATTEMPTS, _ERASE_PLACE, _NUM = (
+# New uses come behind the last ones, and RandAugment, which has two for each of its operations, behind them all.
+_CROP_ATTEMPTS, _CROP_PLACE, _FLIP, _ANGLE, _FACTORS, _ORDER, _ERASE, _ERASE_ATTEMPTS, _ERASE_PLACE, _HUE = (
     0, 20, 22, 23, 24, 27, 30, 31, 51, 53,
 )  # fmt: skip
+_HUE_ORDER, _GRAYSCALE, _OPERATIONS = 54, 55, 56
+
+RANDAUGMENT_OPERATIONS = (
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation", "contrast",
+    "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)  # fmt: skip
+"""In torchvision's order, each as likely as the others; torchvision calls saturation Color."""
+SIGNED = RANDAUGMENT_OPERATIONS[1:10]
+"""Those that go either way."""
+_STEP = {name: number for number, name in enumerate(AUGMENT_STEPS)}
 
 
 @dataclass(frozen=True)
@@ -32,15 +46,21 @@ class AugmentParams:
     """What happens to each of N samples; boxes are (top, left, height, width) in px."""
 
     crop: NDArray[np.int64]
-    """(N, 4) box in the resized image, which is resized to the output."""
+    """(N, 4) box in the resized image, which is resized to the output; what is beyond the image is the recipe's fill."""
     flip: NDArray[np.bool_]
     """(N,)"""
+    operations: NDArray[np.int64]
+    """(N, K) of RandAugment, in their order: positions in RANDAUGMENT_OPERATIONS."""
+    signs: NDArray[np.float64]
+    """(N, K), 1 or -1: which way an operation goes, where it can go either way."""
     angle_deg: NDArray[np.float64]
     """(N,) counter-clockwise."""
     factors: NDArray[np.float64]
-    """(N, 3) of brightness, contrast and saturation; 1 changes nothing."""
+    """(N, 4) of brightness, contrast and saturation, where 1 changes nothing, and the shift of the hue in circles."""
     order: NDArray[np.int64]
-    """(N, 3) order in which the three factors are applied: 0 brightness, 1 contrast, 2 saturation."""
+    """(N, 4) order in which the four are applied, as 0, 1, 2 and 3."""
+    grayscale: NDArray[np.bool_]
+    """(N,)"""
     erase: NDArray[np.int64]
     """(N, 4) box in the output that is set to 0; height 0 where nothing is erased."""
 
@@ -50,32 +70,132 @@ def draw_params(
 ) -> AugmentParams:
     """Draw the parameters of the samples `index` (N,) whose resized images have sizes (N, 2) = height, width."""
     num = len(index)
-    u = uniform(seed, epoch, index, _NUM, _STREAM) if recipe.is_random else np.full((num, _NUM), 0.5)
+    num_operations = 0 if recipe.randaugment is None else recipe.randaugment[0]
+    num_columns = _OPERATIONS + 2 * num_operations if num_operations or recipe.grayscale or recipe.hue else _HUE
+    u = np.full((num, _OPERATIONS), 0.5)
+    if recipe.is_random:
+        drawn = uniform(seed, epoch, index, num_columns, _STREAM)
+        u = np.concatenate([drawn, u[:, num_columns:]], axis=1)
     widths = np.array([recipe.brightness, recipe.contrast, recipe.saturation])
+    shifts = (2 * u[:, _HUE] - 1) * recipe.hue
     return AugmentParams(
         crop=_crop_boxes(recipe, sizes, u),
         flip=u[:, _FLIP] < recipe.flip,
+        operations=(u[:, _OPERATIONS::2] * len(RANDAUGMENT_OPERATIONS)).astype(np.int64),
+        signs=np.where(u[:, _OPERATIONS + 1 :: 2] < 0.5, -1.0, 1.0),
         angle_deg=(2 * u[:, _ANGLE] - 1) * recipe.rotation_deg,
-        factors=1 + (2 * u[:, _FACTORS:_ORDER] - 1) * widths,
-        order=np.argsort(u[:, _ORDER:_ERASE], axis=1, kind="stable"),
+        factors=np.column_stack([1 + (2 * u[:, _FACTORS:_ORDER] - 1) * widths, shifts]),
+        order=np.argsort(u[:, [*range(_ORDER, _ERASE), _HUE_ORDER]], axis=1, kind="stable"),
+        grayscale=u[:, _GRAYSCALE] < recipe.grayscale,
         erase=_erase_boxes(recipe, u),
     )
 
 
-def pack_params(params: AugmentParams, size_px: int) -> NDArray[np.float64]:
-    """Lay out parameters as `dogs_accel.ops.augment` takes them for outputs of size_px: (N, 21) float64."""
-    return np.concatenate(
-        [
-            params.crop,
-            params.flip[:, None],
-            np.array([_rotation_matrix(angle, size_px) for angle in params.angle_deg.tolist()]).reshape(-1, 6),
-            params.factors,
-            params.order,
-            params.erase,
-        ],
-        axis=1,
-        dtype=np.float64,
-    )
+@functools.cache
+def randaugment_magnitudes(magnitude: int, size_px: int) -> dict[str, float]:
+    """Say how strong each operation is at a magnitude (0 to 30) on a square image, as torchvision has it.
+
+    Shears are tangents, translations px (toward 0), rotations degrees; of brightness, saturation, contrast and
+    sharpness it is what the factor is more or less than 1; bits of posterize, the threshold of solarize; 0 of others.
+    """
+
+    def ramp(start: float, end: float) -> float:
+        return float(torch.linspace(start, end, MAGNITUDE_BINS)[magnitude])
+
+    most_px = 150.0 / 331.0 * size_px
+    bits = 8 - (torch.arange(MAGNITUDE_BINS) / ((MAGNITUDE_BINS - 1) / 4)).round().int()
+    factor = ramp(0.0, 0.9)
+    return {
+        "identity": 0.0,
+        "shear_x": ramp(0.0, 0.3),
+        "shear_y": ramp(0.0, 0.3),
+        "translate_x": ramp(0.0, most_px),
+        "translate_y": ramp(0.0, most_px),
+        "rotate": ramp(0.0, 30.0),
+        "brightness": factor,
+        "saturation": factor,
+        "contrast": factor,
+        "sharpness": factor,
+        "posterize": float(bits[magnitude]),
+        "solarize": ramp(255.0, 0.0),
+        "autocontrast": 0.0,
+        "equalize": 0.0,
+    }
+
+
+def pack_params(params: AugmentParams, recipe: Recipe) -> NDArray[np.float64]:
+    """Lay out parameters as `dogs_accel.ops.augment` takes them: (N, 9 + 7 K) float64, with K steps."""
+    head = np.concatenate([params.crop, params.flip[:, None], params.erase], axis=1, dtype=np.float64)
+    steps = [_randaugment_steps(params, recipe)] if recipe.randaugment else []
+    rotation = [_rotation_steps(params, recipe)] if recipe.rotation_deg else []
+    jitter = [_jitter_steps(params, recipe)] if recipe.jitters else []
+    steps += [*jitter, *rotation] if recipe.rotation_after_jitter else [*rotation, *jitter]
+    if recipe.grayscale:
+        steps.append(_steps(len(head), 1))
+        steps[-1][:, 0, 0] = np.where(params.grayscale, _STEP["grayscale"], _STEP["none"])
+    return np.concatenate([head, *(each.reshape(len(head), -1) for each in steps)], axis=1)
+
+
+def _steps(num: int, num_steps: int) -> NDArray[np.float64]:
+    return np.zeros((num, num_steps, NUM_STEP_COLUMNS))
+
+
+def _rotation_steps(params: AugmentParams, recipe: Recipe) -> NDArray[np.float64]:
+    steps = _steps(len(params.flip), 1)
+    steps[:, 0, 0] = _STEP["affine"]
+    steps[:, 0, 1:] = [_rotation_matrix(angle, recipe.crop) for angle in params.angle_deg.tolist()] or np.zeros((0, 6))
+    return steps
+
+
+def _jitter_steps(params: AugmentParams, recipe: Recipe) -> NDArray[np.float64]:
+    """Lay out the factors in their order; the hue last in the table of four is left out where none is shifted."""
+    num = len(params.flip)
+    kinds = np.array([_STEP[name] for name in ("brightness", "contrast", "saturation", "hue")])
+    # As torchvision does it: the fraction is cut off, and what is below 0 comes round from 255.
+    shift = np.trunc(params.factors[:, 3] * 255) % 256
+    values = np.column_stack([params.factors[:, :3], shift])
+    order = params.order if recipe.hue else params.order[params.order < 3].reshape(num, 3)
+    steps = _steps(num, order.shape[1])
+    steps[:, :, 0] = kinds[order]
+    steps[:, :, 1] = np.take_along_axis(values, order, axis=1)
+    return steps
+
+
+def _randaugment_steps(params: AugmentParams, recipe: Recipe) -> NDArray[np.float64]:
+    assert recipe.randaugment is not None
+    table = _randaugment_table(recipe.randaugment[1], recipe.crop)
+    return table[params.operations, (params.signs > 0).astype(np.int64)]
+
+
+@functools.cache
+def _randaugment_table(magnitude: int, size_px: int) -> NDArray[np.float64]:
+    """Lay out every operation as a step: (operations, 2, 7), the negative one before the positive one."""
+    strengths = randaugment_magnitudes(magnitude, size_px)
+    table = np.zeros((len(RANDAUGMENT_OPERATIONS), 2, NUM_STEP_COLUMNS))
+    for number, name in enumerate(RANDAUGMENT_OPERATIONS):
+        for side, sign in enumerate((-1, 1)):
+            strength = strengths[name] * (sign if name in SIGNED else 1)
+            table[number, side] = _operation_step(name, strength, size_px)
+    return table
+
+
+def _operation_step(name: str, strength: float, size_px: int) -> list[float]:
+    none = [0.0] * 6
+    if name == "identity":
+        return [_STEP["none"], *none]
+    if name.startswith("shear"):
+        # Through degrees and back, with the roundings of torchvision's affine.
+        angle = math.radians(math.degrees(math.atan(strength)))
+        along_x, along_y = math.tan(angle), math.sin(angle) / math.cos(angle)
+        return [_STEP["affine"], *((1, along_x, 0, 0, 1, 0) if name == "shear_x" else (1, 0, 0, along_y, 1, 0))]
+    if name.startswith("translate"):
+        px = int(strength)
+        return [_STEP["affine"], 1, 0, -px if name == "translate_x" else 0, 0, 1, -px if name == "translate_y" else 0]
+    if name == "rotate":
+        return [_STEP["affine"], *_rotation_matrix(strength, size_px)]
+    if name in ("brightness", "saturation", "contrast", "sharpness"):
+        return [_STEP[name], 1 + strength, *none[1:]]
+    return [_STEP[name], strength, *none[1:]]
 
 
 def _rotation_matrix(angle_deg: float, size_px: int) -> tuple[float, ...]:
@@ -94,19 +214,29 @@ def _rotation_matrix(angle_deg: float, size_px: int) -> tuple[float, ...]:
 def draw_packed(
     recipe: Recipe, seed: int, epoch: int, chunks: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.float64]]:
-    """Draw for each chunk of samples (n,), of a recipe with one size for all, what `pack_params` lays out: (n, 21)."""
+    """Draw for each chunk of samples (n,) what `pack_params` lays out, of a recipe with one size for all."""
     for at in range(0, len(chunks), _CHUNKS_AT_ONCE):
         some = chunks[at : at + _CHUNKS_AT_ONCE]
         index = np.concatenate(some)
         sizes = np.tile(np.array(recipe.resized(0, 0), dtype=np.int64), (len(index), 1))
-        packed = pack_params(draw_params(recipe, sizes, seed, epoch, index), recipe.crop)
+        packed = pack_params(draw_params(recipe, sizes, seed, epoch, index), recipe)
         yield from np.split(packed, np.cumsum([len(chunk) for chunk in some])[:-1])
 
 
 def _crop_boxes(recipe: Recipe, sizes: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.int64]:
+    padded = sizes + 2 * recipe.padding
+    box = _boxes_in(recipe, padded, u)
+    return box - np.array([recipe.padding, recipe.padding, 0, 0])
+
+
+def _boxes_in(recipe: Recipe, sizes: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.int64]:
     if recipe.random_area is None:
         size = np.full_like(sizes, recipe.crop)
-        return np.concatenate([np.rint((sizes - size) / 2).astype(np.int64), size], axis=1)
+        spare = sizes - size
+        # Where an image is smaller than the crop, torchvision's random crop may be anywhere that has all of the image.
+        place = np.minimum(spare, 0) + np.floor(u[:, _CROP_PLACE:_FLIP] * (np.abs(spare) + 1)).astype(np.int64)
+        centre = np.where(spare < 0, -(-spare // 2), np.rint(spare / 2).astype(np.int64))
+        return np.concatenate([place if recipe.random_crop else centre, size], axis=1)
     height, width = sizes[:, :1], sizes[:, 1:]
     tall, wide = _attempts(height * width, recipe.random_area, recipe.random_ratio, u[:, _CROP_ATTEMPTS:_CROP_PLACE])
     fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
@@ -135,7 +265,7 @@ def _erase_boxes(recipe: Recipe, u: NDArray[np.float64]) -> NDArray[np.int64]:
     box = _first_fit(fits, tall, wide)
     erased = fits.any(axis=1) & (u[:, _ERASE] < recipe.erasing)
     h, w = np.where(erased, box[:, 0], 0), np.where(erased, box[:, 1], 0)
-    top, left = _place(np.full((num, 2), size), h, w, u[:, _ERASE_PLACE:_NUM])
+    top, left = _place(np.full((num, 2), size), h, w, u[:, _ERASE_PLACE:_HUE])
     return np.where(erased[:, None], np.stack([top, left, h, w], axis=1), 0)
 
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass, replace
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2470, 0.2435, 0.2616)
+MAGNITUDE_BINS = 31
+"""Of RandAugment, as torchvision has them."""
+MOST_OPERATIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +38,37 @@ class Recipe:
 
     name: str
     resize: tuple[int, int] | int | None = (256, 256)
-    """(height, width) in px squashes to exactly that; one integer is the shorter side and keeps the aspect."""
+    """(height, width) in px squashes to exactly that; one integer is the shorter side and keeps the aspect; None leaves
+    the photo as it is."""
+    padding: int = 0
+    """px added on each side before the crop."""
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """R, G and B, 0 to 255, of the padding and of what a crop has beyond the image."""
     crop: int = 224
     """Side in px of the square output."""
+    random_crop: bool = False
+    """Whether the crop, of the output's size, is at a random place; else it is in the centre."""
     random_area: tuple[float, float] | None = None
-    """Share of the area that the random crop covers; None is the centre crop."""
+    """Share of the area that a random crop covers, which is then resized to the output; None is a crop of its size."""
     random_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Aspect ratio of the random crop, log-uniform."""
+    """Aspect ratio of the crop of a random area, log-uniform."""
     flip: float = 0.0
     """Probability of a horizontal flip."""
+    randaugment: tuple[int, int] | None = None
+    """(number of operations, magnitude from 0 to 30) of RandAugment; None does none."""
     rotation_deg: float = 0.0
     """Largest rotation either way; nearest neighbour, corners filled with 0 (black)."""
+    rotation_after_jitter: bool = False
+    """Whether the rotation follows the jitter; else it comes before."""
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    """Half width of the jitter factor around 1; the three are applied in random order."""
+    """Half width of the jitter factor around 1."""
+    hue: float = 0.0
+    """Largest shift of the hue either way, as a share of the colour circle, up to 0.5. The four are applied in random
+    order."""
+    grayscale: float = 0.0
+    """Probability of losing the colours."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     erasing: float = 0.0
@@ -60,28 +81,48 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.crop < 1:
             raise ValueError(f"crop: got {self.crop}, expected an integer >= 1 (px)")
+        if self.padding < 0:
+            raise ValueError(f"padding: got {self.padding}, expected an integer >= 0 (px)")
+        if len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
+            raise ValueError(f"fill: got {self.fill}, expected three levels of 0 to 255")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation: got {self.interpolation!r}, expected 'bilinear' or 'bicubic'")
-        for field in ("flip", "erasing", "brightness", "contrast", "saturation"):
+        for field in ("flip", "grayscale", "erasing", "brightness", "contrast", "saturation"):
             value = getattr(self, field)
             if not 0 <= value <= 1:
                 raise ValueError(f"{field}: got {value}, expected a number in [0, 1]")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue: got {self.hue}, expected a number in [0, 0.5]")
         for field in ("random_area", "random_ratio", "erasing_area", "erasing_ratio"):
             bounds = getattr(self, field)
             if bounds is not None and not 0 < bounds[0] <= bounds[1]:
                 raise ValueError(f"{field}: got {bounds}, expected 0 < low <= high")
-        if self.random_area is None and min(self.resized(self.crop, self.crop)) < self.crop:
-            raise ValueError(f"resize: got {self.resize}, expected at least the crop of {self.crop} px on each side")
+        if self.random_area is not None and self.random_crop:
+            raise ValueError(f"random_crop: got True beside random_area {self.random_area}, expected one of them")
+        if self.randaugment is not None:
+            num_ops, magnitude = self.randaugment
+            if not (1 <= num_ops <= MOST_OPERATIONS and 0 <= magnitude < MAGNITUDE_BINS):
+                raise ValueError(
+                    f"randaugment: got {self.randaugment}, expected 1 to {MOST_OPERATIONS} operations of a magnitude "
+                    f"of 0 to {MAGNITUDE_BINS - 1}"
+                )
+        least = max(1, self.crop - 2 * self.padding)
+        if self.random_area is None and self.resize is not None and min(self.resized(least, least)) < least:
+            beside = f", with a padding of {self.padding} px" if self.padding else ""
+            raise ValueError(
+                f"resize: got {self.resize}, expected at least the crop of {self.crop} px on each side{beside}"
+            )
 
     @property
     def jitters(self) -> bool:
-        """Whether brightness, contrast or saturation change."""
-        return max(self.brightness, self.contrast, self.saturation) > 0
+        """Whether brightness, contrast, saturation or hue change."""
+        return max(self.brightness, self.contrast, self.saturation, self.hue) > 0
 
     @property
     def is_random(self) -> bool:
         """Whether two epochs can give the same sample different pixels."""
-        return bool(self.random_area or self.flip or self.rotation_deg or self.jitters or self.erasing)
+        changes = (self.random_crop, self.random_area, self.flip, self.randaugment, self.rotation_deg, self.jitters)
+        return any(changes) or self.grayscale > 0 or self.erasing > 0
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in px after the resize step of an image of this height and width."""
@@ -99,7 +140,7 @@ class Recipe:
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
     ) -> Recipe:
-        """Return this recipe for another input size (the resize keeps its proportion) and normalisation.
+        """Return this recipe for another input size (resize and padding keep their proportion) and normalisation.
 
         Args:
             size_px: side of the output.
@@ -115,7 +156,8 @@ class Recipe:
             resize = (round(resize[0] * scale), round(resize[1] * scale))
         elif resize is not None:
             resize = round(resize * scale)
-        return replace(self, crop=size_px, resize=resize, mean=mean or self.mean, std=std or self.std)
+        padding = round(self.padding * scale)
+        return replace(self, crop=size_px, resize=resize, padding=padding, mean=mean or self.mean, std=std or self.std)
 
 
 EVAL = Recipe(name="eval")
@@ -143,3 +185,63 @@ VIT_TRAIN = Recipe(
     erasing=0.08,
 )
 """The published training transform of ViT-B/16: milder, and without rotation."""
+
+IMAGENET_EVAL = Recipe(name="imagenet-eval", resize=256)
+"""The usual evaluation on ImageNet, also of the comparison on Oxford-IIIT Pet: shorter side 256, centre crop of 224."""
+
+IMAGENET_TRAIN = Recipe(name="imagenet-train", resize=None, random_area=(0.08, 1.0), flip=0.5)
+"""The usual training on ImageNet: a crop of random area straight from the photo, and a flip."""
+
+PETS_TRAIN = Recipe(name="pets-train", resize=256, random_area=(0.08, 1.0), flip=0.5, brightness=0.2, contrast=0.2)
+"""The training transform of the comparison on Oxford-IIIT Pet, which resizes twice."""
+
+PETS_MILD_TRAIN = replace(PETS_TRAIN, name="pets-mild-train", random_area=(0.8, 1.0))
+"""The same with crops of at least 80 % of the area, its second variant."""
+
+STANDARD_TRAIN = Recipe(
+    name="standard-train",
+    resize=None,
+    random_area=(0.8, 1.0),
+    flip=0.5,
+    rotation_deg=15.0,
+    rotation_after_jitter=True,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    hue=0.1,
+    erasing=0.2,
+)
+"""The standard augmentation of the guide to CNNs and Vision Transformers."""
+
+RANDAUGMENT_TRAIN = Recipe(name="randaugment-train", resize=None, random_area=(0.08, 1.0), flip=0.5, randaugment=(2, 9))
+"""The guide's stronger augmentation: RandAugment, Cubuk et al., CVPR Workshops 2020."""
+
+CIFAR_TRAIN = Recipe(
+    name="cifar-train",
+    resize=(32, 32),
+    padding=4,
+    crop=32,
+    random_crop=True,
+    flip=0.5,
+    mean=CIFAR_MEAN,
+    std=CIFAR_STD,
+)
+"""The guide's training transform of CIFAR-10; photos of another size are squashed to 32 x 32 px."""
+
+CIFAR_EVAL = Recipe(name="cifar-eval", resize=(32, 32), crop=32, mean=CIFAR_MEAN, std=CIFAR_STD)
+"""The guide's evaluation of CIFAR-10."""
+
+INATURALIST_TRAIN = Recipe(name="inaturalist-train", resize=(224, 224), flip=0.5, rotation_deg=15.0)
+"""The training transform of the assignment on iNaturalist: squash, flip and rotate."""
+
+INATURALIST_EVAL = Recipe(name="inaturalist-eval", resize=(224, 224))
+"""The assignment's evaluation: squash to 224 x 224."""
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        EVAL, RESNET_TRAIN, VIT_TRAIN, IMAGENET_EVAL, IMAGENET_TRAIN, PETS_TRAIN, PETS_MILD_TRAIN, STANDARD_TRAIN,
+        RANDAUGMENT_TRAIN, CIFAR_TRAIN, CIFAR_EVAL, INATURALIST_TRAIN, INATURALIST_EVAL,
+    )
+}  # fmt: skip
+"""Every preset by its name."""

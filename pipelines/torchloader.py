@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode
 
-from pipelines.augmentation import AugmentParams, draw_params
+from pipelines.augmentation import (
+    RANDAUGMENT_OPERATIONS,
+    SIGNED,
+    AugmentParams,
+    draw_params,
+    randaugment_magnitudes,
+)
 from pipelines.decoding.pil import BadImageError, open_rgb
 from pipelines.loader import Batch, Loader, WorkerError
 from pipelines.recipe import Recipe
@@ -25,7 +32,24 @@ from pipelines.recipe import Recipe
 _TIMEOUT_S = 600
 """How long a worker may take for a batch: it is an error then, and no hang."""
 _log = logging.getLogger(__name__)
-_JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+_JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+_OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "identity": lambda image, _: image,
+    "shear_x": lambda image, tangent: _sheared(image, tangent, 0.0),
+    "shear_y": lambda image, tangent: _sheared(image, 0.0, tangent),
+    "translate_x": lambda image, px: F.affine(image, 0.0, [int(px), 0], 1.0, [0.0, 0.0]),
+    "translate_y": lambda image, px: F.affine(image, 0.0, [0, int(px)], 1.0, [0.0, 0.0]),
+    "rotate": lambda image, angle_deg: F.rotate(image, angle_deg, InterpolationMode.NEAREST),
+    "brightness": lambda image, more: F.adjust_brightness(image, 1.0 + more),
+    "saturation": lambda image, more: F.adjust_saturation(image, 1.0 + more),
+    "contrast": lambda image, more: F.adjust_contrast(image, 1.0 + more),
+    "sharpness": lambda image, more: F.adjust_sharpness(image, 1.0 + more),
+    "posterize": lambda image, bits: F.posterize(image, int(bits)),
+    "solarize": lambda image, threshold: F.solarize(image, threshold),
+    "autocontrast": lambda image, _: F.autocontrast(image),
+    "equalize": lambda image, _: F.equalize(image),
+}
+"""Of RandAugment, each given what `randaugment_magnitudes` says."""
 
 
 def resize_image(image: Image.Image, recipe: Recipe) -> Image.Image:
@@ -38,23 +62,57 @@ def resize_image(image: Image.Image, recipe: Recipe) -> Image.Image:
 
 def augment_image(image: Image.Image, recipe: Recipe, params: AugmentParams, row: int) -> torch.Tensor:
     """Turn a resized PIL image into (3, H, W) float32 with the parameters of one row."""
-    top, left, height, width = params.crop[row].tolist()
-    if recipe.random_area is None:
-        image = F.crop(image, top, left, height, width)
-    else:
-        mode = InterpolationMode(recipe.interpolation)
-        image = F.resized_crop(image, top, left, height, width, [recipe.crop, recipe.crop], mode)
+    image = _cropped(image, recipe, params.crop[row].tolist())
     if params.flip[row]:
         image = F.hflip(image)
-    if recipe.rotation_deg:
-        image = F.rotate(image, float(params.angle_deg[row]), InterpolationMode.NEAREST, fill=0)
+    if recipe.randaugment is not None:
+        image = _randaugmented(image, recipe, params, row)
+    if not recipe.rotation_after_jitter:
+        image = _rotated(image, recipe, params, row)
     if recipe.jitters:
         for which in params.order[row]:
-            image = _JITTERS[which](image, float(params.factors[row, which]))
+            if which < 3 or recipe.hue:  # a hue that is not shifted is changed by the way there and back
+                image = _JITTERS[which](image, float(params.factors[row, which]))
+    if recipe.rotation_after_jitter:
+        image = _rotated(image, recipe, params, row)
+    if params.grayscale[row]:
+        image = F.rgb_to_grayscale(image, num_output_channels=3)
     tensor = F.normalize(F.to_tensor(image), recipe.mean, recipe.std)
     top, left, height, width = params.erase[row].tolist()
     tensor[:, top : top + height, left : left + width] = 0
     return tensor
+
+
+def _cropped(image: Image.Image, recipe: Recipe, box: list[int]) -> Image.Image:
+    top, left, height, width = box
+    beyond = [max(0, -left), max(0, -top), max(0, left + width - image.width), max(0, top + height - image.height)]
+    if any(beyond):
+        image = F.pad(image, beyond, fill=recipe.fill)
+        top, left = top + beyond[1], left + beyond[0]
+    if recipe.random_area is None:
+        return F.crop(image, top, left, height, width)
+    size, mode = [recipe.crop, recipe.crop], InterpolationMode(recipe.interpolation)
+    return F.resized_crop(image, top, left, height, width, size, mode)
+
+
+def _randaugmented(image: Image.Image, recipe: Recipe, params: AugmentParams, row: int) -> Image.Image:
+    assert recipe.randaugment is not None
+    strengths = randaugment_magnitudes(recipe.randaugment[1], recipe.crop)
+    for number, sign in zip(params.operations[row], params.signs[row], strict=True):
+        name = RANDAUGMENT_OPERATIONS[number]
+        image = _OPERATIONS[name](image, strengths[name] * (float(sign) if name in SIGNED else 1.0))
+    return image
+
+
+def _sheared(image: Image.Image, tangent_x: float, tangent_y: float) -> Image.Image:
+    shear = [math.degrees(math.atan(tangent)) for tangent in (tangent_x, tangent_y)]
+    return F.affine(image, 0.0, [0, 0], 1.0, shear, center=[0, 0])
+
+
+def _rotated(image: Image.Image, recipe: Recipe, params: AugmentParams, row: int) -> Image.Image:
+    if not recipe.rotation_deg:
+        return image
+    return F.rotate(image, float(params.angle_deg[row]), InterpolationMode.NEAREST, fill=0)
 
 
 def augment_images(
