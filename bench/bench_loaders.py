@@ -7,7 +7,6 @@ import pytest
 import torch
 from rivals import PUBLISHED, rivals
 
-from dogs_accel.parity.run import RECIPES
 from dogs_accel.plots import save_figure
 from dogs_accel.throughput.bottleneck import describe_bottleneck, describe_with_model, measure_with_model, training_step
 from dogs_accel.throughput.candidates import Workload, project_candidates

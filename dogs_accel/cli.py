@@ -18,6 +18,7 @@ from dogs_accel.runtime.arguments import DATA_HELP, natural, positive, user_path
 from dogs_accel.runtime.files import check_folder
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
+from pipelines.recipe import RECIPES
 
 _SHOWN = 10
 _BENCHMARK, _REPORT = "benchmark", "report"
@@ -223,7 +224,10 @@ def _add_parity(commands: Any) -> None:
     command.add_argument("--data", required=True, type=user_path, metavar="DIR", help=DATA_HELP)
     command.add_argument("--loader", default="all", metavar="NAME", help="one of the loaders, or all (default: all)")
     command.add_argument(
-        "--recipe", default="all", metavar="NAME", help="eval, resnet-train, vit-train or all (default: all)"
+        "--recipe",
+        default="eval,resnet-train,vit-train",
+        metavar="NAMES",
+        help=f"all, or some of {', '.join(RECIPES)} (default: eval,resnet-train,vit-train)",
     )
     command.add_argument(
         "--num-images", type=positive, default=512, metavar="N",
@@ -287,7 +291,7 @@ def _add_throughput(commands: Any) -> None:
         "--recipe",
         default="resnet-train",
         metavar="NAME",
-        help="resnet-train, vit-train or eval (default: resnet-train)",
+        help=f"one of {', '.join(RECIPES)} (default: resnet-train)",
     )
     command.add_argument(
         "--model", metavar="NAME",

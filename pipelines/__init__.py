@@ -13,12 +13,39 @@ if TYPE_CHECKING:
     from pipelines.decoding.pil import BadImageError
     from pipelines.loader import Batch, Loader
     from pipelines.make import make_loader
-    from pipelines.recipe import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
+    from pipelines.recipe import (
+        CIFAR_EVAL,
+        CIFAR_TRAIN,
+        EVAL,
+        IMAGENET_EVAL,
+        IMAGENET_TRAIN,
+        INATURALIST_EVAL,
+        INATURALIST_TRAIN,
+        PETS_MILD_TRAIN,
+        PETS_TRAIN,
+        RANDAUGMENT_TRAIN,
+        RECIPES,
+        RESNET_TRAIN,
+        STANDARD_TRAIN,
+        VIT_TRAIN,
+        Recipe,
+    )
 
 __all__ = [
     "BACKENDS",
+    "CIFAR_EVAL",
+    "CIFAR_TRAIN",
     "EVAL",
+    "IMAGENET_EVAL",
+    "IMAGENET_TRAIN",
+    "INATURALIST_EVAL",
+    "INATURALIST_TRAIN",
+    "PETS_MILD_TRAIN",
+    "PETS_TRAIN",
+    "RANDAUGMENT_TRAIN",
+    "RECIPES",
     "RESNET_TRAIN",
+    "STANDARD_TRAIN",
     "VIT_TRAIN",
     "BadImageError",
     "Batch",
@@ -34,8 +61,12 @@ _MODULES = {
     "pipelines.decoding.pil": ["BadImageError"],
     "pipelines.loader": ["Batch", "Loader"],
     "pipelines.make": ["make_loader"],
-    "pipelines.recipe": ["EVAL", "RESNET_TRAIN", "VIT_TRAIN", "Recipe"],
-}
+    "pipelines.recipe": [
+        "CIFAR_EVAL", "CIFAR_TRAIN", "EVAL", "IMAGENET_EVAL", "IMAGENET_TRAIN", "INATURALIST_EVAL",
+        "INATURALIST_TRAIN", "PETS_MILD_TRAIN", "PETS_TRAIN", "RANDAUGMENT_TRAIN", "RECIPES", "RESNET_TRAIN",
+        "STANDARD_TRAIN", "VIT_TRAIN", "Recipe",
+    ],
+}  # fmt: skip
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 

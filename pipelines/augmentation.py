@@ -46,7 +46,7 @@ class AugmentParams:
     """What happens to each of N samples; boxes are (top, left, height, width) in px."""
 
     crop: NDArray[np.int64]
-    """(N, 4) box in the resized image, which is resized to the output; what is beyond the image is the recipe's fill."""
+    """(N, 4) box in the resized image, which is resized to the output; beyond the image it has the recipe's fill."""
     flip: NDArray[np.bool_]
     """(N,)"""
     operations: NDArray[np.int64]
@@ -212,14 +212,17 @@ def _rotation_matrix(angle_deg: float, size_px: int) -> tuple[float, ...]:
 
 
 def draw_packed(
-    recipe: Recipe, seed: int, epoch: int, chunks: Sequence[NDArray[np.int64]]
+    recipe: Recipe, seed: int, epoch: int, chunks: Sequence[NDArray[np.int64]], sizes: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float64]]:
-    """Draw for each chunk of samples (n,) what `pack_params` lays out, of a recipe with one size for all."""
+    """Draw for each chunk of samples (n,) what `pack_params` lays out.
+
+    sizes: height and width of the resized images: (2,) where all have one, else (N, 2), by sample.
+    """
     for at in range(0, len(chunks), _CHUNKS_AT_ONCE):
         some = chunks[at : at + _CHUNKS_AT_ONCE]
         index = np.concatenate(some)
-        sizes = np.tile(np.array(recipe.resized(0, 0), dtype=np.int64), (len(index), 1))
-        packed = pack_params(draw_params(recipe, sizes, seed, epoch, index), recipe)
+        own = np.broadcast_to(sizes, (len(index), 2)) if sizes.ndim == 1 else sizes[index]
+        packed = pack_params(draw_params(recipe, own, seed, epoch, index), recipe)
         yield from np.split(packed, np.cumsum([len(chunk) for chunk in some])[:-1])
 
 

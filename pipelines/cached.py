@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ host."""
 
 
 class CachedLoader(FusedLoader):
-    """Augments from a store of squashed images: one that is open, or one that is built first where there is none.
+    """Augments from images in memory: an array, a store that is open, or one that is built first where there is none.
 
-    On a GPU its images live there where they fit; else the rows of a batch are copied to it. On a CPU the store is
-    mapped into memory and `num_threads` threads augment, as far as torch uses so many.
+    On a GPU its images live there where they fit; else those of a batch are copied to it. On a CPU the store is mapped
+    into memory and `num_threads` threads augment, as far as torch uses so many.
     """
 
     backend = "cached"
@@ -33,40 +33,94 @@ class CachedLoader(FusedLoader):
         self, *args: Any, store_dir: str | Path | None = None, store: OpenStore | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.store_dir: Path | None = None
+        self._images: torch.Tensor | None
+        """(N, height, width, 3) where the images have one size and no first resize is left to do."""
+        if self.pixels is None:
+            self._take_store(store_dir, store)
+        else:
+            self._take_array(self.pixels)
+        if self.device.type == "cuda" and self._fits_on_gpu():
+            self._move_to_gpu()
+
+    def _take_store(self, store_dir: str | Path | None, store: OpenStore | None) -> None:
         if store is None:
             folder = store_dir or default_store_folder(self.paths, self.recipe)
             store = build_store(self.paths, self.recipe, folder, num_threads=self.num_threads)
         self.store_dir = store.folder
-        taken = store.take(self.paths, self.recipe)
+        taken = store.take(self.paths, self.recipe, on_bad_image=self.on_bad_image)
+        for position, problem in taken.problems.items():
+            self._leave_out(position, problem)
         self._images, self._rows = taken.images, taken.rows
-        if self.device.type == "cuda" and self._fits_on_gpu():
-            self._images = _copied(taken.images, taken.rows, self.device)
-            self._rows = torch.arange(len(taken.rows), device=self.device)
+        self._content, self._offsets, self._sizes, self._resized = (
+            taken.content, taken.offsets, taken.sizes, taken.sizes,
+        )  # fmt: skip
+
+    def _take_array(self, pixels: NDArray[np.uint8]) -> None:
+        num, height, width, _ = pixels.shape
+        images = torch.from_numpy(np.ascontiguousarray(pixels))
+        resized = self.recipe.resized(height, width)
+        self._images = images if resized == (height, width) else None
+        self._rows = torch.arange(num)
+        self._content, self._offsets = images.view(-1), np.arange(num) * (3 * height * width)
+        self._sizes, self._resized = np.tile((height, width), (num, 1)), np.tile(resized, (num, 1))
 
     def _fits_on_gpu(self) -> bool:
         free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)
-        num_bytes = len(self._rows) * self._images[0].numel()
+        num_bytes = int(self._num_bytes.sum())
         return num_bytes <= _GPU_SHARE * total_bytes and num_bytes <= free_bytes / 2
 
+    @property
+    def _num_bytes(self) -> NDArray[np.int64]:
+        """Of each sample's image, (N,)."""
+        return 3 * self._sizes.prod(axis=1)
+
+    def _move_to_gpu(self) -> None:
+        """Copy the images to the GPU, some at a time, since they pass through memory of the host."""
+        ends = np.cumsum(self._num_bytes)
+        content = torch.empty(int(ends[-1]) if len(ends) else 0, dtype=torch.uint8, device=self.device)
+        offsets = ends - self._num_bytes
+        positions = np.arange(len(offsets))
+        for some in np.array_split(positions, -(-len(positions) // 1024) or 1):
+            if len(some):
+                content[offsets[some[0]] : ends[some[-1]]].copy_(self._gathered(some))
+        if self._images is not None:
+            self._images = content.view(len(positions), *self._images.shape[1:])
+            self._rows = torch.arange(len(positions), device=self.device)
+        self._content, self._offsets = content, offsets
+
+    def _gathered(self, positions: NDArray[np.int64]) -> torch.Tensor:
+        """Put the bytes of some images behind one another."""
+        return torch.cat([self._view(position).reshape(-1) for position in positions])
+
+    def _view(self, position: int) -> torch.Tensor:
+        height, width = self._sizes[position].tolist()
+        return self._content.as_strided((height, width, 3), (3 * width, 3, 1), int(self._offsets[position]))
+
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        for chunk, params in zip(chunks, self._packed(epoch, chunks), strict=True):
-            index = self._to_device(torch.from_numpy(chunk))
+        bad = np.array(sorted(self._left_out), dtype=np.int64)
+        good = [chunk[~np.isin(chunk, bad)] for chunk in chunks] if len(bad) else chunks
+        for chunk, params in zip(good, self._packed(epoch, good, self._resized), strict=True):
+            yield self._batch(chunk, params) if len(chunk) else self._empty()
+
+    def _batch(self, chunk: NDArray[np.int64], params: torch.Tensor) -> Batch:
+        index = self._to_device(torch.from_numpy(chunk))
+        if self._images is not None:
             if self._images.device == self.device:
-                images, rows = self._images, self._rows[index]
-            else:
-                images = self._to_device(self._images[self._rows[torch.from_numpy(chunk)]])
-                rows = torch.arange(len(chunk), device=self.device)
-            yield self._augmented(images, rows, params, index, self.num_threads)
+                return self._augmented(self._images, self._rows[index], params, index, self.num_threads)
+            images = self._to_device(self._images[self._rows[torch.from_numpy(chunk)]])
+            rows = torch.arange(len(chunk), device=self.device)
+            return self._augmented(images, rows, params, index, self.num_threads)
+        return self._augmented_ragged(self._on_device(chunk), self._resized[chunk], params, index, self.num_threads)
+
+    def _on_device(self, chunk: NDArray[np.int64]) -> Sequence[torch.Tensor]:
+        if self._content.device == self.device:
+            return [self._view(position) for position in chunk]
+        parts = self._to_device(self._gathered(chunk)).split(self._num_bytes[chunk].tolist())
+        return [part.view(*size, 3) for part, size in zip(parts, self._sizes[chunk].tolist(), strict=True)]
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Let go of the images."""
         super().close()
-        self._images = self._rows = torch.empty(0)
-
-
-def _copied(images: torch.Tensor, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy rows to the GPU, some at a time, since they pass through memory of the host."""
-    copied = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, device=device)
-    for part, into in zip(rows.split(1024), copied.split(1024), strict=True):
-        into.copy_(images[part])
-    return copied
+        self._images = None
+        self._content = self._rows = torch.empty(0)

@@ -1,4 +1,4 @@
-"""The streaming loader: DALI decodes, on a GPU or a CPU, and our operators squash and augment there."""
+"""The streaming loader: DALI decodes, on a GPU or a CPU, and our operators resize and augment there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dogs_accel import ops
+from pipelines.augmentation import draw_params, pack_params
 from pipelines.decoding.dali import HW_DECODER_LOAD
 from pipelines.decoding.files import Decoder
-from pipelines.decoding.pil import BadImageError
 from pipelines.fused import FusedLoader
 from pipelines.loader import Batch
 
@@ -39,25 +38,35 @@ class DaliLoader(FusedLoader):
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         order = np.concatenate([np.zeros(0, dtype=np.int64), *chunks])
-        squashed = self._squashed([self.paths[i] for i in order])
-        for chunk, params in zip(chunks, self._packed(epoch, chunks), strict=True):
-            images = next(squashed)
-            while len(images) < len(chunk):
-                images = torch.cat([images, next(squashed)])
-            index = self._to_device(torch.from_numpy(chunk))
-            rows = torch.arange(len(chunk), device=self.device)
-            yield self._augmented(images, rows, params, index, self._num_ops_threads)
-
-    def _squashed(self, paths: list[str]) -> Iterator[torch.Tensor]:
-        """Yield (n, height, width, 3) uint8, in order; no n crosses a multiple of the batch size."""
-        assert isinstance(self.recipe.resize, tuple)
-        for files in self._decoder.decode(paths):
+        decoded = self._decoded(order)
+        for chunk in chunks:
+            good = []
             images = []
+            for position in chunk:
+                image = next(decoded)
+                if image is not None:
+                    good.append(position)
+                    images.append(image)
+            yield self._batch(epoch, np.array(good, dtype=np.int64), images)
+
+    def _decoded(self, order: NDArray[np.int64]) -> Iterator[torch.Tensor | None]:
+        """Yield the pixels (H, W, 3) of samples, in order; None for a bad one."""
+        if self.pixels is not None:
+            yield from (self._to_device(torch.from_numpy(self.pixels[position])) for position in order)
+            return
+        for files in self._decoder.decode([self.paths[position] for position in order]):
             for file in files:
-                if file.image is None:
-                    raise BadImageError(f"{paths[file.index]}: {file.problem}")
-                images.append(file.image)
-            yield ops.squash(images, self.recipe.resize, self.recipe.interpolation, self._num_ops_threads)
+                if file.problem is not None:
+                    self._leave_out(order[file.index], file.problem)
+                yield file.image
+
+    def _batch(self, epoch: int, chunk: NDArray[np.int64], images: list[torch.Tensor]) -> Batch:
+        if not images:
+            return self._empty()
+        resized = np.array([self.recipe.resized(*image.shape[:2]) for image in images], dtype=np.int64)
+        packed = pack_params(draw_params(self.recipe, resized, self.seed, epoch, chunk), self.recipe)
+        index, params = self._to_device(torch.from_numpy(chunk)), self._to_device(torch.from_numpy(packed))
+        return self._augmented_ragged(images, resized, params, index, self._num_ops_threads)
 
     def close(self) -> None:
         """End DALI's threads and free its memory."""

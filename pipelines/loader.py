@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,10 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.clock import StepClock
+from pipelines.decoding.pil import BadImageError
 from pipelines.philox import words
 from pipelines.recipe import Recipe
 
 _SHUFFLE_STREAM = 0
+ON_BAD_IMAGE = ("error", "skip")
+Images = Sequence[str | Path] | NDArray[np.uint8]
+"""Files, or the images themselves, (N, H, W, 3)."""
+
+_log = logging.getLogger(__name__)
 
 
 class WorkerError(OSError):
@@ -60,7 +67,8 @@ class Loader(abc.ABC):
     """From files to batches, one epoch an iteration.
 
     Every sample of this rank comes once an epoch; the last batch is as small as it must be. Iterating again is
-    the next epoch, with another order and other augmentations; `set_epoch` says which one comes next.
+    the next epoch, with another order and other augmentations; `set_epoch` says which one comes next. With
+    on_bad_image "skip", what cannot be decoded is missing from its batch, and a batch of nothing else is left out.
     """
 
     backend: str
@@ -69,7 +77,7 @@ class Loader(abc.ABC):
 
     def __init__(
         self,
-        paths: Sequence[str | Path],
+        paths: Images,
         labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
         recipe: Recipe,
         *,
@@ -81,8 +89,11 @@ class Loader(abc.ABC):
         rank: int,
         world_size: int,
         dtype: torch.dtype,
+        on_bad_image: str = "error",
     ) -> None:
-        self.paths = [os.fspath(path) for path in paths]
+        self.pixels = paths if isinstance(paths, np.ndarray) else None
+        """The images, (N, H, W, 3) uint8, where they were given as such; there are no paths then."""
+        self.paths = [os.fspath(path) for path in paths] if self.pixels is None else []
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
         self.recipe = recipe
         self.batch_size = batch_size
@@ -93,6 +104,9 @@ class Loader(abc.ABC):
         self.rank = rank
         self.world_size = world_size
         self.dtype = dtype
+        self.on_bad_image = on_bad_image
+        self._left_out: set[int] = set()
+        """Positions of bad images that have been named."""
         self._next_epoch = 0
         self._iteration = 0
         self._is_closed = False
@@ -107,8 +121,16 @@ class Loader(abc.ABC):
             raise ValueError(f"seed: got {self.seed}, expected an integer >= 0")
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank: got {self.rank}, expected 0 <= rank < world_size = {self.world_size}")
-        if self.labels.shape != (len(self.paths),):
-            raise ValueError(f"labels: got shape {tuple(self.labels.shape)}, expected ({len(self.paths)},), one a path")
+        if self.pixels is not None and (self.pixels.ndim != 4 or self.pixels.shape[3] != 3):
+            raise ValueError(f"paths: got an array of shape {self.pixels.shape}, expected (N, H, W, 3)")
+        if self.pixels is not None and self.pixels.dtype != np.uint8:
+            raise ValueError(f"paths: got an array of {self.pixels.dtype}, expected uint8")
+        if self.labels.shape != (self.dataset_size,):
+            raise ValueError(
+                f"labels: got shape {tuple(self.labels.shape)}, expected ({self.dataset_size},), one an image"
+            )
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            raise ValueError(f"on_bad_image: got {self.on_bad_image!r}, expected one of {', '.join(ON_BAD_IMAGE)}")
         if self.dtype not in (torch.float32, torch.float16):
             raise ValueError(f"dtype: got {self.dtype}, expected torch.float32 or torch.float16")
 
@@ -133,12 +155,12 @@ class Loader(abc.ABC):
     @property
     def num_samples(self) -> int:
         """Samples of this rank in an epoch."""
-        return len(range(self.rank, len(self.paths), self.world_size))
+        return len(range(self.rank, self.dataset_size, self.world_size))
 
     @property
     def dataset_size(self) -> int:
         """Samples of all ranks in an epoch."""
-        return len(self.paths)
+        return len(self.paths) if self.pixels is None else len(self.pixels)
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch, the same in every epoch.
@@ -151,7 +173,7 @@ class Loader(abc.ABC):
         epoch = self._next_epoch
         self._next_epoch = epoch + 1
         order = epoch_order(
-            len(self.paths),
+            self.dataset_size,
             seed=self.seed,
             epoch=epoch,
             shuffle=self.shuffle,
@@ -160,10 +182,11 @@ class Loader(abc.ABC):
         )
         chunks = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         self._iteration += 1
-        return self._while_current(self._iteration, self._batches(epoch, chunks))
+        return self._while_current(self._iteration, epoch, self._batches(epoch, chunks))
 
-    def _while_current(self, iteration: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _while_current(self, iteration: int, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on until the loader is closed or iterated again, which ends the use of this iterator."""
+        num_empty = 0
         while True:
             if self._is_closed:
                 raise ValueError("loader: closed, expected an open one")
@@ -172,12 +195,28 @@ class Loader(abc.ABC):
             try:
                 batch = next(batches)
             except StopIteration:
-                return
-            yield batch
+                break
+            if len(batch.index):
+                yield batch
+            else:
+                num_empty += 1
+        if num_empty:
+            _log.warning(
+                "epoch %d has %d of %d batches: no image of the others can be decoded",
+                epoch, len(self) - num_empty, len(self),
+            )  # fmt: skip
 
     @abc.abstractmethod
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield a batch for each chunk of positions."""
+        """Yield a batch for each chunk of positions, without the bad images, if it goes on without them."""
+
+    def _leave_out(self, position: int, problem: str) -> None:
+        """Raise BadImageError for a bad image, or name it, once, where the loader goes on without it."""
+        if self.on_bad_image == "error":
+            raise BadImageError(f"{self.paths[position]}: {problem}")
+        if position not in self._left_out:
+            self._left_out.add(position)
+            _log.warning("left out: %s: %s", self.paths[position], problem)
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Copy a tensor to the device, without waiting for the copy."""

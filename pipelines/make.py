@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines import BACKENDS
 from pipelines.cores import available_cores
-from pipelines.loader import Loader
+from pipelines.loader import Images, Loader
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def _resolve_device(device: torch.device | str | None) -> torch.device:
 
 
 def choose_backend(
-    paths: Sequence[str | Path], recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
+    paths: Images, recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
 ) -> tuple[str, str]:
-    """Pick the backend for files, a recipe and a device: (name, the reason in a few words)."""
-    if not isinstance(recipe.resize, tuple):
-        return "torch", "the others have only the squash resize"
+    """Pick the backend for images, a recipe and a device: (name, the reason in a few words)."""
+    if isinstance(paths, np.ndarray):
+        return "cached", "the images are decoded already, in an array"
     if not has_dali():
         return "torch", "DALI is not installed"
     if len(paths) == 0:
@@ -84,7 +84,7 @@ def _say_once(recipe: str, backend: str, reason: str) -> None:
 
 
 def make_loader(
-    paths: Sequence[str | Path],
+    paths: Images,
     labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
     recipe: Recipe,
     *,
@@ -99,6 +99,7 @@ def make_loader(
     store_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     store: OpenStore | None = None,
+    on_bad_image: str = "error",
 ) -> Loader:
     """Make a loader that yields `Batch(images, labels, index)`.
 
@@ -106,8 +107,8 @@ def make_loader(
     (seed, epoch, sample) alone.
 
     Args:
-        paths: N image files.
-        labels: (N,) integers, one a path.
+        paths: N image files, or N images, (N, H, W, 3) uint8 RGB.
+        labels: (N,) integers, one an image.
         recipe: what happens to an image between the file and the model.
         backend: "torch", "dali", "cached", or "auto", which picks one of them and logs which, and why.
         batch_size: images a batch, of this rank.
@@ -121,13 +122,16 @@ def make_loader(
             in the user's cache that follows from the paths and the recipe.
         store: a store that is open already, which "cached" and "auto" read then, without another look at its files.
         dtype: of the images, torch.float32 or torch.float16.
+        on_bad_image: "error", or "skip", which names each file that cannot be decoded once, in the log, and leaves it
+            out of its batch.
 
     Returns:
         The loader; `with` closes it.
 
     Raises:
         ValueError: a setting cannot be; the message names it, what it got and what it expects.
-        BadImageError: a file cannot be decoded; at once where there is a store, else while iterating.
+        BadImageError: a file cannot be decoded, and on_bad_image is "error"; at once where there is a store, else
+            while iterating.
 
     Example:
         >>> from pipelines import EVAL, make_loader
@@ -171,5 +175,6 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         dtype=dtype,
+        on_bad_image=on_bad_image,
         **more,
     )

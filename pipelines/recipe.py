@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -11,6 +12,11 @@ CIFAR_STD = (0.2470, 0.2435, 0.2616)
 MAGNITUDE_BINS = 31
 """Of RandAugment, as torchvision has them."""
 MOST_OPERATIONS = 16
+_FIRST_FIELDS = frozenset({
+    "name", "resize", "crop", "random_area", "random_ratio", "flip", "rotation_deg", "brightness", "contrast",
+    "saturation", "mean", "std", "erasing", "erasing_area", "erasing_ratio", "interpolation",
+})  # fmt: skip
+"""Fields that every record has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +139,14 @@ class Recipe:
         short, long = sorted((height, width))
         other = int(self.resize * long / short)
         return (self.resize, other) if height <= width else (other, self.resize)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Lay out the fields, but for those that the first version had not and that do nothing here.
+
+        So what is recorded of a recipe stays the same when recipes get another field.
+        """
+        unset = {field.name: field.default for field in fields(self) if field.name not in _FIRST_FIELDS}
+        return {name: value for name, value in asdict(self).items() if name not in unset or value != unset[name]}
 
     def at(
         self,

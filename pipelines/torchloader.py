@@ -25,7 +25,7 @@ from pipelines.augmentation import (
     draw_params,
     randaugment_magnitudes,
 )
-from pipelines.decoding.pil import BadImageError, open_rgb
+from pipelines.decoding.pil import BadImageError, decode_rgb
 from pipelines.loader import Batch, Loader, WorkerError
 from pipelines.recipe import Recipe
 
@@ -125,47 +125,67 @@ def augment_images(
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Make the batch (B, 3, H, W), channels-last, of B resized PIL images, which are the samples `index` (B,)."""
+    if not resized:
+        return torch.empty(0, 3, recipe.crop, recipe.crop, dtype=dtype)
     sizes = np.array([(image.height, image.width) for image in resized], dtype=np.int64)
     params = draw_params(recipe, sizes, seed, epoch, index)
     images = torch.stack([augment_image(image, recipe, params, row) for row, image in enumerate(resized)])
     return images.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-_Arrays = tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64]]
-"""A batch on its way from a worker: images (B, H, W, 3), labels (B,), index (B,)."""
+_Arrays = tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64], dict[int, str]]
+"""A batch on its way from a worker: images (B, H, W, 3), labels (B,), index (B,), and why others are missing."""
 
 
 class _Samples(Dataset[Any]):
     """Stateless: a request carries its epoch, so workers that outlive an epoch draw the right parameters."""
 
-    def __init__(self, paths: list[str], labels: torch.Tensor, recipe: Recipe, seed: int, dtype: torch.dtype) -> None:
-        self.paths = paths
+    def __init__(
+        self,
+        files: list[str] | NDArray[np.uint8],
+        labels: torch.Tensor,
+        recipe: Recipe,
+        seed: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.files = files
         self.labels = labels
         self.recipe = recipe
         self.seed = seed
         self.dtype = dtype
 
-    def batch(self, epoch: int, index: NDArray[np.int64]) -> Batch:
-        """Decode and augment the samples `index` (B,). Raises BadImageError."""
-        resized = [resize_image(open_rgb(self.paths[i]), self.recipe) for i in index]
-        images = augment_images(resized, self.recipe, seed=self.seed, epoch=epoch, index=index, dtype=self.dtype)
-        return Batch(images, self.labels[index], torch.from_numpy(index))
+    def _open(self, position: int) -> Image.Image:
+        file = self.files[position]
+        return Image.fromarray(file) if isinstance(file, np.ndarray) else decode_rgb(file)
 
-    def __getitems__(self, request: list[tuple[int, NDArray[np.int64]]]) -> _Arrays | BadImageError | MemoryError:
+    def batch(self, epoch: int, index: NDArray[np.int64]) -> tuple[Batch, dict[int, str]]:
+        """Decode and augment the samples `index` (B,): the batch of the good ones, and why the others are bad."""
+        resized, good, problems = [], [], {}
+        for position in index.tolist():
+            try:
+                resized.append(resize_image(self._open(position), self.recipe))
+                good.append(position)
+            except BadImageError as error:
+                problems[position] = str(error)
+        found = np.array(good, dtype=np.int64)
+        images = augment_images(resized, self.recipe, seed=self.seed, epoch=epoch, index=found, dtype=self.dtype)
+        return Batch(images, self.labels[found], torch.from_numpy(found)), problems
+
+    def __getitems__(self, request: list[tuple[int, NDArray[np.int64]]]) -> _Arrays | MemoryError:
         [(epoch, index)] = request
         try:
-            images, labels, _ = self.batch(epoch, index)
-        except (BadImageError, MemoryError) as error:
+            batch, problems = self.batch(epoch, index)
+        except MemoryError as error:
             # Returned, not raised: a worker's exception reaches the main process wrapped in its traceback.
             return error
         # Arrays go through a pipe. Tensors would go through /dev/shm, of which a container may have little, and a
         # descriptor each, of which a process may have few, passed by a socket whose name in TMPDIR may be too long.
-        return images.permute(0, 2, 3, 1).numpy(), labels.numpy(), index
+        return batch.images.permute(0, 2, 3, 1).numpy(), batch.labels.numpy(), batch.index.numpy(), problems
 
 
-def _as_batch(arrays: _Arrays) -> Batch:
-    images, labels, index = map(torch.from_numpy, arrays)
-    return Batch(images.permute(0, 3, 1, 2), labels, index)
+def _from_arrays(arrays: _Arrays) -> tuple[Batch, dict[int, str]]:
+    images, labels, index = map(torch.from_numpy, arrays[:3])
+    return Batch(images.permute(0, 3, 1, 2), labels, index), arrays[3]
 
 
 class _Requests:
@@ -197,7 +217,8 @@ class TorchLoader(Loader):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._samples = _Samples(self.paths, self.labels, self.recipe, self.seed, self.dtype)
+        files = self.paths if self.pixels is None else self.pixels
+        self._samples = _Samples(files, self.labels, self.recipe, self.seed, self.dtype)
         self._requests = _Requests()
         self._workers: Any = None
         self._pool: ThreadPoolExecutor | None = None
@@ -230,10 +251,12 @@ class TorchLoader(Loader):
                     self.num_threads, _first_line(error),
                 )  # fmt: skip
         batches = self._from_threads(epoch, chunks) if self._loader is None else self._from_workers()
-        for batch in batches:
+        for batch, problems in batches:
+            for position, problem in problems.items():
+                self._leave_out(position, problem)
             yield Batch(*map(self._to_device, batch))
 
-    def _from_workers(self) -> Iterator[Batch]:
+    def _from_workers(self) -> Iterator[tuple[Batch, dict[int, str]]]:
         while True:
             try:
                 batch = next(self._workers)
@@ -248,12 +271,12 @@ class TorchLoader(Loader):
                 ) from error
             if isinstance(batch, Exception):
                 raise batch
-            yield _as_batch(batch)
+            yield _from_arrays(batch)
 
-    def _from_threads(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    def _from_threads(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[tuple[Batch, dict[int, str]]]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.num_threads)
-        under_way: deque[Future[Batch]] = deque()
+        under_way: deque[Future[tuple[Batch, dict[int, str]]]] = deque()
         try:
             for chunk in chunks:
                 under_way.append(self._pool.submit(self._samples.batch, epoch, chunk))

@@ -19,12 +19,12 @@ from dogs_accel.parity.answers import Agreement, compare_logits, loader_logits
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import STEPS_PER_LEVEL, Parity, ParityError, check_parity
 from dogs_accel.plots import RED, own_look, save_figure
+from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.files import write_json
-from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Loader, Recipe, make_loader
+from pipelines import BACKENDS, EVAL, RECIPES, Loader, Recipe, make_loader
 
 LOADERS = tuple(name for name in BACKENDS if name not in (REFERENCE, "auto"))
-RECIPES = {recipe.name: recipe for recipe in (EVAL, RESNET_TRAIN, VIT_TRAIN)}
 _MAX_FACTOR = 128
 
 
@@ -37,13 +37,16 @@ def named_loaders(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def named_recipes(name: str) -> tuple[Recipe, ...]:
-    """Return the recipe of this name, or all of them."""
-    if name == "all":
+def named_recipes(names: str) -> tuple[Recipe, ...]:
+    """Return the recipes of some names, separated by commas, or all presets."""
+    if names == "all":
         return tuple(RECIPES.values())
-    if name not in RECIPES:
-        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}, or all")
-    return (RECIPES[name],)
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in RECIPES:
+            near = did_you_mean(name, RECIPES)
+            raise ValueError(f"recipe: got {name!r}, expected some of {', '.join(RECIPES)}, or all{near}")
+    return tuple(RECIPES[name] for name in dict.fromkeys(wanted))
 
 
 @dataclass(kw_only=True)
@@ -107,7 +110,7 @@ class ParityRun:
             )
         except ParityError as error:  # nothing to measure: the images cannot be paired
             self.problems.append(str(error))
-            return f"{loader:<8} {recipe.name:<13} FAIL  {error}"
+            return f"{loader:<8} {recipe.name:<17} FAIL  {error}"
         self.parities.append(parity)
         if parity.complaint is not None:
             self.problems.append(parity.complaint)
@@ -147,13 +150,12 @@ def _maker(backend: str, recipe: Recipe, stores: Path) -> Callable[..., Loader]:
     make: Callable[..., Loader] = make_loader
     if backend != "cached":
         return make
-    height, width = recipe.resized(0, 0)
-    return partial(make, store_dir=stores / f"{height}x{width}-{recipe.interpolation}")
+    return partial(make, store_dir=stores / f"{recipe.resize}-{recipe.interpolation}")
 
 
 def _header() -> str:
     return (
-        f"{'loader':<8} {'recipe':<13} {'images':>6}  {'mean':>7}  {'99.9 %':>6}  {'max':>6}  {'differing':>9}  "
+        f"{'loader':<8} {'recipe':<17} {'images':>6}  {'mean':>7}  {'99.9 %':>6}  {'max':>6}  {'differing':>9}  "
         f"{'':<4}  gate (levels of 0 to 255)"
     )
 

@@ -157,17 +157,25 @@ def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
     elif resize is not None:
         steps.append(f"shorter side to {resize} px ({recipe.get('interpolation', 'bilinear')})")
     crop = recipe["crop"]
+    if padding := recipe.get("padding"):
+        steps.append(f"pad by {padding} px")
     if area := recipe.get("random_area"):
         steps.append(f"random crop of {area[0]:g} to {area[1]:g} of the area, to {crop} {_TIMES} {crop}")
     else:
-        steps.append(f"centre crop {crop} {_TIMES} {crop}")
+        steps.append(f"{'random' if recipe.get('random_crop') else 'centre'} crop {crop} {_TIMES} {crop}")
     if recipe.get("flip"):
         steps.append(f"flip with p = {recipe['flip']:g}")
-    if recipe.get("rotation_deg"):
-        steps.append(f"rotate by up to {recipe['rotation_deg']:g}° (corners black)")
-    jitter = [f"{name} {recipe[name]:g}" for name in ("brightness", "contrast", "saturation") if recipe.get(name)]
-    if jitter:
-        steps.append(f"jitter {', '.join(jitter)}")
+    if randaugment := recipe.get("randaugment"):
+        steps.append(f"RandAugment, {randaugment[0]} operations of magnitude {randaugment[1]}")
+    jitter = [
+        f"{name} {recipe[name]:g}" for name in ("brightness", "contrast", "saturation", "hue") if recipe.get(name)
+    ]
+    jitter = [f"jitter {', '.join(jitter)}"] if jitter else []
+    degrees = recipe.get("rotation_deg")
+    rotation = [f"rotate by up to {degrees:g}° (corners black)"] if degrees else []
+    steps += [*jitter, *rotation] if recipe.get("rotation_after_jitter") else [*rotation, *jitter]
+    if recipe.get("grayscale"):
+        steps.append(f"lose the colours with p = {recipe['grayscale']:g}")
     mean, std = (", ".join(f"{value:g}" for value in recipe[name]) for name in ("mean", "std"))
     steps.append(f"normalise by mean {mean} and std {std}")
     if recipe.get("erasing"):

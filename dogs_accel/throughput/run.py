@@ -18,7 +18,6 @@ from dogs_accel.models.input_size import describe_input_size
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import Parity, check_parity
-from dogs_accel.parity.run import RECIPES
 from dogs_accel.plots import save_figure
 from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.devices import choose_device
@@ -44,7 +43,7 @@ from dogs_accel.throughput.measure import (
     measure_loaders,
     measure_scaling,
 )
-from pipelines import BACKENDS, make_loader
+from pipelines import BACKENDS, RECIPES, make_loader
 from pipelines.cores import available_cores
 from pipelines.make import has_dali
 from pipelines.store.build import plan_store

@@ -1,6 +1,9 @@
+from dataclasses import asdict, fields, replace
+
 import pytest
 
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
+import pipelines
+from pipelines import CIFAR_TRAIN, EVAL, IMAGENET_TRAIN, RECIPES, RESNET_TRAIN, STANDARD_TRAIN, VIT_TRAIN, Recipe
 
 
 def test_published_values():
@@ -44,8 +47,66 @@ def test_size_after_the_resize(resize, size, expected):
         ("random_area", (0.9, 0.5)),
         ("interpolation", "nearest"),
         ("resize", (100, 256)),
+        ("padding", -1),
+        ("fill", (0, 0, 256)),
+        ("hue", 0.6),
+        ("grayscale", 2),
+        ("randaugment", (0, 9)),
+        ("randaugment", (2, 31)),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}: got "):
         Recipe(**{"name": "test", field: value})
+
+
+def test_two_kinds_of_random_crop_are_refused():
+    with pytest.raises(ValueError, match=r"^random_crop: got True beside random_area"):
+        Recipe(name="test", random_crop=True, random_area=(0.5, 1))
+
+
+def test_a_crop_may_be_as_large_as_the_padded_image():
+    assert Recipe(name="test", resize=(24, 24), padding=4, crop=32).padding == 4
+    with pytest.raises(ValueError, match=r"^resize: got \(24, 24\), .* 33 px on each side, with a padding of 4 px$"):
+        Recipe(name="test", resize=(24, 24), padding=4, crop=33)
+
+
+def test_another_size_keeps_the_proportion_of_the_padding():
+    assert (CIFAR_TRAIN.at(64).padding, CIFAR_TRAIN.at(64).resize, IMAGENET_TRAIN.at(64).resize) == (8, (64, 64), None)
+
+
+def test_presets_are_found_by_name():
+    assert {name: recipe.name for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
+    named = {name for name in pipelines.__all__ if isinstance(getattr(pipelines, name), Recipe)}
+    assert {getattr(pipelines, name) for name in named} == set(RECIPES.values())
+    assert all(name.replace("_", "-").lower() == getattr(pipelines, name).name for name in named)
+
+
+def test_what_is_recorded_of_a_recipe_is_not_changed_by_fields_that_came_later():
+    recorded = RESNET_TRAIN.as_dict()
+    assert list(recorded) == [
+        "name", "resize", "crop", "random_area", "random_ratio", "flip", "rotation_deg", "brightness", "contrast",
+        "saturation", "mean", "std", "erasing", "erasing_area", "erasing_ratio", "interpolation",
+    ]  # fmt: skip
+    assert recorded.items() <= asdict(RESNET_TRAIN).items()
+    assert STANDARD_TRAIN.as_dict().keys() - recorded.keys() == {"hue", "rotation_after_jitter"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recipe_is_made_anew_from_what_is_recorded(recipe):
+    assert Recipe(**recipe.as_dict()) == recipe
+
+
+def test_every_augmentation_makes_a_recipe_random():
+    still = Recipe(name="still")
+    on = {
+        "random_crop": True, "random_area": (0.5, 1.0), "flip": 0.5, "randaugment": (2, 9), "rotation_deg": 1.0,
+        "brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1, "grayscale": 0.1, "erasing": 0.1,
+    }  # fmt: skip
+    assert not still.is_random
+    assert all(replace(still, **{name: value}).is_random for name, value in on.items())
+    fixed = {
+        "name", "resize", "padding", "fill", "crop", "random_ratio", "rotation_after_jitter", "mean", "std",
+        "erasing_area", "erasing_ratio", "interpolation",
+    }  # fmt: skip
+    assert fixed | on.keys() == {field.name for field in fields(Recipe)}
