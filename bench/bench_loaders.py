@@ -5,6 +5,7 @@ import importlib.metadata
 
 import pytest
 import torch
+from PIL import Image
 from rivals import PUBLISHED, rivals
 
 from dogs_accel.plots import save_figure
@@ -23,10 +24,29 @@ from dogs_accel.throughput.run import (
     pass_parity,
     time_store,
 )
-from pipelines import BACKENDS
+from pipelines import (
+    BACKENDS,
+    CIFAR_TRAIN,
+    EVAL,
+    IMAGENET_EVAL,
+    IMAGENET_TRAIN,
+    RANDAUGMENT_TRAIN,
+    RESNET_TRAIN,
+    STANDARD_TRAIN,
+    VIT_TRAIN,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDS = 5
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        EVAL, RESNET_TRAIN, VIT_TRAIN, IMAGENET_EVAL, IMAGENET_TRAIN, STANDARD_TRAIN,
+        dataclasses.replace(RANDAUGMENT_TRAIN, name="randaugment-erasing", erasing=0.25), CIFAR_TRAIN,
+    )
+}  # fmt: skip
+TINY = ("eval", "standard-train", "randaugment-erasing")
+"""Recipes with which every candidate is seen to work where nothing is measured."""
 SCALED = (PUBLISHED, "torch", "dali", "cached")
 """Candidates whose scaling is measured and that run with a model."""
 
@@ -50,8 +70,8 @@ def ours(stores):
 @pytest.fixture(scope="module")
 def scaled(ours, photos, stores):
     """The candidates of SCALED that there are and that pass the parity gate."""
-    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
-    passing, _ = pass_parity([*rivals()[0], *ours], workload, stores)
+    workload = Workload(paths=tuple(photos), recipe=RESNET_TRAIN, device=DEVICE)
+    passing, _ = pass_parity([*rivals(workload.recipe)[0], *ours], workload, stores)
     return [each for each in passing if each.name in SCALED]
 
 
@@ -63,8 +83,13 @@ def drawn():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_loaders(bench, photos, rounds, stores, ours, drawn, name):
-    workload = Workload(paths=tuple(photos), recipe=RECIPES[name], device=DEVICE)
-    theirs, absent = rivals()
+    if not bench.measure and name not in TINY:
+        pytest.skip("measured only")
+    recipe = RECIPES[name]
+    workload = Workload(paths=tuple(photos), recipe=recipe, device=DEVICE)
+    if recipe is CIFAR_TRAIN:
+        workload = dataclasses.replace(workload, paths=small_pictures(photos, stores), batch_size=128)
+    theirs, absent = rivals(workload.recipe)
     passing, parity = pass_parity(ours, workload, stores)
     store_seconds = time_store(passing, workload, stores)
     candidates = [*theirs, *passing, *ceiling_candidates()]
@@ -90,8 +115,21 @@ def test_loaders(bench, photos, rounds, stores, ours, drawn, name):
         each.require()
 
 
+def small_pictures(photos, folder):
+    """Make four pictures of 32 x 32 px of each photo, as JPEG files."""
+    paths = []
+    for number, path in enumerate(photos):
+        with Image.open(path) as photo:
+            small = photo.convert("RGB").resize((64, 64))
+        for corner in range(4):
+            top, left = 32 * (corner // 2), 32 * (corner % 2)
+            paths.append(str(folder / f"{number}_{corner}.jpg"))
+            small.crop((left, top, left + 32, top + 32)).save(paths[-1], quality=95)
+    return tuple(paths)
+
+
 def test_scaling(bench, photos, scaled, drawn):
-    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
+    workload = Workload(paths=tuple(photos), recipe=RESNET_TRAIN, device=DEVICE)
     if bench.measure:
         points = measure_scaling(scaled, workload)
     else:
@@ -103,7 +141,7 @@ def test_scaling(bench, photos, scaled, drawn):
 
 
 def test_with_a_model(bench, photos, scaled, drawn):
-    workload = Workload(paths=tuple(photos), recipe=RECIPES["resnet-train"], device=DEVICE)
+    workload = Workload(paths=tuple(photos), recipe=RESNET_TRAIN, device=DEVICE)
     settings = ThroughputSettings(data="", device=DEVICE)
     spec = choose_model(settings, workload)
     if bench.measure:

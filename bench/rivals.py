@@ -1,12 +1,14 @@
-"""The same three recipes as people write them with other tools, each a function from a workload to a loader.
+"""The same recipes as people write them with other tools, each a function from a workload to a loader.
 
 They draw at random by their own means, and their pixels differ from the published ones as each says. An epoch gives
-every image once, on the workload's device.
+every image once, on the workload's device. A tool that has no such transform is left out for the recipes that need it.
 """
 
 import importlib.util
 import random
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import io, transforms
 from torchvision.transforms import v2
 
-from dogs_accel.throughput.candidates import Candidate
+from dogs_accel.throughput.candidates import AnyLoader, Candidate, Workload
+from pipelines import Recipe
 from pipelines.decoding.dali import shut_down
 
 _IDLE_LOOK_SECONDS = 0.002
@@ -65,21 +68,37 @@ class WorkerLoader:
         self._loader = self._batches = None
 
 
+def on_pixels(recipe, classes):
+    """List the steps of a recipe up to the normalisation, by the transform classes of torchvision's v1 or v2."""
+    jitter = classes.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    late = [jitter] if recipe.jitters else []
+    rotation = [classes.RandomRotation(recipe.rotation_deg)] if recipe.rotation_deg else []
+    late = [*late, *rotation] if recipe.rotation_after_jitter else [*rotation, *late]
+    return [
+        *([] if recipe.resize is None else [classes.Resize(recipe.resize)]),
+        _crop(recipe, classes),
+        *([classes.RandomHorizontalFlip(recipe.flip)] if recipe.flip else []),
+        *([classes.RandAugment(*recipe.randaugment)] if recipe.randaugment else []),
+        *late,
+        *([classes.RandomGrayscale(recipe.grayscale)] if recipe.grayscale else []),
+    ]
+
+
+def _crop(recipe, classes):
+    if recipe.random_area is not None:
+        return classes.RandomResizedCrop(recipe.crop, recipe.random_area, recipe.random_ratio)
+    if recipe.random_crop:
+        return classes.RandomCrop(recipe.crop, recipe.padding, fill=recipe.fill)
+    return classes.CenterCrop(recipe.crop)
+
+
 class PublishedTransform:
     """PIL and torchvision's v1 transform classes."""
 
     def __init__(self, recipe):
-        crop = transforms.CenterCrop(recipe.crop)
-        if recipe.random_area is not None:
-            crop = transforms.RandomResizedCrop(recipe.crop, recipe.random_area, recipe.random_ratio)
-        jitter = transforms.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation)
         self.transform = transforms.Compose(
             [
-                transforms.Resize(recipe.resize),
-                crop,
-                *([transforms.RandomHorizontalFlip(recipe.flip)] if recipe.flip else []),
-                *([transforms.RandomRotation(recipe.rotation_deg)] if recipe.rotation_deg else []),
-                *([jitter] if recipe.jitters else []),
+                *on_pixels(recipe, transforms),
                 transforms.ToTensor(),
                 transforms.Normalize(recipe.mean, recipe.std),
                 *([transforms.RandomErasing(recipe.erasing)] if recipe.erasing else []),
@@ -99,17 +118,9 @@ class TensorTransform:
     """torchvision's own decoder and its v2 transforms on uint8 tensors."""
 
     def __init__(self, recipe):
-        crop = v2.CenterCrop(recipe.crop)
-        if recipe.random_area is not None:
-            crop = v2.RandomResizedCrop(recipe.crop, recipe.random_area, recipe.random_ratio, antialias=True)
-        jitter = v2.ColorJitter(recipe.brightness, recipe.contrast, recipe.saturation)
         self.transform = v2.Compose(
             [
-                v2.Resize(recipe.resize, antialias=True),
-                crop,
-                *([v2.RandomHorizontalFlip(recipe.flip)] if recipe.flip else []),
-                *([v2.RandomRotation(recipe.rotation_deg)] if recipe.rotation_deg else []),
-                *([jitter] if recipe.jitters else []),
+                *on_pixels(recipe, v2),
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize(recipe.mean, recipe.std),
                 *([v2.RandomErasing(recipe.erasing)] if recipe.erasing else []),
@@ -150,14 +161,18 @@ class OpenCVTransform:
 
         recipe = self.recipe
         image = cv2.cvtColor(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        height, width = recipe.resized(*image.shape[:2])
-        image = self._crop(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+        if recipe.resize is not None:
+            height, width = recipe.resized(*image.shape[:2])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        image = self._crop(image)
         if random.random() < recipe.flip:
             image = cv2.flip(image, 1)
-        if recipe.rotation_deg:
-            image = self._rotate(image)
-        if recipe.jitters:
-            image = self._jitter(image)
+        late = [self._jitter] if recipe.jitters else []
+        rotation = [self._rotate] if recipe.rotation_deg else []
+        for step in [*late, *rotation] if recipe.rotation_after_jitter else [*rotation, *late]:
+            image = step(image)
+        if random.random() < recipe.grayscale:
+            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         pixels = image.astype(np.float32) * self.scale - self.shift
         if random.random() < recipe.erasing:
             top, left, tall, wide = self._box(*pixels.shape[:2], recipe.erasing_area, recipe.erasing_ratio)
@@ -167,9 +182,16 @@ class OpenCVTransform:
     def _crop(self, image):
         import cv2
 
-        size, (height, width) = self.recipe.crop, image.shape[:2]
+        size, padding = self.recipe.crop, self.recipe.padding
+        if padding:
+            image = cv2.copyMakeBorder(
+                image, padding, padding, padding, padding, cv2.BORDER_CONSTANT, value=self.recipe.fill
+            )
+        height, width = image.shape[:2]
         if self.recipe.random_area is None:
             top, left = (height - size) // 2, (width - size) // 2
+            if self.recipe.random_crop:
+                top, left = random.randint(0, height - size), random.randint(0, width - size)
             return image[top : top + size, left : left + size]
         top, left, tall, wide = self._box(height, width, self.recipe.random_area, self.recipe.random_ratio)
         return cv2.resize(image[top : top + tall, left : left + wide], (size, size), interpolation=cv2.INTER_LINEAR)
@@ -203,7 +225,12 @@ class OpenCVTransform:
         table = np.arange(256) * contrast + (1 - contrast) * cv2.mean(grey)[0]
         image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        return cv2.addWeighted(image, saturation, grey, 1 - saturation, 0)
+        image = cv2.addWeighted(image, saturation, grey, 1 - saturation, 0)
+        if not self.recipe.hue:
+            return image
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+        hsv[..., 0] += np.uint8(int(255 * random.uniform(-self.recipe.hue, self.recipe.hue)) % 256)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
 def opencv(workload):
@@ -232,16 +259,15 @@ class DaliAsDocumented:
 
     @staticmethod
     def _build(workload):
-        from nvidia.dali import Pipeline
+        from nvidia.dali import pipeline_def
 
-        pipeline = Pipeline(
+        pipeline = pipeline_def(documented_graph, enable_conditionals=workload.recipe.randaugment is not None)(
+            workload,
             batch_size=workload.batch_size,
             num_threads=workload.num_threads,
             device_id=torch.device(workload.device).index or 0 if workload.on_gpu else None,
             seed=12,
         )
-        with pipeline:
-            pipeline.set_outputs(*documented_graph(workload))
         pipeline.build()
         return pipeline
 
@@ -272,6 +298,7 @@ def documented_graph(workload):
     """Build the graph of DALI's ResNet-50 example, with the recipe's further steps by the operators named for them."""
     import nvidia.dali.fn as fn
     import nvidia.dali.types as types
+    from nvidia.dali.auto_aug.rand_augment import rand_augment
 
     recipe, device = workload.recipe, "gpu" if workload.on_gpu else "cpu"
     decoder = "mixed" if workload.on_gpu else "cpu"
@@ -280,21 +307,26 @@ def documented_graph(workload):
     )
     if recipe.random_area is None:
         images = fn.decoders.image(files, device=decoder, output_type=types.RGB)
-        height, width = recipe.resized(0, 0)
-        images = fn.resize(images, size=[height, width], interp_type=types.INTERP_TRIANGULAR)
+        size = {"resize_shorter": recipe.resize} if isinstance(recipe.resize, int) else {"size": list(recipe.resize)}
+        images = fn.resize(images, interp_type=types.INTERP_TRIANGULAR, **size)
     else:
         images = fn.decoders.image_random_crop(
             files, device=decoder, output_type=types.RGB, random_area=list(recipe.random_area),
             random_aspect_ratio=list(recipe.random_ratio), num_attempts=100,
         )  # fmt: skip
         images = fn.resize(images, size=[recipe.crop, recipe.crop], interp_type=types.INTERP_TRIANGULAR)
-    if recipe.rotation_deg:
-        angle_deg = fn.random.uniform(range=[-recipe.rotation_deg, recipe.rotation_deg])
-        images = fn.rotate(images, angle=angle_deg, keep_size=True, fill_value=0)
+    if recipe.randaugment:
+        images = rand_augment(images, n=recipe.randaugment[0], m=recipe.randaugment[1], shape=[recipe.crop] * 2)
+    if recipe.rotation_deg and not recipe.rotation_after_jitter:
+        images = _rotate(images, recipe)
     if recipe.jitters:
         widths = {name: getattr(recipe, name) for name in ("brightness", "contrast", "saturation")}
-        factors = {name: fn.random.uniform(range=[1 - width, 1 + width]) for name, width in widths.items()}
+        factors = {name: fn.random.uniform(range=[1 - width, 1 + width]) for name, width in widths.items() if width}
+        if recipe.hue:
+            factors["hue"] = fn.random.uniform(range=[-360 * recipe.hue, 360 * recipe.hue])
         images = fn.color_twist(images, **factors)
+    if recipe.rotation_deg and recipe.rotation_after_jitter:
+        images = _rotate(images, recipe)
     images = fn.crop_mirror_normalize(
         images,
         dtype=types.FLOAT,
@@ -307,6 +339,13 @@ def documented_graph(workload):
     if recipe.erasing:
         images = _erase(images, recipe)
     return images, labels.gpu() if device == "gpu" else labels
+
+
+def _rotate(images, recipe):
+    import nvidia.dali.fn as fn
+
+    angle_deg = fn.random.uniform(range=[-recipe.rotation_deg, recipe.rotation_deg])
+    return fn.rotate(images, angle=angle_deg, keep_size=True, fill_value=0)
 
 
 def _erase(images, recipe):
@@ -334,13 +373,67 @@ def dali_as_documented(workload):
     return DaliAsDocumented(workload)
 
 
+class TimmTransform:
+    """PIL and the transform that timm's create_transform makes of the same settings."""
+
+    def __init__(self, recipe):
+        from timm.data import create_transform
+
+        training = {"crop_pct": None if recipe.is_random else recipe.crop / recipe.resize}
+        if recipe.is_random:
+            randaugment = recipe.randaugment and f"rand-m{recipe.randaugment[1]}-n{recipe.randaugment[0]}"
+            training = {
+                "scale": recipe.random_area, "ratio": recipe.random_ratio, "hflip": recipe.flip,
+                "re_prob": recipe.erasing, "color_jitter": None, "auto_augment": randaugment,
+            }  # fmt: skip
+        self.transform = create_transform(
+            (3, recipe.crop, recipe.crop),
+            is_training=recipe.is_random,
+            interpolation=recipe.interpolation,
+            mean=recipe.mean,
+            std=recipe.std,
+            **training,
+        )
+
+    def __call__(self, path):
+        return self.transform(Image.open(path).convert("RGB"))
+
+
+def timm_loader(workload):
+    """timm's transform in a DataLoader, which is what its create_loader makes where there is no GPU.
+
+    Its pixels differ from the published ones: crops are drawn with other roundings, and its RandAugment has 15
+    operations, whose strengths are its own.
+    """
+    return WorkerLoader(workload, TimmTransform(workload.recipe))
+
+
+def _is_of_timm(recipe):
+    """Say whether timm has the steps: a crop of random area straight from the photo, or shorter side and crop."""
+    if not recipe.is_random:
+        return isinstance(recipe.resize, int)
+    return recipe.resize is None and recipe.random_area is not None and not (recipe.jitters or recipe.rotation_deg)
+
+
+class Rival(NamedTuple):
+    """A tool."""
+
+    make: Callable[[Workload], AnyLoader]
+    packages: tuple[str, ...] = ()
+    """What it needs beside torchvision."""
+    can: Callable[[Recipe], bool] = lambda recipe: True
+    """Whether it has what a recipe asks for."""
+
+
 RIVALS = {
-    "published: PIL, torchvision, DataLoader": (published, ()),
-    "torchvision v2, DataLoader": (torchvision_v2, ()),
-    "OpenCV, DataLoader": (opencv, ("cv2",)),
-    "DALI as documented": (dali_as_documented, ("nvidia.dali",)),
+    "published: PIL, torchvision, DataLoader": Rival(published),
+    "torchvision v2, DataLoader": Rival(torchvision_v2),
+    "OpenCV, DataLoader": Rival(opencv, ("cv2",), lambda recipe: recipe.randaugment is None),
+    "timm, DataLoader": Rival(timm_loader, ("timm",), _is_of_timm),
+    "DALI as documented": Rival(
+        dali_as_documented, ("nvidia.dali",), lambda recipe: not (recipe.random_crop or recipe.grayscale)
+    ),
 }
-"""Each with the packages that it needs beside torchvision."""
 PUBLISHED = "published: PIL, torchvision, DataLoader"
 
 
@@ -351,7 +444,8 @@ def _is_installed(package):
         return False
 
 
-def rivals():
-    """Return (candidates, names of those left out because their package is not installed)."""
-    absent = [name for name, (_, packages) in RIVALS.items() if not all(map(_is_installed, packages))]
-    return [Candidate(name, make) for name, (make, _) in RIVALS.items() if name not in absent], absent
+def rivals(recipe):
+    """Return (candidates that can do a recipe, names of those left out because their package is not installed)."""
+    able = {name: rival for name, rival in RIVALS.items() if rival.can(recipe)}
+    absent = [name for name, rival in able.items() if not all(map(_is_installed, rival.packages))]
+    return [Candidate(name, rival.make) for name, rival in able.items() if name not in absent], absent
