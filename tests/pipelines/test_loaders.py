@@ -1,6 +1,7 @@
 """Every backend keeps the loader's promise, and shows the pixels that PIL and torchvision show."""
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import resource
@@ -17,7 +18,20 @@ from PIL import Image
 from torchvision import transforms
 
 from dogs_accel.throughput.cold_start import tree_memory_bytes
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
+from pipelines import (
+    CIFAR_TRAIN,
+    EVAL,
+    IMAGENET_EVAL,
+    IMAGENET_TRAIN,
+    RANDAUGMENT_TRAIN,
+    RECIPES,
+    RESNET_TRAIN,
+    STANDARD_TRAIN,
+    VIT_TRAIN,
+    BadImageError,
+    Recipe,
+    make_loader,
+)
 from pipelines.loader import WorkerError, epoch_order
 from pipelines.store.build import plan_store
 from pipelines.store.index import StoreError
@@ -169,30 +183,82 @@ def test_the_reference_keeps_the_aspect_where_the_recipe_says_so(photos, resize)
     assert torch.equal(load(photos, recipe)[0], expected)
 
 
-RECIPES = [EVAL, RESNET_TRAIN, VIT_TRAIN, EVAL.at(64), replace(RESNET_TRAIN, interpolation="bicubic")]
+CASES = [
+    *(recipe if recipe.crop == 32 else recipe.at(64) for recipe in RECIPES.values()),
+    EVAL,
+    RESNET_TRAIN,
+    replace(RESNET_TRAIN, interpolation="bicubic"),
+    replace(RANDAUGMENT_TRAIN.at(64), name="everything", resize=100, padding=5, fill=(9, 8, 7), rotation_deg=30,
+            brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5, grayscale=0.3, erasing=0.5, interpolation="bicubic",
+            randaugment=(3, 20)),
+    replace(EVAL, name="beyond", resize=None, crop=300, fill=(1, 2, 3)),
+    replace(CIFAR_TRAIN, name="somewhere beyond", resize=None, crop=200, padding=0),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def references(photos):
+    """What the reference shows of the photos by recipe, each loaded once."""
+    return functools.cache(lambda recipe: load(photos, recipe, num_threads=1)[0])
+
+
+@pytest.mark.parametrize("recipe", CASES, ids=lambda recipe: f"{recipe.name}-{recipe.crop}-{recipe.interpolation}")
+@pytest.mark.parametrize("backend", FAST)
+def test_the_fast_loaders_show_what_the_reference_shows_bit_for_bit(photos, references, recipe, backend):
+    assert torch.equal(load(photos, recipe, backend=backend)[0], references(recipe))
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name}-{recipe.crop}-{recipe.interpolation}")
-def test_the_fast_loaders_show_what_the_reference_shows_bit_for_bit(photos, recipe, backend):
-    assert torch.equal(load(photos, recipe, backend=backend)[0], load(photos, recipe)[0])
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("recipe", [EVAL, RESNET_TRAIN, VIT_TRAIN], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize(
+    "recipe",
+    [EVAL, RESNET_TRAIN, VIT_TRAIN, IMAGENET_EVAL, STANDARD_TRAIN, RANDAUGMENT_TRAIN],
+    ids=lambda recipe: recipe.name,
+)
 def test_so_they_do_on_real_photos(shared_data, recipe, backend):
-    paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::12]
-    assert len(paths) > 60
+    paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::24]
+    assert len(paths) > 30
     assert torch.equal(load(paths, recipe, epoch=7, backend=backend)[0], load(paths, recipe, epoch=7)[0])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("recipe", [CIFAR_TRAIN, EVAL.at(24), IMAGENET_TRAIN.at(24)], ids=lambda recipe: recipe.name)
+def test_images_may_be_given_as_an_array(tmp_path, recipe, backend):
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8)
+    paths = []
+    for number, image in enumerate(pixels):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+    images, index = load(pixels, recipe, epoch=3, backend=backend, shuffle=True)
+    expected, order = load(paths, recipe, epoch=3, shuffle=True, num_threads=1)
+    assert torch.equal(images, expected)
+    assert torch.equal(index, order)
+
+
+def test_an_array_is_loaded_by_cached_where_nobody_says_otherwise():
+    pixels = np.zeros((3, 32, 32, 3), dtype=np.uint8)
+    with make_loader(pixels, range(3), CIFAR_TRAIN, device="cpu") as loader:
+        assert loader.backend == "cached"
+    with pytest.raises(ValueError, match=r"^paths: got an array of shape \(3, 32, 32\), expected \(N, H, W, 3\)$"):
+        make_loader(pixels[..., 0], range(3), CIFAR_TRAIN, device="cpu")
+    with pytest.raises(ValueError, match=r"^paths: got an array of float32, expected uint8$"):
+        make_loader(pixels.astype(np.float32), range(3), CIFAR_TRAIN, device="cpu")
+
+
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("field", ["flip", "rotation_deg", "brightness", "contrast", "saturation", "erasing"])
-def test_each_augmentation_alone_is_the_same_in_all(photos, field, backend):
-    recipe = replace(EVAL, name=field, **{field: 15.0 if field == "rotation_deg" else 1.0 if field == "flip" else 0.9})
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("flip", 1.0), ("rotation_deg", 15.0), ("brightness", 0.9), ("contrast", 0.9), ("saturation", 0.9),
+        ("hue", 0.5), ("grayscale", 1.0), ("randaugment", (2, 9)), ("padding", 40), ("erasing", 0.9),
+    ],
+)  # fmt: skip
+def test_each_augmentation_alone_is_the_same_in_all(photos, references, field, value, backend):
+    recipe = replace(EVAL, name=field, **{field: value})
+    if field == "padding":
+        recipe = replace(recipe, random_crop=True)
     images = load(photos, recipe, backend=backend)[0]
-    assert torch.equal(images, load(photos, recipe)[0])
-    assert (levels(images, recipe) - levels(load(photos)[0], recipe)).abs().mean() > 1
+    assert torch.equal(images, references(recipe))
+    assert (levels(images, recipe) - levels(references(EVAL), recipe)).abs().mean() > 1
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -337,13 +403,11 @@ def test_labels_of_another_number_are_refused(photos):
         make_loader(photos, range(2), EVAL, device="cpu")
 
 
-@pytest.mark.parametrize("backend", FAST)
-def test_what_a_loader_lacks_is_refused_and_auto_avoids_it(photos, backend):
-    keep = Recipe(name="keep", resize=256)
-    with pytest.raises(ValueError, match=f"resize: the {backend} loader squashes"):
-        make_loader(photos, range(23), keep, backend=backend, device="cpu")
-    with make_loader(photos, range(23), keep, backend="auto", device="cpu") as loader:
-        assert loader.backend == "torch"
+@pytest.mark.parametrize("resize", [64, None])
+def test_auto_keeps_a_store_of_any_resize(photos, tmp_path, resize):
+    keep = Recipe(name="keep", resize=resize, crop=64)
+    with make_loader(photos, range(23), keep, backend="auto", device="cpu", store_dir=tmp_path / "store") as loader:
+        assert loader.backend == "cached"
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 7, 1000])
