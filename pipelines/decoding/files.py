@@ -14,7 +14,7 @@ import io
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,10 @@ _MAX_BATCH_PX = 1 << 26
 """Pixels after which a batch is full: large images come in smaller batches, so that memory stays bounded."""
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
+Parts = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
+"""Says which part of images is wanted, (n, 4) top, left, height and width within each, given their positions in the
+paths (n,) and their sizes (n, 2), height and width."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DecodedFile:
@@ -59,7 +63,8 @@ class DecodedFile:
     sha256: str | None
     """Of the content, in hex; None where it cannot be read, or nobody asked."""
     image: torch.Tensor | None
-    """(H, W, 3) uint8 RGB, as `pipelines.decoding.pil.open_rgb` has it, not turned by EXIF; None of a bad file."""
+    """(H, W, 3) uint8 RGB, as `pipelines.decoding.pil.open_rgb` has it, not turned by EXIF, or the part of it that was
+    asked for; None of a bad file."""
     problem: str | None
     """Why there is no image, in a few words; None where there is one."""
 
@@ -92,7 +97,10 @@ class _File:
     path: str | Path
     encoded: bytes = b""
     sha256: str | None = None
-    num_px: int = 0
+    size: tuple[int, int] = (0, 0)
+    """Height and width in px; zeros of a bad file."""
+    part: tuple[int, int, int, int] | None = None
+    """Top, left, height and width of what is wanted of it; None for all."""
     is_for_dali: bool = False
     image: torch.Tensor | None = None
     problem: str | None = None
@@ -110,7 +118,7 @@ class _File:
             self.sha256 = hashlib.sha256(self.encoded).hexdigest()
         try:
             with open_image(io.BytesIO(self.encoded)) as image:
-                self.num_px = image.width * image.height
+                self.size = image.height, image.width
                 is_usual = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
         except BadImageError as error:
             self.problem = str(error)
@@ -120,9 +128,18 @@ class _File:
 
     def decode_with_pil(self) -> None:
         try:
-            self.image = torch.from_numpy(np.array(decode_rgb(io.BytesIO(self.encoded))))
+            image = decode_rgb(io.BytesIO(self.encoded))
         except BadImageError as error:
             self.problem = str(error)
+            return
+        if self.part is not None:
+            top, left, height, width = self.part
+            image = image.crop((left, top, left + width, top + height))
+        self.image = torch.from_numpy(np.array(image))
+
+    @property
+    def num_px(self) -> int:
+        return self.size[0] * self.size[1]
 
     @property
     def is_unfinished(self) -> bool:
@@ -175,7 +192,8 @@ class Decoder:
     """Decodes files in passes: a pool reads ahead of DALI, and DALI decodes ahead of whoever takes the batches.
 
     Its threads and memory stay for the next pass, until it is closed. On a GPU DALI decodes there; what PIL decodes is
-    copied to it. Whoever asks for checksums gets them of the threads that read.
+    copied to it. Whoever asks for checksums gets them of the threads that read. With in_parts each pass says which part
+    of each image it wants, and of a JPEG little else is decoded then: the pixels are those of the whole image.
     """
 
     def __init__(
@@ -186,6 +204,7 @@ class Decoder:
         device: torch.device | None = None,
         hw_decoder_load: float = HW_DECODER_LOAD,
         checksums: bool = False,
+        in_parts: bool = False,
     ) -> None:
         self._num_threads = available_cores() if num_threads is None else num_threads
         self._batch_size = batch_size
@@ -197,6 +216,8 @@ class Decoder:
         self._device = torch.device("cpu") if device is None else device
         self._hw_decoder_load = hw_decoder_load
         self._checksums = checksums
+        self._in_parts = in_parts
+        self._parts: Parts | None = None
         self._pool = ThreadPoolExecutor(self._num_threads)
         self._pipeline: Pipeline | None = None
         self._grouped: Iterator[list[_File]] = iter(())
@@ -205,12 +226,15 @@ class Decoder:
         self._reading_failed: Exception | None = None
         self._num_unexplained = 0
 
-    def decode(self, paths: Sequence[str | Path]) -> Iterator[list[DecodedFile]]:
+    def decode(self, paths: Sequence[str | Path], parts: Parts | None = None) -> Iterator[list[DecodedFile]]:
         """Decode each file once, in order, in lists of up to `batch_size`; no list crosses a multiple of it.
 
         A bad file is in its list and ends nothing. A pass ends the one before it, which is not to be continued.
+        parts is asked once about each file whose header can be read, for some at a time.
         """
+        assert self._in_parts == (parts is not None)
         self._drain()
+        self._parts = parts
         self._grouped = _in_groups(_read_ahead(self._pool, paths, self._checksums), self._batch_size)
         while True:
             try:
@@ -266,16 +290,30 @@ class Decoder:
         self._started.clear()
         self._reading_failed = None
 
-    def _next_encoded(self) -> list[NDArray[np.uint8]]:
-        """Give DALI its part of the next batch."""
+    def _next_encoded(self) -> list[list[NDArray[Any]]]:
+        """Give DALI its share of the next batch: the files, and, where not all is wanted, which part of each."""
         try:
             files = next(self._grouped)
+            self._choose_parts(files)
         except Exception as error:
             # DALI passes it on as an error of its own, if at all; a StopIteration is its sign for the end.
             self._reading_failed = None if isinstance(error, StopIteration) else error
             raise
         self._started.append(files)
-        return [np.frombuffer(file.encoded, np.uint8) for file in files if file.is_for_dali] or [_one_pixel()]
+        share = [file for file in files if file.is_for_dali]
+        encoded = [np.frombuffer(file.encoded, np.uint8) for file in share] or [_one_pixel()]
+        if not self._in_parts:
+            return [encoded]
+        boxes = np.array([file.part for file in share] or [(0, 0, 1, 1)], dtype=np.int32)
+        return [encoded, list(boxes[:, :2]), list(boxes[:, 2:])]
+
+    def _choose_parts(self, files: list[_File]) -> None:
+        good = [file for file in files if file.num_px]
+        if self._parts is not None and good:
+            positions = np.array([file.index for file in good], dtype=np.int64)
+            boxes = self._parts(positions, np.array([file.size for file in good], dtype=np.int64))
+            for file, (top, left, height, width) in zip(good, boxes.tolist(), strict=True):
+                file.part = top, left, height, width
 
     def _build(self) -> Pipeline:
         is_gpu = self._device.type == "cuda"
@@ -288,8 +326,10 @@ class Decoder:
             prefetch_queue_depth=_PREFETCH,
         )
         with pipeline:
-            encoded = fn.external_source(source=lambda: decoder._next_encoded(), batch=True)
-            pipeline.set_outputs(rgb_node(encoded, gpu=is_gpu, hw_decoder_load=self._hw_decoder_load))
+            given = fn.external_source(
+                source=lambda: decoder._next_encoded(), num_outputs=3 if self._in_parts else 1, batch=True
+            )
+            pipeline.set_outputs(rgb_node(*given, gpu=is_gpu, hw_decoder_load=self._hw_decoder_load))
         pipeline.build()
         return pipeline
 

@@ -320,3 +320,49 @@ def test_nothing_of_dali_is_left_for_a_forked_process_to_end(tmp_path, is_closed
     finally:
         gc.enable()
     assert forked.exitcode == 0
+
+
+def quarters(positions, sizes):
+    """A box of about a quarter of each image, another one for each position."""
+    random = np.random.default_rng(len(positions))
+    shape = np.maximum(1, sizes * random.uniform(0.2, 0.8, sizes.shape)).astype(np.int64)
+    return np.concatenate([random.integers(0, sizes - shape + 1), shape], axis=1)
+
+
+@pytest.mark.parametrize("kinds", [KINDS, OTHERS], ids=["jpeg", "others"])
+def test_a_part_has_the_pixels_of_the_whole(tmp_path, kinds):
+    paths, asked = write(tmp_path, kinds.values()), {}
+
+    def parts(positions, sizes):
+        boxes = quarters(positions, sizes)
+        asked.update(zip(positions.tolist(), boxes.tolist(), strict=True))
+        return boxes
+
+    with Decoder(batch_size=4, num_threads=2, in_parts=True) as decoder:
+        for _ in range(3):
+            files = [file for files in decoder.decode(paths, parts) for file in files]
+            for path, file in zip(paths, files, strict=True):
+                top, left, height, width = asked[file.index]
+                expected = pil_pixels(path)[top : top + height, left : left + width]
+                np.testing.assert_array_equal(file.image.numpy(), expected, err_msg=str(path))
+
+
+def test_parts_of_real_photos_and_of_hard_ones(shared_data):
+    """Wherever a part lies: its edges fall between the blocks of a JPEG, whose chroma is interpolated across."""
+    paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::16]
+    paths += sorted(path for path in (shared_data / "hard-images").rglob("*.jpg"))
+    whole, asked = decoded(paths), {}
+
+    def parts(positions, sizes):
+        boxes = quarters(positions, sizes)
+        asked.update(zip(positions.tolist(), boxes.tolist(), strict=True))
+        return boxes
+
+    with Decoder(batch_size=8, num_threads=2, in_parts=True) as decoder:
+        found = [file for files in decoder.decode(paths, parts) for file in files]
+    assert sum(file.image is not None for file in found) > 60
+    for one, other in zip(whole, found, strict=True):
+        assert (one.problem, one.index) == (other.problem, other.index)
+        if one.image is not None:
+            top, left, height, width = asked[one.index]
+            assert torch.equal(other.image, one.image[top : top + height, left : left + width]), one.path
