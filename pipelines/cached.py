@@ -38,9 +38,10 @@ class CachedLoader(FusedLoader):
             store = build_store(self.paths, self.recipe, folder, num_threads=self.num_threads)
         self.store_dir = store.folder
         taken = store.take(self.paths, self.recipe)
+        assert taken.images is not None
         self._images, self._rows = taken.images, taken.rows
         if self.device.type == "cuda" and self._fits_on_gpu():
-            self._images = _copied(taken.images, taken.rows, self.device)
+            self._images = _copied(self._images, taken.rows, self.device)
             self._rows = torch.arange(len(taken.rows), device=self.device)
 
     def _fits_on_gpu(self) -> bool:

@@ -49,8 +49,6 @@ def choose_backend(
     paths: Sequence[str | Path], recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
 ) -> tuple[str, str]:
     """Pick the backend for files, a recipe and a device: (name, the reason in a few words)."""
-    if not isinstance(recipe.resize, tuple):
-        return "torch", "the others have only the squash resize"
     if not has_dali():
         return "torch", "DALI is not installed"
     if len(paths) == 0:

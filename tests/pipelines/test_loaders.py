@@ -338,12 +338,10 @@ def test_labels_of_another_number_are_refused(photos):
 
 
 @pytest.mark.parametrize("backend", FAST)
-def test_what_a_loader_lacks_is_refused_and_auto_avoids_it(photos, backend):
+def test_what_a_loader_lacks_is_refused(photos, backend):
     keep = Recipe(name="keep", resize=256)
     with pytest.raises(ValueError, match=f"resize: the {backend} loader squashes"):
         make_loader(photos, range(23), keep, backend=backend, device="cpu")
-    with make_loader(photos, range(23), keep, backend="auto", device="cpu") as loader:
-        assert loader.backend == "torch"
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 7, 1000])
