@@ -8,6 +8,9 @@ import os
 import stat
 from pathlib import Path
 
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What the system says where it lacks what opening a file takes: nothing is wrong with the file."""
+
 
 def require_regular(path: str | Path) -> None:
     """Raise OSError for what is neither a regular file nor a folder, which says itself what it is when it is read."""

@@ -7,7 +7,6 @@ may return half of one without a word, and PIL says that it is broken.
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import io
@@ -29,7 +28,7 @@ from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined
 from PIL import Image
 
 from pipelines.cores import available_cores
-from pipelines.decoding.contents import read_file
+from pipelines.decoding.contents import OUT_OF_RESOURCES, read_file
 from pipelines.decoding.dali import HW_DECODER_LOAD, rgb_node, shut_down
 from pipelines.decoding.jpeg import is_whole_jpeg
 from pipelines.decoding.pil import BadImageError, decode_rgb, image_problem, open_image
@@ -44,7 +43,6 @@ _READ_AHEAD = 64
 """Files that are read before their batch is put together."""
 _MAX_BATCH_PX = 1 << 26
 """Pixels after which a batch is full: large images come in smaller batches, so that memory stays bounded."""
-_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 Parts = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
 """Says which part of images is wanted, (n, 4) top, left, height and width within each, given their positions in the
@@ -110,7 +108,7 @@ class _File:
         try:
             self.encoded = read_file(self.path)
         except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:  # says nothing of the file
+            if error.errno in OUT_OF_RESOURCES:  # says nothing of the file
                 raise
             self.problem = image_problem(error)
             return self

@@ -60,6 +60,16 @@ def open_image(file: str | BinaryIO) -> Iterator[Image.Image]:
         raise BadImageError(image_problem(error)) from error
 
 
+def header_size(path: str) -> tuple[int, int]:
+    """Read (height, width) in px from the header of a file; nothing is decoded.
+
+    Raises BadImageError, with the reason alone, where it is no picture, and OSError where it cannot be opened.
+    """
+    require_regular(path)
+    with Path(path).open("rb") as file, open_image(file) as image:
+        return image.height, image.width
+
+
 def _identified(file: str | BinaryIO) -> Image.Image:
     if isinstance(file, str):
         require_regular(file)

@@ -1,9 +1,13 @@
-"""The decode-once store: each file decoded and squashed to one size, as bytes that a loader maps into memory.
+"""The decode-once store: each file decoded and resized as a recipe begins, as bytes that a loader maps into memory.
 
-The published recipes begin with a squash to 256 x 256 px, the same in every epoch, so a store of squashed pixels is
-exact. A folder holds one store: `pixels.npy`, (N, height, width, 3) uint8, and `index.json`, which says of each row
-what file it was made from, and is written last: a folder that has it holds a whole store. While a store is built there
-are `building.npy` and `journal.jsonl` instead, from which an interrupted build goes on; `.lock` lets one process build.
+What comes before the random steps is the same in every epoch, so a store of it is exact: images squashed to one size,
+images with a shorter side of so many pixels, or images as they are. A folder holds one store: `pixels.npy`, uint8, row
+after row, and `index.json`, which says of each row what file it was made from and, where they differ, how large it is.
+The index is written last: a folder that has it holds a whole store. While a store is built there are `building.npy` and
+`journal.jsonl` instead, from which an interrupted build goes on; `.lock` lets one process build.
+
+A row has its place before any is made: `rows.RowPlaces` follows from the headers of the files, so rows are written in
+any order, by many threads, and the bytes follow from the files alone.
 
 A store knows its files by their paths relative to their common folder, and by size, time of modification and checksum.
 So paths may be relative or absolute, the files may move, be copied or mounted elsewhere together, and a loader may ask

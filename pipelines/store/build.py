@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipelines.cores import available_cores
 from pipelines.progress import progress_bar
 from pipelines.recipe import Recipe
@@ -31,25 +34,21 @@ class StorePlan:
     """What a build will do."""
 
     folder: Path
-    resize: tuple[int, int]
-    """(height, width) in px of every image in the store."""
+    size: str
+    """Of the images, in words."""
     num_images: int
     num_done: int
     """Images that the store has already, or an interrupted build of it."""
     num_bytes: int
     """Still to be written."""
+    total_bytes: int
+    """Size of all images in the store."""
     free_bytes: int
     """Free for them on the disk, with what an interrupted build has reserved."""
     is_complete: bool
     """Whether the store is there, made of these files as they are now, so that there is nothing to do."""
     stale: str | None = None
-    """Why what is there, in the user's cache, is removed first."""
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of the whole store."""
-        height, width = self.resize
-        return self.num_images * height * width * 3
+    """Why what is there, in the user's cache or a build that was interrupted, is removed first."""
 
     @property
     def fits(self) -> bool:
@@ -57,8 +56,7 @@ class StorePlan:
         return self.num_bytes <= self.free_bytes
 
     def __str__(self) -> str:
-        height, width = self.resize
-        images = f"store: {self.num_images:,} images of {height} x {width} px"
+        images = f"store: {self.num_images:,} images {self.size}"
         if self.is_complete:
             return f"{images} in {self.folder}, complete and current"
         to_write = f"{_bytes_text(self.num_bytes)} in {self.folder}, {_bytes_text(self.free_bytes)} free"
@@ -99,16 +97,16 @@ def build_store(
 ) -> OpenStore:
     """Make the store of files in a folder, in parallel, or finish what an interrupted build has left; returns it open.
 
-    Returns at once where the store is complete and current. Pixels are those of `PIL.Image.resize`, bit for bit. Rows
-    are in the order of the sorted paths, so that the bytes follow from the files alone. A file that cannot be decoded
-    has a row of zeros, and its reason in the index. A build that is killed loses at most its last 256 images. While
-    another process builds in the folder, this one waits for it.
+    Returns at once where the store is complete and current. Pixels are those of the recipe's resize step on a PIL
+    image, bit for bit. Rows are in the order of the sorted paths, so that the bytes follow from the files alone. A file
+    that cannot be decoded has a row of zeros, as large as its header says, and its reason in the index. A build that is
+    killed loses at most its last 256 images; where a picture has another size since, and so the rows after it another
+    place, the build starts anew, which is said. While another process builds in the folder, this one waits for it.
 
     num_threads None is one for each available core; progress shows a bar on stderr; rebuild first removes the store
-    that is there. Raises ValueError for a recipe whose resize is not (height, width); StoreError, before it writes
-    pixels, where the folder holds the store of other files, of files that have changed since or of another recipe, and
-    where the disk has not enough room. Only in the default folder, whose content nobody chose, is such a store removed
-    and built anew.
+    that is there. Raises StoreError, before it writes pixels, where the folder holds the store of other files, of files
+    that have changed since or of another recipe, and where the disk has not enough room. Only in the default folder,
+    whose content nobody chose, is such a store removed and built anew.
     """
     request, folder = StoreRequest.of(paths, recipe), Path(folder)
     store = None if rebuild else find_current(folder, request)
@@ -131,8 +129,9 @@ def filling_stores(
     stores: the recipe of each folder. They are filled as `build_store` would: to the same bytes, going on from what is
     there, while others that build there wait; a store that is complete is left as it is. Where files are missing when
     the block ends, a later pass or build goes on; where one is bad, a build has only to let the store appear, and until
-    then a file that is repaired costs no more than itself. num_threads None is one for each available core. Raises what
-    `build_store` raises: about what is there and the room before the block is entered, about the disk in the block.
+    then a file that is repaired costs no more than itself, if its place is as large as before. num_threads None is one
+    for each available core. Raises what `build_store` raises: about what is there and the room before the block is
+    entered, about the disk in the block.
     """
     with ExitStack() as stack:
         # In one order, so that two processes do not wait for each other.
@@ -185,7 +184,7 @@ def _decode(filler: StoreFiller, request: StoreRequest, num_threads: int | None,
     missing = filler.missing
     bar = progress_bar(
         len(request.paths),
-        f"storing images at {request.resize[0]} x {request.resize[1]} px",
+        f"storing images {request.size_text}",
         shown=progress,
         initial=len(request.paths) - len(missing),
     )
@@ -196,43 +195,57 @@ def _decode(filler: StoreFiller, request: StoreRequest, num_threads: int | None,
 
 
 def _plan(folder: Path, request: StoreRequest, rebuild: bool) -> StorePlan:
-    started, is_complete, stale = None, False, None
+    started, store, stale = None, None, None
     if not folder.is_dir() and request.is_default(folder):
         _check_writable(folder, request)
     if not rebuild:
         try:
-            started, is_complete = _found(folder, request)
+            started, store = _found(folder, request)
         except StaleStoreError as error:
             if not request.is_default(folder):
                 raise
             stale = error.reason
-    num_images = len(request.paths)
-    num_done = num_images if is_complete else len(started.entries) if started else 0
-    reserved_bytes = started.reserved_bytes if started else 0
-    if rebuild or stale:
-        reserved_bytes = removable_bytes(folder)
-    if not is_complete:
+    if store is None:
         _check_writable(folder, request)
+    if started is not None:
+        stale = started.moved
+    row_bytes = _row_bytes(folder, request, started, store)
+    done = [] if started is None else list(started.entries)
+    reserved_bytes = removable_bytes(folder) if rebuild or stale else started.reserved_bytes if started else 0
+    num_images, total_bytes = len(row_bytes), int(row_bytes.sum())
     return StorePlan(
         folder=folder,
-        resize=request.resize,
+        size=request.size_text,
         num_images=num_images,
-        num_done=num_done,
-        num_bytes=(num_images - num_done) * request.row_bytes,
+        num_done=num_images if store is not None else len(done),
+        num_bytes=0 if store is not None else total_bytes - int(row_bytes[done].sum()),
+        total_bytes=total_bytes,
         free_bytes=_free_bytes(folder) + reserved_bytes,
-        is_complete=is_complete,
+        is_complete=store is not None,
         stale=stale,
     )
 
 
-def _found(folder: Path, request: StoreRequest) -> tuple[StartedBuild | None, bool]:
-    """Look at what is in a folder: what there is of a build, and whether the store is complete and current."""
+def _found(folder: Path, request: StoreRequest) -> tuple[StartedBuild | None, OpenStore | None]:
+    """Look at what is in a folder: what there is of a build, and the store if it is complete and current."""
     started = None
     if not (folder / INDEX_FILE).exists():
         with store_errors(folder):
             started = read_started(folder, request)
     # In this order: a store that another process finishes meanwhile is a whole one.
-    return started, open_current(folder, request) is not None
+    return started, open_current(folder, request)
+
+
+def _row_bytes(
+    folder: Path, request: StoreRequest, started: StartedBuild | None, store: OpenStore | None
+) -> NDArray[np.int64]:
+    """(N,) bytes of each file's row; the headers of the files are read where nothing there has said it."""
+    if store is not None:
+        return store.index.places.row_bytes[[store.row_of[store.names[path]] for path in request.paths]]
+    if started is not None:
+        return started.places.row_bytes
+    with store_errors(folder):
+        return request.places().row_bytes
 
 
 def _check_writable(folder: Path, request: StoreRequest) -> None:

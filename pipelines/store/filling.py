@@ -6,18 +6,25 @@ import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from dogs_accel import ops
+from pipelines.recipe import Recipe
 from pipelines.store.index import FileEntry, FileStamp, StoreError, StoreRequest, absolute_path
 from pipelines.store.writing import RowWriter, StartedBuild, open_writer, publish, read_started
 
 if TYPE_CHECKING:
     from pipelines.decoding.files import DecodedFile
 
+_MOST_SQUASHED_PX = 1 << 14
+"""Height or width that `ops.squash` makes at most."""
 _DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -71,7 +78,7 @@ class StoreFiller:
             entries = {**self._started.entries, **self._writer.entries}
             is_whole = len(entries) == len(self._request.paths)
             if is_whole and (self._despite_bad or all(entry.problem is None for entry in entries.values())):
-                publish(self._folder, self._request, entries)
+                publish(self._folder, self._request, self._started.places, entries)
 
     def _settle(self) -> None:
         under_way, self._under_way = self._under_way, []
@@ -79,16 +86,37 @@ class StoreFiller:
             self._writer.add(written.result())
 
     def _write_rows(self, part: Sequence[tuple[int, DecodedFile]]) -> dict[int, FileEntry]:
-        images = {row: file.image for row, file in part if file.image is not None}
-        resize, interpolation = self._request.resize, self._request.terms["interpolation"]
-        # One thread: others are at other files, and torch's would spin while they wait and take the cores from DALI.
-        squashed = ops.squash(list(images.values()), resize, interpolation, num_threads=1).numpy()
-        pixels = dict(zip(images, squashed, strict=True))
+        places, request = self._started.places, self._request
+        entries = {row: _entry(file, self._started.stamps[row]) for row, file in part}
+        to_store: dict[tuple[int, int], dict[int, Tensor]] = {}
+        for row, file in part:
+            if file.image is None:
+                continue
+            height, width, _ = file.image.shape
+            if (size := request.recipe.resized(height, width)) == places.size(row):
+                to_store.setdefault(size, {})[row] = file.image
+            else:
+                entries[row] = replace(entries[row], problem=f"{height} x {width} px, its header says another size")
+        for size, images in to_store.items():
+            for row, pixels in zip(images, _resized(list(images.values()), size, request.recipe), strict=True):
+                self._writer.write_row(row, pixels)
         # A bad file's row is written too: the file may have been good when an earlier build wrote there.
-        nothing = np.zeros((*resize, 3), dtype=np.uint8)
-        for row, _ in part:
-            self._writer.write_row(row, pixels.get(row, nothing))
-        return {row: _entry(file, self._started.stamps[row]) for row, file in part}
+        for row, entry in entries.items():
+            if entry.problem is not None:
+                self._writer.write_row(row, np.zeros((*places.size(row), 3), dtype=np.uint8))
+        return entries
+
+
+def _resized(images: Sequence[Tensor], size: tuple[int, int], recipe: Recipe) -> Sequence[NDArray[np.uint8]]:
+    """Resize images to one (height, width) as Pillow does, or leave them as they are if the recipe does."""
+    if recipe.resize is None:
+        return [image.numpy() for image in images]
+    if max(size) > _MOST_SQUASHED_PX:  # a strip of pixels; Pillow knows no limit
+        resampling, (height, width) = Image.Resampling[recipe.interpolation.upper()], size
+        return [np.asarray(Image.fromarray(image.numpy()).resize((width, height), resampling)) for image in images]
+    # One thread: others are at other files, and torch's would spin while they wait and take the cores from DALI.
+    resized: NDArray[np.uint8] = ops.squash(list(images), size, recipe.interpolation, num_threads=1).numpy()
+    return list(resized)
 
 
 def _entry(file: DecodedFile, stamp: FileStamp | None) -> FileEntry:

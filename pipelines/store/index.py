@@ -16,11 +16,14 @@ from pipelines.cores import available_cores
 from pipelines.decoding.contents import read_file
 from pipelines.recipe import Recipe
 from pipelines.store.disk import flush
+from pipelines.store.rows import RowPlaces, sizes_of_files
 from pipelines.store.user_cache import NoCacheError, cache_folder
 
 FORMAT_VERSION = 2
 """With the rule that says what the pixels of a file are: before 2, deep greys were clipped and hidden colours seen."""
 INDEX_FILE = "index.json"
+_MADE_FOR = ("resize", "interpolation", "max_side")
+"""Terms that follow from the recipe and what is asked for beside it; a store has the last only where it has one."""
 _ANEW = "to build it anew, remove the folder or use `dogs-accel prepare --rebuild`"
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class FileEntry:
     sha256: str | None
     """Of the content, in hex; None of a file that could not be read."""
     problem: str | None
-    """Why it cannot be decoded and its row is zeros; None where it can."""
+    """Why it cannot be decoded and its row is zeros, as far as it has one; None where it can."""
 
     @property
     def stamp(self) -> FileStamp | None:
@@ -64,9 +67,9 @@ class StoreRequest:
     """The files and the recipe that somebody wants a store of."""
 
     terms: Mapping[str, Any]
-    """Format, resize and interpolation: what a store must agree with to be of use."""
-    recipe: str
-    """Name of the recipe, for messages."""
+    """Format, resize and interpolation: what a store must agree with to be of use. What is not resized has no
+    interpolation."""
+    recipe: Recipe
     paths: list[str]
     """Absolute and normalised, each once, sorted."""
     root: str
@@ -74,42 +77,44 @@ class StoreRequest:
 
     @classmethod
     def of(cls, paths: Sequence[str | Path], recipe: Recipe) -> StoreRequest:
-        """Raise ValueError for a recipe that cannot have a store, and for no files."""
-        if not isinstance(recipe.resize, tuple):
-            raise ValueError(
-                f"resize: got {recipe.resize} in the recipe {recipe.name}, expected (height, width): "
-                "a store has images of one size"
-            )
+        """Raise ValueError for no files."""
         absolute = sorted({absolute_path(path) for path in paths})
         if not absolute:
             raise ValueError("paths: got none, expected at least one file")
         return cls(
             terms={
                 "format": FORMAT_VERSION,
-                "resize": list(recipe.resize),
-                "interpolation": recipe.interpolation,
+                "resize": list(recipe.resize) if isinstance(recipe.resize, tuple) else recipe.resize,
+                "interpolation": None if recipe.resize is None else recipe.interpolation,
             },
-            recipe=recipe.name,
+            recipe=recipe,
             paths=absolute,
             root=os.path.commonpath({os.path.dirname(path) for path in absolute}),  # noqa: PTH120
         )
 
     @property
-    def resize(self) -> tuple[int, int]:
-        """(height, width) in px."""
-        height, width = self.terms["resize"]
-        return height, width
+    def size_text(self) -> str:
+        """Say of what size the images are."""
+        resize = self.recipe.resize
+        if resize is None:
+            return "as they are"
+        if isinstance(resize, int):
+            return f"with a shorter side of {resize} px"
+        height, width = resize
+        return f"of {height} x {width} px"
 
-    @property
-    def row_bytes(self) -> int:
-        """Size of one image in the store."""
-        height, width = self.resize
-        return height * width * 3
+    def places(self, stamps: Sequence[FileStamp | None] | None = None) -> RowPlaces:
+        """Give each file its place in the store: squashed all the same, else as much as its header says.
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of all images in the store."""
-        return len(self.paths) * self.row_bytes
+        stamps: of the files, looked at before this; None looks now. Raises OSError where headers cannot be read.
+        """
+        if isinstance(self.recipe.resize, tuple):
+            return RowPlaces.of_equal(len(self.paths), self.recipe.resize)
+        return RowPlaces.of_sizes(sizes_of_files(self.paths, stamps or self.stamps(), self.recipe.resized))
+
+    def stamps(self) -> list[FileStamp | None]:
+        """Look at each file."""
+        return [file_stamp(path) for path in self.paths]
 
     @property
     def names(self) -> list[str]:
@@ -137,11 +142,12 @@ class StoreRequest:
         """Raise StoreError where a store in `folder` was made on other terms."""
         if found.get("format") != FORMAT_VERSION:
             raise StaleStoreError(folder, f"made in format {found.get('format')}, expected format {FORMAT_VERSION}")
-        for field, wanted in self.terms.items():
-            if found.get(field) != wanted:
+        for field in _MADE_FOR:
+            made_for, wanted = found.get(field), self.terms.get(field)
+            if made_for != wanted:
                 raise StaleStoreError(
                     folder,
-                    f"made for {field} {_as_text(found.get(field))}, the recipe {self.recipe} has {_as_text(wanted)}",
+                    f"made for {field} {_as_text(made_for)}, the recipe {self.recipe.name} has {_as_text(wanted)}",
                     "give each its own folder, or ",
                 )
 
@@ -169,6 +175,8 @@ class StoreIndex:
     """Where the files were."""
     entries: Mapping[str, FileEntry]
     """One for each row, in their order; the key is the path relative to the root."""
+    places: RowPlaces
+    """Of the rows."""
 
     def find(self, folder: Path, request: StoreRequest) -> dict[str, str]:
         """Give {absolute path: path in this index}, also where the files have moved together.
@@ -250,8 +258,9 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
     try:
         content = json.loads(path.read_bytes())
         request.check_terms(folder, content)
+        places = _read_places(request, content["files"])
         entries = {file.pop("path"): FileEntry(**file) for file in content["files"]}
-        return StoreIndex(terms=request.terms, root=content["root"], entries=entries)
+        return StoreIndex(terms=request.terms, root=content["root"], entries=entries, places=places)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -262,10 +271,21 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
         raise StaleStoreError(folder, f"{INDEX_FILE} is damaged ({error})") from error
 
 
+def _read_places(request: StoreRequest, files: Sequence[dict[str, Any]]) -> RowPlaces:
+    """Take out of the entries of files how large each is in the store, where that is not one size of all."""
+    if isinstance(request.recipe.resize, tuple):
+        return RowPlaces.of_equal(len(files), request.recipe.resize)
+    sizes = [(file.pop("height"), file.pop("width")) for file in files]
+    for size in sizes:
+        if not all(isinstance(side, int) and side >= 0 for side in size):
+            raise ValueError(f"got height and width {size}, expected two integers >= 0")
+    return RowPlaces.of_sizes(sizes)
+
+
 def write_index(folder: Path, index: StoreIndex) -> None:
     """Write index.json, one line a file; whoever reads meanwhile sees the old one or the new one."""
     head = json.dumps({**index.terms, "root": index.root})
-    files = (json.dumps({"path": name, **asdict(entry)}) for name, entry in index.entries.items())
+    files = (json.dumps(file) for file in _files_with_sizes(index))
     temporary = folder / f".{INDEX_FILE}"
     with temporary.open("w", encoding="ascii") as file:
         file.write(f'{head[:-1]}, "files": [\n')
@@ -274,6 +294,14 @@ def write_index(folder: Path, index: StoreIndex) -> None:
         file.flush()
         flush(file.fileno())
     temporary.replace(folder / INDEX_FILE)
+
+
+def _files_with_sizes(index: StoreIndex) -> Iterator[dict[str, Any]]:
+    for row, (name, entry) in enumerate(index.entries.items()):
+        file = {"path": name, **asdict(entry)}
+        if not index.places.are_equal:
+            file["height"], file["width"] = index.places.size(row)
+        yield file
 
 
 def _prefix(root: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipelines.decoding.pil import BadImageError
 from pipelines.recipe import Recipe
@@ -24,6 +25,7 @@ from pipelines.store.index import (
     write_index,
 )
 from pipelines.store.lock import locked
+from pipelines.store.rows import RowPlaces
 from pipelines.store.writing import JOURNAL_FILE, PIXELS_FILE
 
 _SHOWN = 10
@@ -39,11 +41,24 @@ _log = logging.getLogger(__name__)
 class StoreRows:
     """A store that is open, and where in it the files are that were asked for."""
 
-    images: torch.Tensor
-    """(N, height, width, 3) uint8: the whole store, mapped into memory. All readers share the page cache; what is
-    written to the tensor is seen by its process alone and reaches no file."""
+    content: torch.Tensor
+    """One-dimensional uint8: the whole store, mapped into memory. All readers share the page cache; what is written to
+    the tensor is seen by its process alone and reaches no file."""
+    images: torch.Tensor | None
+    """(N, height, width, 3) uint8, the same memory, where all rows have one size."""
     rows: torch.Tensor
-    """(n,) int64: the row of each path asked for."""
+    """(n,) int64: the row of each path asked for; -1 of a bad file."""
+    offsets: NDArray[np.int64]
+    """(n,) where each image begins in the content; 0 of a bad file."""
+    sizes: NDArray[np.int64]
+    """(n, 2) height and width in px of each image; (0, 0) of a bad file."""
+    problems: Mapping[int, str]
+    """Why files cannot be decoded, by their positions in the paths asked for."""
+
+    def image(self, position: int) -> torch.Tensor:
+        """Return the image of a path asked for, (height, width, 3) uint8, in the same memory."""
+        (height, width), offset = self.sizes[position].tolist(), int(self.offsets[position])
+        return self.content[offset : offset + height * width * 3].view(height, width, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,7 +73,9 @@ class OpenStore:
     """Of each file, by its absolute path, the path in the index."""
     retimed: Mapping[str, FileEntry]
     """Entries to correct in the index, as `StoreIndex.check_files` gives them."""
-    images: torch.Tensor
+    content: torch.Tensor
+    """As in StoreRows."""
+    images: torch.Tensor | None
     """As in StoreRows."""
     row_of: Mapping[str, int]
     """Of each path in the index."""
@@ -68,12 +85,15 @@ class OpenStore:
         """Why files cannot be decoded: {absolute path: reason}."""
         return _problems(self.index, self.names)
 
-    def take(self, paths: Sequence[str | Path], recipe: Recipe) -> StoreRows:
+    def take(self, paths: Sequence[str | Path], recipe: Recipe, on_bad_image: str = "error") -> StoreRows:
         """Find the rows of some of the files, in any order and number.
 
-        Raises StoreError where one is none of the files or the recipe has another resize or interpolation, and
-        BadImageError where one cannot be decoded.
+        on_bad_image "skip" leaves the files that cannot be decoded to the caller, "error" raises BadImageError, which
+        names them. Raises StoreError where one is none of the files or the recipe has another resize or interpolation,
+        and ValueError for another on_bad_image.
         """
+        if on_bad_image not in ("error", "skip"):
+            raise ValueError(f"on_bad_image: got {on_bad_image!r}, expected 'error' or 'skip'")
         request = StoreRequest.of(paths, recipe)
         request.check_terms(self.folder, self.index.terms)
         if unknown := [path for path in request.paths if path not in self.names]:
@@ -82,10 +102,21 @@ class OpenStore:
                 f"{len(request.paths):,}, first: {unknown[0]}"
             )
         names = {path: self.names[path] for path in request.paths}
-        if problems := _problems(self.index, names):
+        problems = _problems(self.index, names)
+        if problems and on_bad_image == "error":
             raise BadImageError(f"store {self.folder}: {_problems_text(problems, len(names))}")
-        rows = [self.row_of[names[absolute_path(path)]] for path in paths]
-        return StoreRows(images=self.images, rows=torch.tensor(rows, dtype=torch.int64))
+        asked = [absolute_path(path) for path in paths]
+        rows = np.array([-1 if path in problems else self.row_of[names[path]] for path in asked], dtype=np.int64)
+        is_good = rows >= 0
+        places = self.index.places
+        return StoreRows(
+            content=self.content,
+            images=self.images,
+            rows=torch.from_numpy(rows),
+            offsets=np.where(is_good, places.offsets[rows], 0),
+            sizes=np.where(is_good[:, None], places.sizes[rows], 0),
+            problems={at: problems[path] for at, path in enumerate(asked) if path in problems},
+        )
 
 
 def open_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> StoreRows:
@@ -129,13 +160,16 @@ def open_current(folder: Path, request: StoreRequest) -> OpenStore | None:
         return None
     names = index.find(folder, request)
     retimed = index.check_files(folder, names)
+    pixels = _map_pixels(folder, index.places.shape)
+    content = pixels.view(-1)
     return OpenStore(
         folder=folder,
         request=request,
         index=index,
         names=names,
         retimed=retimed,
-        images=_map_pixels(folder, (len(index.entries), *request.resize, 3)),
+        content=content,
+        images=_of_one_size(content, index.places),
         row_of={name: row for row, name in enumerate(index.entries)},
     )
 
@@ -164,9 +198,16 @@ def _map_pixels(folder: Path, shape: tuple[int, ...]) -> torch.Tensor:
         raise StaleStoreError(
             folder, f"{PIXELS_FILE} has shape {found.shape} of {found.dtype}, expected {shape} of uint8"
         )
+    if found.size == 0:
+        return torch.empty(shape, dtype=torch.uint8)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE)
     return torch.frombuffer(content, dtype=torch.uint8, offset=found.offset, count=found.size).view(shape)
+
+
+def _of_one_size(content: torch.Tensor, places: RowPlaces) -> torch.Tensor | None:
+    sizes = places.sizes
+    return content.view(len(sizes), *places.size(0), 3) if (sizes == sizes[0]).all() else None
 
 
 def _problems(index: StoreIndex, names: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from pipelines.store.index import (
     file_stamp,
     write_index,
 )
+from pipelines.store.rows import RowPlaces
 
 PIXELS_FILE = "pixels.npy"
 BUILDING_FILE = "building.npy"
@@ -44,25 +45,35 @@ class StartedBuild:
     """Of each file now, before any is read: if it changes from now on, that shows when the store is opened."""
     entries: Mapping[int, FileEntry]
     """Of each row that is finished and whose file is still the same."""
+    places: RowPlaces
+    """Of all rows, as the files are now."""
     pixels: Path | None
     """The file that they are in; None where there is nothing to go on from."""
     num_journal_bytes: int
     """Length of the journal without what the end of the build has cut off."""
     reserved_bytes: int
     """What the file has of the disk beyond the rows that are finished."""
+    moved: str | None = None
+    """Why nothing of what is there can be gone on from, although it is of these files."""
 
 
 def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
     """Look at what is in a folder that has no index; raises StaleStoreError where it is the build of something else."""
-    stamps = [file_stamp(path) for path in request.paths]
+    stamps = request.stamps()
     lines, num_journal_bytes = _whole_lines(folder / JOURNAL_FILE)
     if lines:
         request.check_terms(folder, lines[0])
-        if lines[0] != _first_line(request):
+    places = request.places(stamps)
+    moved = None
+    if lines:
+        first = _first_line(request, places)
+        if lines[0] | {"sizes": None} != first | {"sizes": None}:
             raise StaleStoreError(folder, "an interrupted build of other files is there")
+        if lines[0] != first:
+            moved = "pictures have other sizes than when its build was started"
     elif (folder / PIXELS_FILE).exists() and not (folder / INDEX_FILE).exists():
         raise StaleStoreError(folder, f"{PIXELS_FILE} is there without {INDEX_FILE}")
-    pixels = _started_pixels(folder, request) if lines else None
+    pixels = _started_pixels(folder, places) if lines and not moved else None
     entries: dict[int, FileEntry] = {}
     for line in lines[1:] if pixels else ():
         row = line.pop("row")
@@ -71,9 +82,11 @@ def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
     return StartedBuild(
         stamps=stamps,
         entries=entries,
+        places=places,
         pixels=pixels,
         num_journal_bytes=num_journal_bytes,
-        reserved_bytes=max(0, _bytes_on_disk(folder / BUILDING_FILE) - len(entries) * request.row_bytes),
+        reserved_bytes=max(0, _bytes_on_disk(folder / BUILDING_FILE) - int(places.row_bytes[list(entries)].sum())),
+        moved=moved,
     )
 
 
@@ -97,12 +110,15 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return lines, num_bytes
 
 
-def _first_line(request: StoreRequest) -> dict[str, Any]:
-    return {**request.terms, "files": hashlib.sha256(json.dumps(request.names).encode()).hexdigest()}
+def _first_line(request: StoreRequest, places: RowPlaces) -> dict[str, Any]:
+    first = {**request.terms, "files": hashlib.sha256(json.dumps(request.names).encode()).hexdigest()}
+    if not places.are_equal:
+        first["sizes"] = hashlib.sha256(places.sizes.astype("<i8").tobytes()).hexdigest()
+    return first
 
 
-def _started_pixels(folder: Path, request: StoreRequest) -> Path | None:
-    num_bytes = len(_npy_header(request)) + request.num_bytes
+def _started_pixels(folder: Path, places: RowPlaces) -> Path | None:
+    num_bytes = len(_npy_header(places)) + places.num_bytes
     # The last steps of a build are to rename the pixels and to write the index; it may have stopped in between.
     for path in (folder / BUILDING_FILE, folder / PIXELS_FILE):
         if (stamp := file_stamp(str(path))) is not None and stamp[0] == num_bytes:
@@ -110,10 +126,9 @@ def _started_pixels(folder: Path, request: StoreRequest) -> Path | None:
     return None
 
 
-def _npy_header(request: StoreRequest) -> bytes:
+def _npy_header(places: RowPlaces) -> bytes:
     file = io.BytesIO()
-    shape = (len(request.paths), *request.resize, 3)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": places.shape})
     return file.getvalue()
 
 
@@ -140,7 +155,7 @@ def remove_store(folder: Path) -> None:
 def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> Iterator[RowWriter]:
     """Open what there is of a store to write rows of it; those that were flushed stay, however this ends."""
     building, journal = folder / BUILDING_FILE, folder / JOURNAL_FILE
-    header = _npy_header(request)
+    header = _npy_header(started.places)
     if started.pixels is None:
         journal.unlink(missing_ok=True)
         building.unlink(missing_ok=True)
@@ -150,7 +165,7 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
     with building.open("r+b", buffering=0) as pixels, journal.open("ab") as lines:
         try:
             # Room for all of it is taken now, so that a disk without it is found out before the work.
-            reserve(pixels.fileno(), len(header) + request.num_bytes)
+            reserve(pixels.fileno(), len(header) + started.places.num_bytes)
         except OSError:
             if started.pixels is None:
                 building.unlink()
@@ -158,18 +173,18 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
         pixels.write(header)
         if started.pixels is None:
             flush(pixels.fileno())
-            _append(lines, [_first_line(request)])
+            _append(lines, [_first_line(request, started.places)])
         else:
             lines.truncate(started.num_journal_bytes)
         with ThreadPoolExecutor(1) as flusher:
-            yield RowWriter(pixels, lines, flusher, len(header), request.row_bytes)
+            yield RowWriter(pixels, lines, flusher, len(header), started.places)
 
 
 class RowWriter:
     """Writes rows, from any thread, and journals them when they have reached the disk, behind the decoding."""
 
     def __init__(
-        self, pixels: BinaryIO, lines: BinaryIO, flusher: ThreadPoolExecutor, first_byte: int, row_bytes: int
+        self, pixels: BinaryIO, lines: BinaryIO, flusher: ThreadPoolExecutor, first_byte: int, places: RowPlaces
     ) -> None:
         self.entries: dict[int, FileEntry] = {}
         """Of each row that was written."""
@@ -179,11 +194,11 @@ class RowWriter:
         self._flushing: Future[None] | None = None
         self._not_flushed: list[int] = []
         self._first_byte = first_byte
-        self._row_bytes = row_bytes
+        self._places = places
 
     def write_row(self, row: int, pixels: NDArray[np.uint8]) -> None:
-        """Write the pixels of a row, (height, width, 3)."""
-        left, offset = np.ascontiguousarray(pixels).reshape(-1).data, self._first_byte + row * self._row_bytes
+        """Write the pixels of a row, (height, width, 3) as it has a place for."""
+        left, offset = np.ascontiguousarray(pixels).reshape(-1).data, self._first_byte + int(self._places.offsets[row])
         while left:
             num_written = os.pwrite(self._pixels.fileno(), left, offset)
             left, offset = left[num_written:], offset + num_written
@@ -219,11 +234,11 @@ def _append(file: BinaryIO, lines: Sequence[Mapping[str, Any]]) -> None:
     flush(file.fileno(), data_only=True)
 
 
-def publish(folder: Path, request: StoreRequest, entries: Mapping[int, FileEntry]) -> None:
+def publish(folder: Path, request: StoreRequest, places: RowPlaces, entries: Mapping[int, FileEntry]) -> None:
     """Give the pixels their name and write the index, in this order on the disk too."""
     (folder / BUILDING_FILE).replace(folder / PIXELS_FILE)
     flush_path(folder)
     files = {name: entries[row] for row, name in enumerate(request.names)}
-    write_index(folder, StoreIndex(terms=request.terms, root=request.root, entries=files))
+    write_index(folder, StoreIndex(terms=request.terms, root=request.root, entries=files, places=places))
     flush_path(folder)
     (folder / JOURNAL_FILE).unlink()

@@ -21,20 +21,9 @@ from pipelines.store.build import StorePlan, build_store, default_store_folder, 
 from pipelines.store.index import StoreError
 from pipelines.store.reading import find_store, open_store
 from tests.support.picture_files import encoded, picture
-from tests.support.small_stores import SMALL, assert_pils, build
+from tests.support.small_stores import AS_IS, SHORTER, SMALL, assert_pils, build, pil_pixels
 
-
-@pytest.mark.parametrize("resize", [256, None])
-def test_only_a_squash_can_be_stored(photos, tmp_path, resize):
-    recipe = replace(EVAL.at(16), resize=resize)
-    for call in (
-        lambda: build_store(photos, recipe, tmp_path),
-        lambda: plan_store(photos, recipe, tmp_path),
-        lambda: open_store(tmp_path, photos, recipe),
-        lambda: default_store_folder(photos, recipe),
-    ):
-        with pytest.raises(ValueError, match=f"^resize: got {resize} in the recipe eval, expected"):
-            call()
+SIZES = {"shorter": "with a shorter side of 20 px", "as-is": "as they are"}
 
 
 def test_no_files_are_refused(tmp_path):
@@ -53,7 +42,8 @@ def test_rebuild_replaces_a_stale_store(photos, store):
     assert not plan_store(photos, SMALL, store, rebuild=True).is_complete
     build(photos, SMALL, store, rebuild=True)
     assert_pils(open_store(store, photos, SMALL), photos, SMALL)
-    assert_pils(open_store(build(photos[:9], EVAL, store, rebuild=True), photos[:9], EVAL), photos[:9], EVAL)
+    for recipe in (EVAL, SHORTER, AS_IS):
+        assert_pils(open_store(build(photos[:9], recipe, store, rebuild=True), photos[:9], recipe), photos[:9], recipe)
 
 
 def test_an_array_of_that_name_is_left_alone(photos, tmp_path):
@@ -89,14 +79,42 @@ def test_the_plan_is_one_line(photos, tmp_path):
     build(photos, SMALL, folder)
     assert str(plan_store(photos, SMALL, folder)) == f"store: 30 images of 20 x 24 px in {folder}, complete and current"
     plan = StorePlan(
-        folder=Path("DIR"), resize=(256, 256), num_images=20_580, num_done=0, num_bytes=20_580 * 256 * 256 * 3,
-        free_bytes=60_000_000_000, is_complete=False,
+        folder=Path("DIR"), size="of 256 x 256 px", num_images=20_580, num_done=0, num_bytes=20_580 * 256 * 256 * 3,
+        total_bytes=20_580 * 256 * 256 * 3, free_bytes=60_000_000_000, is_complete=False,
     )  # fmt: skip
     assert str(plan) == "store: 20,580 images of 256 x 256 px, 4.0 GB in DIR, 60.0 GB free"
     plan = replace(plan, num_done=20_000, num_bytes=580 * 256 * 256 * 3)
     assert str(plan) == (
         "store: 20,580 images of 256 x 256 px, 20,000 of them done, the others 114.0 MB in DIR, 60.0 GB free"
     )
+
+
+def test_the_plan_of_rows_of_different_sizes_knows_their_sizes(photos, tmp_path):
+    plan = plan_store(photos, SHORTER, tmp_path / "a")
+    num_bytes = sum(pil_pixels(path, SHORTER).size for path in photos)
+    assert (plan.num_done, plan.num_bytes, plan.total_bytes) == (0, num_bytes, num_bytes)
+    said = f"store: 30 images with a shorter side of 20 px, {num_bytes / 1000:.1f} kB in {tmp_path / 'a'}, "
+    assert str(plan).startswith(said)
+    plan = plan_store(photos, AS_IS, tmp_path / "b")
+    assert plan.total_bytes == sum(pil_pixels(path, AS_IS).size for path in photos)
+    assert str(plan).startswith(f"store: 30 images as they are, {plan.total_bytes / 1000:.1f} kB in ")
+    assert not list(tmp_path.glob("[ab]"))
+
+
+@pytest.mark.parametrize("recipe", [SHORTER, AS_IS], ids=lambda recipe: recipe.name)
+def test_what_does_not_fit_is_streamed(photos, tmp_path, monkeypatch, recipe):
+    num_bytes = sum(pil_pixels(path, recipe).size for path in photos)
+    usage = shutil.disk_usage(tmp_path)
+    for free_bytes, memory_bytes, choice, part in (
+        (num_bytes, 2 * num_bytes, "cached", f"every file is decoded once; store: 30 images {SIZES[recipe.name]}, "),
+        (num_bytes - 1, 2 * num_bytes, "dali", f"too little room for a store: 30 images {SIZES[recipe.name]}, "),
+        (num_bytes, 2 * num_bytes - 1, "dali", "more than half of the memory would go to a store: 30 images "),
+    ):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free_bytes: usage._replace(free=free))
+        monkeypatch.setattr("pipelines.make._memory_bytes", lambda num=memory_bytes: num)
+        name, reason = choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")
+        assert name == choice
+        assert part in reason
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path, monkeypatch):

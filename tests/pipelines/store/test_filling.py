@@ -17,7 +17,7 @@ from pipelines.store.build import build_store, filling_stores, plan_store
 from pipelines.store.index import StoreError
 from pipelines.store.reading import find_store, open_store
 from tests.support.picture_files import encoded, picture
-from tests.support.small_stores import SMALL, assert_pils, assert_same_store, build, journalled
+from tests.support.small_stores import AS_IS, SHORTER, SMALL, assert_pils, assert_same_store, build, journalled
 
 LARGE = replace(EVAL.at(16), resize=(40, 30), interpolation="bicubic")
 
@@ -46,9 +46,10 @@ def squashed(monkeypatch):
 
 def test_one_pass_fills_several_stores_to_the_bytes_of_builds(photos, tmp_path, decoded):
     paths = [*photos[::-1], photos[4]]  # in no order, and one of them twice
-    fill(paths, {tmp_path / "small": SMALL, tmp_path / "large": LARGE})
+    stores = {"small": SMALL, "large": LARGE, "shorter": SHORTER, "as it is": AS_IS}
+    fill(paths, {tmp_path / name: recipe for name, recipe in stores.items()})
     assert decoded == paths
-    for name, recipe in (("small", SMALL), ("large", LARGE)):
+    for name, recipe in stores.items():
         assert_same_store(tmp_path / name, build(photos, recipe, tmp_path / f"{name} built"))
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == [".lock", "index.json", "pixels.npy"]
 
@@ -126,6 +127,18 @@ def test_a_pass_goes_on_with_a_build_and_does_again_what_has_changed(photos, tmp
     fill(photos, {folder: SMALL})
     assert squashed == {20: 19}
     assert_same_store(folder, build(photos, SMALL, tmp_path / "built"))
+
+
+def test_a_pass_goes_on_with_rows_of_different_sizes(photos, tmp_path, decoded):
+    folders = {tmp_path / recipe.name: recipe for recipe in (SHORTER, AS_IS)}
+    with pytest.raises(KeyboardInterrupt):
+        fill(photos, folders, stop_after=12)
+    for folder, recipe in folders.items():
+        assert sorted(journalled(folder)) == list(range(12))
+        photos[3].write_bytes(encoded(picture(43, 33, seed=99)))  # of the size that it had
+        build(photos, recipe, folder)
+        assert decoded[-19:] == list(map(str, [photos[3], *photos[12:]]))
+        assert_same_store(folder, build(photos, recipe, tmp_path / f"{recipe.name} built"))
 
 
 def test_a_pass_over_some_of_the_files_leaves_a_build_to_finish(photos, tmp_path, store, decoded):

@@ -1,5 +1,6 @@
 """Processes that build one store: one builds, the others wait, and a killed one costs what it had begun."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,45 +10,46 @@ from pathlib import Path
 import pytest
 
 from pipelines import EVAL
-from tests.support.small_stores import assert_same_store, build, journalled
+from tests.support.small_stores import EACH_KIND, assert_same_store, build, journalled
 
 BUILDER = """
-import logging, sys, time
+import json, logging, sys, time
+from dataclasses import replace
 from pathlib import Path
-from dogs_accel import ops
 from pipelines import EVAL
 from pipelines.decoding import files
-from pipelines.store import writing
+from pipelines.store import filling, writing
 from pipelines.store.build import build_store
 from pipelines.store.reading import open_store
 
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 folder, delay_s, paths = sys.argv[1], float(sys.argv[2]), sorted(Path(sys.argv[3]).rglob("*.jpg"))
+recipe = replace(EVAL.at(16), resize=tuple(resize) if isinstance(resize := json.loads(sys.argv[4]), list) else resize)
 writing._CHUNK = 4
 files.decode_files.__kwdefaults__["batch_size"] = 4
-squash, rows = ops.squash, []
+resized, rows = filling._resized, []
 
-def slow_squash(images, *args, **settings):
+def slowly_resized(images, *args):
     time.sleep(delay_s)
     rows.extend(images)
-    return squash(images, *args, **settings)
+    return resized(images, *args)
 
-ops.squash = slow_squash
+filling._resized = slowly_resized
 print("ready", flush=True)
 sys.stdin.readline()
-build_store(paths, EVAL.at(16), folder, num_threads=1, progress=False)
-print(len(rows), int(open_store(folder, paths, EVAL.at(16)).images.sum()))
+build_store(paths, recipe, folder, num_threads=1, progress=False)
+print(len(rows), int(open_store(folder, paths, recipe).content.sum()))
 """
 
 
 @pytest.fixture
 def start_builders(tmp_path):
-    """Start processes that each build one store, with its delays in s a batch, when they are told to."""
+    """Start processes that each build a store in a folder, with its delay in s a batch, when they are told to."""
     started = []
 
-    def start(folder, *delays_s):
-        for delay_s in delays_s:
-            arguments = [folder, delay_s, tmp_path / "set"]
+    def start(*builds):
+        for folder, delay_s, recipe in builds:
+            arguments = [folder, delay_s, tmp_path / "set", json.dumps(recipe.resize)]
             started.append(
                 subprocess.Popen(
                     [sys.executable, "-c", BUILDER, *map(str, arguments)],
@@ -70,6 +72,17 @@ def tell(process):
     process.stdin.flush()
 
 
+def kill_after(process, folder, num):
+    """Let a process build until so many rows are in the journal, and kill it."""
+    tell(process)
+    wait_for_rows(folder, num, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "index.json").exists()
+    assert len(set(journalled(folder))) == len(journalled(folder)) >= num
+
+
 def wait_for_rows(folder, num, process):
     end = time.monotonic() + 60
     while not (folder / "journal.jsonl").exists() or len(journalled(folder)) < num:
@@ -78,27 +91,28 @@ def wait_for_rows(folder, num, process):
         time.sleep(0.005)
 
 
+@pytest.mark.fault(
+    "Signals and processes", "kill -9 while a store of any kind is built", "the next build goes on, to the same bytes"
+)
 def test_killed_builds_end_in_the_same_bytes(photos, tmp_path, start_builders, decoded):
-    folder, recipe = tmp_path / "killed", EVAL.at(16)
-    num_done = 0
-    for process in start_builders(folder, 0.1, 0.1):
-        tell(process)
-        wait_for_rows(folder, num_done + 4, process)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert not (folder / "index.json").exists()
-        assert len(set(journalled(folder))) == len(journalled(folder)) >= num_done + 4
-        num_done = len(journalled(folder))
-    assert num_done < 30
-    build(photos, recipe, folder)
-    assert decoded == list(map(str, photos[num_done:]))
-    assert_same_store(folder, build(photos, recipe, tmp_path / "whole"))
+    stores = [(tmp_path / recipe.name, recipe) for recipe in EACH_KIND.values()]
+    builders = [(*stores[0], 2), (*stores[1], 1), (*stores[2], 1)]
+    killed = start_builders(*((folder, 0.1, recipe) for folder, recipe, times in builders for _ in range(times)))
+    for folder, recipe, times in builders:
+        num_done = 0
+        for _ in range(times):
+            kill_after(killed.pop(0), folder, num_done + 4)
+            num_done = len(journalled(folder))
+        assert num_done < 30
+        del decoded[:]
+        build(photos, recipe, folder)
+        assert decoded == list(map(str, photos[num_done:]))
+        assert_same_store(folder, build(photos, recipe, tmp_path / f"whole {recipe.name}"))
 
 
 def test_one_process_builds_and_the_others_wait(photos, tmp_path, start_builders):
     folder = tmp_path / "shared"
-    first, *others = start_builders(folder, 0.1, 0, 0)
+    first, *others = start_builders(*((folder, delay_s, EVAL.at(16)) for delay_s in (0.1, 0, 0)))
     tell(first)
     wait_for_rows(folder, 1, first)
     for process in others:
@@ -115,7 +129,7 @@ def test_one_process_builds_and_the_others_wait(photos, tmp_path, start_builders
 
 def test_a_process_that_waited_for_a_killed_one_goes_on(photos, tmp_path, start_builders):
     folder = tmp_path / "shared"
-    first, second = start_builders(folder, 0.1, 0)
+    first, second = start_builders((folder, 0.1, EVAL.at(16)), (folder, 0, EVAL.at(16)))
     tell(first)
     wait_for_rows(folder, 4, first)
     tell(second)

@@ -13,7 +13,16 @@ from pipelines.store.build import default_store_folder, plan_store
 from pipelines.store.index import StoreError
 from pipelines.store.reading import _map_pixels, find_store, open_store
 from tests.support.picture_files import KINDS, encoded, picture, write
-from tests.support.small_stores import SMALL, assert_pils, build
+from tests.support.small_stores import (
+    AS_IS,
+    EACH_KIND,
+    SHORTER,
+    SMALL,
+    assert_pils,
+    build,
+    each_kind,
+    pil_pixels,
+)
 
 
 def test_rows_follow_the_paths_asked_for(photos, tmp_path):
@@ -25,6 +34,63 @@ def test_rows_follow_the_paths_asked_for(photos, tmp_path):
     assert_pils(store, some, SMALL)
     assert (plan := plan_store(some, SMALL, folder)).is_complete
     assert (plan.num_images, plan.num_done, plan.num_bytes) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("recipe", [SHORTER, AS_IS], ids=lambda recipe: recipe.name)
+def test_rows_of_different_sizes_say_where_they_are(photos, tmp_path, recipe):
+    folder = build(photos, recipe, tmp_path / "store")
+    some = [photos[17], photos[3], photos[3], photos[29]]
+    store = open_store(folder, some, recipe)
+    assert store.images is None
+    assert store.rows.tolist() == [17, 3, 3, 29]
+    expected = [pil_pixels(path, recipe) for path in photos]
+    assert store.sizes.tolist() == [list(expected[row].shape[:2]) for row in (17, 3, 3, 29)]
+    assert store.offsets.tolist() == [sum(image.size for image in expected[:row]) for row in (17, 3, 3, 29)]
+    assert store.sizes.dtype == store.offsets.dtype == np.int64
+    assert len(store.content) == sum(image.size for image in expected)
+    assert_pils(store, some, recipe)
+    plan = plan_store(some, recipe, folder)
+    assert (plan.is_complete, plan.num_done, plan.num_bytes) == (True, 3, 0)
+    assert plan.total_bytes == sum(expected[row].size for row in (17, 3, 29))
+
+
+def test_pictures_that_are_of_one_size_as_they_are_are_images_too(tmp_path):
+    paths = write(tmp_path, [encoded(picture(32, 30, seed=seed)) for seed in range(4)])
+    store = open_store(build(paths, AS_IS, tmp_path / "store"), paths[::-1], AS_IS)
+    assert store.images.shape == (4, 30, 32, 3)
+    assert store.images.data_ptr() == store.content.data_ptr()
+    assert_pils(store, paths[::-1], AS_IS)
+
+
+@each_kind
+def test_bad_files_are_skipped_by_who_asks_for_that(photos, tmp_path, recipe):
+    photos[3].write_bytes(b"not an image")
+    photos[9].write_bytes(photos[9].read_bytes()[:-40])
+    store = find_store(build(photos, recipe, tmp_path / "store"), photos, recipe)
+    asked = [photos[9], photos[8], photos[3], photos[3], photos[2]]
+    taken = store.take(asked, recipe, on_bad_image="skip")
+    assert taken.rows.tolist() == [-1, 8, -1, -1, 2]
+    assert taken.offsets[[0, 2, 3]].tolist() == [0, 0, 0]
+    assert taken.sizes[[0, 2, 3]].tolist() == [[0, 0]] * 3
+    assert list(taken.problems) == [0, 2, 3]
+    assert taken.problems[3] == "not an image"
+    assert taken.image(0).shape == (0, 0, 3)
+    for position in (1, 4):
+        np.testing.assert_array_equal(taken.image(position), pil_pixels(asked[position], recipe))
+    with pytest.raises(BadImageError, match=r"2 of 4 files cannot be decoded: .*0003.jpg: not an image; .*0009.jpg: "):
+        store.take(asked, recipe)
+    with pytest.raises(ValueError, match="on_bad_image: got 'leave', expected 'error' or 'skip'"):
+        store.take(asked, recipe, on_bad_image="leave")
+
+
+@pytest.mark.fault("Photos", "no file of a store is a picture", "the store has nothing but the reasons")
+@each_kind
+def test_a_store_of_nothing_but_bad_files(photos, tmp_path, recipe):
+    for path in photos[:3]:
+        path.write_bytes(b"not an image")
+    store = find_store(build(photos[:3], recipe, tmp_path / "store"), photos[:3], recipe)
+    assert len(store.content) == (3 * 20 * 24 * 3 if recipe is SMALL else 0)
+    assert store.take(photos[:3], recipe, on_bad_image="skip").rows.tolist() == [-1, -1, -1]
 
 
 def test_what_a_reader_writes_stays_in_its_process(photos, tmp_path, recwarn):
@@ -96,6 +162,28 @@ def test_another_size_or_interpolation_is_refused(photos, store):
     assert_refused(store, photos, bicubic, "made for interpolation bilinear, the recipe eval has bicubic; ")
 
 
+@pytest.mark.fault("Disk", "a store of one kind, for a recipe of another", "it is refused, with what it was made for")
+def test_another_kind_is_refused(photos, tmp_path):
+    stores = {kind: build(photos, recipe, tmp_path / kind) for kind, recipe in EACH_KIND.items()}
+    made_for = {"squashed": "(20, 24)", "shorter side": "20", "as it is": "None"}
+    for kind, store in stores.items():
+        for other in set(EACH_KIND) - {kind}:
+            recipe = EACH_KIND[other]
+            message = f"made for resize {made_for[kind]}, the recipe {recipe.name} has {made_for[other]}; "
+            assert_refused(store, photos, recipe, message)
+            with pytest.raises(StoreError, match="give each its own folder"):
+                find_store(store, photos, EACH_KIND[kind]).take(photos, recipe)
+
+
+def test_what_is_not_resized_has_no_interpolation(photos, tmp_path):
+    bicubic = replace(AS_IS, interpolation="bicubic")
+    assert default_store_folder(photos, bicubic) == default_store_folder(photos, AS_IS)
+    assert_pils(open_store(build(photos, AS_IS, tmp_path / "store"), photos, bicubic), photos, AS_IS)
+    assert default_store_folder(photos, replace(SHORTER, interpolation="bicubic")) != default_store_folder(
+        photos, SHORTER
+    )
+
+
 def test_another_format_is_refused(photos, store):
     index = store / "index.json"
     index.write_text(index.read_text().replace('"format": 2', '"format": 1', 1))
@@ -106,6 +194,23 @@ def test_another_format_is_refused(photos, store):
 def test_a_damaged_index_is_refused(photos, store, content):
     (store / "index.json").write_text(content)
     assert_refused(store, photos, SMALL, "index.json is damaged")
+
+
+@pytest.mark.parametrize("size", ['"height": -20', '"height": 2.5', '"height": null', '"depth": 20'])
+def test_an_index_with_damaged_sizes_is_refused(photos, tmp_path, size):
+    store = build(photos, SHORTER, tmp_path / "store")
+    index = store / "index.json"
+    index.write_text(index.read_text().replace('"height": 20', size, 1))
+    assert_refused(store, photos, SHORTER, "index.json is damaged")
+
+
+def test_pixels_of_other_sizes_are_refused(photos, tmp_path):
+    store = build(photos, SHORTER, tmp_path / "store")
+    num_bytes = len(np.load(store / "pixels.npy"))
+    index = store / "index.json"
+    index.write_text(index.read_text().replace('"height": 20', '"height": 19', 1))
+    message = f"pixels.npy has shape ({num_bytes},) of uint8, expected ("
+    assert_refused(store, photos, SHORTER, message)
 
 
 def test_damaged_pixels_are_refused(photos, store):
