@@ -14,11 +14,11 @@ from typing import Any
 
 from dogs_accel import benchmark
 from dogs_accel.ending import CheckFailedError, ending_in_a_line
-from dogs_accel.runtime.arguments import DATA_HELP, natural, positive, user_path
+from dogs_accel.runtime.arguments import DATA_HELP, did_you_mean, natural, positive, user_path
 from dogs_accel.runtime.files import check_folder
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
-from pipelines.recipe import RECIPES
+from pipelines.recipe import EVAL, RECIPES, Recipe
 
 _SHOWN = 10
 _BENCHMARK, _REPORT = "benchmark", "report"
@@ -94,22 +94,34 @@ def _add_store(command: Any, where: Any) -> None:
         "--store", type=user_path, metavar="DIR", help="folder for the store (default: one in ~/.cache/dogs_accel)"
     )
     command.add_argument(
-        "--image-size", type=positive, default=224, metavar="PX",
-        help="side of the model's input in px; images are stored a seventh larger, as published (default: 224)",
+        "--recipe", default=EVAL.name, metavar="NAME",
+        help=f"whose resize the store has: one of {', '.join(RECIPES)} (default: {EVAL.name})",
     )  # fmt: skip
+    command.add_argument(
+        "--image-size", type=positive, metavar="PX",
+        help="side of the model's input in px; the recipe resizes in proportion to it (default: the recipe's)",
+    )  # fmt: skip
+
+
+def _stored_recipe(options: argparse.Namespace) -> Recipe:
+    """Find the recipe of `--recipe` at `--image-size`; raises ValueError where there is none."""
+    if options.recipe not in RECIPES:
+        near = did_you_mean(options.recipe, RECIPES)
+        raise ValueError(f"recipe: got {options.recipe!r}, expected one of {', '.join(RECIPES)}{near}")
+    recipe = RECIPES[options.recipe]
+    return recipe if options.image_size is None else recipe.at(options.image_size)
 
 
 def _prepare(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets import open_dataset
-    from pipelines.recipe import EVAL
     from pipelines.store.build import build_store, default_store_folder, plan_store
-    from pipelines.store.index import INDEX_FILE
+    from pipelines.store.index import INDEX_FILE, made_for
 
+    recipe = _stored_recipe(options)
     if options.rebuild:
         options.when_stopped = "stopped; the same command without --rebuild goes on from here"
     data = open_dataset(options.data, unpack=True, check_files=False)
     yield from data.facts.lines()
-    recipe = EVAL.at(options.image_size)
     folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
     plan = plan_store(data.paths, recipe, folder, rebuild=options.rebuild)
     yield str(plan)
@@ -122,10 +134,9 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
     yield from (f"  {escaped(bad)}: {escaped(problem)}" for bad, problem in list(problems.items())[:_SHOWN])
     if len(problems) > _SHOWN:
         yield f"  and {len(problems) - _SHOWN:,} more in {folder / INDEX_FILE}"
-    yield (
-        f"next: --loader cached --store {shlex.quote(str(folder))}, "
-        f'or make_loader(..., backend="cached", store_dir="{folder}")'
-    )
+    is_compared = made_for(recipe) == made_for(EVAL.at(recipe.crop))
+    compare = f"--loader cached --store {shlex.quote(str(folder))}, or " if is_compared else ""
+    yield f'next: {compare}make_loader(..., backend="cached", store_dir="{folder}")'
 
 
 def _add_metadata(commands: Any) -> None:
@@ -159,10 +170,10 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets import open_dataset
     from dogs_accel.datasets.splits import SPLITS, describe_carving
     from dogs_accel.eda.metadata import describe_metadata, write_metadata
-    from pipelines.recipe import EVAL
     from pipelines.store.build import default_store_folder, filling_stores, plan_store
     from pipelines.store.index import StoreError
 
+    recipe = _stored_recipe(options)
     data = open_dataset(options.data, unpack=True, check_files=False)
     yield from data.facts.lines()
     ratios = {"seed": options.seed, "val_ratio": options.val_ratio, "test_ratio": options.test_ratio}
@@ -171,7 +182,6 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
     make = functools.partial(write_metadata, data, splits, Path(options.out), num_threads=options.num_threads)
     report = None
     if not options.no_store:
-        recipe = EVAL.at(options.image_size)
         try:
             folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
             plan = plan_store(data.paths, recipe, folder)

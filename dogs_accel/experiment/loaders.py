@@ -18,7 +18,7 @@ from pipelines import Loader, Recipe, make_loader
 from pipelines.cores import available_cores
 from pipelines.make import choose_backend
 from pipelines.store.build import build_store, default_store_folder, plan_store
-from pipelines.store.index import absolute_path
+from pipelines.store.index import absolute_path, made_for
 from pipelines.store.reading import OpenStore, find_store, remember_times
 
 
@@ -138,18 +138,18 @@ class Loaders:
 def choose_loaders(plan: Plan) -> Loaders:
     """Choose a backend for each recipe of a plan, over all of its files; nothing is written."""
     recipes = dict.fromkeys(recipe for run in plan.runs for recipe in (run.train_recipe, run.eval_recipe))
-    sizes = sorted({f"{recipe.resize} {recipe.interpolation}" for recipe in recipes})
+    sizes = sorted({" ".join(map(str, made_for(recipe))) for recipe in recipes})
     if plan.config.store is not None and len(sizes) > 1:
         raise ValueError(
             f"store: got one folder for images at {', '.join(sizes)}, expected models of one input size, or no --store "
             "and so a folder for each"
         )
     # Recipes of one size share a store, and so what is chosen for them.
-    first_of = {(recipe.resize, recipe.interpolation): recipe for recipe in reversed(recipes)}
+    first_of = {made_for(recipe): recipe for recipe in reversed(recipes)}
     choices = {size: _choose(plan, recipe) for size, recipe in first_of.items()}
     return Loaders(
         data=plan.data,
-        choices={recipe: choices[recipe.resize, recipe.interpolation] for recipe in recipes},
+        choices={recipe: choices[made_for(recipe)] for recipe in recipes},
         device=plan.device,
         batch_size=plan.batch_size,
         eval_batch_size=plan.eval_batch_size,

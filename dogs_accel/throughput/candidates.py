@@ -14,6 +14,7 @@ import torch
 
 from pipelines import Recipe, make_loader
 from pipelines.cores import available_cores
+from pipelines.store.index import made_for
 
 STORE_BACKENDS = ("cached", "auto")
 """Backends that take a `store_dir`."""
@@ -87,7 +88,7 @@ def _project_loader(workload: Workload, backend: str, store_dir: str) -> AnyLoad
 
 def store_folder(workload: Workload, store_dir: str | Path) -> Path:
     """Name the folder in store_dir of a workload's store: a store holds one set of files at one size."""
-    made_of = (workload.paths, workload.recipe.resize, workload.recipe.interpolation)
+    made_of = (workload.paths, *made_for(workload.recipe))
     return Path(store_dir) / hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
 

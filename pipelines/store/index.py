@@ -67,8 +67,7 @@ class StoreRequest:
     """The files and the recipe that somebody wants a store of."""
 
     terms: Mapping[str, Any]
-    """Format, resize and interpolation: what a store must agree with to be of use. What is not resized has no
-    interpolation."""
+    """Format, resize and interpolation: what a store must agree with to be of use."""
     recipe: Recipe
     paths: list[str]
     """Absolute and normalised, each once, sorted."""
@@ -78,14 +77,15 @@ class StoreRequest:
     @classmethod
     def of(cls, paths: Sequence[str | Path], recipe: Recipe) -> StoreRequest:
         """Raise ValueError for no files."""
+        resize, interpolation = made_for(recipe)
         absolute = sorted({absolute_path(path) for path in paths})
         if not absolute:
             raise ValueError("paths: got none, expected at least one file")
         return cls(
             terms={
                 "format": FORMAT_VERSION,
-                "resize": list(recipe.resize) if isinstance(recipe.resize, tuple) else recipe.resize,
-                "interpolation": None if recipe.resize is None else recipe.interpolation,
+                "resize": list(resize) if isinstance(resize, tuple) else resize,
+                "interpolation": interpolation,
             },
             recipe=recipe,
             paths=absolute,
@@ -150,6 +150,14 @@ class StoreRequest:
                     f"made for {field} {_as_text(made_for)}, the recipe {self.recipe.name} has {_as_text(wanted)}",
                     "give each its own folder, or ",
                 )
+
+
+def made_for(recipe: Recipe) -> tuple[tuple[int, int] | int | None, str | None]:
+    """What a store is made for: a recipe's resize and interpolation, of which what is not resized has none.
+
+    Recipes of the same share a store, whatever else they do.
+    """
+    return recipe.resize, None if recipe.resize is None else recipe.interpolation
 
 
 def absolute_path(path: str | Path) -> str:

@@ -17,7 +17,10 @@ from PIL import Image
 from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
 from pipelines import EVAL
+from pipelines.decoding.pil import open_rgb
+from pipelines.recipe import RECIPES
 from pipelines.store.reading import open_store
+from pipelines.torchloader import resize_image
 
 
 def prepare(capsys, root, *arguments):
@@ -74,6 +77,33 @@ def test_an_image_size_scales_the_store_and_the_default_folder_is_in_the_cache(
     assert plan.startswith(f"store: 72 images of 73 x 73 px, 1.2 MB in {store}, ")
     assert f"--store {store}, " in then
     assert len(open_store(store, open_dataset(dogs_root).paths, EVAL.at(64)).rows) == 72
+
+
+def test_a_recipe_has_its_own_store(root, tmp_path, capsys):
+    data = open_dataset(root)
+    for name, sizes in (("imagenet-eval", "with a shorter side of 37 px"), ("imagenet-train", "as they are")):
+        store, recipe = tmp_path / name, RECIPES[name].at(32)
+        *_, plan, built, bad, then = prepare(capsys, root, "--recipe", name, "--image-size", 32, "--store", store)
+        assert plan.startswith(f"store: 72 images {sizes}, ")
+        assert bad == "bad files: 0 of 72"
+        assert then == f'next: make_loader(..., backend="cached", store_dir="{store}")'
+        opened = open_store(store, data.paths[:2], recipe)
+        np.testing.assert_array_equal(opened.image(1), resize_image(open_rgb(data.paths[1]), recipe))
+    *_, then = prepare(capsys, root, "--recipe", "vit-train", "--image-size", 32, "--store", tmp_path / "vit")
+    assert then.startswith("next: --loader cached --store ")
+    *_, plan, _, _, _ = prepare(capsys, root, "--recipe", "cifar-train", "--store", tmp_path / "cifar")
+    assert plan.startswith("store: 72 images of 32 x 32 px, ")
+
+
+@pytest.mark.fault("Command line", "the store of one recipe, for another", "it is refused by name")
+def test_a_store_of_another_kind_is_refused(root, tmp_path, capsys):
+    store = tmp_path / "store"
+    prepare(capsys, root, "--recipe", "imagenet-eval", "--image-size", 32, "--store", store)
+    line = refused(capsys, "--data", root, "--image-size", 32, "--store", store)
+    assert "made for resize 37, the recipe eval has (37, 37); give each its own folder" in line
+    line = refused(capsys, "--data", root, "--recipe", "imagenet-evil")
+    assert "recipe: got 'imagenet-evil', expected one of eval, resnet-train, " in line
+    assert line.endswith("(did you mean 'imagenet-eval'?)")
 
 
 def test_bad_files_are_shown_and_cost_nothing_else(root, tmp_path, capsys):

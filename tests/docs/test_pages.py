@@ -15,6 +15,7 @@ from dogs_accel import benchmark, cli
 from dogs_accel.datasets import LAYOUTS, open_dataset
 from dogs_accel.runtime.files import read_json
 from tests.docs.test_extending import BLOCK, PAGE
+from tests.support.small_stores import AS_IS, build, pil_pixels
 
 README = ROOT / "README.md"
 COMMANDS = ("download", "prepare", "metadata", "eda", "parity", "throughput", "predict", "export", "report")
@@ -151,11 +152,14 @@ def test_its_python_runs(path, flowers, tmp_path, monkeypatch):
     run_python_of(path, {"root": "flowers", "paths": data.paths, "labels": data.labels})
 
 
-def test_the_python_of_the_formats_reads_a_run(full_folder, tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_formats_reads_a_run_and_a_store(full_folder, dogs_root, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "demo").symlink_to(full_folder, target_is_directory=True)
+    photos = sorted(dogs_root.rglob("*.jpg"))[:3]
+    build(photos, AS_IS, tmp_path / "STORE")
     monkeypatch.chdir(tmp_path)
-    run_python_of(FORMATS, {})
+    run_python_of(FORMATS, read := {})
+    assert [image.tolist() for image in read["images"]] == [pil_pixels(path, AS_IS).tolist() for path in photos]
     assert capsys.readouterr().out.startswith("resnet50_full 0.")
 
 

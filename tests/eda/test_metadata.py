@@ -21,6 +21,7 @@ from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.eda.scan import scan_images
 from dogs_accel.eda.tables import count_text
 from pipelines import EVAL, BadImageError
+from pipelines.recipe import IMAGENET_TRAIN
 from pipelines.store.reading import find_store
 
 PUBLISHED_COLUMNS = (
@@ -279,6 +280,11 @@ def test_the_command_fills_the_store_of_prepare_and_says_so_before(dogs_root, tm
     plan, *_ = metadata_lines(dogs_root, tmp_path / "out", capsys, "--store", str(tmp_path / "s"), "--image-size", "32")
     assert plan.startswith(f"store: 72 images of 37 x 37 px, 295.7 kB in {tmp_path / 's'}, ")
     assert find_store(tmp_path / "s", paths, EVAL.at(32)) is not None
+    arguments = ["--store", str(tmp_path / "t"), "--recipe", "imagenet-train"]
+    plan, *_ = metadata_lines(dogs_root, tmp_path / "out", capsys, *arguments)
+    assert plan.startswith("store: 72 images as they are, ")
+    taken = find_store(tmp_path / "t", paths, IMAGENET_TRAIN).take(paths, IMAGENET_TRAIN)
+    np.testing.assert_array_equal(taken.image(3), Image.open(paths[3]).convert("RGB"))
 
 
 def test_the_command_fills_no_store_where_none_is_wanted(dogs_root, tmp_path, capsys, monkeypatch):
