@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dogs_accel.ops import AUGMENT_STEPS
 from pipelines.philox import uniform
 from pipelines.recipe import Recipe
 
@@ -21,6 +22,7 @@ _STREAM = 1
 _ATTEMPTS = 10
 _CHUNKS_AT_ONCE = 16
 """Drawing for one batch costs a sample eight times what drawing for many does."""
+_JITTER_STEPS = np.array([AUGMENT_STEPS.index(name) for name in ("brightness", "contrast", "saturation")])
 # One column of random numbers for each use, so that switching one augmentation off leaves the others as they were.
 _CROP_ATTEMPTS, _CROP_PLACE, _FLIP, _ANGLE, _FACTORS, _ORDER, _ERASE, _ERASE_ATTEMPTS, _ERASE_PLACE, _NUM = (
     0, 20, 22, 23, 24, 27, 30, 31, 51, 53,
@@ -63,18 +65,16 @@ def draw_params(
 
 
 def pack_params(params: AugmentParams, size_px: int) -> NDArray[np.float64]:
-    """Lay out parameters as `dogs_accel.ops.augment` takes them for outputs of size_px: (N, 21) float64."""
+    """Lay out parameters as `dogs_accel.ops.augment` takes them for outputs of size_px: (N, 37) float64."""
+    num = len(params.crop)
+    steps = np.zeros((num, 4, 7))
+    steps[:, 0, 0] = AUGMENT_STEPS.index("affine")
+    matrices = [_rotation_matrix(angle, size_px) for angle in params.angle_deg.tolist()]
+    steps[:, 0, 1:] = np.array(matrices).reshape(-1, 6)
+    steps[:, 1:, 0] = _JITTER_STEPS[params.order]
+    steps[:, 1:, 1] = np.take_along_axis(params.factors, params.order, axis=1)
     return np.concatenate(
-        [
-            params.crop,
-            params.flip[:, None],
-            np.array([_rotation_matrix(angle, size_px) for angle in params.angle_deg.tolist()]).reshape(-1, 6),
-            params.factors,
-            params.order,
-            params.erase,
-        ],
-        axis=1,
-        dtype=np.float64,
+        [params.crop, params.flip[:, None], params.erase, steps.reshape(num, 28)], axis=1, dtype=np.float64
     )
 
 
@@ -94,7 +94,7 @@ def _rotation_matrix(angle_deg: float, size_px: int) -> tuple[float, ...]:
 def draw_packed(
     recipe: Recipe, seed: int, epoch: int, chunks: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.float64]]:
-    """Draw for each chunk of samples (n,), of a recipe with one size for all, what `pack_params` lays out: (n, 21)."""
+    """Draw for each chunk of samples (n,), of a recipe with one size for all, what `pack_params` lays out: (n, 37)."""
     for at in range(0, len(chunks), _CHUNKS_AT_ONCE):
         some = chunks[at : at + _CHUNKS_AT_ONCE]
         index = np.concatenate(some)
