@@ -6,7 +6,10 @@
 STABLE_TORCH_LIBRARY(dogs_accel, m) {
   m.def(
       "augment(Tensor images, Tensor index, Tensor params, int size, float[] mean, float[] std, str interpolation, "
-      "ScalarType dtype, int num_threads=0) -> Tensor");
+      "ScalarType dtype, int num_threads=0, int[] fill=[0, 0, 0]) -> Tensor");
+  m.def(
+      "augment_ragged(Tensor[] images, Tensor resized, Tensor params, int size, float[] mean, float[] std, "
+      "str interpolation, ScalarType dtype, int num_threads=0, int[] fill=[0, 0, 0]) -> Tensor");
   m.def(
       "calibration_bins(Tensor logits, Tensor labels, int bins) -> "
       "(Tensor confidence, Tensor prediction, Tensor count, Tensor confidence_sum, Tensor correct, "

@@ -13,6 +13,8 @@ enum class Interpolation { bilinear, bicubic };
 
 // Of a side of an output, and of the images that augment reads: the pixels of one are counted in 32 bits.
 constexpr int32_t max_size = 1 << 14;
+// Of an input: where Pillow's float32 coordinates end.
+constexpr int32_t max_side = 1 << 24;
 
 // Weights count 2^-22, so that 255 times the largest sum of them leaves a sign bit in 32.
 constexpr int weight_bits = 22;

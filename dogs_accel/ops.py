@@ -428,24 +428,29 @@ AUGMENT_PARAMS = (
     "crop_height",
     "crop_width",
     "flip",
-    "a",
-    "b",
-    "c",
-    "d",
-    "e",
-    "f",
-    "brightness",
-    "contrast",
-    "saturation",
-    "first",
-    "second",
-    "third",
     "erase_top",
     "erase_left",
     "erase_height",
     "erase_width",
 )
-"""The columns of the argument `params` of `augment`."""
+"""The first columns of the argument `params` of `augment`; its steps come after them."""
+
+AUGMENT_STEPS = (
+    "none",
+    "affine",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "grayscale",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+)
+NUM_STEP_COLUMNS = 7
+"""The steps of `augment`: the number of one is its place here."""
 
 
 def augment(
@@ -459,30 +464,42 @@ def augment(
     interpolation: str = "bilinear",
     dtype: torch.dtype = torch.float32,
     num_threads: int = 0,
+    fill: Sequence[int] = (0, 0, 0),
 ) -> Tensor:
-    """Make a batch for a model from stored images, in one pass: crop, resize, flip, rotate, jitter, normalise, erase.
+    """Make a batch for a model from stored images, in one pass: crop, resize, flip, any steps, normalise, erase.
 
-    A row of `params` means, in this order:
+    A row of `params` is 9 numbers, `AUGMENT_PARAMS`, and then 7 for each of K steps. They mean, in this order:
 
-    - crop_*: the box in px that is resized to (`size`, `size`), with `interpolation` "bilinear" or "bicubic";
+    - crop_*: the box in px that is resized to (`size`, `size`), with `interpolation` "bilinear" or "bicubic". It may
+      lie partly or wholly outside of the image, where everything is `fill`;
     - flip: 1 mirrors it left to right, 0 does not;
-    - a to f: the affine transform that `PIL.Image.transform` takes, from an output pixel to where it comes from,
-      nearest neighbour, black outside; (1, 0, 0, 0, 1, 0) moves nothing;
-    - brightness, contrast, saturation: factors of which 1 changes nothing; first, second and third say in which order
-      they come, as 0, 1 and 2;
+    - the steps, one after the other: the place of each in `AUGMENT_STEPS`, and 6 numbers, of which it uses the first
+      ones:
+
+      - none: nothing, so that rows of fewer steps can be filled up;
+      - affine: the a to f that `PIL.Image.transform` takes, from an output pixel to where it comes from, nearest
+        neighbour, black outside; (1, 0, 0, 0, 1, 0) moves nothing;
+      - brightness, contrast, saturation, sharpness: a factor, 0 to 10^6, of which 1 changes nothing;
+      - hue: what is added to PIL's 8-bit hue, 0 to 255. 0 is not quite the identity, because HSV is bytes too;
+      - grayscale: PIL's "L" in all three channels;
+      - posterize: how many bits of each byte stay, 1 to 8;
+      - solarize: the threshold, 0 to 256, from which on bytes are inverted;
+      - autocontrast, equalize: as `PIL.ImageOps` has them, each channel by itself;
+
     - then bytes become numbers, minus `mean` and divided by `std` (three each, of values in [0, 1]);
     - erase_*: the box in the output that becomes 0; height 0 erases nothing.
 
     Args:
         images: (N, H, W, 3) uint8 RGB, each row contiguous.
         index: (B,) int64, which image each sample is made of, on the same device.
-        params: (B, 21) float64 with the columns `AUGMENT_PARAMS`, a row a sample, on the same device.
+        params: (B, 9 + 7 K) float64, K of 0 to 32, a row a sample, on the same device.
         size: side of the square output in px.
         mean: of R, G and B in [0, 1].
         std: the same of the standard deviation.
         interpolation: "bilinear" or "bicubic", of the crop's resize.
         dtype: torch.float32, torch.float16 or torch.bfloat16.
         num_threads: how many threads share the samples at most, on a CPU; 0 is as many as torch uses.
+        fill: R, G and B outside of the image, 0 to 255.
 
     Returns:
         (B, 3, size, size) of that dtype, channels-last, on that device.
@@ -491,20 +508,21 @@ def augment(
         ValueError: a shape or a dtype is wrong; on a CPU also for the first row whose values cannot be. On a GPU the
             image of such a row is NaN, since raising would wait for the GPU.
 
-    Definition: torchvision's `crop`, `resized_crop`, `hflip`, `rotate`, `adjust_*`, `to_tensor`, `normalize` and
-    `erase` on PIL images with Pillow 13, whose bits these are.
+    Definition: torchvision's `pad`, `crop`, `resized_crop`, `hflip`, `affine`, `rotate`, `adjust_*`, `to_grayscale`,
+    `posterize`, `solarize`, `autocontrast`, `equalize`, `to_tensor`, `normalize` and `erase` on PIL images with Pillow
+    13, whose bits these are.
 
     Example:
         >>> import torch
         >>> from dogs_accel import ops
-        >>> from pipelines import RESNET_TRAIN
-        >>> from pipelines.augmentation import draw_packed
-        >>> images = torch.zeros(10, 256, 256, 3, dtype=torch.uint8)
+        >>> images = torch.full((10, 256, 256, 3), 200, dtype=torch.uint8)
+        >>> head = [16, 16, 224, 224, 0, *[0] * 4]  # the centre, not mirrored, nothing erased
+        >>> solarize = [ops.AUGMENT_STEPS.index("solarize"), 128, 0, 0, 0, 0, 0]
+        >>> params = torch.tensor([head + solarize] * 2, dtype=torch.float64)
         >>> index = torch.tensor([7, 2])
-        >>> [params] = draw_packed(RESNET_TRAIN, seed=0, epoch=0, chunks=[index.numpy()])
-        >>> batch = ops.augment(images, index, torch.from_numpy(params), size=224, mean=[0.5] * 3, std=[0.5] * 3)
-        >>> batch.shape, float(batch.min())
-        (torch.Size([2, 3, 224, 224]), -1.0)
+        >>> batch = ops.augment(images, index, params, size=224, mean=[0.0] * 3, std=[1.0] * 3)
+        >>> batch.shape, (batch * 255).unique()
+        (torch.Size([2, 3, 224, 224]), tensor([55.]))
     """
     batch: Tensor = _call(
         torch.ops.dogs_accel.augment,
@@ -517,6 +535,72 @@ def augment(
         interpolation,
         dtype,
         num_threads,
+        list(fill),
+    )
+    return batch
+
+
+def augment_ragged(
+    images: Sequence[Tensor],
+    resized: Tensor,
+    params: Tensor,
+    *,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bilinear",
+    dtype: torch.dtype = torch.float32,
+    num_threads: int = 0,
+    fill: Sequence[int] = (0, 0, 0),
+) -> Tensor:
+    """Make a batch for a model from images of different sizes, as `augment` does from those of one size.
+
+    Each image is resized to its row of `resized` first, then cropped. Of the first resize, only those pixels are
+    computed that the crop has.
+
+    Args:
+        images: B uint8 RGB (H, W, 3) of any sizes and strides, on one device.
+        resized: (B, 2) int64 on the CPU: height and width to which each image is resized, with `interpolation`; its
+            own size where it is not.
+        params: as for `augment`, a row for each image, on their device. The box of the crop is in the resized image.
+        size: as for `augment`.
+        mean: as for `augment`.
+        std: as for `augment`.
+        interpolation: "bilinear" or "bicubic", of both resizes.
+        dtype: as for `augment`.
+        num_threads: as for `augment`.
+        fill: as for `augment`.
+
+    Returns:
+        (B, 3, size, size) of that dtype, channels-last, on that device.
+
+    Raises:
+        ValueError: as of `augment`; an image is of another dtype, shape or device, or cannot be resized so; the message
+            names the first.
+
+    Definition: `PIL.Image.resize`, and then that of `augment`.
+
+    Example:
+        >>> import torch
+        >>> from dogs_accel import ops
+        >>> images = [torch.zeros(375, 500, 3, dtype=torch.uint8), torch.zeros(600, 300, 3, dtype=torch.uint8)]
+        >>> resized = torch.tensor([[256, 341], [512, 256]])  # the shorter side is 256
+        >>> params = torch.tensor([[16, 58, 224, 224, *[0] * 5], [144, 16, 224, 224, *[0] * 5]], dtype=torch.float64)
+        >>> ops.augment_ragged(images, resized, params, size=224, mean=[0.5] * 3, std=[0.5] * 3).shape
+        torch.Size([2, 3, 224, 224])
+    """
+    batch: Tensor = _call(
+        torch.ops.dogs_accel.augment_ragged,
+        list(images),
+        resized,
+        params,
+        size,
+        list(mean),
+        list(std),
+        interpolation,
+        dtype,
+        num_threads,
+        list(fill),
     )
     return batch
 
@@ -538,12 +622,33 @@ def _augment_fake(
     interpolation: str,
     dtype: torch.dtype,
     num_threads: int = 0,
+    fill: Sequence[int] = (0, 0, 0),
 ) -> Tensor:
     torch._check(images.dim() == 4, lambda: f"images: got shape {tuple(images.shape)}, expected (N, H, W, 3)")
     torch._check(index.dim() == 1, lambda: f"index: got shape {tuple(index.shape)}, expected (B,)")
     _check_fake_device("index", index, images.device)
     _check_fake_device("params", params, images.device)
     return images.new_empty((index.shape[0], size, size, 3), dtype=dtype).permute(0, 3, 1, 2)
+
+
+@torch.library.register_fake("dogs_accel::augment_ragged")
+def _augment_ragged_fake(
+    images: Sequence[Tensor],
+    resized: Tensor,
+    params: Tensor,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str,
+    dtype: torch.dtype,
+    num_threads: int = 0,
+    fill: Sequence[int] = (0, 0, 0),
+) -> Tensor:
+    for i, image in enumerate(images):
+        _check_fake_image(f"images[{i}]", image, images[0].device)
+    if images:
+        _check_fake_device("params", params, images[0].device)
+    return params.new_empty((len(images), size, size, 3), dtype=dtype).permute(0, 3, 1, 2)
 
 
 def limit_instruction_set(name: str) -> str:
@@ -568,10 +673,3 @@ def limit_instruction_set(name: str) -> str:
     """
     used: str = _call(torch.ops.dogs_accel.limit_instruction_set, name)
     return used
-
-
-AUGMENT_STEPS = (
-    "none", "affine", "brightness", "contrast", "saturation", "hue", "grayscale", "sharpness", "posterize", "solarize",
-    "autocontrast", "equalize",
-)  # fmt: skip
-NUM_STEP_COLUMNS = 7

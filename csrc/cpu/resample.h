@@ -24,27 +24,37 @@ struct Rows {
   int32_t height, width;
 };
 
-// The weights of every output pixel of an axis, as many for each: those that are missing are 0.
+// A range of the pixels of an axis.
+struct Range {
+  int32_t begin, end;
+
+  int32_t size() const { return end - begin; }
+};
+
+// The weights of the output pixels of a range of an axis, as many for each: those that are missing are 0.
 struct WeightTable {
   int32_t taps = 0;
-  std::vector<int32_t> first;
+  Range inputs{};              // the input pixels that they are made of
+  std::vector<int32_t> first;  // counted from the first of `inputs`
   std::vector<int32_t> weights;
 
-  void fill(const Axis& axis) {
+  void fill(const Axis& axis, const Range& outputs) {
     const int32_t most = max_taps(axis);
-    first.resize(axis.out_size);
-    weights.assign(static_cast<int64_t>(axis.out_size) * most, 0);
+    const int32_t size = outputs.size();
+    first.resize(size);
+    weights.assign(static_cast<int64_t>(size) * most, 0);
     taps = 1;
-    for (int32_t out = 0; out < axis.out_size; ++out) {
-      const Taps own = taps_of(axis, out);
-      first[out] = own.first;
+    for (int32_t out = 0; out < size; ++out) {
+      const Taps own = taps_of(axis, outputs.begin + out);
+      inputs = {out == 0 ? own.first : inputs.begin, own.first + own.size};
+      first[out] = own.first - inputs.begin;
       for (int32_t k = 0; k < own.size; ++k) {
         const int32_t weight = weight_of(axis, own, k);
         weights[static_cast<int64_t>(out) * most + k] = weight;
         taps = weight != 0 ? std::max(taps, k + 1) : taps;
       }
     }
-    for (int32_t out = 0; out < axis.out_size; ++out) {
+    for (int32_t out = 0; out < size; ++out) {
       std::copy_n(&weights[static_cast<int64_t>(out) * most], taps, &weights[static_cast<int64_t>(out) * taps]);
     }
   }
@@ -221,26 +231,40 @@ struct Resampler {
   std::vector<int32_t> sums;
   std::vector<uint8_t> between, result;
 
-  // Returns rows that stay as they are until the next call; mirrored left to right where that is asked for.
+  // Resamples to (height, width) and returns the rows and columns of that which are asked for, computing no others.
+  // They stay as they are until the next call, and are mirrored left to right where that is asked for.
   template <int lanes>
-  DOGS_ACCEL_INLINE Rows resample(const Rows& in, int32_t height, int32_t width, Interpolation interpolation,
-                                  bool is_mirrored) {
-    horizontal.fill(axis_of(in.width, width, interpolation));
-    vertical.fill(axis_of(in.height, height, interpolation));
-    const int64_t stride = padded_row(width);
-    result.resize((height + most_rows_at_once) * stride);
-    if (is_vertical_first(in.height, in.width, height, width)) {
-      const int64_t wide_stride = padded_row(in.width);
-      between.resize(height * wide_stride);
-      resample_vertically(in, vertical, sums, between.data(), wide_stride);
-      resample_horizontally<lanes>({between.data(), wide_stride, height, in.width}, horizontal, is_mirrored, columns,
-                                   result.data(), stride);
+  DOGS_ACCEL_INLINE Rows resample(const Rows& image, int32_t height, int32_t width, Interpolation interpolation,
+                                  bool is_mirrored, const Range& out_rows, const Range& out_columns) {
+    horizontal.fill(axis_of(image.width, width, interpolation), out_columns);
+    vertical.fill(axis_of(image.height, height, interpolation), out_rows);
+    const Rows in{image.bytes + vertical.inputs.begin * image.stride + int64_t{3} * horizontal.inputs.begin,
+                  image.stride, vertical.inputs.size(), horizontal.inputs.size()};
+    const Rows out = room_for(result, out_rows.size(), out_columns.size());
+    if (is_vertical_first(image.height, image.width, height, width)) {
+      const Rows wide = room_for(between, out.height, in.width);
+      resample_vertically(in, vertical, sums, between.data(), wide.stride);
+      resample_horizontally<lanes>(wide, horizontal, is_mirrored, columns, result.data(), out.stride);
     } else {
-      between.resize((in.height + most_rows_at_once) * stride);
-      resample_horizontally<lanes>(in, horizontal, is_mirrored, columns, between.data(), stride);
-      resample_vertically({between.data(), stride, in.height, width}, vertical, sums, result.data(), stride);
+      const Rows tall = room_for(between, in.height, out.width);
+      resample_horizontally<lanes>(in, horizontal, is_mirrored, columns, between.data(), tall.stride);
+      resample_vertically(tall, vertical, sums, result.data(), out.stride);
     }
-    return {result.data(), stride, height, width};
+    return out;
+  }
+
+  template <int lanes>
+  DOGS_ACCEL_INLINE Rows resample(const Rows& image, int32_t height, int32_t width, Interpolation interpolation,
+                                  bool is_mirrored) {
+    return resample<lanes>(image, height, width, interpolation, is_mirrored, {0, height}, {0, width});
+  }
+
+ private:
+  // Rows of a buffer, which has as many more as the horizontal pass writes beyond their end.
+  static Rows room_for(std::vector<uint8_t>& buffer, int32_t height, int32_t width) {
+    const int64_t stride = padded_row(width);
+    buffer.resize((height + most_rows_at_once) * stride);
+    return {buffer.data(), stride, height, width};
   }
 };
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "batch_memory.h"
+#include "images.h"
 #include "instruction_sets.h"
 #include "resample.h"
 #include "threads.h"
@@ -31,15 +32,6 @@ DOGS_ACCEL_INLINE void squash_image(const Rows& in, int32_t height, int32_t widt
   }
 }
 
-// The same images, those copied whose pixels are not R, G, B and then the next.
-std::vector<Tensor> with_whole_pixels(const std::vector<Tensor>& images) {
-  std::vector<Tensor> whole;
-  for (const Tensor& image : images) {
-    whole.push_back(image.stride(2) == 1 && image.stride(1) == 3 ? image : torch::stable::contiguous(image));
-  }
-  return whole;
-}
-
 // (N, height, width, 3) uint8.
 Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, const std::string& interpolation_name,
               int64_t num_threads) {
@@ -53,9 +45,7 @@ Tensor squash(const std::vector<Tensor>& images, int64_t height, int64_t width, 
   share_images(num_images, num_threads, [&](int64_t begin, int64_t end) {
     Resampler resampler;
     for (int64_t i = begin; i < end; ++i) {
-      const Tensor& image = interleaved[i];
-      const Rows in{static_cast<const uint8_t*>(image.const_data_ptr()), image.stride(0),
-                    static_cast<int32_t>(image.size(0)), static_cast<int32_t>(image.size(1))};
+      const Rows in = rows_of(interleaved[i]);
       run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
         squash_image<lanes>(in, out_height, out_width, interpolation, resampler, bytes + i * height * width * 3);
       });

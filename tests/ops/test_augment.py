@@ -25,6 +25,7 @@ from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
 from pipelines.augmentation import AugmentParams, draw_params, pack_params
 from pipelines.torchloader import augment_image
 from tests.support import image_reference
+from tests.support.augment_cases import make_store, rows_of
 from tests.support.operator_cases import (
     BACKENDS,
     DEVICES,
@@ -41,7 +42,13 @@ from tests.support.operator_cases import (
 
 AUGMENT = torch.ops.dogs_accel.augment
 COLUMN = {name: i for i, name in enumerate(ops.AUGMENT_PARAMS)}
-NUM_PARAMS = len(COLUMN)
+# Of the four steps that pack_params lays out where the jitter is in its own order.
+COLUMN |= {name: len(ops.AUGMENT_PARAMS) + i for i, name in enumerate(("first", "a", "b", "c", "d", "e", "f"))}
+COLUMN |= {
+    name: len(ops.AUGMENT_PARAMS) + 7 * (1 + i // 2) + i % 2
+    for i, name in enumerate(("second", "brightness", "third", "contrast", "fourth", "saturation"))
+}
+NUM_PARAMS = len(ops.AUGMENT_PARAMS) + 4 * 7
 PIL_HAS_VERTICAL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL_STEPS = Recipe(
@@ -56,16 +63,6 @@ ALL_STEPS = Recipe(
     saturation=1.0,
     erasing=0.5,
 )
-
-
-def make_store(num_images: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Half noise, half smooth pictures, whose greys are not all the same."""
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (num_images, height, width, 3), dtype=np.uint8)
-    for i in range(0, num_images, 2):
-        few = Image.fromarray(images[i, : height // 9 + 1, : width // 9 + 1])
-        images[i] = np.array(few.resize((width, height), Image.Resampling.BICUBIC))
-    return torch.from_numpy(images)
 
 
 def still(num: int, size: int, crop: tuple[int, int, int, int] | None = None) -> AugmentParams:
@@ -427,21 +424,25 @@ for case in range(300):
     size = int(random.integers(1, 40))
     if case % 3 == 0:
         size = min(shape[1:3])
-    params = torch.zeros(6, len(ops.AUGMENT_PARAMS), dtype=torch.float64)
+    params = torch.zeros(6, 9 + 4 * 7, dtype=torch.float64)
     for row in params:  # the whole image, or what is at its end
         whole = random.integers(2) and case % 3 > 0
         tall, wide = shape[1:3] if whole else (min(side, size) for side in shape[1:3])
         angle = random.choice([0, 0.1])
         row[:4] = torch.tensor([shape[1] - tall, shape[2] - wide, tall, wide])
         row[4] = int(random.integers(2)) if case % 3 else 0
-        row[5:11] = torch.tensor([1, angle, 0, -angle, 1, 0])
-        row[11:14] = torch.from_numpy(random.choice([1, 0.5], 3))
-        row[14:17] = torch.arange(3)
+        steps = [[1, 1, angle, 0, -angle, 1, 0]] + [[kind, random.choice([1, 0.5]), *[0] * 5] for kind in (2, 3, 7)]
+        row[9:] = torch.from_numpy(random.permutation(steps).ravel())
     index = torch.full((6,), shape[0] - 1)
     for name in ("baseline", "avx2", "avx512"):
         ops.limit_instruction_set(name)
         arguments = dict(size=size, mean=[0.5] * 3, std=[0.2] * 3, interpolation=("bilinear", "bicubic")[case % 2])
         assert torch.equal(ops.augment(view, index, params, **arguments), ops.augment(copy, index, params, **arguments))
+        resized = torch.tensor([shape[1:3], (30, 33), (9, 50)] * 2)  # more than the crop needs, or less than it has
+        assert torch.equal(
+            ops.augment_ragged([view[-1]] * 6, resized, params, **arguments),
+            ops.augment_ragged([copy[-1]] * 6, resized, params, **arguments),
+        )
 print("read nothing beyond the images")
 """
 
@@ -464,14 +465,15 @@ def test_any_parameters(device: str, data: st.DataObject) -> None:
     offset = st.floats(-1.5 * size, 1.5 * size) | st.sampled_from([0.0, -1.0, float(size), 0.5, -32000.0, 32000.0])
     matrix = [data.draw(offset if i % 3 == 2 else number, label=f"matrix[{i}]") for i in range(6)]
     factors = [data.draw(st.floats(0, 2, width=32) | st.just(1.0), label=f"factors[{i}]") for i in range(3)]
-    order = data.draw(st.permutations(range(3)), label="order")
+    order = data.draw(st.permutations(("brightness", "contrast", "saturation")), label="order")
     erase = [data.draw(st.integers(0, size), label="erased height"), data.draw(st.integers(0, size))]
     place = [data.draw(st.integers(0, size - side)) for side in erase]
     flip = data.draw(st.booleans(), label="flip")
     recipe = replace(
         ALL_STEPS, resize=None, crop=size, interpolation=data.draw(st.sampled_from(["bilinear", "bicubic"]))
     )
-    packed = np.array([[top, left, tall, wide, flip, *matrix, *factors, *order, *place, *erase]], dtype=np.float64)
+    steps = [("affine", *matrix), *zip(order, factors, strict=True)]
+    packed = rows_of([steps], crop=(top, left, tall, wide), flip=flip, erase=(*place, *erase))
     images = make_store(2, height, width, seed=data.draw(st.integers(0, 99), label="seed"))
     got = run(images.to(device), [1], packed, recipe)
     assert torch.equal(got.cpu(), numpy_batch(images, [1], packed, recipe))
@@ -515,9 +517,11 @@ def call(**changed: Any) -> Tensor:
         ({"index": torch.tensor([0, 4])}, r"index\[1\]: got 4, expected 0 to 3"),
         ({"index": torch.tensor([-1, 0])}, r"index\[0\]: got -1, expected 0 to 3"),
         ({"images": GOOD_IMAGES[:0]}, r"index\[0\]: got 3, expected 0 to -1"),
-        ({"params": GOOD_PARAMS[:1]}, rf"params: got shape \(1, {NUM_PARAMS}\), expected \(2, {NUM_PARAMS}\)"),
-        ({"params": GOOD_PARAMS[:, :-1]}, rf"params: got shape \(2, {NUM_PARAMS - 1}\), expected \(2, {NUM_PARAMS}\)"),
-        ({"params": GOOD_PARAMS[0]}, rf"params: got shape \({NUM_PARAMS},\), expected \(2, {NUM_PARAMS}\)"),
+        ({"params": GOOD_PARAMS[:1]}, r"params: got shape \(1, 37\), expected \(2, 9 \+ 7 K\) with K of 0 to 32"),
+        ({"params": GOOD_PARAMS[:, :-1]}, r"params: got shape \(2, 36\), expected \(2, 9 \+ 7 K\)"),
+        ({"params": GOOD_PARAMS[:, :2]}, r"params: got shape \(2, 2\), expected \(2, 9 \+ 7 K\)"),
+        ({"params": torch.zeros(2, 9 + 7 * 33).double()}, r"params: got shape \(2, 240\), expected \(2, 9 \+ 7 K\)"),
+        ({"params": GOOD_PARAMS[0]}, r"params: got shape \(37,\), expected \(2, 9 \+ 7 K\)"),
         ({"params": GOOD_PARAMS.float()}, "params: got dtype Float, expected float64"),
         ({"size": 0}, "size: got 0, expected 1 to 16384"),
         ({"size": 16385}, "size: got 16385, expected 1 to 16384"),
@@ -525,6 +529,9 @@ def call(**changed: Any) -> Tensor:
         ({"std": [0.5] * 4}, "std: got 4 numbers, expected 3"),
         ({"interpolation": "area"}, "interpolation: got 'area', expected 'bilinear' or 'bicubic'"),
         ({"dtype": torch.float64}, "dtype: got Double, expected float32, float16 or bfloat16"),
+        ({"fill": [0, 0]}, "fill: got 2 numbers, expected 3"),
+        ({"fill": [0, 256, 0]}, "fill: got 256, expected 0 to 255"),
+        ({"fill": [0, 0, -1]}, "fill: got -1, expected 0 to 255"),
         ({"num_threads": -1}, "num_threads: got -1, expected an integer >= 1, or 0 for as many as torch uses"),
         ({"dtype": torch.uint8}, "dtype: got Byte, expected float32, float16 or bfloat16"),
     ],
@@ -535,11 +542,15 @@ def test_refuses_arguments(changed: dict[str, Any], message: str) -> None:
 
 
 BAD_VALUES = [
-    ({"crop_top": -1}, r"crop \(top -1, left 0, height 24, width 24\), expected whole numbers within \(30, 40\)"),
-    ({"crop_top": 7}, r"crop \(top 7, left 0, height 24, width 24\)"),
-    ({"crop_left": 17}, r"crop \(top 0, left 17, height 24, width 24\)"),
-    ({"crop_height": 0}, r"crop \(top 0, left 0, height 0, width 24\), .* and at least \(1, 1\)"),
-    ({"crop_width": 41}, r"crop \(top 0, left 0, height 24, width 41\)"),
+    (
+        {"crop_top": -1, "crop_height": 0},
+        r"crop \(top -1, left 0, height 0, width 24\), expected whole numbers: a box within \(30, 40\), or one of 1 to "
+        r"16384 px a side, at most 16777216 px away",
+    ),
+    ({"crop_height": 0}, r"crop \(top 0, left 0, height 0, width 24\)"),
+    ({"crop_width": 16385}, r"crop \(top 0, left 0, height 24, width 16385\)"),
+    ({"crop_top": 2**24 + 1}, r"crop \(top 1.67772e\+07, left 0, height 24, width 24\)"),
+    ({"crop_left": -(2**24) - 1}, r"crop \(top 0, left -1.67772e\+07, height 24, width 24\)"),
     ({"crop_width": 23.5}, r"crop \(top 0, left 0, height 24, width 23.5\), expected whole numbers"),
     ({"crop_left": float("nan")}, r"crop \(top 0, left nan, height 24, width 24\)"),
     ({"crop_height": float("inf")}, r"crop \(top 0, left 0, height inf, width 24\)"),
@@ -547,17 +558,25 @@ BAD_VALUES = [
     ({"flip": 2}, "flip 2, expected 0 or 1"),
     ({"flip": 0.5}, "flip 0.5, expected 0 or 1"),
     ({"flip": float("nan")}, "flip nan, expected 0 or 1"),
-    ({"a": 1400}, "matrix 1400 0 0 0 1 0, expected to stay within 32767 px"),
-    ({"c": 32767}, "matrix 1 0 32767 0 1 0, expected to stay within"),
-    ({"f": float("-inf")}, "matrix 1 0 0 0 1 -inf, expected to stay within"),
-    ({"e": float("nan")}, "matrix 1 0 0 0 nan 0, expected to stay within"),
-    ({"brightness": -0.1}, "factors -0.1 1 1, expected 0 to 1e\\+06"),
-    ({"contrast": 1e7}, "factors 1 1e\\+07 1, expected 0 to 1e\\+06"),
-    ({"saturation": float("nan")}, "factors 1 1 nan, expected 0 to"),
-    ({"first": 1}, "order 1 1 2, expected 0, 1 and 2, each once"),
-    ({"third": 3}, "order 0 1 3, expected 0, 1 and 2, each once"),
-    ({"second": 0.5}, "order 0 0.5 2, expected 0, 1 and 2, each once"),
-    ({"second": float("nan")}, "order 0 nan 2, expected 0, 1 and 2, each once"),
+    ({"a": 1400}, "affine 1400 0 0 0 1 0, expected to stay within 32767 px"),
+    ({"c": 32767}, "affine 1 0 32767 0 1 0, expected to stay within"),
+    ({"f": float("-inf")}, "affine 1 0 0 0 1 -inf, expected to stay within"),
+    ({"e": float("nan")}, "affine 1 0 0 0 nan 0, expected to stay within"),
+    ({"brightness": -0.1}, "brightness -0.1, expected 0 to 1e\\+06"),
+    ({"contrast": 1e7}, "contrast 1e\\+07, expected 0 to 1e\\+06"),
+    ({"saturation": float("nan")}, "saturation nan, expected 0 to"),
+    ({"third": 7, "contrast": float("inf")}, "sharpness inf, expected 0 to"),
+    ({"second": 5, "brightness": 256}, "hue 256, expected a whole number of 0 to 255"),
+    ({"second": 5, "brightness": 0.5}, "hue 0.5, expected a whole number of 0 to 255"),
+    ({"second": 8, "brightness": 0}, "posterize 0, expected a whole number of 1 to 8"),
+    ({"second": 8, "brightness": 9}, "posterize 9, expected a whole number of 1 to 8"),
+    ({"second": 8, "brightness": 1.5}, "posterize 1.5, expected a whole number of 1 to 8"),
+    ({"fourth": 9, "saturation": 256.5}, "solarize 256.5, expected 0 to 256"),
+    ({"fourth": 9, "saturation": float("nan")}, "solarize nan, expected 0 to 256"),
+    ({"first": 12}, "step 12, expected 0 to 11"),
+    ({"third": -1}, "step -1, expected 0 to 11"),
+    ({"second": 0.5}, "step 0.5, expected 0 to 11"),
+    ({"fourth": float("nan")}, "step nan, expected 0 to 11"),
     ({"erase_top": -1}, r"erase \(top -1, left 0, height 0, width 0\), expected whole numbers within \(24, 24\)"),
     ({"erase_height": 25}, r"erase \(top 0, left 0, height 25, width 0\)"),
     ({"erase_left": 0.5}, r"erase \(top 0, left 0.5, height 0, width 0\)"),
@@ -583,9 +602,13 @@ def test_accepts_values_at_their_limits() -> None:
         {"crop_top": 6, "crop_left": 16},
         {"crop_top": 29, "crop_left": 39, "crop_height": 1, "crop_width": 1},
         {"crop_height": 30, "crop_width": 40},
+        {"crop_top": -(2**24), "crop_left": 2**24},
+        {"crop_height": 16384},
         {"c": 32742.9},
         {"f": -32742.9},
         {"brightness": 1e6, "contrast": 1e6, "saturation": 1e6},
+        {"first": 0, "a": float("nan"), "f": float("inf")},
+        {"second": 5, "brightness": 255, "third": 8, "contrast": 1, "fourth": 9, "saturation": 0},
         {"erase_height": 24, "erase_width": 24},
     ):
         assert call(params=params_with(values)).isfinite().all()
@@ -679,14 +702,15 @@ def test_rotations_are_pils(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packed_columns_are_named() -> None:
     params = drawn(ALL_STEPS, GOOD_IMAGES, [0, 1, 2])
     packed = pack_params(params, ALL_STEPS.crop)
-    assert (packed.shape, packed.dtype) == ((3, len(ops.AUGMENT_PARAMS)), np.float64)
+    assert (packed.shape, packed.dtype) == ((3, NUM_PARAMS), np.float64)
     for name, expected in (
         ("crop_top", params.crop[:, 0]),
         ("crop_width", params.crop[:, 3]),
         ("flip", params.flip),
-        ("brightness", params.factors[:, 0]),
-        ("saturation", params.factors[:, 2]),
-        ("first", params.order[:, 0]),
+        ("first", np.full(3, ops.AUGMENT_STEPS.index("affine"))),
+        ("second", np.array([2, 3, 4])[params.order[:, 0]]),
+        ("fourth", np.array([2, 3, 4])[params.order[:, 2]]),
+        ("contrast", params.factors[np.arange(3), params.order[:, 1]]),
         ("erase_top", params.erase[:, 0]),
         ("erase_width", params.erase[:, 3]),
     ):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dogs_accel.ops import AUGMENT_STEPS
+
 Array = NDArray[Any]
 WEIGHT_BITS = 22
 SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
@@ -83,30 +85,138 @@ def blend(other: Array, image: Array, factor: float) -> Array:
     return np.clip(np.trunc(one + np.float32(factor) * two), 0, 255).astype(np.int64)
 
 
-def jitter(image: Array, which: int, factor: float) -> Array:
-    if which == 0:
-        other = np.zeros_like(image)
-    elif which == 1:
-        other = np.full_like(image, int(grey(image).sum() / image[..., 0].size + 0.5))
-    else:
-        other = np.broadcast_to(grey(image)[..., None], image.shape)
-    return blend(other, image, factor)
+def hsv(image: Array) -> Array:
+    """(H, W, 3) int64 of PIL's convert("HSV"), with the float32 and float64 of its C source."""
+    single, double = np.float32, np.float64
+    r, g, b = (image[..., c] for c in range(3))
+    most, least = image.max(-1), image.min(-1)
+    span = np.maximum(most - least, 1).astype(single)
+    rc, gc, bc = ((most - channel).astype(single) / span for channel in (r, g, b))
+    from_green = (2.0 + rc.astype(double) - bc.astype(double)).astype(single)
+    from_blue = (4.0 + gc.astype(double) - rc.astype(double)).astype(single)
+    sixths = np.where(r == most, bc - gc, np.where(g == most, from_green, from_blue))
+    turns = np.fmod(sixths.astype(double) / 6.0 + 1.0, 1.0).astype(single)
+    share = (most - least).astype(single) / np.maximum(most, 1).astype(single)
+    is_grey = most == least
+    hue, saturation = ((values.astype(double) * 255.0).astype(np.int64) for values in (turns, share))
+    return np.stack([np.where(is_grey, 0, hue), np.where(is_grey, 0, saturation), most], axis=-1)
+
+
+def rgb(image: Array) -> Array:
+    """(H, W, 3) int64 of an HSV image converted to "RGB"."""
+    single, double = np.float32, np.float64
+    h, s, v = (image[..., c] for c in range(3))
+    place = h.astype(double) * 6.0 / 255.0
+    sixth = np.floor(place).astype(np.int64)
+    f = (place - sixth).astype(single)
+    fs = s.astype(single) / single(255)
+    wide_f, wide_fs, wide_v = f.astype(double), fs.astype(double), v.astype(double)
+    p, q, t = (
+        np.floor(wide_v * (1.0 - part) + 0.5).astype(np.int64)
+        for part in (wide_fs, (fs * f).astype(double), wide_fs * (1.0 - wide_f))
+    )
+    orders = [(v, t, p), (q, v, p), (p, v, t), (p, q, v), (t, p, v), (v, p, q)]
+    channels = [np.choose(sixth % 6, [order[c] for order in orders]) for c in range(3)]
+    return np.where((s == 0)[..., None], v[..., None], np.stack(channels, axis=-1))
+
+
+def shift_hue(image: Array, shift: int) -> Array:
+    turned = hsv(image)
+    turned[..., 0] = (turned[..., 0] + shift) % 256
+    return rgb(turned)
+
+
+def smooth(image: Array) -> Array:
+    """ImageFilter.SMOOTH: the border stays."""
+    result = image.copy()
+    if min(image.shape[:2]) >= 3:
+        size_y, size_x = image.shape[0] - 2, image.shape[1] - 2
+        total = 4 * image[1:-1, 1:-1]
+        for y in range(3):
+            for x in range(3):
+                total = total + image[y : y + size_y, x : x + size_x]
+        result[1:-1, 1:-1] = np.floor(total / 13 + 0.5).astype(np.int64)
+    return result
+
+
+def autocontrast_levels(channel: Array) -> Array:
+    low, high = int(channel.min()), int(channel.max())
+    if high <= low:
+        return np.arange(256)
+    scale = 255.0 / (high - low)
+    return np.clip(np.trunc(np.arange(256) * scale + -low * scale).astype(np.int64), 0, 255)
+
+
+def equalize_levels(channel: Array) -> Array:
+    histogram = np.bincount(channel.ravel(), minlength=256)
+    present = histogram[histogram > 0]
+    step = (present.sum() - present[-1]) // 255
+    if len(present) <= 1 or step == 0:
+        return np.arange(256)
+    return np.minimum((step // 2 + np.cumsum(histogram) - histogram) // step, 255)
+
+
+def step(image: Array, name: str, numbers: Array) -> Array:
+    """(size, size, 3) int64 of the same, after one step of `dogs_accel.ops.AUGMENT_STEPS`."""
+    number = float(numbers[0])
+    if name == "none":
+        return image
+    if name == "affine":
+        return transform(image, numbers)
+    if name in ("brightness", "contrast", "saturation", "sharpness"):
+        if number == 1:
+            return image
+        if name == "brightness":
+            other = np.zeros_like(image)
+        elif name == "contrast":
+            other = np.full_like(image, int(grey(image).sum() / image[..., 0].size + 0.5))
+        elif name == "saturation":
+            other = np.broadcast_to(grey(image)[..., None], image.shape)
+        else:
+            other = smooth(image)
+        return blend(other, image, number)
+    if name == "hue":
+        return shift_hue(image, int(number))
+    if name == "grayscale":
+        return np.broadcast_to(grey(image)[..., None], image.shape)
+    if name == "posterize":
+        return image & (256 - (1 << (8 - int(number))))
+    if name == "solarize":
+        return np.where(image < number, image, 255 - image)
+    levels = {"autocontrast": autocontrast_levels, "equalize": equalize_levels}[name]
+    return np.stack([levels(image[..., c])[image[..., c]] for c in range(3)], axis=-1)
+
+
+def cut_out(image: Array, box: Sequence[int], fill: Sequence[int]) -> Array:
+    """(height, width, 3) of an image, `fill` where the box (top, left, height, width) is outside of it."""
+    top, left, height, width = box
+    y, x = np.mgrid[top : top + height, left : left + width]
+    inside = (y >= 0) & (y < image.shape[0]) & (x >= 0) & (x < image.shape[1])
+    found = image[np.where(inside, y, 0), np.where(inside, x, 0)]
+    return np.where(inside[..., None], found, np.asarray(fill))
 
 
 def augment(
-    image: Array, params: Array, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str
+    image: Array,
+    params: Array,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str,
+    resized: Sequence[int] | None = None,
+    fill: Sequence[int] = (0, 0, 0),
 ) -> Array:
-    """(3, size, size) float32 of one stored image (H, W, 3) uint8 and one row of `dogs_accel.ops.augment`'s params."""
-    top, left, height, width = params[:4].astype(int)
-    image = resize(image[top : top + height, left : left + width].astype(np.int64), size, size, interpolation)
+    """(3, size, size) float32 of one image (H, W, 3) uint8 and one row of `dogs_accel.ops.augment`'s params."""
+    image = image.astype(np.int64)
+    if resized is not None:
+        image = resize(image, *resized, interpolation)
+    image = resize(cut_out(image, params[:4].astype(int), fill), size, size, interpolation)
     if params[4]:
         image = image[:, ::-1]
-    image = transform(image, params[5:11])
-    for which in params[14:17].astype(int):
-        if params[11 + which] != 1:
-            image = jitter(image, which, params[11 + which])
+    for number, *numbers in params[9:].reshape(-1, 7):
+        image = step(image, AUGMENT_STEPS[int(number)], np.array(numbers))
     values = image.astype(np.float32) / np.float32(255)
     values = (values - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
-    top, left, height, width = params[17:21].astype(int)
+    top, left, height, width = params[5:9].astype(int)
     values[top : top + height, left : left + width] = 0
     return values.transpose(2, 0, 1)

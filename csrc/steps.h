@@ -1,0 +1,228 @@
+// The steps of augment: the arithmetic of one pixel, shared by the CPU kernels and the CUDA kernels. Definition:
+// torchvision's adjust_* and PIL's ImageOps on 8-bit images, which are Pillow 13's Blend.c, Convert.c and Filter.c.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "affine.h"
+#include "host_device.h"
+
+namespace dogs_accel {
+
+// The number of a step in `params`. dogs_accel.ops.AUGMENT_STEPS has the names in this order.
+enum class StepKind : int32_t {
+  none,
+  affine,
+  brightness,
+  contrast,
+  saturation,
+  hue,
+  grayscale,
+  sharpness,
+  posterize,
+  solarize,
+  autocontrast,
+  equalize
+};
+constexpr const char* step_names[] = {"none",      "affine",    "brightness", "contrast", "saturation",   "hue",
+                                      "grayscale", "sharpness", "posterize",  "solarize", "autocontrast", "equalize"};
+constexpr int num_step_kinds = sizeof(step_names) / sizeof(step_names[0]);
+
+constexpr double max_factor = 1e6;  // 255 times it is an int32
+constexpr int num_levels = 256;
+
+// A step that changes something.
+struct Step {
+  StepKind kind;
+  float factor;        // of brightness, contrast, saturation and sharpness
+  int32_t value;       // hue's shift; the bits that posterize keeps, as a mask of a byte; solarize's threshold
+  FixedAffine affine;  // of affine
+
+  // Whether it needs what only the whole image before it tells: then it begins a pass over the image.
+  DOGS_ACCEL_HOST_DEVICE bool needs_sum() const { return kind == StepKind::contrast; }
+  DOGS_ACCEL_HOST_DEVICE bool needs_extremes() const { return kind == StepKind::autocontrast; }
+  DOGS_ACCEL_HOST_DEVICE bool needs_histogram() const { return kind == StepKind::equalize; }
+  DOGS_ACCEL_HOST_DEVICE bool needs_neighbours() const {
+    return kind == StepKind::affine || kind == StepKind::sharpness;
+  }
+  DOGS_ACCEL_HOST_DEVICE bool begins_pass() const {
+    return needs_sum() || needs_extremes() || needs_histogram() || needs_neighbours();
+  }
+};
+
+// A pixel is a word: R in its lowest byte, then G, then B; the highest says nothing.
+DOGS_ACCEL_HOST_DEVICE uint32_t red(uint32_t pixel) { return pixel & 255; }
+DOGS_ACCEL_HOST_DEVICE uint32_t green(uint32_t pixel) { return pixel >> 8 & 255; }
+DOGS_ACCEL_HOST_DEVICE uint32_t blue(uint32_t pixel) { return pixel >> 16 & 255; }
+DOGS_ACCEL_HOST_DEVICE uint32_t pixel_of(uint32_t r, uint32_t g, uint32_t b) { return r | g << 8 | b << 16; }
+
+// PIL's "L".
+DOGS_ACCEL_HOST_DEVICE uint32_t grey(uint32_t pixel) {
+  return (red(pixel) * 19595 + green(pixel) * 38470 + blue(pixel) * 7471 + 32768) >> 16;
+}
+
+DOGS_ACCEL_HOST_DEVICE uint32_t grey_pixel(uint32_t pixel) { return grey(pixel) * 0x010101; }
+
+// PIL's blend of a byte with another, factor 1 being the byte itself: the fraction is cut off.
+DOGS_ACCEL_HOST_DEVICE uint32_t blend(int32_t other, uint32_t byte, float factor) {
+  const int32_t difference = static_cast<int32_t>(byte) - other;
+  const int32_t value = static_cast<int32_t>(static_cast<float>(other) + factor * static_cast<float>(difference));
+  return static_cast<uint32_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+// Each byte of a pixel with that of another pixel.
+DOGS_ACCEL_HOST_DEVICE uint32_t blend_pixels(uint32_t other, uint32_t pixel, float factor) {
+  return pixel_of(blend(static_cast<int32_t>(red(other)), red(pixel), factor),
+                  blend(static_cast<int32_t>(green(other)), green(pixel), factor),
+                  blend(static_cast<int32_t>(blue(other)), blue(pixel), factor));
+}
+
+// Each byte of a pixel with the same byte.
+DOGS_ACCEL_HOST_DEVICE uint32_t blend_pixel(int32_t other, uint32_t pixel, float factor) {
+  return pixel_of(blend(other, red(pixel), factor), blend(other, green(pixel), factor),
+                  blend(other, blue(pixel), factor));
+}
+
+DOGS_ACCEL_HOST_DEVICE uint32_t saturate(uint32_t pixel, float factor) {
+  return blend_pixel(static_cast<int32_t>(grey(pixel)), pixel, factor);
+}
+
+// What contrast blends with: the mean of grey, rounded.
+DOGS_ACCEL_HOST_DEVICE int32_t mean_of(int64_t sum, int64_t num_pixels) {
+  return static_cast<int32_t>((2 * sum + num_pixels) / (2 * num_pixels));
+}
+
+// The bytes of a pixel that are at least `threshold`, inverted.
+DOGS_ACCEL_HOST_DEVICE uint32_t solarize_pixel(uint32_t pixel, int32_t threshold) {
+  const auto solarized = [threshold](uint32_t byte) {
+    return static_cast<int32_t>(byte) < threshold ? byte : 255 - byte;
+  };
+  return pixel_of(solarized(red(pixel)), solarized(green(pixel)), solarized(blue(pixel)));
+}
+
+// What ImageFilter.SMOOTH makes of each byte: the weighted mean of 3 x 3 pixels, of which the middle counts 5 times and
+// each other once. Pillow's sum in float32 rounds to the same byte, since 13 is odd: no mean lies between two bytes.
+struct Smoothing {
+  uint32_t red_and_blue = 0, green = 0;  // sums in 16 bits each
+
+  DOGS_ACCEL_HOST_DEVICE void add(uint32_t pixel, uint32_t weight) {
+    red_and_blue += (pixel & 0xff00ff) * weight;
+    green += (pixel >> 8 & 255) * weight;
+  }
+
+  DOGS_ACCEL_HOST_DEVICE uint32_t pixel() const {
+    return pixel_of(rounded(red_and_blue & 0xffff), rounded(green), rounded(red_and_blue >> 16));
+  }
+
+ private:
+  // (2 sum + 13) / 26: a multiplication by the inverse, which is exact up to 13 * 255.
+  DOGS_ACCEL_HOST_DEVICE static uint32_t rounded(uint32_t sum) { return (2 * sum + 13) * 10083 >> 18; }
+};
+
+// Hue. Pillow goes to HSV, bytes too, and back, in a mixture of float32 and float64 whose roundings decide some bytes.
+// Conditions are masks because gcc does not vectorise a choice between results of floating-point arithmetic.
+
+// All bits where a condition holds, else none.
+DOGS_ACCEL_HOST_DEVICE int32_t mask_of(bool condition) { return -static_cast<int32_t>(condition); }
+
+DOGS_ACCEL_HOST_DEVICE int32_t chosen(int32_t mask, int32_t one, int32_t other) {
+  return (one & mask) | (other & ~mask);
+}
+
+// The whole part of 255 times a float32 in [0, 1], where the product in float32 might be rounded up to a whole number.
+DOGS_ACCEL_HOST_DEVICE int32_t whole_of_255_times(float x) {
+  const auto near = static_cast<int32_t>(x * 255.0f);
+  const float rest = x * 256.0f - static_cast<float>(near) - x;  // below 0 where near is above
+  return near + (std::bit_cast<int32_t>(rest) >> 31);
+}
+
+DOGS_ACCEL_HOST_DEVICE int32_t rounded(double value) { return static_cast<int32_t>(value + 0.5); }
+
+struct Hsv {
+  int32_t hue, saturation, value;
+};
+
+DOGS_ACCEL_HOST_DEVICE Hsv hsv_of(uint32_t pixel) {
+  const auto larger = [](int32_t a, int32_t b) { return a > b ? a : b; };
+  const auto smaller = [](int32_t a, int32_t b) { return a < b ? a : b; };
+  const auto r = static_cast<int32_t>(red(pixel)), g = static_cast<int32_t>(green(pixel)),
+             b = static_cast<int32_t>(blue(pixel));
+  const int32_t most = larger(r, larger(g, b)), range = most - smaller(r, smaller(g, b));
+  // The hue counts sixths of a turn: 0 + (B - G) from red, 2 + (R - B) from green, 4 + (G - R) from blue, each as how
+  // far it is below the largest.
+  const int32_t is_red = mask_of(r == most), is_green = ~is_red & mask_of(g == most), is_blue = ~(is_red | is_green);
+  const int32_t start = (2 & is_green) | (4 & is_blue);
+  const int32_t plus = (b & is_red) | (r & is_green) | (g & is_blue);
+  const int32_t minus = (g & is_red) | (b & is_green) | (r & is_blue);
+  const auto divisor = static_cast<float>(larger(range, 1));
+  const float added = static_cast<float>(most - plus) / divisor, taken = static_cast<float>(most - minus) / divisor;
+  const auto sixths =
+      static_cast<float>(static_cast<double>(start) + static_cast<double>(added) - static_cast<double>(taken));
+  const int32_t is_negative = is_red & mask_of(b > g);
+  const float turns = sixths / 6.0f + static_cast<float>(1 & is_negative);
+  const float share = static_cast<float>(range) / static_cast<float>(larger(most, 1));
+  return {whole_of_255_times(turns), whole_of_255_times(share), most};
+}
+
+DOGS_ACCEL_HOST_DEVICE uint32_t pixel_of(const Hsv& hsv) {
+  // 255 is the seventh sixth, which is the first.
+  const int32_t sixth = (hsv.hue * 6 + 1) * 257 >> 16;  // hue * 6 / 255
+  const float fraction = static_cast<float>(hsv.hue * 6 - sixth * 255) / 255.0f;
+  const float share = static_cast<float>(hsv.saturation) / 255.0f;
+  const auto value = static_cast<double>(hsv.value);
+  const int32_t low = rounded(value * (1.0 - static_cast<double>(share)));
+  const int32_t falling = rounded(value * (1.0 - static_cast<double>(share * fraction)));
+  const int32_t rising = rounded(value * (1.0 - static_cast<double>(share) * (1.0 - static_cast<double>(fraction))));
+  // A channel is high for two sixths, falls for one, is low for two and rises for one; red is high from the sixth
+  // before 0 on.
+  const auto wrapped = [](int32_t of_six) { return of_six - (6 & mask_of(of_six > 5)); };
+  const auto channel = [&](int32_t at) {
+    return static_cast<uint32_t>(
+        chosen(mask_of(at < 2), hsv.value, chosen(mask_of(at == 2), falling, chosen(mask_of(at == 5), rising, low))));
+  };
+  const int32_t at = wrapped(wrapped(sixth) + 1);
+  return pixel_of(channel(at), channel(wrapped(at + 4)), channel(wrapped(at + 2)));
+}
+
+DOGS_ACCEL_HOST_DEVICE uint32_t shift_hue(uint32_t pixel, int32_t shift) {
+  Hsv hsv = hsv_of(pixel);
+  hsv.hue = (hsv.hue + shift) & 255;
+  return pixel_of(hsv);
+}
+
+// What a byte becomes where those of its channel are `lowest` to `highest`: autocontrast.
+DOGS_ACCEL_HOST_DEVICE uint8_t stretched(int32_t byte, int32_t lowest, int32_t highest) {
+  if (highest <= lowest) {
+    return static_cast<uint8_t>(byte);
+  }
+  const double scale = 255.0 / (highest - lowest), offset = -lowest * scale;
+  const auto value = static_cast<int32_t>(byte * scale + offset);
+  return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+// How equalize counts a channel: the pixels of each byte are given, and what each byte becomes follows from those of
+// the bytes below it.
+struct Equalization {
+  uint32_t step = 0;
+
+  DOGS_ACCEL_HOST_DEVICE explicit Equalization(const uint32_t* histogram) {
+    uint32_t num_pixels = 0, last = 0;
+    for (int byte = 0; byte < num_levels; ++byte) {
+      num_pixels += histogram[byte];
+      last = histogram[byte] > 0 ? histogram[byte] : last;
+    }
+    step = (num_pixels - last) / 255;
+  }
+
+  DOGS_ACCEL_HOST_DEVICE uint8_t of(uint32_t byte, uint32_t num_below) const {
+    if (step == 0) {
+      return static_cast<uint8_t>(byte);
+    }
+    const uint32_t value = (step / 2 + num_below) / step;
+    return static_cast<uint8_t>(value > 255 ? 255 : value);
+  }
+};
+
+}  // namespace dogs_accel
