@@ -224,7 +224,7 @@ def test_augment(bench, recipe):
     images = [Image.fromarray(image.numpy()) for image in stored]
     index = torch.arange(num)
     params = draw_params(recipe, np.tile([height, width], (num, 1)), 0, 0, index.numpy())
-    packed = torch.from_numpy(pack_params(params, size))
+    packed = torch.from_numpy(pack_params(params, recipe))
     candidates = {
         "PIL and torchvision, 1 thread": with_threads(
             1, lambda: torch.stack([augment_image(image, recipe, params, row) for row, image in enumerate(images)])

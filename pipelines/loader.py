@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ _SHUFFLE_STREAM = 0
 ON_BAD_IMAGE = ("error", "skip")
 Images = Sequence[str | Path] | NDArray[np.uint8]
 """Files, or the images themselves, (N, H, W, 3)."""
+_PATH_KINDS = "OSU"
+"""Of an array's dtype: objects, bytes and text."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,11 @@ class Batch(NamedTuple):
     """(B,) int64 on the target device."""
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a batch
     """(B,) int64 on the target device: positions in the dataset."""
+
+
+def are_pixels(images: Images) -> TypeGuard[NDArray[np.uint8]]:
+    """Say whether images are given as an array of their pixels; an array of paths is one of files."""
+    return isinstance(images, np.ndarray) and images.dtype.kind not in _PATH_KINDS
 
 
 def epoch_order(
@@ -91,7 +98,7 @@ class Loader(abc.ABC):
         dtype: torch.dtype,
         on_bad_image: str = "error",
     ) -> None:
-        self.pixels = paths if isinstance(paths, np.ndarray) else None
+        self.pixels = paths if are_pixels(paths) else None
         """The images, (N, H, W, 3) uint8, where they were given as such; there are no paths then."""
         self.paths = [os.fspath(path) for path in paths] if self.pixels is None else []
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines import BACKENDS
 from pipelines.cores import available_cores
-from pipelines.loader import Images, Loader
+from pipelines.loader import Images, Loader, are_pixels
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def choose_backend(
     paths: Images, recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
 ) -> tuple[str, str]:
     """Pick the backend for images, a recipe and a device: (name, the reason in a few words)."""
-    if isinstance(paths, np.ndarray):
+    if are_pixels(paths):
         return "cached", "the images are decoded already, in an array"
     if not has_dali():
         return "torch", "DALI is not installed"
@@ -60,7 +60,8 @@ def choose_backend(
 
     decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
     try:
-        plan = plan_store(paths, recipe, store_dir or default_store_folder(paths, recipe))
+        files = [os.fspath(path) for path in paths]
+        plan = plan_store(files, recipe, store_dir or default_store_folder(files, recipe))
     except StoreError as error:
         if store_dir is not None:  # somebody means that one
             raise

@@ -28,7 +28,7 @@ def test_of_augment_only_the_crops_are_read():
     stored, index = torch.zeros(9, 256, 256, 3, dtype=torch.uint8), torch.arange(4)
     for recipe in (EVAL, RESNET_TRAIN):
         params = draw_params(recipe, np.tile([256, 256], (4, 1)), 0, 0, index.numpy())
-        packed = torch.from_numpy(pack_params(params, 224))
+        packed = torch.from_numpy(pack_params(params, recipe))
         batch = ops.augment(stored, index, packed, size=224, mean=recipe.mean, std=recipe.std)
         crops = sum(height * width for _, _, height, width in params.crop.tolist())
         assert augment_bytes(index, packed, batch) == 3 * crops + 4 * 8 + packed.nbytes + 4 * 3 * 224 * 224 * 4

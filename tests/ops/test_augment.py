@@ -22,7 +22,8 @@ from torch import Tensor
 
 from dogs_accel import ops
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
-from pipelines.augmentation import AugmentParams, draw_params, pack_params
+from pipelines.augmentation import AugmentParams, draw_params
+from pipelines.augmentation import pack_params as pack_steps
 from pipelines.torchloader import augment_image
 from tests.support import image_reference
 from tests.support.augment_cases import make_store, rows_of
@@ -71,10 +72,19 @@ def still(num: int, size: int, crop: tuple[int, int, int, int] | None = None) ->
         crop=np.tile(crop or (0, 0, size, size), (num, 1)),
         flip=np.zeros(num, dtype=bool),
         angle_deg=np.zeros(num),
-        factors=np.ones((num, 3)),
-        order=np.tile([0, 1, 2], (num, 1)),
+        operations=np.zeros((num, 0), dtype=np.int64),
+        signs=np.zeros((num, 0)),
+        factors=np.tile([1.0, 1.0, 1.0, 0.0], (num, 1)),
+        order=np.tile([0, 1, 2, 3], (num, 1)),
+        grayscale=np.zeros(num, dtype=bool),
         erase=np.zeros((num, 4), dtype=np.int64),
     )
+
+
+def pack_params(params: AugmentParams, size: int) -> NDArray[np.float64]:
+    """Lay out a rotation and three factors, whatever they are: (N, NUM_PARAMS)."""
+    every = replace(ALL_STEPS, resize=(size, size), crop=size)
+    return pack_steps(params, every)
 
 
 def pil_batch(images: Tensor, index: Sequence[int], params: AugmentParams, recipe: Recipe) -> Tensor:
@@ -254,8 +264,8 @@ def test_jitters_in_every_order(device: str) -> None:
     )
     params = replace(
         still(len(cases), 24, (3, 4, 24, 24)),
-        order=np.array([order for order, _ in cases]),
-        factors=np.array([factors for _, factors in cases]),
+        order=np.array([[*order, 3] for order, _ in cases]),
+        factors=np.array([[*factors, 0.0] for _, factors in cases]),
     )
     check_against_references(make_store(2, 40, 50), [i % 2 for i in range(len(cases))], params, recipe, device)
 
@@ -702,15 +712,16 @@ def test_rotations_are_pils(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packed_columns_are_named() -> None:
     params = drawn(ALL_STEPS, GOOD_IMAGES, [0, 1, 2])
     packed = pack_params(params, ALL_STEPS.crop)
+    order = params.order[params.order < 3].reshape(3, 3)  # without the hue, which this recipe does not shift
     assert (packed.shape, packed.dtype) == ((3, NUM_PARAMS), np.float64)
     for name, expected in (
         ("crop_top", params.crop[:, 0]),
         ("crop_width", params.crop[:, 3]),
         ("flip", params.flip),
         ("first", np.full(3, ops.AUGMENT_STEPS.index("affine"))),
-        ("second", np.array([2, 3, 4])[params.order[:, 0]]),
-        ("fourth", np.array([2, 3, 4])[params.order[:, 2]]),
-        ("contrast", params.factors[np.arange(3), params.order[:, 1]]),
+        ("second", np.array([2, 3, 4])[order[:, 0]]),
+        ("fourth", np.array([2, 3, 4])[order[:, 2]]),
+        ("contrast", params.factors[np.arange(3), order[:, 1]]),
         ("erase_top", params.erase[:, 0]),
         ("erase_width", params.erase[:, 3]),
     ):
