@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "affine.h"
 #include "host_device.h"
@@ -42,6 +43,15 @@ struct AugmentSettings {
   int32_t size;           // of the output
   Interpolation interpolation;
 };
+
+// R, G and B outside of an image.
+struct Fill {
+  uint8_t bytes[3];
+};
+
+inline Fill fill_of(const std::vector<int64_t>& fill) {
+  return {static_cast<uint8_t>(fill[0]), static_cast<uint8_t>(fill[1]), static_cast<uint8_t>(fill[2])};
+}
 
 DOGS_ACCEL_HOST_DEVICE bool is_whole(double value) { return value == std::floor(value); }
 

@@ -121,8 +121,9 @@ struct Smoothing {
   DOGS_ACCEL_HOST_DEVICE static uint32_t rounded(uint32_t sum) { return (2 * sum + 13) * 10083 >> 18; }
 };
 
-// Hue. Pillow goes to HSV, bytes too, and back, in a mixture of float32 and float64 whose roundings decide some bytes.
-// Conditions are masks because gcc does not vectorise a choice between results of floating-point arithmetic.
+// Hue. Pillow goes to HSV, which is bytes too, and back, in a mixture of float32 and float64. Only where it computes
+// the hue do roundings decide bytes; the rest are the whole numbers nearest to fractions, or below them. Conditions are
+// masks because gcc does not vectorise a choice between results of floating-point arithmetic.
 
 // All bits where a condition holds, else none.
 DOGS_ACCEL_HOST_DEVICE int32_t mask_of(bool condition) { return -static_cast<int32_t>(condition); }
@@ -138,8 +139,6 @@ DOGS_ACCEL_HOST_DEVICE int32_t whole_of_255_times(float x) {
   return near + (std::bit_cast<int32_t>(rest) >> 31);
 }
 
-DOGS_ACCEL_HOST_DEVICE int32_t rounded(double value) { return static_cast<int32_t>(value + 0.5); }
-
 struct Hsv {
   int32_t hue, saturation, value;
 };
@@ -150,37 +149,41 @@ DOGS_ACCEL_HOST_DEVICE Hsv hsv_of(uint32_t pixel) {
   const auto r = static_cast<int32_t>(red(pixel)), g = static_cast<int32_t>(green(pixel)),
              b = static_cast<int32_t>(blue(pixel));
   const int32_t most = larger(r, larger(g, b)), range = most - smaller(r, smaller(g, b));
-  // The hue counts sixths of a turn: 0 + (B - G) from red, 2 + (R - B) from green, 4 + (G - R) from blue, each as how
-  // far it is below the largest.
+  // In sixths of a turn: 0 + B - G where red is the largest, 2 + R - B where green is, 4 + G - R where blue is, each
+  // counted as how far it is below the largest.
   const int32_t is_red = mask_of(r == most), is_green = ~is_red & mask_of(g == most), is_blue = ~(is_red | is_green);
-  const int32_t start = (2 & is_green) | (4 & is_blue);
+  const auto start = static_cast<float>((2 & is_green) | (4 & is_blue));
   const int32_t plus = (b & is_red) | (r & is_green) | (g & is_blue);
   const int32_t minus = (g & is_red) | (b & is_green) | (r & is_blue);
   const auto divisor = static_cast<float>(larger(range, 1));
   const float added = static_cast<float>(most - plus) / divisor, taken = static_cast<float>(most - minus) / divisor;
-  const auto sixths =
-      static_cast<float>(static_cast<double>(start) + static_cast<double>(added) - static_cast<double>(taken));
+  // start + added - taken, rounded once: what the two operations lose is added in the end.
+  const float sum = start + added, lost_of_sum = added - (sum - start);
+  const float difference = sum - taken, lost_of_difference = sum - difference - taken;
+  const float sixths = difference + (lost_of_sum + lost_of_difference);
   const int32_t is_negative = is_red & mask_of(b > g);
   const float turns = sixths / 6.0f + static_cast<float>(1 & is_negative);
-  const float share = static_cast<float>(range) / static_cast<float>(larger(most, 1));
-  return {whole_of_255_times(turns), whole_of_255_times(share), most};
+  const float saturation = static_cast<float>(255 * range) / static_cast<float>(larger(most, 1));
+  return {whole_of_255_times(turns), static_cast<int32_t>(saturation), most};
 }
 
 DOGS_ACCEL_HOST_DEVICE uint32_t pixel_of(const Hsv& hsv) {
-  // 255 is the seventh sixth, which is the first.
-  const int32_t sixth = (hsv.hue * 6 + 1) * 257 >> 16;  // hue * 6 / 255
-  const float fraction = static_cast<float>(hsv.hue * 6 - sixth * 255) / 255.0f;
-  const float share = static_cast<float>(hsv.saturation) / 255.0f;
-  const auto value = static_cast<double>(hsv.value);
-  const int32_t low = rounded(value * (1.0 - static_cast<double>(share)));
-  const int32_t falling = rounded(value * (1.0 - static_cast<double>(share * fraction)));
-  const int32_t rising = rounded(value * (1.0 - static_cast<double>(share) * (1.0 - static_cast<double>(fraction))));
-  // A channel is high for two sixths, falls for one, is low for two and rises for one; red is high from the sixth
-  // before 0 on.
-  const auto wrapped = [](int32_t of_six) { return of_six - (6 & mask_of(of_six > 5)); };
+  const int32_t sixth = (hsv.hue * 6 + 1) * 257 >> 16;  // hue * 6 / 255: 0 to 6, and 6 is 0 again
+  const int32_t rest = hsv.hue * 6 - sixth * 255;
+  const int32_t falls = mask_of((sixth & 1) != 0);
+  // value * (255 - saturation) / 255, rounded
+  const auto low = static_cast<int32_t>(static_cast<float>(hsv.value * (255 - hsv.saturation)) * (1.0f / 255) + 0.5f);
+  // The channel that is between high and low: value * (255^2 - saturation * (what is left to rise or has fallen)) /
+  // 255^2, rounded. float32 tells the whole part but for one.
+  constexpr int32_t whole = 255 * 255;
+  const int32_t product = hsv.value * (whole - hsv.saturation * chosen(falls, rest, 255 - rest));
+  const auto near = static_cast<int32_t>(static_cast<float>(product) * (1.0f / whole));
+  const int32_t between = near - mask_of(product - near * whole > whole / 2);
+  // In six sixths a channel is high for two, falls, is low for two, and rises; red is high from the sixth before 0 on.
+  const auto wrapped = [](int32_t at) { return at - (6 & mask_of(at > 5)); };
   const auto channel = [&](int32_t at) {
-    return static_cast<uint32_t>(
-        chosen(mask_of(at < 2), hsv.value, chosen(mask_of(at == 2), falling, chosen(mask_of(at == 5), rising, low))));
+    const int32_t is_between = mask_of(at == 2) | mask_of(at > 4);
+    return static_cast<uint32_t>(chosen(mask_of(at < 2), hsv.value, chosen(is_between, between, low)));
   };
   const int32_t at = wrapped(wrapped(sixth) + 1);
   return pixel_of(channel(at), channel(wrapped(at + 4)), channel(wrapped(at + 2)));

@@ -11,14 +11,6 @@
 
 namespace dogs_accel {
 
-struct Fill {
-  uint8_t bytes[3];
-};
-
-inline Fill fill_of(const std::vector<int64_t>& fill) {
-  return {static_cast<uint8_t>(fill[0]), static_cast<uint8_t>(fill[1]), static_cast<uint8_t>(fill[2])};
-}
-
 // The buffers of one thread.
 struct Cropper {
   Resampler resampler;

@@ -17,9 +17,18 @@ struct WeightTable {
   int32_t* words;
   int32_t out_size;
 
-  DOGS_ACCEL_HOST_DEVICE int32_t first(int32_t out) const { return words[out]; }
-  DOGS_ACCEL_HOST_DEVICE int32_t num_taps(int32_t out) const { return words[out_size + out]; }
-  DOGS_ACCEL_HOST_DEVICE int32_t weight(int32_t out, int32_t k) const { return words[weight_at(out, k)]; }
+  // One output pixel.
+  struct Entry {
+    int32_t first, size;
+    const int32_t* weights;
+    int64_t distance;
+
+    DOGS_ACCEL_HOST_DEVICE int32_t weight(int32_t k) const { return weights[k * distance]; }
+  };
+
+  DOGS_ACCEL_HOST_DEVICE Entry of(int32_t out) const {
+    return {words[out], words[out_size + out], words + weight_at(out, 0), out_size};
+  }
 
   DOGS_ACCEL_HOST_DEVICE void fill(const Axis& axis, int32_t out) const {
     const Taps taps = taps_of(axis, out);
@@ -44,6 +53,24 @@ DOGS_ACCEL_HOST_DEVICE int64_t table_size(const Axis& axis) {
   return static_cast<int64_t>(max_taps(axis) + 2) * axis.out_size;
 }
 
+// The same as of a table where there is no room for one: each thread works out the weights that it needs.
+struct Weights {
+  Axis axis;
+
+  struct Entry {
+    int32_t first, size;
+    Axis axis;
+    Taps taps;
+
+    DOGS_ACCEL_HOST_DEVICE int32_t weight(int32_t k) const { return weight_of(axis, taps, k); }
+  };
+
+  DOGS_ACCEL_HOST_DEVICE Entry of(int32_t out) const {
+    const Taps taps = taps_of(axis, out);
+    return {taps.first, taps.size, axis, taps};
+  }
+};
+
 struct Channels {
   int32_t r, g, b;
 
@@ -56,40 +83,42 @@ struct Channels {
   DOGS_ACCEL_HOST_DEVICE Channels rounded() const { return {rounded_byte(r), rounded_byte(g), rounded_byte(b)}; }
 };
 
-// An axis of an image to be resampled. Strides count bytes and may be 0.
-struct ResampledAxis {
-  WeightTable table;
-  int64_t stride;
-};
-
-struct ResampledImage {
+// An image in the memory of the device. Strides count bytes and may be 0.
+struct Image {
   const uint8_t* pixels;
-  int64_t channel_stride;
-  ResampledAxis horizontal, vertical;
-  bool is_vertical_first;
+  int64_t row_stride, column_stride, channel_stride;
+  int32_t height, width;
 
   DOGS_ACCEL_HOST_DEVICE Channels pixel(int32_t x, int32_t y) const {
-    return is_vertical_first ? pixel_of(vertical, y, horizontal, x) : pixel_of(horizontal, x, vertical, y);
-  }
-
- private:
-  DOGS_ACCEL_HOST_DEVICE Channels pixel_of(const ResampledAxis& first, int32_t first_out, const ResampledAxis& second,
-                                           int32_t second_out) const {
-    const uint8_t* line =
-        pixels + first.table.first(first_out) * first.stride + second.table.first(second_out) * second.stride;
-    const int32_t first_taps = first.table.num_taps(first_out), second_taps = second.table.num_taps(second_out);
-    Channels sums{half_weight, half_weight, half_weight};
-    for (int32_t i = 0; i < second_taps; ++i, line += second.stride) {
-      Channels line_sums{half_weight, half_weight, half_weight};
-      const uint8_t* from = line;
-      for (int32_t k = 0; k < first_taps; ++k, from += first.stride) {
-        line_sums.add({from[0], from[channel_stride], from[2 * channel_stride]}, first.table.weight(first_out, k));
-      }
-      sums.add(line_sums.rounded(), second.table.weight(second_out, i));
-    }
-    return sums.rounded();
+    const uint8_t* at = pixels + y * row_stride + x * column_stride;
+    return {at[0], at[channel_stride], at[2 * channel_stride]};
   }
 };
+
+// One pixel after two passes, of which the first is along one axis and the second along the other; `pixel_at` takes a
+// place on the first axis and one on the second.
+template <class First, class Second, class PixelAt>
+DOGS_ACCEL_HOST_DEVICE Channels resampled(const First& first, const Second& second, const PixelAt& pixel_at) {
+  Channels sums{half_weight, half_weight, half_weight};
+  for (int32_t i = 0; i < second.size; ++i) {
+    Channels line_sums{half_weight, half_weight, half_weight};
+    for (int32_t k = 0; k < first.size; ++k) {
+      line_sums.add(pixel_at(first.first + k, second.first + i), first.weight(k));
+    }
+    sums.add(line_sums.rounded(), second.weight(i));
+  }
+  return sums.rounded();
+}
+
+// Pixel (x, y) of an image that is resampled by the weights of both axes; `pixel_at` takes x and y of the image.
+template <class Table, class PixelAt>
+DOGS_ACCEL_HOST_DEVICE Channels resampled_pixel(const Table& horizontal, const Table& vertical, bool is_vertical_first,
+                                                int32_t x, int32_t y, const PixelAt& pixel_at) {
+  return is_vertical_first ? resampled(vertical.of(y), horizontal.of(x),
+                                       [&](int32_t row, int32_t column) { return pixel_at(column, row); })
+                           : resampled(horizontal.of(x), vertical.of(y),
+                                       [&](int32_t column, int32_t row) { return pixel_at(column, row); });
+}
 
 #if defined(__CUDACC__)
 
