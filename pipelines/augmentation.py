@@ -133,7 +133,8 @@ def pack_params(params: AugmentParams, recipe: Recipe) -> NDArray[np.float64]:
     if recipe.grayscale:
         steps.append(_steps(len(head), 1))
         steps[-1][:, 0, 0] = np.where(params.grayscale, _STEP["grayscale"], _STEP["none"])
-    return np.concatenate([head, *(each.reshape(len(head), -1) for each in steps)], axis=1)
+    flat = (each.reshape(len(head), each.shape[1] * NUM_STEP_COLUMNS) for each in steps)
+    return np.concatenate([head, *flat], axis=1)
 
 
 def _steps(num: int, num_steps: int) -> NDArray[np.float64]:
