@@ -449,8 +449,9 @@ AUGMENT_STEPS = (
     "autocontrast",
     "equalize",
 )
-NUM_STEP_COLUMNS = 7
 """The steps of `augment`: the number of one is its place here."""
+NUM_STEP_COLUMNS = 7
+"""Of a step in `params`: which it is, and six numbers."""
 
 
 def augment(
