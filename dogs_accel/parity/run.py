@@ -150,7 +150,8 @@ def _maker(backend: str, recipe: Recipe, stores: Path) -> Callable[..., Loader]:
     make: Callable[..., Loader] = make_loader
     if backend != "cached":
         return make
-    return partial(make, store_dir=stores / f"{recipe.resize}-{recipe.interpolation}")
+    size = "x".join(map(str, recipe.resize)) if isinstance(recipe.resize, tuple) else recipe.resize
+    return partial(make, store_dir=stores / f"{size}-{recipe.interpolation}")
 
 
 def _header() -> str:

@@ -20,6 +20,7 @@ was made of, each with its stage there: x, T(x), z, g(z) or output.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def run_obstacle(name: str, run: Run, published: Published) -> str:
     if (config.batch_size, config.image_size) != (published.batch_size, published.image_size):
         ours, expected = (f"{each.batch_size}, {each.image_size} px" for each in (config, published))
         return f"other input: batch {ours}; published: {expected}"
-    recipe = theirs.train_recipe.as_dict()
+    recipe = dataclasses.asdict(theirs.train_recipe)
     other = [key for key, value in record.train_recipe.items() if _as_json(value) != _as_json(recipe.get(key))]
     return f"another training recipe: {', '.join(other)}" if other else ""
 
