@@ -69,21 +69,28 @@ class StorePlan:
         )
 
 
-def default_store_folder(paths: Sequence[str | Path], recipe: Recipe) -> Path:
+def default_store_folder(paths: Sequence[str | Path], recipe: Recipe, *, max_side: int | None = None) -> Path:
     """Name the folder, in the user's cache, of a store for which no other is given.
 
-    It follows from the absolute paths, in any order, the recipe's resize and interpolation, and the format.
-    Raises StoreError for a user who has no cache.
+    It follows from the absolute paths, in any order, the recipe's resize and interpolation, max_side as in
+    `build_store`, and the format. Raises StoreError for a user who has no cache.
     """
-    return StoreRequest.of(paths, recipe).default_folder
+    return StoreRequest.of(paths, recipe, max_side).default_folder
 
 
-def plan_store(paths: Sequence[str | Path], recipe: Recipe, folder: str | Path, *, rebuild: bool = False) -> StorePlan:
+def plan_store(
+    paths: Sequence[str | Path],
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    rebuild: bool = False,
+    max_side: int | None = None,
+) -> StorePlan:
     """Find out what `build_store` would do with the same arguments, without writing anything.
 
     Raises the StoreError that it would raise of a folder that holds something else.
     """
-    return _plan(Path(folder), StoreRequest.of(paths, recipe), rebuild)
+    return _plan(Path(folder), StoreRequest.of(paths, recipe, max_side), rebuild)
 
 
 def build_store(
@@ -94,6 +101,7 @@ def build_store(
     num_threads: int | None = None,
     progress: bool = True,
     rebuild: bool = False,
+    max_side: int | None = None,
 ) -> OpenStore:
     """Make the store of files in a folder, in parallel, or finish what an interrupted build has left; returns it open.
 
@@ -104,11 +112,13 @@ def build_store(
     place, the build starts anew, which is said. While another process builds in the folder, this one waits for it.
 
     num_threads None is one for each available core; progress shows a bar on stderr; rebuild first removes the store
-    that is there. Raises StoreError, before it writes pixels, where the folder holds the store of other files, of files
-    that have changed since or of another recipe, and where the disk has not enough room. Only in the default folder,
-    whose content nobody chose, is such a store removed and built anew.
+    that is there. max_side, of a recipe that does not resize, stores so many px of the longer side of an image at most:
+    smaller than the image as it is, and not exact. Raises ValueError where that cannot be; StoreError, before it writes
+    pixels, where the folder holds the store of other files, of files that have changed since or of another recipe, and
+    where the disk has not enough room. Only in the default folder, whose content nobody chose, is such a store removed
+    and built anew.
     """
-    request, folder = StoreRequest.of(paths, recipe), Path(folder)
+    request, folder = StoreRequest.of(paths, recipe, max_side), Path(folder)
     store = None if rebuild else find_current(folder, request)
     if store is None:
         with _to_fill(folder, request, num_threads, rebuild=rebuild, despite_bad=True) as filler:
