@@ -83,7 +83,7 @@ def test_a_recipe_has_its_own_store(root, tmp_path, capsys):
     data = open_dataset(root)
     for name, sizes in (("imagenet-eval", "with a shorter side of 37 px"), ("imagenet-train", "as they are")):
         store, recipe = tmp_path / name, RECIPES[name].at(32)
-        *_, plan, built, bad, then = prepare(capsys, root, "--recipe", name, "--image-size", 32, "--store", store)
+        *_, plan, _, bad, then = prepare(capsys, root, "--recipe", name, "--image-size", 32, "--store", store)
         assert plan.startswith(f"store: 72 images {sizes}, ")
         assert bad == "bad files: 0 of 72"
         assert then == f'next: make_loader(..., backend="cached", store_dir="{store}")'
