@@ -16,7 +16,7 @@ from PIL import Image
 
 from dogs_accel.runtime.files import only_process_in, write_json
 from pipelines import EVAL
-from pipelines.decoding.pil import open_rgb
+from pipelines.decoding.pil import header_size, open_rgb
 from pipelines.make import choose_backend
 from pipelines.store import disk
 from pipelines.store.build import StorePlan, build_store, default_store_folder, plan_store
@@ -117,6 +117,28 @@ def test_what_does_not_fit_is_streamed(photos, tmp_path, monkeypatch, recipe):
         name, reason = choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")
         assert name == choice
         assert part in reason
+
+
+@pytest.mark.parametrize("recipe", [SHORTER, AS_IS], ids=lambda recipe: recipe.name)
+def test_of_very_many_files_some_headers_tell_that_the_store_is_too_large(photos, tmp_path, monkeypatch, recipe):
+    read = []
+    monkeypatch.setattr("pipelines.store.rows.header_size", lambda path: read.append(path) or header_size(path))
+    monkeypatch.setattr("pipelines.store.build._FEW", 29)
+    monkeypatch.setattr("pipelines.store.build._SAMPLE", 3)
+    some = sum(pil_pixels(path, recipe).size for path in photos[::10])
+    monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 10 * some - 1)
+    name, reason = choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")
+    assert name == "dali"
+    assert reason.endswith(f"more than half of the memory would go to a store of {10 * some / 1000:.1f} kB")
+    assert sorted(read) == list(map(str, photos[::10]))
+    monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 10 * some)  # roughly half of it: all are asked
+    assert (
+        "would go to a store: 30 images" in choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")[1]
+    )
+    assert sorted(read) == sorted(map(str, photos))
+    build(photos, recipe, tmp_path / "store")
+    monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 1)
+    assert choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")[0] == "cached"
 
 
 class TestAStoreOfLess:
