@@ -84,6 +84,10 @@ def _add_prepare(commands: Any) -> None:
     command = commands.add_parser("prepare", help="decode every image once, into a store that loads without decoding")
     command.add_argument("--data", required=True, type=user_path, metavar="DIR", help=DATA_HELP)
     _add_store(command, command)
+    command.add_argument(
+        "--store-max-side", type=positive, metavar="PX",
+        help="at most so many px on the longer side, which is not exact, of images that the recipe takes as they are",
+    )  # fmt: skip
     command.add_argument("--num-threads", type=positive, metavar="N", help="threads that decode (default: one a core)")
     command.add_argument("--rebuild", action="store_true", help="remove the store that is there and build it anew")
     command.set_defaults(run=_prepare, when_stopped="stopped; the same command goes on from here")
@@ -122,11 +126,12 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
         options.when_stopped = "stopped; the same command without --rebuild goes on from here"
     data = open_dataset(options.data, unpack=True, check_files=False)
     yield from data.facts.lines()
-    folder = default_store_folder(data.paths, recipe) if options.store is None else Path(options.store)
-    plan = plan_store(data.paths, recipe, folder, rebuild=options.rebuild)
+    kept: dict[str, Any] = {"max_side": options.store_max_side}
+    folder = default_store_folder(data.paths, recipe, **kept) if options.store is None else Path(options.store)
+    plan = plan_store(data.paths, recipe, folder, rebuild=options.rebuild, **kept)
     yield str(plan)
     start = time.perf_counter()
-    store = build_store(data.paths, recipe, folder, num_threads=options.num_threads, rebuild=options.rebuild)
+    store = build_store(data.paths, recipe, folder, num_threads=options.num_threads, rebuild=options.rebuild, **kept)
     if not plan.is_complete:
         yield f"built in {time.perf_counter() - start:.1f} s"
     problems = store.problems
@@ -136,7 +141,8 @@ def _prepare(options: argparse.Namespace) -> Iterator[str]:
         yield f"  and {len(problems) - _SHOWN:,} more in {folder / INDEX_FILE}"
     is_compared = made_for(recipe) == made_for(EVAL.at(recipe.crop))
     compare = f"--loader cached --store {shlex.quote(str(folder))}, or " if is_compared else ""
-    yield f'next: {compare}make_loader(..., backend="cached", store_dir="{folder}")'
+    more = "" if store.is_exact else f", store_max_side={options.store_max_side}"
+    yield f'next: {compare}make_loader(..., backend="cached", store_dir="{folder}"{more})'
 
 
 def _add_metadata(commands: Any) -> None:

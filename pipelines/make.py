@@ -55,13 +55,16 @@ def choose_backend(
         return "torch", "DALI is not installed"
     if len(paths) == 0:
         return "dali", "there are no files"
-    from pipelines.store.build import default_store_folder, plan_store
+    from pipelines.store.build import bytes_text, default_store_folder, plan_store, rough_bytes
     from pipelines.store.index import StoreError
 
+    kept_bytes = _MEMORY_SHARE * _memory_bytes()
     decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
     try:
-        files = [os.fspath(path) for path in paths]
-        plan = plan_store(files, recipe, store_dir or default_store_folder(files, recipe))
+        folder = store_dir or default_store_folder(paths, recipe)
+        if (roughly := rough_bytes(paths, recipe, folder)) is not None and roughly > 2 * kept_bytes:
+            return "dali", f"it {decoder}; more than half of the memory would go to a store of {bytes_text(roughly)}"
+        plan = plan_store(paths, recipe, folder)
     except StoreError as error:
         if store_dir is not None:  # somebody means that one
             raise
@@ -70,7 +73,7 @@ def choose_backend(
         return "cached", f"the files are decoded already, in {plan.folder}"
     if not plan.fits:
         return "dali", f"it {decoder}; too little room for a {plan}"
-    if plan.total_bytes > _MEMORY_SHARE * _memory_bytes():
+    if plan.total_bytes > kept_bytes:
         return "dali", f"it {decoder}; more than half of the memory would go to a {plan}"
     return "cached", f"every file is decoded once; {plan}"
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,15 @@ from pipelines.store.index import INDEX_FILE, StaleStoreError, StoreError, Store
 from pipelines.store.lock import locked
 from pipelines.store.reading import OpenStore, find_current, open_current, remember_times
 from pipelines.store.user_cache import is_writable
-from pipelines.store.writing import StartedBuild, read_started, removable_bytes, remove_store
+from pipelines.store.writing import JOURNAL_FILE, StartedBuild, read_started, removable_bytes, remove_store
 
 if TYPE_CHECKING:
     from pipelines.decoding.files import DecodedFile
+
+_FEW = 20_000
+"""Files whose headers are read in about a second."""
+_SAMPLE = 1000
+"""Files of which the headers tell the size of a store roughly."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class StorePlan:
         images = f"store: {self.num_images:,} images {self.size}"
         if self.is_complete:
             return f"{images} in {self.folder}, complete and current"
-        to_write = f"{_bytes_text(self.num_bytes)} in {self.folder}, {_bytes_text(self.free_bytes)} free"
+        to_write = f"{bytes_text(self.num_bytes)} in {self.folder}, {bytes_text(self.free_bytes)} free"
         if self.stale:
             return f"{images}, {to_write}, built anew ({self.stale})"
         return (
@@ -69,21 +74,45 @@ class StorePlan:
         )
 
 
-def default_store_folder(paths: Sequence[str | Path], recipe: Recipe) -> Path:
+def default_store_folder(paths: Sequence[str | Path], recipe: Recipe, *, max_side: int | None = None) -> Path:
     """Name the folder, in the user's cache, of a store for which no other is given.
 
-    It follows from the absolute paths, in any order, the recipe's resize and interpolation, and the format.
-    Raises StoreError for a user who has no cache.
+    It follows from the absolute paths, in any order, the recipe's resize and interpolation, max_side as in
+    `build_store`, and the format. Raises StoreError for a user who has no cache.
     """
-    return StoreRequest.of(paths, recipe).default_folder
+    return StoreRequest.of(paths, recipe, max_side).default_folder
 
 
-def plan_store(paths: Sequence[str | Path], recipe: Recipe, folder: str | Path, *, rebuild: bool = False) -> StorePlan:
+def plan_store(
+    paths: Sequence[str | Path],
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    rebuild: bool = False,
+    max_side: int | None = None,
+) -> StorePlan:
     """Find out what `build_store` would do with the same arguments, without writing anything.
 
     Raises the StoreError that it would raise of a folder that holds something else.
     """
-    return _plan(Path(folder), StoreRequest.of(paths, recipe), rebuild)
+    return _plan(Path(folder), StoreRequest.of(paths, recipe, max_side), rebuild)
+
+
+def rough_bytes(
+    paths: Sequence[str | Path], recipe: Recipe, folder: str | Path, *, max_side: int | None = None
+) -> int | None:
+    """Estimate the bytes of a store from the headers of some files; None where `plan_store` soon knows all.
+
+    A million headers take a minute, which is long where it is clear from a thousand that nobody wants such a store.
+    """
+    request = StoreRequest.of(paths, recipe, max_side)
+    num_paths = len(request.paths)
+    is_there = any((Path(folder) / name).exists() for name in (INDEX_FILE, JOURNAL_FILE))
+    if num_paths <= _FEW or isinstance(recipe.resize, tuple) or is_there:
+        return None
+    some = replace(request, paths=request.paths[:: num_paths // _SAMPLE])
+    with store_errors(Path(folder)):
+        return some.places().num_bytes * num_paths // len(some.paths)
 
 
 def build_store(
@@ -94,6 +123,7 @@ def build_store(
     num_threads: int | None = None,
     progress: bool = True,
     rebuild: bool = False,
+    max_side: int | None = None,
 ) -> OpenStore:
     """Make the store of files in a folder, in parallel, or finish what an interrupted build has left; returns it open.
 
@@ -104,11 +134,13 @@ def build_store(
     place, the build starts anew, which is said. While another process builds in the folder, this one waits for it.
 
     num_threads None is one for each available core; progress shows a bar on stderr; rebuild first removes the store
-    that is there. Raises StoreError, before it writes pixels, where the folder holds the store of other files, of files
-    that have changed since or of another recipe, and where the disk has not enough room. Only in the default folder,
-    whose content nobody chose, is such a store removed and built anew.
+    that is there. max_side, of a recipe that does not resize, stores so many px of the longer side of an image at most:
+    smaller than the image as it is, and not exact. Raises ValueError where that cannot be; StoreError, before it writes
+    pixels, where the folder holds the store of other files, of files that have changed since or of another recipe, and
+    where the disk has not enough room. Only in the default folder, whose content nobody chose, is such a store removed
+    and built anew.
     """
-    request, folder = StoreRequest.of(paths, recipe), Path(folder)
+    request, folder = StoreRequest.of(paths, recipe, max_side), Path(folder)
     store = None if rebuild else find_current(folder, request)
     if store is None:
         with _to_fill(folder, request, num_threads, rebuild=rebuild, despite_bad=True) as filler:
@@ -264,6 +296,7 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
-def _bytes_text(num: int) -> str:
+def bytes_text(num: int) -> str:
+    """Write a number of bytes in the unit that suits it."""
     unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num >= unit), (1e3, "kB"))
     return f"{num / unit:,.1f} {name}"

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from dogs_accel import ops
-from pipelines.recipe import Recipe
 from pipelines.store.index import FileEntry, FileStamp, StoreError, StoreRequest, absolute_path
 from pipelines.store.writing import RowWriter, StartedBuild, open_writer, publish, read_started
 
@@ -87,18 +86,19 @@ class StoreFiller:
 
     def _write_rows(self, part: Sequence[tuple[int, DecodedFile]]) -> dict[int, FileEntry]:
         places, request = self._started.places, self._request
+        interpolation = request.terms["interpolation"]
         entries = {row: _entry(file, self._started.stamps[row]) for row, file in part}
         to_store: dict[tuple[int, int], dict[int, Tensor]] = {}
         for row, file in part:
             if file.image is None:
                 continue
             height, width, _ = file.image.shape
-            if (size := request.recipe.resized(height, width)) == places.size(row):
+            if (size := request.row_size(height, width)) == places.size(row):
                 to_store.setdefault(size, {})[row] = file.image
             else:
                 entries[row] = replace(entries[row], problem=f"{height} x {width} px, its header says another size")
         for size, images in to_store.items():
-            for row, pixels in zip(images, _resized(list(images.values()), size, request.recipe), strict=True):
+            for row, pixels in zip(images, _resized(list(images.values()), size, interpolation), strict=True):
                 self._writer.write_row(row, pixels)
         # A bad file's row is written too: the file may have been good when an earlier build wrote there.
         for row, entry in entries.items():
@@ -107,15 +107,15 @@ class StoreFiller:
         return entries
 
 
-def _resized(images: Sequence[Tensor], size: tuple[int, int], recipe: Recipe) -> Sequence[NDArray[np.uint8]]:
-    """Resize images to one (height, width) as Pillow does, or leave them as they are if the recipe does."""
-    if recipe.resize is None:
+def _resized(images: Sequence[Tensor], size: tuple[int, int], interpolation: str | None) -> list[NDArray[np.uint8]]:
+    """Resize images to one (height, width) as Pillow does; without an interpolation they are left as they are."""
+    if interpolation is None:
         return [image.numpy() for image in images]
     if max(size) > _MOST_SQUASHED_PX:  # a strip of pixels; Pillow knows no limit
-        resampling, (height, width) = Image.Resampling[recipe.interpolation.upper()], size
+        resampling, (height, width) = Image.Resampling[interpolation.upper()], size
         return [np.asarray(Image.fromarray(image.numpy()).resize((width, height), resampling)) for image in images]
     # One thread: others are at other files, and torch's would spin while they wait and take the cores from DALI.
-    resized: NDArray[np.uint8] = ops.squash(list(images), size, recipe.interpolation, num_threads=1).numpy()
+    resized: NDArray[np.uint8] = ops.squash(list(images), size, interpolation, num_threads=1).numpy()
     return list(resized)
 
 

@@ -22,8 +22,9 @@ from pipelines.store.user_cache import NoCacheError, cache_folder
 FORMAT_VERSION = 2
 """With the rule that says what the pixels of a file are: before 2, deep greys were clipped and hidden colours seen."""
 INDEX_FILE = "index.json"
-_MADE_FOR = ("resize", "interpolation", "max_side")
-"""Terms that follow from the recipe and what is asked for beside it; a store has the last only where it has one."""
+_MAX_SIDE = "max_side"
+_MADE_FOR = {"resize": "the recipe {} has", _MAX_SIDE: "what is asked for is", "interpolation": "the recipe {} has"}
+"""Terms beside the format, and whose they are."""
 _ANEW = "to build it anew, remove the folder or use `dogs-accel prepare --rebuild`"
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class StoreRequest:
     """The files and the recipe that somebody wants a store of."""
 
     terms: Mapping[str, Any]
-    """Format, resize and interpolation: what a store must agree with to be of use."""
+    """Format, resize and interpolation: what a store must agree with to be of use; and `max_side`, if there is one."""
     recipe: Recipe
     paths: list[str]
     """Absolute and normalised, each once, sorted."""
@@ -75,9 +76,14 @@ class StoreRequest:
     """Their common folder."""
 
     @classmethod
-    def of(cls, paths: Sequence[str | Path], recipe: Recipe) -> StoreRequest:
-        """Raise ValueError for no files."""
-        resize, interpolation = made_for(recipe)
+    def of(cls, paths: Sequence[str | Path], recipe: Recipe, max_side: int | None = None) -> StoreRequest:
+        """Raise ValueError for no files, and for a longest side in px of images that are resized anyway."""
+        if max_side is not None and (max_side < 1 or recipe.resize is not None):
+            raise ValueError(
+                f"store_max_side: got {max_side} for the recipe {recipe.name}, whose resize is {recipe.resize}, "
+                "expected an integer >= 1 (px), and a recipe whose resize is None"
+            )
+        resize, interpolation = made_for(recipe, max_side)
         absolute = sorted({absolute_path(path) for path in paths})
         if not absolute:
             raise ValueError("paths: got none, expected at least one file")
@@ -86,6 +92,7 @@ class StoreRequest:
                 "format": FORMAT_VERSION,
                 "resize": list(resize) if isinstance(resize, tuple) else resize,
                 "interpolation": interpolation,
+                **({} if max_side is None else {_MAX_SIDE: max_side}),
             },
             recipe=recipe,
             paths=absolute,
@@ -93,9 +100,26 @@ class StoreRequest:
         )
 
     @property
+    def max_side(self) -> int | None:
+        """Longest side in px of what is stored of an image, where it is not all of it."""
+        max_side: int | None = self.terms.get(_MAX_SIDE)
+        return max_side
+
+    def row_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in px of what is stored of an image of this height and width."""
+        height, width = self.recipe.resized(height, width)
+        longest = max(height, width)
+        if self.max_side is None or longest <= self.max_side:
+            return height, width
+        scale = self.max_side / longest
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    @property
     def size_text(self) -> str:
         """Say of what size the images are."""
         resize = self.recipe.resize
+        if self.max_side is not None:
+            return f"with at most {self.max_side} px on the longer side"
         if resize is None:
             return "as they are"
         if isinstance(resize, int):
@@ -110,7 +134,7 @@ class StoreRequest:
         """
         if isinstance(self.recipe.resize, tuple):
             return RowPlaces.of_equal(len(self.paths), self.recipe.resize)
-        return RowPlaces.of_sizes(sizes_of_files(self.paths, stamps or self.stamps(), self.recipe.resized))
+        return RowPlaces.of_sizes(sizes_of_files(self.paths, stamps or self.stamps(), self.row_size))
 
     def stamps(self) -> list[FileStamp | None]:
         """Look at each file."""
@@ -142,22 +166,21 @@ class StoreRequest:
         """Raise StoreError where a store in `folder` was made on other terms."""
         if found.get("format") != FORMAT_VERSION:
             raise StaleStoreError(folder, f"made in format {found.get('format')}, expected format {FORMAT_VERSION}")
-        for field in _MADE_FOR:
-            made_for, wanted = found.get(field), self.terms.get(field)
-            if made_for != wanted:
+        for field, whose in _MADE_FOR.items():
+            if (stored := found.get(field)) != (wanted := self.terms.get(field)):
                 raise StaleStoreError(
                     folder,
-                    f"made for {field} {_as_text(made_for)}, the recipe {self.recipe.name} has {_as_text(wanted)}",
+                    f"made for {field} {_as_text(stored)}, {whose.format(self.recipe.name)} {_as_text(wanted)}",
                     "give each its own folder, or ",
                 )
 
 
-def made_for(recipe: Recipe) -> tuple[tuple[int, int] | int | None, str | None]:
+def made_for(recipe: Recipe, max_side: int | None = None) -> tuple[tuple[int, int] | int | None, str | None]:
     """What a store is made for: a recipe's resize and interpolation, of which what is not resized has none.
 
     Recipes of the same share a store, whatever else they do.
     """
-    return recipe.resize, None if recipe.resize is None else recipe.interpolation
+    return recipe.resize, None if recipe.resize is None and max_side is None else recipe.interpolation
 
 
 def absolute_path(path: str | Path) -> str:

@@ -81,6 +81,11 @@ class OpenStore:
     """Of each path in the index."""
 
     @property
+    def is_exact(self) -> bool:
+        """Whether its pixels are those of the recipe, and not of a smaller image."""
+        return self.request.max_side is None
+
+    @property
     def problems(self) -> dict[str, str]:
         """Why files cannot be decoded: {absolute path: reason}."""
         return _problems(self.index, self.names)
@@ -94,7 +99,8 @@ class OpenStore:
         """
         if on_bad_image not in ("error", "skip"):
             raise ValueError(f"on_bad_image: got {on_bad_image!r}, expected 'error' or 'skip'")
-        request = StoreRequest.of(paths, recipe)
+        max_side = self.request.max_side if recipe.resize is None else None
+        request = StoreRequest.of(paths, recipe, max_side)
         request.check_terms(self.folder, self.index.terms)
         if unknown := [path for path in request.paths if path not in self.names]:
             raise StoreError(

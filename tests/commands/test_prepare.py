@@ -95,6 +95,19 @@ def test_a_recipe_has_its_own_store(root, tmp_path, capsys):
     assert plan.startswith("store: 72 images of 32 x 32 px, ")
 
 
+def test_a_store_of_less_is_said_to_be_of_less(root, tmp_path, capsys):
+    store, flags = tmp_path / "less", ["--recipe", "imagenet-train", "--store-max-side"]
+    *_, plan, _, _, then = prepare(capsys, root, *flags, 40, "--store", store)
+    assert plan.startswith("store: 72 images with at most 40 px on the longer side, ")
+    assert then == f'next: make_loader(..., backend="cached", store_dir="{store}", store_max_side=40)'
+    index = json.loads((store / "index.json").read_text())
+    assert index["max_side"] == 40
+    assert {max(file["height"], file["width"]) for file in index["files"]} == {40}
+    line = refused(capsys, "--data", root, "--store-max-side", 40, "--store", tmp_path / "other")
+    assert "store_max_side: got 40 for the recipe eval, whose resize is (256, 256), expected an integer >= 1" in line
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.fault("Command line", "the store of one recipe, for another", "it is refused by name")
 def test_a_store_of_another_kind_is_refused(root, tmp_path, capsys):
     store = tmp_path / "store"

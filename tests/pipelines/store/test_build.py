@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dogs_accel.runtime.files import only_process_in, write_json
 from pipelines import EVAL
+from pipelines.decoding.pil import header_size, open_rgb
 from pipelines.make import choose_backend
 from pipelines.store import disk
 from pipelines.store.build import StorePlan, build_store, default_store_folder, plan_store
 from pipelines.store.index import StoreError
 from pipelines.store.reading import find_store, open_store
-from tests.support.picture_files import encoded, picture
+from tests.support.picture_files import encoded, picture, write
 from tests.support.small_stores import AS_IS, SHORTER, SMALL, assert_pils, build, pil_pixels
 
 SIZES = {"shorter": "with a shorter side of 20 px", "as-is": "as they are"}
@@ -115,6 +117,68 @@ def test_what_does_not_fit_is_streamed(photos, tmp_path, monkeypatch, recipe):
         name, reason = choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")
         assert name == choice
         assert part in reason
+
+
+@pytest.mark.parametrize("recipe", [SHORTER, AS_IS], ids=lambda recipe: recipe.name)
+def test_of_very_many_files_some_headers_tell_that_the_store_is_too_large(photos, tmp_path, monkeypatch, recipe):
+    read = []
+    monkeypatch.setattr("pipelines.store.rows.header_size", lambda path: read.append(path) or header_size(path))
+    monkeypatch.setattr("pipelines.store.build._FEW", 29)
+    monkeypatch.setattr("pipelines.store.build._SAMPLE", 3)
+    some = sum(pil_pixels(path, recipe).size for path in photos[::10])
+    monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 10 * some - 1)
+    name, reason = choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")
+    assert name == "dali"
+    assert reason.endswith(f"more than half of the memory would go to a store of {10 * some / 1000:.1f} kB")
+    assert sorted(read) == list(map(str, photos[::10]))
+    monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 10 * some)  # roughly half of it: all are asked
+    assert (
+        "would go to a store: 30 images" in choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")[1]
+    )
+    assert sorted(read) == sorted(map(str, photos))
+    build(photos, recipe, tmp_path / "store")
+    monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 1)
+    assert choose_backend(photos, recipe, torch.device("cpu"), tmp_path / "store")[0] == "cached"
+
+
+class TestAStoreOfLess:
+    """At most so many px on the longer side: smaller, and not exact, which it says."""
+
+    def test_it_has_large_images_smaller_and_small_ones_as_they_are(self, photos, tmp_path):
+        paths = [*photos[:3], *write(tmp_path, [encoded(picture(300, 120)), encoded(picture(60, 200))])]
+        bicubic = replace(AS_IS, interpolation="bicubic")
+        store = build_store(paths, bicubic, tmp_path / "less", progress=False, max_side=100)
+        assert not store.is_exact
+        taken = store.take(paths, replace(bicubic, flip=0.5))
+        images = [open_rgb(str(path)) for path in paths]
+        sizes = [image.size for image in images[:3]] + [(100, 40), (30, 100)]
+        for position, (image, size) in enumerate(zip(images, sizes, strict=True)):
+            np.testing.assert_array_equal(taken.image(position), image.resize(size, Image.Resampling.BICUBIC))
+
+    def test_it_is_never_mistaken_for_an_exact_one(self, photos, tmp_path):
+        less = tmp_path / "less"
+        store = build_store(photos, AS_IS, less, progress=False, max_side=30)
+        with pytest.raises(StoreError, match="made for max_side 30, what is asked for is None; give each its own"):
+            find_store(less, photos, replace(AS_IS, interpolation="bilinear"))
+        with pytest.raises(StoreError, match="made for max_side 30, what is asked for is 31"):
+            plan_store(photos, AS_IS, less, max_side=31)
+        with pytest.raises(StoreError, match=r"made for resize None, the recipe eval has \(20, 24\)"):
+            store.take(photos, SMALL)
+        exact = build_store(photos, AS_IS, tmp_path / "exact", progress=False)
+        assert exact.is_exact
+        with pytest.raises(StoreError, match="made for max_side None, what is asked for is 30"):
+            plan_store(photos, AS_IS, tmp_path / "exact", max_side=30)
+        folders = {default_store_folder(photos, AS_IS, max_side=max_side) for max_side in (None, 30, 31)}
+        assert len(folders) == 3
+
+    @pytest.mark.parametrize(("recipe", "max_side"), [(SMALL, 30), (SHORTER, 30), (AS_IS, 0)])
+    def test_it_is_only_of_images_as_they_are(self, photos, tmp_path, recipe, max_side):
+        message = (
+            f"store_max_side: got {max_side} for the recipe {recipe.name}, whose resize is {recipe.resize}, expected"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            build_store(photos, recipe, tmp_path / "store", max_side=max_side)
+        assert not (tmp_path / "store").exists()
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Processes that build one store: one builds, the others wait, and a killed one costs what it had begun."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pipelines import EVAL
 from tests.support.small_stores import EACH_KIND, assert_same_store, build, journalled
 
 BUILDER = """
-import json, logging, sys, time
+import json, logging, os, sys, time, traceback
 from dataclasses import replace
 from pathlib import Path
 from pipelines import EVAL
@@ -23,70 +24,85 @@ from pipelines.store.build import build_store
 from pipelines.store.reading import open_store
 
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
-folder, delay_s, paths = sys.argv[1], float(sys.argv[2]), sorted(Path(sys.argv[3]).rglob("*.jpg"))
-recipe = replace(EVAL.at(16), resize=tuple(resize) if isinstance(resize := json.loads(sys.argv[4]), list) else resize)
 writing._CHUNK = 4
 files.decode_files.__kwdefaults__["batch_size"] = 4
-resized, rows = filling._resized, []
 
-def slowly_resized(images, *args):
-    time.sleep(delay_s)
-    rows.extend(images)
-    return resized(images, *args)
+def build(root, folder, delay_s, resize):
+    def slowly_resized(images, *args):
+        time.sleep(delay_s)
+        rows.extend(images)
+        return resized(images, *args)
 
-filling._resized = slowly_resized
+    resized, rows = filling._resized, []
+    filling._resized = slowly_resized
+    paths = sorted(Path(root).rglob("*.jpg"))
+    recipe = replace(EVAL.at(16), resize=tuple(resize) if isinstance(resize, list) else resize)
+    print("building", os.getpid(), flush=True)
+    build_store(paths, recipe, folder, num_threads=1, progress=False)
+    print(len(rows), int(open_store(folder, paths, recipe).content.sum()), flush=True)
+
 print("ready", flush=True)
-sys.stdin.readline()
-build_store(paths, recipe, folder, num_threads=1, progress=False)
-print(len(rows), int(open_store(folder, paths, recipe).content.sum()))
+while line := sys.stdin.readline():
+    if (child := os.fork()) == 0:  # what is killed need not import torch again
+        try:
+            build(*json.loads(line))
+        except Exception:
+            traceback.print_exc()
+        os._exit(0)
+    print("ended", os.waitpid(child, 0)[1], flush=True)
 """
+
+
+class Builder:
+    """A process that builds stores of the photos below a folder, one after the other."""
+
+    def __init__(self, root):
+        self.root = root
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BUILDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+
+    def tell(self, folder, delay_s, recipe):
+        """Let it build a store with a delay in s a batch."""
+        self.process.stdin.write(json.dumps([str(self.root), str(folder), delay_s, recipe.resize]) + "\n")
+        self.process.stdin.flush()
+        word, pid = self.process.stdout.readline().split()
+        assert word == "building"
+        self.pid = int(pid)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.process.stdout.readline() == f"ended {signal.SIGKILL:d}\n"
+
+    def result(self):
+        """Wait for it: (how many images it resized, sum of the pixels in the store), and what it said on stderr."""
+        out, err = self.process.communicate(timeout=60)
+        built, ended = out.splitlines()
+        assert ended == "ended 0"
+        return built.split(), err
 
 
 @pytest.fixture
 def start_builders(tmp_path):
-    """Start processes that each build a store in a folder, with its delay in s a batch, when they are told to."""
     started = []
 
-    def start(*builds):
-        for folder, delay_s, recipe in builds:
-            arguments = [folder, delay_s, tmp_path / "set", json.dumps(recipe.resize)]
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", BUILDER, *map(str, arguments)],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                    cwd=Path(__file__).parents[3],
-                )
-            )  # fmt: skip
-        for process in started:
-            assert process.stdout.readline() == "ready\n"
+    def start(num):
+        started.extend(Builder(tmp_path / "set") for _ in range(num))
+        for builder in started:
+            assert builder.process.stdout.readline() == "ready\n"
         return started
 
     yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    for builder in started:
+        builder.process.kill()
+        builder.process.communicate()
 
 
-def tell(process):
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def kill_after(process, folder, num):
-    """Let a process build until so many rows are in the journal, and kill it."""
-    tell(process)
-    wait_for_rows(folder, num, process)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (folder / "index.json").exists()
-    assert len(set(journalled(folder))) == len(journalled(folder)) >= num
-
-
-def wait_for_rows(folder, num, process):
+def wait_for_rows(folder, num, builder):
     end = time.monotonic() + 60
     while not (folder / "journal.jsonl").exists() or len(journalled(folder)) < num:
-        assert process.poll() is None, process.communicate()
+        os.kill(builder.pid, 0)  # it is there
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -95,49 +111,47 @@ def wait_for_rows(folder, num, process):
     "Signals and processes", "kill -9 while a store of any kind is built", "the next build goes on, to the same bytes"
 )
 def test_killed_builds_end_in_the_same_bytes(photos, tmp_path, start_builders, decoded):
-    stores = [(tmp_path / recipe.name, recipe) for recipe in EACH_KIND.values()]
-    builders = [(*stores[0], 2), (*stores[1], 1), (*stores[2], 1)]
-    killed = start_builders(*((folder, 0.1, recipe) for folder, recipe, times in builders for _ in range(times)))
-    for folder, recipe, times in builders:
-        num_done = 0
-        for _ in range(times):
-            kill_after(killed.pop(0), folder, num_done + 4)
+    [builder] = start_builders(1)
+    for kind, recipe in EACH_KIND.items():
+        folder, num_done = tmp_path / kind, 0
+        for _ in range(2):
+            builder.tell(folder, 0.1, recipe)
+            wait_for_rows(folder, num_done + 4, builder)
+            builder.kill()
+            assert not (folder / "index.json").exists()
+            assert len(set(journalled(folder))) == len(journalled(folder)) >= num_done + 4
             num_done = len(journalled(folder))
         assert num_done < 30
         del decoded[:]
         build(photos, recipe, folder)
         assert decoded == list(map(str, photos[num_done:]))
-        assert_same_store(folder, build(photos, recipe, tmp_path / f"whole {recipe.name}"))
+        assert_same_store(folder, build(photos, recipe, tmp_path / f"{kind} whole"))
 
 
 def test_one_process_builds_and_the_others_wait(photos, tmp_path, start_builders):
-    folder = tmp_path / "shared"
-    first, *others = start_builders(*((folder, delay_s, EVAL.at(16)) for delay_s in (0.1, 0, 0)))
-    tell(first)
+    folder, recipe = tmp_path / "shared", EVAL.at(16)
+    first, *others = start_builders(3)
+    first.tell(folder, 0.1, recipe)
     wait_for_rows(folder, 1, first)
-    for process in others:
-        tell(process)
-    (out, err), *waited = [process.communicate(timeout=60) for process in (first, *others)]
-    num_built, total = out.split()
+    for builder in others:
+        builder.tell(folder, 0, recipe)
+    ((num_built, total), err), *waited = [builder.result() for builder in (first, *others)]
     assert int(num_built) == 30
     assert err == ""
-    for other_out, other_err in waited:
-        assert other_out.split() == ["0", total]
+    for built, other_err in waited:
+        assert built == ["0", total]
         assert other_err.startswith(f"store {folder}: waiting for process {first.pid} on ")
         assert other_err.count("\n") == 1
 
 
 def test_a_process_that_waited_for_a_killed_one_goes_on(photos, tmp_path, start_builders):
-    folder = tmp_path / "shared"
-    first, second = start_builders((folder, 0.1, EVAL.at(16)), (folder, 0, EVAL.at(16)))
-    tell(first)
+    folder, recipe = tmp_path / "shared", EVAL.at(16)
+    first, second = start_builders(2)
+    first.tell(folder, 0.1, recipe)
     wait_for_rows(folder, 4, first)
-    tell(second)
-    assert "waiting for process" in second.stderr.readline()
+    second.tell(folder, 0, recipe)
+    assert "waiting for process" in second.process.stderr.readline()
     first.kill()
-    first.communicate()
-    out, err = second.communicate(timeout=60)
-    assert second.returncode == 0, err
-    num_built = int(out.split()[0])
-    assert 0 < num_built <= 26
-    assert_same_store(folder, build(photos, EVAL.at(16), tmp_path / "whole"))
+    (num_built, _), err = second.result()
+    assert 0 < int(num_built) <= 26, err
+    assert_same_store(folder, build(photos, recipe, tmp_path / "whole"))
