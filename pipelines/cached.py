@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,14 @@ _GPU_SHARE = 0.25
 host."""
 
 
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def _say_once(folder: Path, size: str) -> None:
+    _log.warning("loader: its pixels are not the photos', of which the store %s has images %s", folder, size)
+
+
 class CachedLoader(FusedLoader):
     """Augments from images in memory: an array, a store that is open, or one that is built first where there is none.
 
@@ -30,24 +40,31 @@ class CachedLoader(FusedLoader):
     backend = "cached"
 
     def __init__(
-        self, *args: Any, store_dir: str | Path | None = None, store: OpenStore | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        store_dir: str | Path | None = None,
+        store_max_side: int | None = None,
+        store: OpenStore | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.store_dir: Path | None = None
         self._images: torch.Tensor | None
         """(N, height, width, 3) where the images have one size and no first resize is left to do."""
         if self.pixels is None:
-            self._take_store(store_dir, store)
+            self._take_store(store_dir, store_max_side, store)
         else:
             self._take_array(self.pixels)
         if self.device.type == "cuda" and self._fits_on_gpu():
             self._move_to_gpu()
 
-    def _take_store(self, store_dir: str | Path | None, store: OpenStore | None) -> None:
+    def _take_store(self, store_dir: str | Path | None, max_side: int | None, store: OpenStore | None) -> None:
         if store is None:
-            folder = store_dir or default_store_folder(self.paths, self.recipe)
-            store = build_store(self.paths, self.recipe, folder, num_threads=self.num_threads)
-        self.store_dir = store.folder
+            folder = store_dir or default_store_folder(self.paths, self.recipe, max_side=max_side)
+            store = build_store(self.paths, self.recipe, folder, num_threads=self.num_threads, max_side=max_side)
+        self.store_dir, self.is_exact = store.folder, store.is_exact
+        if not self.is_exact:
+            _say_once(store.folder, store.request.size_text)
         taken = store.take(self.paths, self.recipe, on_bad_image=self.on_bad_image)
         for position, problem in taken.problems.items():
             self._leave_out(position, problem)

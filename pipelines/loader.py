@@ -79,6 +79,8 @@ class Loader(abc.ABC):
     """
 
     backend: str
+    is_exact: bool = True
+    """Whether it shows the images' own pixels; False of a store that was told to keep less of them."""
     clock: StepClock | None = None
     """Told what waiting and what copying to the device is, where somebody times that."""
 

@@ -46,7 +46,11 @@ def _resolve_device(device: torch.device | str | None) -> torch.device:
 
 
 def choose_backend(
-    paths: Images, recipe: Recipe, device: torch.device, store_dir: str | Path | None = None
+    paths: Images,
+    recipe: Recipe,
+    device: torch.device,
+    store_dir: str | Path | None = None,
+    store_max_side: int | None = None,
 ) -> tuple[str, str]:
     """Pick the backend for images, a recipe and a device: (name, the reason in a few words)."""
     if are_pixels(paths):
@@ -60,11 +64,13 @@ def choose_backend(
 
     kept_bytes = _MEMORY_SHARE * _memory_bytes()
     decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
+    files = [os.fspath(path) for path in paths]
     try:
-        folder = store_dir or default_store_folder(paths, recipe)
-        if (roughly := rough_bytes(paths, recipe, folder)) is not None and roughly > 2 * kept_bytes:
+        folder = store_dir or default_store_folder(files, recipe, max_side=store_max_side)
+        roughly = rough_bytes(files, recipe, folder, max_side=store_max_side)
+        if roughly is not None and roughly > 2 * kept_bytes:
             return "dali", f"it {decoder}; more than half of the memory would go to a store of {bytes_text(roughly)}"
-        plan = plan_store(paths, recipe, folder)
+        plan = plan_store(files, recipe, folder, max_side=store_max_side)
     except StoreError as error:
         if store_dir is not None:  # somebody means that one
             raise
@@ -104,6 +110,7 @@ def make_loader(
     dtype: torch.dtype = torch.float32,
     store: OpenStore | None = None,
     on_bad_image: str = "error",
+    store_max_side: int | None = None,
 ) -> Loader:
     """Make a loader that yields `Batch(images, labels, index)`.
 
@@ -128,6 +135,9 @@ def make_loader(
         dtype: of the images, torch.float32 or torch.float16.
         on_bad_image: "error", or "skip", which names each file that cannot be decoded once, in the log, and leaves it
             out of its batch.
+        store_max_side: at most so many px on the longer side of what the store that is built or read has of an image,
+            which is not exact: the loader says so, and its `is_exact` is False. Only for files, and for a recipe whose
+            resize is None.
 
     Returns:
         The loader; `with` closes it.
@@ -152,17 +162,21 @@ def make_loader(
     if backend == "auto" and store is not None:
         backend = "cached"
     if backend == "auto":
-        backend, reason = choose_backend(paths, recipe, target, store_dir)
+        backend, reason = choose_backend(paths, recipe, target, store_dir, store_max_side)
         _say_once(recipe.name, backend, reason)
-    elif backend != "cached" and store_dir is not None:
-        raise ValueError(f"store_dir: got {str(store_dir)!r} for the {backend} loader, expected none: it has no store")
-    if store is not None and backend != "cached":
-        raise ValueError(f"store: got {store.folder} for the {backend} loader, expected none: it has no store")
+    elif backend != "cached":
+        of_store = {"store_dir": store_dir, "store_max_side": store_max_side, "store": store and store.folder}
+        for name, value in of_store.items():
+            if value is not None:
+                raise ValueError(f"{name}: got {value} for the {backend} loader, expected none: it has no store")
+    if store_max_side is not None and (are_pixels(paths) or store is not None):
+        beside = "an open store" if store is not None else "an array"
+        raise ValueError(f"store_max_side: got {store_max_side} beside {beside}, expected none: no store is made")
     more: dict[str, Any] = {}
     if backend == "cached":
         from pipelines.cached import CachedLoader as Chosen
 
-        more |= {"store_dir": store_dir, "store": store}
+        more |= {"store_dir": store_dir, "store_max_side": store_max_side, "store": store}
     elif backend == "dali":
         from pipelines.dali import DaliLoader as Chosen  # type: ignore[assignment]
     else:

@@ -486,7 +486,7 @@ class TestAuto:
         monkeypatch.setattr("pipelines.make._memory_bytes", lambda: 2 * 20 * 256 * 256 * 3)
         plan = plan_store(photos, EVAL, tmp_path)
         monkeypatch.setattr(
-            "pipelines.store.build.plan_store", lambda *_: replace(plan, num_done=22, num_bytes=196_608)
+            "pipelines.store.build.plan_store", lambda *_, **__: replace(plan, num_done=22, num_bytes=196_608)
         )
         with make_loader(photos, range(23), EVAL, device="cpu", store_dir=tmp_path) as loader:
             assert loader.backend == "dali"
@@ -633,3 +633,51 @@ def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
         first.kill()
         with pytest.raises(WorkerError, match=r"^torch loader: DataLoader worker .*; fewer threads need less memory"):
             list(batches)
+
+
+class TestStoresOfLess:
+    """`store_max_side` keeps less of large images, and says so."""
+
+    MINE = replace(IMAGENET_TRAIN, name="mine", crop=64)
+
+    @pytest.fixture
+    def small_copies(self, photos, tmp_path):
+        """The photos with at most 150 px on the longer side, without loss."""
+        copies = []
+        for path in photos:
+            with Image.open(path) as image:
+                scale = min(1, 150 / max(image.size))
+                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+                copies.append(tmp_path / f"{path.stem}.png")
+                image.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(copies[-1])
+        return copies
+
+    def test_its_pixels_are_those_of_smaller_photos(self, photos, small_copies, tmp_path):
+        images, _ = load(photos, self.MINE, backend="cached", store_dir=tmp_path / "s", store_max_side=150)
+        assert torch.equal(images, load(small_copies, self.MINE)[0])
+
+    @pytest.mark.parametrize("backend", ["cached", "auto"])
+    def test_it_is_said_once(self, photos, tmp_path, caplog, backend):
+        settings = {"backend": backend, "device": "cpu", "store_dir": tmp_path / "s", "store_max_side": 150}
+        for _ in range(2):
+            with make_loader(photos, range(23), self.MINE, **settings) as loader:
+                assert (loader.backend, loader.is_exact) == ("cached", False)
+        said = [text for text in caplog.messages if "pixels are not the photos'" in text]
+        assert len(said) == 1
+        assert said[0].endswith("/s has images with at most 150 px on the longer side")
+        with make_loader(photos, range(23), self.MINE, device="cpu", store_dir=tmp_path / "exact") as loader:
+            assert loader.is_exact
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"backend": "torch"}, "store_max_side: got 9 for the torch loader, expected none"),
+            ({"backend": "dali"}, "store_max_side: got 9 for the dali loader, expected none"),
+            ({"recipe": EVAL}, r"store_max_side: got 9 for the recipe eval, whose resize is \(256, 256\), expected"),
+            ({"paths": np.zeros((23, 40, 40, 3), np.uint8)}, "store_max_side: got 9 beside an array, expected none"),
+        ],
+    )
+    def test_where_it_means_nothing_it_is_refused(self, photos, settings, message):
+        given = {"paths": photos, "labels": range(23), "recipe": self.MINE, "backend": "auto"} | settings
+        with pytest.raises(ValueError, match=message):
+            make_loader(**given, device="cpu", store_max_side=9)
