@@ -97,13 +97,17 @@ DOGS_ACCEL_INLINE void augment_image(const Sample& sample, const Fill& fill, con
   Step steps[max_steps];
   const int num_steps = steps_of(params, steps);
   const Rows crop = buffers.cropper.crop<lanes>(sample.image, params.crop(), sample.settings, fill);
-  if (crop.height == size && crop.width == size && !is_mirrored && num_steps == 0) {
+  const bool has_its_size = crop.height == size && crop.width == size;
+  if (has_its_size && !is_mirrored && num_steps == 0) {
     for (int64_t y = 0; y < size; ++y) {
       normalise_bytes(crop.bytes + y * crop.stride, size, levels, out + y * size * 3);
     }
   } else {
-    const Rows rows = buffers.resampler.resample<lanes>(crop, size, size, sample.settings.interpolation, is_mirrored);
-    run_steps({rows}, size, steps, num_steps, buffers.steps,
+    const bool is_copied = has_its_size && !begins_with_affine(steps, num_steps);
+    const Rows rows =
+        is_copied ? crop
+                  : buffers.resampler.resample<lanes>(crop, size, size, sample.settings.interpolation, is_mirrored);
+    run_steps({rows}, is_copied && is_mirrored, size, steps, num_steps, buffers.steps,
               [&](int64_t y, const uint32_t* row)
                   __attribute__((always_inline)) { normalise_words(row, size, levels, out + y * size * 3); });
   }
