@@ -114,22 +114,29 @@ DOGS_ACCEL_INLINE void augment_image(const Sample& sample, const Fill& fill, con
   erase(params.erase(), size, out);
 }
 
+// Of the dtypes only the number of bits is left here, so that float16 and bfloat16 have the same code.
+template <class Bits>
+void augment_batch(const std::vector<Sample>& samples, int64_t size, const Fill& fill, const Levels<Bits>& levels,
+                   int64_t num_threads, Bits* out) {
+  const int64_t sample_size = 3 * size * size;
+  share_images(static_cast<int64_t>(samples.size()), num_threads, [&](int64_t begin, int64_t end) {
+    Buffers buffers;
+    for (int64_t i = begin; i < end; ++i) {
+      run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
+        augment_image<lanes>(samples[i], fill, levels, buffers, out + i * sample_size);
+      });
+    }
+  });
+}
+
 // (B, size, size, 3).
 Tensor augment_samples(const std::vector<Sample>& samples, int64_t size, const MeanAndStd& normalisation,
                        const Fill& fill, ScalarType dtype, int64_t num_threads) {
-  const auto num_samples = static_cast<int64_t>(samples.size());
-  const Tensor out = new_batch({num_samples, size, size, 3}, dtype);
+  const Tensor out = new_batch({static_cast<int64_t>(samples.size()), size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
     const auto levels = levels_of<decltype(value)>(normalisation);
-    auto* const values = static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr());
-    share_images(num_samples, num_threads, [&](int64_t begin, int64_t end) {
-      Buffers buffers;
-      for (int64_t i = begin; i < end; ++i) {
-        run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
-          augment_image<lanes>(samples[i], fill, levels, buffers, values + i * 3 * size * size);
-        });
-      }
-    });
+    augment_batch(samples, size, fill, levels, num_threads,
+                  static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
   });
   return out;
 }
