@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -46,23 +47,31 @@ auto levels_of(const MeanAndStd& normalisation) {
 }
 
 template <class Bits>
-DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
-                                       Bits* __restrict__ out) {
-  for (int32_t x = 0; x < size; ++x) {
-    out[3 * x] = levels.of[0][red(row[x])];
-    out[3 * x + 1] = levels.of[1][green(row[x])];
-    out[3 * x + 2] = levels.of[2][blue(row[x])];
-  }
+DOGS_ACCEL_INLINE void normalise_pixel(uint32_t pixel, const Levels<Bits>& levels, Bits* __restrict__ out) {
+  out[0] = levels.of[0][red(pixel)];
+  out[1] = levels.of[1][green(pixel)];
+  out[2] = levels.of[2][blue(pixel)];
 }
 
 template <class Bits>
-DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
+DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
                                        Bits* __restrict__ out) {
   for (int32_t x = 0; x < size; ++x) {
-    for (int c = 0; c < 3; ++c) {
-      out[3 * x + c] = levels.of[c][row[3 * x + c]];
-    }
+    normalise_pixel(row[x], levels, out + 3 * x);
   }
+}
+
+// Nobody says that there is a byte behind the last pixel.
+template <class Bits>
+DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
+                                       Bits* __restrict__ out) {
+  uint32_t pixel = 0;
+  for (int32_t x = 0; x < size - 1; ++x) {
+    std::memcpy(&pixel, row + 3 * x, 4);
+    normalise_pixel(pixel, levels, out + 3 * x);
+  }
+  std::memcpy(&pixel, row + 3 * (size - 1), 3);
+  normalise_pixel(pixel, levels, out + 3 * (size - 1));
 }
 
 template <class Bits>
