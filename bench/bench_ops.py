@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision.transforms.functional as TF
 from matplotlib.colors import rgb_to_hsv
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -14,7 +15,7 @@ from dogs_accel.calibration import (
     classwise_calibration_error,
     expected_calibration_error,
 )
-from dogs_accel.ops import augment, image_stats, limit_instruction_set, squash
+from dogs_accel.ops import AUGMENT_STEPS, augment, augment_ragged, image_stats, limit_instruction_set, squash
 from dogs_accel.runtime.timing import interleaved
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN
 from pipelines.augmentation import draw_params, pack_params
@@ -238,3 +239,99 @@ def test_augment(bench, recipe):
     timings = interleaved(candidates, bench.rounds)
     title = f"Recipe {recipe.name}: a batch of {num} at {size} px from stored bytes of {height} x {width}"
     bench.report(f"augment_{recipe.name}", title, timings, "PIL and torchvision, 1 thread", num, "images")
+
+
+# Operations of RandAugment at magnitude 9 of 31: what torchvision does, and the same as a step.
+_OPERATIONS = [
+    (lambda image: TF.adjust_sharpness(image, 1.27), ("sharpness", 1.27)),
+    (lambda image: TF.autocontrast(image), ("autocontrast",)),
+    (lambda image: TF.adjust_saturation(image, 0.73), ("saturation", 0.73)),
+    (lambda image: TF.equalize(image), ("equalize",)),
+    (lambda image: TF.posterize(image, 7), ("posterize", 7)),
+    (lambda image: TF.adjust_contrast(image, 1.27), ("contrast", 1.27)),
+    (lambda image: TF.solarize(image, 178.5), ("solarize", 178.5)),
+    (lambda image: TF.adjust_brightness(image, 0.73), ("brightness", 0.73)),
+    (lambda image: TF.adjust_hue(image, 0.1), ("hue", 25)),
+]
+
+
+def rows_of(boxes, steps=()):
+    """Rows of `params` with these crops and, for each row, its steps: (name, number) each."""
+    num_steps = max(map(len, steps), default=0)
+    rows = torch.zeros(len(boxes), 9 + 7 * num_steps, dtype=torch.float64)
+    rows[:, :4] = torch.tensor(boxes)
+    for row, own in zip(rows, steps, strict=False):
+        for i, (name, *numbers) in enumerate(own):
+            row[9 + 7 * i : 10 + 7 * i + len(numbers)] = torch.tensor([AUGMENT_STEPS.index(name), *numbers])
+    return rows
+
+
+def normalised(image):
+    return TF.normalize(TF.to_tensor(image), EVAL.mean, EVAL.std)
+
+
+def test_augment_steps(bench):
+    """Two operations of RandAugment and hue in a row, other ones in each image."""
+    num, size = (36, 224) if bench.measure else (9, 24)
+    stored = torch.stack([make_photo(size + 32, size + 32, seed) for seed in range(num)])
+    images = [Image.fromarray(image.numpy()) for image in stored]
+    pairs = [(_OPERATIONS[i % 9], _OPERATIONS[(i // 9 + 3 * i + 1) % 9]) for i in range(num)]
+    rows = rows_of([(16, 16, size, size)] * num, [[step for _, step in pair] for pair in pairs])
+    index = torch.arange(num)
+
+    def by_torchvision():
+        cut = [TF.crop(image, 16, 16, size, size) for image in images]
+        return torch.stack([normalised(b(a(image))) for image, ((a, _), (b, _)) in zip(cut, pairs, strict=True)])
+
+    candidates = {
+        "PIL and torchvision, 1 thread": with_threads(1, by_torchvision),
+        **one_and_all_threads(lambda: augment(stored, index, rows, size=size, mean=EVAL.mean, std=EVAL.std)),
+    }
+    expected = by_torchvision()
+    for name, work in candidates.items():
+        assert "dogs_accel" not in name or torch.equal(work(), expected)
+    timings = interleaved(candidates, bench.rounds)
+    title = f"Two operations of RandAugment or hue on each of {num} images at {size} px"
+    bench.report("augment_steps", title, timings, "PIL and torchvision, 1 thread", num, "images")
+
+
+@pytest.mark.parametrize("recipe", ["imagenet-train", "imagenet-eval"])
+def test_augment_ragged(bench, recipe):
+    """ImageNet's standard recipes from decoded photos: a random box, or the shorter side and then the centre."""
+    num, scale = (32, 1) if bench.measure else (3, 10)
+    (height, width), size, side = (side // scale for side in PHOTO_SIZE_PX), 224 // scale, 256 // scale
+    photos = [make_photo(height, width, seed) for seed in range(num)]
+    images = [Image.fromarray(photo.numpy()) for photo in photos]
+    random = np.random.default_rng(0)
+    if recipe == "imagenet-train":
+        sides = random.integers((height // 3, width // 3), (height, width), (num, 2))
+        boxes = [(*random.integers((0, 0), (height - tall, width - wide)), tall, wide) for tall, wide in sides]
+        resized = (height, width)
+    else:
+        shorter = min(height, width)
+        resized = (side * height // shorter, side * width // shorter)
+        boxes = [(*(round((long - size) / 2) for long in resized), size, size)] * num
+    boxes = np.array(boxes).tolist()
+    rows, sizes = rows_of(boxes), torch.tensor([resized] * num)
+
+    def by_torchvision():
+        whole = [TF.resize(image, list(resized)) if recipe == "imagenet-eval" else image for image in images]
+        return torch.stack(
+            [normalised(TF.resized_crop(image, *box, [size, size])) for image, box in zip(whole, boxes, strict=True)]
+        )
+
+    def squashed():
+        small = squash(photos, resized)
+        return augment(small, torch.arange(num), rows, size=size, mean=EVAL.mean, std=EVAL.std)
+
+    candidates = {
+        "PIL and torchvision, 1 thread": with_threads(1, by_torchvision),
+        "dogs_accel squash and augment, 1 thread": with_threads(1, squashed),
+        **one_and_all_threads(lambda: augment_ragged(photos, sizes, rows, size=size, mean=EVAL.mean, std=EVAL.std)),
+    }
+    expected = by_torchvision()
+    for name, work in candidates.items():
+        assert "dogs_accel" not in name or torch.equal(work(), expected)
+    timings = interleaved(candidates, bench.rounds)
+    title = f"Recipe {recipe}: a batch of {num} at {size} px from photos of {height} x {width}"
+    bench.report(f"augment_ragged_{recipe}", title, timings, "PIL and torchvision, 1 thread", num, "images")

@@ -176,4 +176,9 @@ DOGS_ACCEL_HOST_DEVICE int steps_of(const ParamsRow& row, Step* steps) {
   return size;
 }
 
+// Then it reads the cropped image itself, and needs no pass for that.
+DOGS_ACCEL_HOST_DEVICE bool begins_with_affine(const Step* steps, int num_steps) {
+  return num_steps > 0 && steps[0].kind == StepKind::affine;
+}
+
 }  // namespace dogs_accel

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -46,23 +47,31 @@ auto levels_of(const MeanAndStd& normalisation) {
 }
 
 template <class Bits>
-DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
-                                       Bits* __restrict__ out) {
-  for (int32_t x = 0; x < size; ++x) {
-    out[3 * x] = levels.of[0][red(row[x])];
-    out[3 * x + 1] = levels.of[1][green(row[x])];
-    out[3 * x + 2] = levels.of[2][blue(row[x])];
-  }
+DOGS_ACCEL_INLINE void normalise_pixel(uint32_t pixel, const Levels<Bits>& levels, Bits* __restrict__ out) {
+  out[0] = levels.of[0][red(pixel)];
+  out[1] = levels.of[1][green(pixel)];
+  out[2] = levels.of[2][blue(pixel)];
 }
 
 template <class Bits>
-DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
+DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
                                        Bits* __restrict__ out) {
   for (int32_t x = 0; x < size; ++x) {
-    for (int c = 0; c < 3; ++c) {
-      out[3 * x + c] = levels.of[c][row[3 * x + c]];
-    }
+    normalise_pixel(row[x], levels, out + 3 * x);
   }
+}
+
+// Nobody says that there is a byte behind the last pixel.
+template <class Bits>
+DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
+                                       Bits* __restrict__ out) {
+  uint32_t pixel = 0;
+  for (int32_t x = 0; x < size - 1; ++x) {
+    std::memcpy(&pixel, row + 3 * x, 4);
+    normalise_pixel(pixel, levels, out + 3 * x);
+  }
+  std::memcpy(&pixel, row + 3 * (size - 1), 3);
+  normalise_pixel(pixel, levels, out + 3 * (size - 1));
 }
 
 template <class Bits>
@@ -97,35 +106,46 @@ DOGS_ACCEL_INLINE void augment_image(const Sample& sample, const Fill& fill, con
   Step steps[max_steps];
   const int num_steps = steps_of(params, steps);
   const Rows crop = buffers.cropper.crop<lanes>(sample.image, params.crop(), sample.settings, fill);
-  if (crop.height == size && crop.width == size && !is_mirrored && num_steps == 0) {
+  const bool has_its_size = crop.height == size && crop.width == size;
+  if (has_its_size && !is_mirrored && num_steps == 0) {
     for (int64_t y = 0; y < size; ++y) {
       normalise_bytes(crop.bytes + y * crop.stride, size, levels, out + y * size * 3);
     }
   } else {
-    const Rows rows = buffers.resampler.resample<lanes>(crop, size, size, sample.settings.interpolation, is_mirrored);
-    run_steps({rows}, size, steps, num_steps, buffers.steps,
+    const bool is_copied = has_its_size && !begins_with_affine(steps, num_steps);
+    const Rows rows =
+        is_copied ? crop
+                  : buffers.resampler.resample<lanes>(crop, size, size, sample.settings.interpolation, is_mirrored);
+    run_steps({rows}, is_copied && is_mirrored, size, steps, num_steps, buffers.steps,
               [&](int64_t y, const uint32_t* row)
                   __attribute__((always_inline)) { normalise_words(row, size, levels, out + y * size * 3); });
   }
   erase(params.erase(), size, out);
 }
 
+// Of the dtypes only the number of bits is left here, so that float16 and bfloat16 have the same code.
+template <class Bits>
+void augment_batch(const std::vector<Sample>& samples, int64_t size, const Fill& fill, const Levels<Bits>& levels,
+                   int64_t num_threads, Bits* out) {
+  const int64_t sample_size = 3 * size * size;
+  share_images(static_cast<int64_t>(samples.size()), num_threads, [&](int64_t begin, int64_t end) {
+    Buffers buffers;
+    for (int64_t i = begin; i < end; ++i) {
+      run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
+        augment_image<lanes>(samples[i], fill, levels, buffers, out + i * sample_size);
+      });
+    }
+  });
+}
+
 // (B, size, size, 3).
 Tensor augment_samples(const std::vector<Sample>& samples, int64_t size, const MeanAndStd& normalisation,
                        const Fill& fill, ScalarType dtype, int64_t num_threads) {
-  const auto num_samples = static_cast<int64_t>(samples.size());
-  const Tensor out = new_batch({num_samples, size, size, 3}, dtype);
+  const Tensor out = new_batch({static_cast<int64_t>(samples.size()), size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
     const auto levels = levels_of<decltype(value)>(normalisation);
-    auto* const values = static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr());
-    share_images(num_samples, num_threads, [&](int64_t begin, int64_t end) {
-      Buffers buffers;
-      for (int64_t i = begin; i < end; ++i) {
-        run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
-          augment_image<lanes>(samples[i], fill, levels, buffers, values + i * 3 * size * size);
-        });
-      }
-    });
+    augment_batch(samples, size, fill, levels, num_threads,
+                  static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
   });
   return out;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../affine.h"
+#include "../augment.h"
 #include "../steps.h"
 #include "resample.h"
 
@@ -27,7 +28,7 @@ struct Pixels {
   uint32_t pixel(int64_t x, int64_t y) const { return row(y)[x]; }
 };
 
-// The same of bytes, behind each of whose rows there is another byte.
+// The same of bytes. Of a pixel four are read.
 struct PixelsOfBytes {
   Rows rows;
 
@@ -59,9 +60,22 @@ DOGS_ACCEL_INLINE void fetch_row(const From& from, const FixedAffine& affine, in
   }
 }
 
-DOGS_ACCEL_INLINE void copy_row(const PixelsOfBytes& from, int32_t y, int32_t size, uint32_t* __restrict__ out) {
-  for (int32_t x = 0; x < size; ++x) {
-    out[x] = from.pixel(x, y);
+// One row of the image itself, or mirrored left to right. Nobody says that there is a byte behind the last pixel.
+DOGS_ACCEL_INLINE void copy_row(const PixelsOfBytes& from, bool is_mirrored, int32_t y, int32_t size,
+                                uint32_t* __restrict__ out) {
+  const int32_t last = size - 1;
+  uint32_t pixel = 0;
+  std::memcpy(&pixel, from.rows.bytes + y * from.rows.stride + int64_t{3} * last, 3);
+  if (is_mirrored) {
+    for (int32_t x = 0; x < last; ++x) {
+      out[last - x] = from.pixel(x, y);
+    }
+    out[0] = pixel;
+  } else {
+    for (int32_t x = 0; x < last; ++x) {
+      out[x] = from.pixel(x, y);
+    }
+    out[last] = pixel;
   }
 }
 
@@ -231,14 +245,15 @@ inline int end_of_pass(const Step* steps, int begin, int num_steps) {
   return begin;
 }
 
-// Calls finish(y, row) with each row of words, all steps done.
+// Calls finish(y, row) with each row of words, all steps done on the image or on the mirrored one. Where the first step
+// is affine, it is not to be mirrored and there is a byte behind each of its rows.
 template <class Finish>
-DOGS_ACCEL_INLINE void run_steps(const PixelsOfBytes& image, int32_t size, const Step* steps, int num_steps,
-                                 StepBuffers& buffers, const Finish& finish) {
+DOGS_ACCEL_INLINE void run_steps(const PixelsOfBytes& image, bool is_mirrored, int32_t size, const Step* steps,
+                                 int num_steps, StepBuffers& buffers, const Finish& finish) {
   Pixels& pixels = buffers.pixels;
   pixels.resize(size);
   bool is_first_pass = true;
-  int begin = num_steps > 0 && steps[0].kind == StepKind::affine ? 1 : 0;  // which reads the image itself
+  int begin = begins_with_affine(steps, num_steps) ? 1 : 0;  // which reads the image itself
   const FixedAffine* affine = begin == 1 ? &steps[0].affine : nullptr;
   while (true) {
     const Step* sharpness = nullptr;
@@ -265,7 +280,7 @@ DOGS_ACCEL_INLINE void run_steps(const PixelsOfBytes& image, int32_t size, const
       if (is_first_pass && affine != nullptr) {
         fetch_row(image, *affine, y, size, row);
       } else if (is_first_pass) {
-        copy_row(image, y, size, row);
+        copy_row(image, is_mirrored, y, size, row);
       } else if (affine != nullptr) {
         fetch_row(buffers.before, *affine, y, size, row);
       } else if (sharpness != nullptr) {

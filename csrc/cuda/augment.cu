@@ -125,9 +125,7 @@ __device__ Image image_of_sample(const Batch& batch, int64_t i) {
 __device__ void find_passes(const Step* steps, Sample* sample) {
   int pass = 0;
   sample->first_step[0] = 0;
-  // An affine transform that comes first reads the image itself.
-  const int begin = sample->num_steps > 0 && steps[0].kind == StepKind::affine ? 1 : 0;
-  for (int i = begin; i < sample->num_steps; ++i) {
+  for (int i = begins_with_affine(steps, sample->num_steps) ? 1 : 0; i < sample->num_steps; ++i) {
     if (steps[i].begins_pass()) {
       sample->first_step[++pass] = i;
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ ALONE: dict[str, list[tuple[float, ...]]] = {
 }
 
 
+@functools.cache
 def photos(shared_data: Path, size: int) -> list[Image.Image]:
     paths = sorted((shared_data / "stanford-dogs-mini" / "Images").rglob("*.jpg"))[::150]
     assert paths
