@@ -384,6 +384,7 @@ def _add_run(command: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.eda.tables import count_text
     from dogs_accel.inference.predict import describe_prediction, named_photos, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
     from dogs_accel.results.folder import choose_run, read_runs_folder
@@ -398,12 +399,9 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     set_numerics(tf32=run.record.identity["tf32"])
     draw = None
     if options.heatmap:
-        from dogs_accel.explain.explainers import find_explainer
         from dogs_accel.inference.heatmaps import HeatmapFolder
 
-        # Before the photos: whether a model can be explained is known without them.
-        explainer = find_explainer(trained.model, trained.recipe.crop)
-        draw = HeatmapFolder(Path(options.heatmap), explainer, trained.recipe).draw
+        draw = HeatmapFolder(Path(options.heatmap), trained.model, trained.recipe).draw
     answers = predict_images(trained, named_photos(options.images), top=options.top, draw=draw)
     notice = run.record.data_notice
     if options.json:
@@ -418,8 +416,13 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
             yield notice
         yield describe_trained(trained)
         yield from map(describe_prediction, answers)
+    failures = []
     if num_bad := sum(answer.problem is not None for answer in answers):
-        raise CheckFailedError(f"{num_bad} of {len(answers)} images cannot be read")
+        failures.append(f"{num_bad} of {len(answers)} images cannot be read")
+    if undrawn := [answer.no_heatmap for answer in answers if answer.no_heatmap is not None]:
+        failures.append(f"{count_text(len(undrawn), 'heat map')} cannot be drawn: {undrawn[0]}")
+    if failures:
+        raise CheckFailedError("; ".join(failures))
 
 
 def _add_export(commands: Any) -> None:

@@ -17,10 +17,12 @@ from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain.cells import UnexplainableError, scale_to_unit, upsample
 from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
+from dogs_accel.inference import heatmaps
 from dogs_accel.inference.export import describe_export
 from dogs_accel.inference.predict import named_photos, predict_images
 from dogs_accel.inference.trained import describe_trained, load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
+from dogs_accel.runtime.files import FullDiskError
 from pipelines.decoding.pil import decode_rgb
 
 pytestmark = pytest.mark.slow
@@ -223,17 +225,33 @@ def test_the_table_names_the_heat_map(tiny_results, test_rows, tmp_path, capsys)
     assert last == f"  heat map: {tmp_path / (Path(test_rows[0]).stem + '_heatmap.png')}"
 
 
-def test_a_model_without_heat_maps_is_one_line(tiny_results, test_rows, tmp_path, monkeypatch, capsys):
-    def refuse(model, size_px):
-        raise UnexplainableError("model: Plain has no module that gives a feature map (N, C, S, S)")
+@pytest.mark.parametrize(
+    ("what", "error", "reason"),
+    [
+        ("find_explainer", UnexplainableError("model: Plain has no map"), "model: Plain has no map"),
+        ("save_picture", FullDiskError("a.png cannot be written: no space"), "a.png cannot be written: no space"),
+    ],
+)
+def test_without_heat_maps_there_are_answers(
+    tiny_results, test_rows, tmp_path, monkeypatch, capsys, what, error, reason
+):
+    def refuse(*_):
+        raise error
 
-    monkeypatch.setattr("dogs_accel.explain.explainers.find_explainer", refuse)
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", test_rows[0], "--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        "dogs-accel predict: error: model: Plain has no module that gives a feature map (N, C, S, S)\n"
-    )
+    monkeypatch.setattr(heatmaps, what, refuse)
+    asked = ["predict", *test_rows[:2], "--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)]
+    for form in ([], ["--json"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*asked, *form])
+        assert stop.value.code == 1
+        printed = capsys.readouterr()
+        assert printed.err == f"dogs-accel predict: FAILED: 2 heat maps cannot be drawn: {reason}\n"
+        if form:
+            answers = json.loads(printed.out)["images"]
+            assert [(len(answer["predictions"]), answer["heatmap_error"]) for answer in answers] == [(4, reason)] * 2
+        else:
+            assert [line.split()[0] for line in printed.out.splitlines()[3:7]] == ["1", "2", "3", "4"]
+            assert printed.out.splitlines()[-1] == f"  no heat map: {reason}"
 
 
 def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):

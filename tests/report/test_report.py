@@ -355,7 +355,7 @@ def test_explanations_are_summed_up_by_method(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     mean = {"mean": 0.25, "interval": [0.2, 0.3], "num_images": 64}
     nothing = {"mean": None, "interval": None, "num_images": 0}
-    content = {"library": "captum", "methods": {"gradcam": {"drop_hottest": mean, "verdict": "better than random",
+    content = {"library": "own", "methods": {"gradcam": {"drop_hottest": mean, "verdict": "better than random",
                                                             "heat_in_box": nothing}}}  # fmt: skip
     (folder / "cnn/resnet50_full/explanations.json").write_text(json.dumps(content))
     html = page(folder)
