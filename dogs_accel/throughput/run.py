@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dogs_accel.datasets.photos import find_photos
-from dogs_accel.models.input_size import describe_input_size
+from dogs_accel.models.input_size import describe_input_size, refuses_one_image
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import Parity, check_parity
@@ -128,6 +128,16 @@ def choose_model(settings: ThroughputSettings, workload: Workload) -> ModelSpec 
     return model_spec(CPU_MODEL, settings.image_size or CPU_IMAGE_SIZE)
 
 
+def _check_last_batch(spec: ModelSpec, workload: Workload) -> None:
+    """Raise ValueError where a model would have to train on a last batch of one image, and cannot."""
+    num_last = len(workload.paths) % workload.batch_size or workload.batch_size
+    if num_last == 1 and refuses_one_image(spec):
+        raise ValueError(
+            f"batch_size: got {workload.batch_size}, which leaves one of {len(workload.paths)} images to the last "
+            f"batch, expected two or more: {spec.display} at {spec.image_size} px has a BatchNorm of one value a channel"
+        )
+
+
 @contextmanager
 def stores_folder(folder: str | None) -> Iterator[str]:
     """Give the folder of the stores, or a temporary one that is deleted in the end."""
@@ -182,6 +192,8 @@ def measure_all(settings: ThroughputSettings, out: Path) -> Generator[str, None,
     workload = make_workload(settings)
     spec = choose_model(settings, workload)
     title, baseline = describe_workload(workload), settings.baseline
+    if spec is not None:
+        _check_last_batch(spec, workload)
     if spec is not None and (notice := describe_input_size(spec)):
         yield f"notice: {notice}"
     with stores_folder(settings.store) as stores:

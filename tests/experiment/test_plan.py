@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dogs_accel.datasets import open_dataset
+from dogs_accel.datasets import DatasetNotFoundError, open_dataset
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.plan import make_plan, plan_runs
@@ -71,6 +71,15 @@ def test_what_cannot_work_is_said_before_the_data_are_read(monkeypatch, tmp_path
         ValueError, match=r"^compile: there is no C\+\+ compiler, .*; install g\+\+ or name one by CXX$"
     ):
         make_plan(replace(config, compile=True))
+
+
+def test_a_batch_of_one_is_refused_where_batch_norm_needs_two(tmp_path):
+    config = BenchmarkConfig(data=str(tmp_path / "absent"), preset="demo", device="cpu", image_size=32, batch_size=1)
+    expected = "batch_size: got 1, expected at least 2: ResNet-18 at 32 px has a BatchNorm of one value a channel"
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        make_plan(replace(config, models=("resnet18",)))
+    with pytest.raises(DatasetNotFoundError):  # the next thing that is looked at
+        make_plan(replace(config, models=("resnet18",), image_size=64))
 
 
 def test_a_folder_with_results_is_not_written_over(dogs_root, tmp_path):

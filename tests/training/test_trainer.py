@@ -42,7 +42,7 @@ def tiny_net():
 
 
 @contextmanager
-def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True):  # noqa: B008  # frozen
+def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True, batch_size=8):  # noqa: B008  # frozen
     data = open_dataset(dogs_root)
     with ExitStack() as stack:
         made = {}
@@ -53,7 +53,7 @@ def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True):  # noqa: B00
                 data.labels[index],
                 each,
                 backend="dali",
-                batch_size=8,
+                batch_size=batch_size,
                 device="cpu",
                 seed=1,
                 shuffle=shuffle and split == "train",
@@ -112,6 +112,33 @@ def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
     losses, accuracies = plain_training(loaders, [HEAD, FULL])
     assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
     assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+
+
+class OneValueNet(nn.Module):
+    """Its BatchNorm has a value a channel and image."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3))
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, images):
+        return self.fc(self.body(images))
+
+
+def test_a_last_batch_of_one_image_is_a_step_like_others(dogs_root, tmp_path):
+    with made_loaders(dogs_root, batch_size=13) as loaders:
+        assert len(loaders["train"].labels) % 13 == 1
+        _, result = train(loaders, tmp_path / "plain", [HEAD, FULL])
+        losses, accuracies = plain_training(loaders, [HEAD, FULL])
+        assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
+        assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            OneValueNet().train()(torch.zeros(1, 3, 32, 32))
+        _, result = train(loaders, tmp_path / "one", [HEAD, FULL], OneValueNet())
+        shares = [40 * row["train_acc"] for row in result.history]
+        assert shares == pytest.approx([round(share) for share in shares])
+        assert all(row["train_loss"] < 3 for row in result.history)
 
 
 def test_the_loss_of_training_is_the_one_that_is_given_and_that_of_validation_the_cross_entropy(loaders, tmp_path):
