@@ -183,6 +183,8 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
     report = report or make()
     yield describe_metadata(report)
     yield from _written(report.written)
+    if gone := report.classes_without_image:
+        raise CheckFailedError(f"no image of {data.facts.count(len(gone))} can be decoded, the first {gone[0]}")
 
 
 def _add_eda(commands: Any) -> None:

@@ -134,7 +134,7 @@ def _check_last_batch(spec: ModelSpec, workload: Workload) -> None:
     if num_last == 1 and refuses_one_image(spec):
         raise ValueError(
             f"batch_size: got {workload.batch_size}, which leaves one of {len(workload.paths)} images to the last "
-            f"batch, expected two or more: {spec.display} at {spec.image_size} px has a BatchNorm of one value a channel"
+            f"batch, expected two or more: {spec.display} at {spec.image_size} px has a BatchNorm that needs two"
         )
 
 

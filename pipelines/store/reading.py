@@ -83,7 +83,7 @@ class OpenStore:
             )
         names = {path: self.names[path] for path in request.paths}
         if problems := _problems(self.index, names):
-            raise BadImageError(f"store {self.folder}: {_problems_text(problems, len(names))}")
+            raise BadImageError(_problems_text(problems, len(names)))
         rows = [self.row_of[names[absolute_path(path)]] for path in paths]
         return StoreRows(images=self.images, rows=torch.tensor(rows, dtype=torch.int64))
 

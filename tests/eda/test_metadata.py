@@ -254,6 +254,20 @@ def test_the_command_writes_where_it_is_told_and_says_what_it_found(damaged, tmp
     assert splits.image_id[splits.split == "train"].tolist() == [i for i in train if i in set(splits.image_id)]
 
 
+def test_a_class_without_an_image_fails_the_command_which_has_written_its_tables(damaged, tmp_path, capsys):
+    data = open_dataset(damaged[0], check_files=False)
+    for i in np.flatnonzero(data.labels == 2):
+        Path(data.paths[i]).write_text("no image")
+    with pytest.raises(SystemExit) as stop:
+        main(["metadata", "--data", str(damaged[0]), "--out", str(tmp_path), "--no-store"])
+    assert stop.value.code == 1
+    name = data.class_names[2]
+    assert capsys.readouterr().err == (
+        f"dogs-accel metadata: FAILED: no image of 1 breed can be decoded, the first {name}\n"
+    )
+    assert name not in set(pd.read_csv(tmp_path / "metadata_with_quality.csv").class_name)
+
+
 def metadata_lines(root, out, capsys, *arguments):
     """What the command prints below what it says of the data, whose tables are written."""
     assert main(["metadata", "--data", str(root), "--out", str(out), *arguments]) == 0

@@ -54,7 +54,7 @@ def test_bad_files_are_listed_when_they_are_asked_for(photos, tmp_path):
     with pytest.raises(BadImageError) as caught:
         open_store(folder, photos, SMALL)
     message = str(caught.value)
-    assert message.startswith(f"store {folder}: 14 of 30 files cannot be decoded: {photos[0]}: an empty file; ")
+    assert message.startswith(f"14 of 30 files cannot be decoded: {photos[0]}: an empty file; ")
     assert message.count("not an image") == 9
     assert message.endswith("; and 4 more")
     assert find_store(folder, photos, SMALL).problems[str(photos[13])] == "No such file or directory"
