@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +26,12 @@ from pipelines.recipe import Recipe
 
 _TIMEOUT_S = 600
 """How long a worker may take for a batch: it is an error then, and no hang."""
+_LOOK_EVERY_S = 5
+"""How often DataLoader looks whether its workers live, where the system does not tell it, as with a forkserver."""
+_NO_GUARD = (
+    "torch loader: its workers run the script again, which starts its loop anew; put the loop below "
+    "if __name__ == '__main__': or take another loader, which has no worker processes"
+)
 _log = logging.getLogger(__name__)
 _JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
@@ -155,7 +163,7 @@ class TorchLoader(Loader):
             num_workers=self.num_threads,
             collate_fn=_as_is,
             persistent_workers=True,
-            timeout=_TIMEOUT_S,
+            timeout=_LOOK_EVERY_S,
             # Else it would draw from torch's own generator, and dropout would depend on which loader it is.
             generator=torch.Generator(),
         )
@@ -166,6 +174,10 @@ class TorchLoader(Loader):
             try:
                 self._workers = iter(self._loader)
             except (OSError, RuntimeError) as error:
+                if "bootstrapping" in str(error):
+                    # This is a worker that runs the script again, as it is started by spawn or forkserver.
+                    print(_NO_GUARD, file=sys.stderr, flush=True)
+                    sys.exit(1)
                 self._loader = self._workers = None
                 _log.warning(
                     "torch loader: %d worker processes cannot start (%s), so as many threads of this process decode",
@@ -176,21 +188,25 @@ class TorchLoader(Loader):
             yield Batch(*map(self._to_device, batch))
 
     def _from_workers(self) -> Iterator[Batch]:
+        waits_since = time.monotonic()
         while True:
             try:
                 batch = next(self._workers)
             except StopIteration:
                 return
             except RuntimeError as error:
+                if "timed out" in str(error) and time.monotonic() < waits_since + _TIMEOUT_S:
+                    continue  # all workers live, and the batch is still to come
                 if not str(error).startswith("DataLoader "):  # what a worker raised, not what became of it
                     raise
                 raise WorkerError(
                     f"torch loader: {_first_line(error)}; fewer threads need less memory, and the other loaders have "
                     "no worker processes"
-                ) from error
+                ) from None  # three tracebacks of DataLoader's insides say no more
             if isinstance(batch, Exception):
                 raise batch
             yield _as_batch(batch)
+            waits_since = time.monotonic()
 
     def _from_threads(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         if self._pool is None:

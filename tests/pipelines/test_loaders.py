@@ -2,10 +2,12 @@
 
 import ctypes
 import multiprocessing
+import multiprocessing.spawn
 import os
 import resource
 import shutil
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from PIL import Image
 from torchvision import transforms
 
 from dogs_accel.throughput.cold_start import tree_memory_bytes
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader
+from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader, torchloader
 from pipelines.loader import WorkerError, epoch_order
 from pipelines.store.build import plan_store
 from pipelines.store.index import StoreError
@@ -569,3 +571,44 @@ def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
         first.kill()
         with pytest.raises(WorkerError, match=r"^torch loader: DataLoader worker .*; fewer threads need less memory"):
             list(batches)
+
+
+class Slow:
+    """Samples that take their time, in a worker that is forked."""
+
+    def __init__(self, samples, seconds):
+        self.samples, self.seconds = samples, seconds
+
+    def __getitems__(self, request):
+        time.sleep(self.seconds)
+        return self.samples.__getitems__(request)
+
+
+@pytest.mark.parametrize(("most_s", "error"), [(60, None), (0.2, "torch loader: DataLoader timed out")])
+def test_a_slow_worker_is_waited_for_and_one_that_hangs_is_an_error(photos, monkeypatch, most_s, error):
+    samples = torchloader._Samples
+    monkeypatch.setattr(torchloader, "_Samples", lambda *settings: Slow(samples(*settings), 0.5))
+    monkeypatch.setattr(torchloader, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(torchloader, "_TIMEOUT_S", most_s)
+    with make_loader(
+        photos[:4], range(4), EVAL.at(32), backend="torch", batch_size=2, device="cpu", num_threads=2
+    ) as loader:
+        if error is None:
+            assert torch.cat([batch.index for batch in loader]).tolist() == [0, 1, 2, 3]
+        else:
+            with pytest.raises(WorkerError, match=error):
+                list(loader)
+
+
+def test_a_loop_without_a_main_guard_is_told_so_by_its_workers(photos, monkeypatch, capsys):
+    """Under spawn and forkserver a worker runs the script first, and would run its loop."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    monkeypatch.setattr(torchloader.DataLoader, "__iter__", lambda _: multiprocessing.spawn._check_not_importing_main())
+    with (
+        pytest.raises(SystemExit) as stop,
+        make_loader(photos, range(23), EVAL.at(32), backend="torch", batch_size=2, device="cpu", num_threads=2) as two,
+    ):
+        list(two)
+    assert stop.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "put the loop below if __name__ == '__main__':" in line
