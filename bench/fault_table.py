@@ -13,8 +13,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
 KINDS = (
-    "Photos", "Folders and names", "Lists and annotations", "Archives and checkpoints", "Scores and figures", "Disk",
-    "Signals and processes", "Machine and environment", "Command line",
+    "Photos", "Folders and names", "Lists and annotations", "Archives and checkpoints", "Training and models",
+    "Scores and figures", "Disk", "Signals and processes", "Machine and environment", "Command line",
 )  # fmt: skip
 """Of faults, in the order of the page."""
 

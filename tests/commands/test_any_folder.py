@@ -124,6 +124,11 @@ def test_parity(folder, tmp_path, capsys):
     assert "10 of 60 images in" in text
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "`throughput` on a folder with hidden files and other files between the photos",
+    "the photos are found by the same rule as everywhere",
+)
 def test_throughput_takes_photos_of_every_ending(folder, tmp_path, capsys, monkeypatch):
     # What test_cold_start.py measures takes the start of a process for each loader.
     monkeypatch.setattr(measure, "measure_cold_start", lambda candidate, workload: ColdStart(0.25, 400.0, None))

@@ -200,6 +200,11 @@ def on_photos(shared_data):
     ]  # fmt: skip
 
 
+@pytest.mark.fault(
+    "Command line",
+    "a share for validation or test that leaves a class without an image",
+    "refused with shares that work",
+)
 def test_a_share_of_too_few_photos_is_refused(on_photos, tmp_path, capsys):
     _, error = stop_message([*on_photos, "--out", str(tmp_path)], capsys)
     assert "class '" in error
@@ -227,6 +232,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(dogs_root, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault(
+    "Machine and environment", "--gpu 0 where torch sees no GPU", "one line that says what to type instead"
+)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_gpu_0_without_a_gpu_is_one_line():
     done = command("--gpu", "0")
@@ -237,6 +245,11 @@ def test_gpu_0_without_a_gpu_is_one_line():
     assert "sees 0 CUDA devices; type --device cpu instead" in line
 
 
+@pytest.mark.fault(
+    "Command line",
+    "a flag with a value that cannot be",
+    "one line with what it got and expects, exit code 2, nothing written",
+)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -283,6 +296,11 @@ def stop_message(arguments, capsys):
     return printed.out, printed.err.splitlines()[-1]
 
 
+@pytest.mark.fault(
+    "Photos",
+    "files that cannot be decoded",
+    "all of them are named with their reasons before anything trains",
+)
 def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, capsys):
     root, cut, gone = with_bad_files
     gone.unlink()
@@ -305,6 +323,11 @@ def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, 
     assert "bad_images.csv" in json.loads((out / "MANIFEST.json").read_text())["files"]
 
 
+@pytest.mark.fault(
+    "Photos",
+    "the same, with --on-bad-image skip",
+    "they are left out, counted in the results and listed in bad_images.csv",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
@@ -353,6 +376,9 @@ def test_one_store_for_two_sizes_is_refused(dogs_root, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault(
+    "Photos", "a class or a split of which no file can be decoded", "one line that names it, before training"
+)
 def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
     root = tmp_path / "dogs"
     shutil.copytree(dogs_root, root)
@@ -369,6 +395,11 @@ def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
     assert "no image of the val split can be decoded" in error
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "an error in a later run",
+    "the runs that had ended keep their files, their comparison and their manifest",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 from dogs_accel.cli import main
 
 
+@pytest.mark.fault("Machine and environment", "`download` without a network", "one line")
 def test_download_without_a_network_is_one_line(tmp_path, monkeypatch, capsys):
     from dogs_accel.datasets import download as module
 

@@ -50,6 +50,16 @@ def failing(error):
     return fail
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "a step after training fails (explanations, comparison, figures, report)",
+    "the others are made; run and report name it; `dogs-accel report` makes it once the cause is gone",
+)
+@pytest.mark.fault(
+    "Command line",
+    "an error that nobody expected",
+    "one line with what had ended, how to go on and where the traceback lies; exit code 1",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monkeypatch, capsys):
@@ -105,6 +115,11 @@ def assert_manifest_holds(out):
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
 
 
+@pytest.mark.fault(
+    "Disk",
+    "the disk is full while the results are written",
+    "one line that names the file; --resume goes on once there is room",
+)
 @pytest.mark.usefixtures("undrawn")
 def test_a_full_disk_is_one_line_that_says_how_to_go_on(dogs_root, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
@@ -142,6 +157,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "Ctrl-C or SIGTERM in the first seconds, while torch is imported",
+    "one line, exit code 130 or 143",
+)
+@pytest.mark.fault(
+    "Machine and environment", "torch cannot be imported", "one line and a log with the traceback, exit code 1"
+)
 @pytest.mark.parametrize(
     ("module", "arguments", "what", "code", "said"),
     [
@@ -184,6 +207,7 @@ def test_a_reader_that_has_gone_is_no_error():
     assert (done.returncode, done.stderr) == (0, b"done\n")
 
 
+@pytest.mark.fault("Disk", "the disk under a redirected output is full", "one line that says so")
 def test_a_full_disk_under_the_output_is_named():
     code = "from dogs_accel.ending import ending_in_a_line\nwith ending_in_a_line('it'): print('line')"
     with FULL.open("w") as full:
@@ -192,6 +216,14 @@ def test_a_full_disk_under_the_output_is_named():
     assert done.stderr == "it: error: no space left on the disk of standard output; make room and run it again\n"
 
 
+@pytest.mark.fault(
+    "Command line",
+    "a terminal or pipe that cannot show a letter",
+    "the letter as an escape, and the exit code of the work",
+)
+@pytest.mark.fault(
+    "Folders and names", "control characters and terminal escapes in names", "shown as escapes on the terminal"
+)
 @pytest.mark.parametrize(("encoding", "written"), [("ascii", r"caf\xe9 \u732b"), ("utf-8", "café 猫")])
 def test_letters_and_control_characters_are_escaped(monkeypatch, encoding, written):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
@@ -205,6 +237,11 @@ def test_letters_and_control_characters_are_escaped(monkeypatch, encoding, writt
     assert lines == [written, r"\x1b[31m\x9b\r\udcff", SHOWN]
 
 
+@pytest.mark.fault(
+    "Command line",
+    "`predict --json` for a reader of any encoding",
+    "ASCII that every JSON reader takes, also of names that are no UTF-8",
+)
 @pytest.mark.slow
 def test_predict_escapes_names_and_its_json_is_ascii(tiny_results, dogs_root, tmp_path, capsys):
     photo = tmp_path / f"{ODD}é\udcff.jpg"
@@ -225,6 +262,11 @@ def test_errors_are_escaped_too(capsys):
     assert (code, errors) == (2, f"dogs-accel report: error: /nowhere/{SHOWN}: not a folder\n")
 
 
+@pytest.mark.fault(
+    "Disk",
+    "an output folder that is a file, lies below one, or is read-only",
+    "one line that names it, before the work",
+)
 def test_a_file_where_a_folder_goes_is_said_before_the_work(tmp_path, monkeypatch, capsys):
     file = tmp_path / "file"
     file.write_text("mine")
@@ -251,6 +293,7 @@ class Mean(torch.nn.Module):
         return images.mean(dim=(2, 3))
 
 
+@pytest.mark.fault("Disk", "the disk is full while `export` writes", "the earlier export stays whole")
 @pytest.mark.slow
 def test_an_export_onto_a_full_disk_leaves_the_earlier_one(tiny_results, tmp_path, monkeypatch, capsys):
     earlier = {name: f"earlier {name}" for name in ("model.pt2", "model.onnx", "preprocessing.json")}
@@ -269,11 +312,17 @@ def test_an_export_onto_a_full_disk_leaves_the_earlier_one(tiny_results, tmp_pat
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == earlier
 
 
+@pytest.mark.fault(
+    "Disk", "the disk is full while torch writes a checkpoint", "an error like any other, and no abort of the process"
+)
 def test_torch_saves_onto_a_full_disk_without_ending_the_process():
     with pytest.raises(OSError, match="No space left"), patient_file(FULL) as file:
         torch.save({"weights": torch.zeros(100_000)}, file)
 
 
+@pytest.mark.fault(
+    "Disk", "a write that fails halfway", "the file is named by its own name and left as it was; no torn file"
+)
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
@@ -302,6 +351,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     assert ".partial" not in str(stop.value)
 
 
+@pytest.mark.fault("Command line", "several starts in one second", "a folder each")
 def test_starts_of_one_second_get_a_folder_each(dogs_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dogs_accel.experiment.config.time.strftime", lambda _: "20261122-171958")
@@ -314,6 +364,7 @@ def test_starts_of_one_second_get_a_folder_each(dogs_root, tmp_path, monkeypatch
     assert outs == [(Path("runs") / name, f"runs/{name}") for name in names]
 
 
+@pytest.mark.fault("Command line", "a ~ in any path flag", "the home folder")
 def test_a_tilde_is_the_home_in_every_path(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     for flag, arguments in {
@@ -333,6 +384,11 @@ def test_a_tilde_is_the_home_in_every_path(tmp_path, monkeypatch, capsys):
         assert f"{tmp_path}/there is a file" in ended(cli.main, arguments, capsys)[1]
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "SIGTERM to a worker process",
+    "the worker ends, and the command does not take it for its own end",
+)
 def test_sigterm_in_a_forked_worker_is_not_an_interruption():
     def work():
         if (worker := os.fork()) == 0:

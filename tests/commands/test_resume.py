@@ -122,6 +122,11 @@ def assert_same_tensors(one, two):
         assert one == two
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "a run that is killed twenty times, wherever it is",
+    "--resume each time; it ends with the bits of an undisturbed run",
+)
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments, undisturbed, tmp_path):
     out, chance = tmp_path / "killed", random.Random(SEED)
@@ -163,6 +168,11 @@ def num_epochs(out):
     return sum(len(load_checkpoint(path)["history"]) for path in out.glob("*/*/last.pt"))
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "--resume with other images, or with a damaged finished run",
+    "refused by name; the folder stays as it is",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, dogs_root, tmp_path, capsys):

@@ -54,6 +54,11 @@ def test_parts_by_their_folders(tmp_path, parts, official, sizes):
     assert data.ids[0] == f"{parts[0]}/a/0.jpg" == data.relative_path(0)
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "`._x.jpg`, `.DS_Store`, hidden folders, a folder called dir.jpg, other files",
+    "left out by one rule and counted",
+)
 def test_the_untidy_is_left_out_by_rule_and_counted(tmp_path):
     data = open_dataset(write_untidy_folder(tmp_path))
     assert data.class_names == sorted(CLASSES)
@@ -64,6 +69,11 @@ def test_the_untidy_is_left_out_by_rule_and_counted(tmp_path):
     assert all(Path(path).is_file() for path in data.paths)
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "links, also such that lead back or to the whole disk",
+    "followed once; those that lead back are not",
+)
 def test_links_that_lead_back_are_not_followed(tmp_path):
     root = tmp_path / "root"
     touch(root, *(file for part in ("train", "test") for name in "ab" for file in many(f"{part}/{name}")))
@@ -79,6 +89,11 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
     assert set(open_dataset(root).ids) == {*whole, "train/a/linked/extra.jpg"}
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "pipes, and links to nothing or to themselves",
+    "pipes are left out; the links are bad photos, named with the reason",
+)
 def test_what_is_no_regular_file_is_left_out_and_links_to_nothing_are_bad_photos(tmp_path):
     touch(tmp_path, *many("a"), *many("b"))
     os.mkfifo(tmp_path / "a" / "pipe.jpg")
@@ -93,6 +108,11 @@ def test_what_is_no_regular_file_is_left_out_and_links_to_nothing_are_bad_photos
     assert "No such file" in found[str(tmp_path / "b" / "gone.jpg")]
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "one class whose letters are composed in two ways (é as one letter or two)",
+    "one class over all parts; side by side in one part refused by name",
+)
 def test_letters_composed_in_two_ways_are_one_class(tmp_path):
     data = open_dataset(write_untidy_folder(tmp_path, parts=("train", "test")))
     assert data.num_classes == len(CLASSES)
@@ -103,6 +123,9 @@ def test_letters_composed_in_two_ways_are_one_class(tmp_path):
         open_dataset(tmp_path)
 
 
+@pytest.mark.fault(
+    "Folders and names", "folders beside train/ and test/, photos in no class folder", "left out and counted"
+)
 def test_folders_beside_the_parts_are_no_classes(tmp_path):
     touch(tmp_path, *(file for part in ("train", "test") for name in "ab" for file in many(f"{part}/{name}")))
     touch(tmp_path, "unlabelled/1.jpg", "train/loose.jpg", "readme.md")
@@ -121,6 +144,11 @@ def test_classes_may_be_called_like_parts(tmp_path):
     assert data.facts.layout == "class folders, no parts; as classes: test, train"
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "no photos, one class, or a class without a training photo",
+    "one line that says what is missing and where to point instead",
+)
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -145,6 +173,9 @@ def test_what_cannot_be_learned_is_one_clear_line(tmp_path, files, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(
+    "Folders and names", "a class with too few photos to be in every part", "one line that names it and what it needs"
+)
 def test_a_class_of_too_few_photos_is_named(tmp_path):
     data = open_dataset(touch(tmp_path, *many("a", 40), "b/1.jpg"))
     with pytest.raises(ValueError, match=r"class 'b': got 1 training image, expected at least .* in test .*test_ratio"):

@@ -139,6 +139,7 @@ def test_a_part_is_gone_on_with(tmp_path: Path, server: ArchiveServer) -> None:
     assert (tmp_path / "images.tar").read_bytes() == BODY
 
 
+@pytest.mark.fault("Archives and checkpoints", "a download whose connection is cut", "taken up where it stopped")
 def test_cut_connections_are_taken_up_again(tmp_path: Path, server: ArchiveServer) -> None:
     server.cuts = [50_000, 20_000]
     fetch(tmp_path, server)
@@ -146,6 +147,9 @@ def test_cut_connections_are_taken_up_again(tmp_path: Path, server: ArchiveServe
     assert (tmp_path / "images.tar").read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints", "a server that stops sending", "an end with advice; the part that is there stays"
+)
 def test_a_connection_that_gives_nothing_ends_with_advice_and_keeps_the_part(
     tmp_path: Path, server: ArchiveServer
 ) -> None:
@@ -186,6 +190,7 @@ def test_range_not_satisfiable_starts_over_and_finds_another_file(tmp_path: Path
     assert server.ranges == ["bytes=2000-", None]
 
 
+@pytest.mark.fault("Archives and checkpoints", "a download with another checksum", "refused; nothing is unpacked")
 def test_wrong_checksum_leaves_nothing(tmp_path: Path, server: ArchiveServer) -> None:
     server.body = BODY[:-1] + b"x"
     got = hashlib.sha256(server.body).hexdigest()
@@ -251,6 +256,11 @@ def device(name: str) -> tarfile.TarInfo:
     return info
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "an archive with .., absolute paths, links that lead out, or devices",
+    "refused; nothing of it is left",
+)
 @pytest.mark.parametrize(
     "member",
     [
@@ -275,6 +285,9 @@ def test_malicious_members_leave_nothing(tmp_path: Path, member: tarfile.TarInfo
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["images.tar"]
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints", "an archive that is damaged or cut off", "one line; nothing of it is left"
+)
 @pytest.mark.parametrize("body", [b"", b"not an archive" * 100, BODY[:60_000]], ids=["empty", "other", "truncated"])
 def test_broken_archives_leave_nothing(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "images.tar").write_bytes(body)

@@ -164,6 +164,9 @@ def test_epochs_of_a_strategy_win_over_those_of_all():
     assert parse().phase_epochs("full") is None
 
 
+@pytest.mark.fault(
+    "Command line", "a wrong flag or value", "one line with the field, what it got and what it expects; exit code 2"
+)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -256,6 +259,7 @@ def test_a_run_goes_on_otherwise_only_in_how_it_is_computed(tmp_path, field):
             parse("--resume", str(tmp_path), *typed)
 
 
+@pytest.mark.fault("Command line", "--resume with settings that would make it another run", "refused by name")
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

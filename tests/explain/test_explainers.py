@@ -7,6 +7,11 @@ from dogs_accel.explain.gradcam import GradCam
 from tests.support.eyes import SIDE, build
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "a token mixer, of which no heat map can be made",
+    "the reason: no global pooling follows its last feature map",
+)
 def test_models_that_cannot_be_explained_are_refused_by_name():
     with pytest.raises(UnexplainableError, match=r"Sequential has no module that gives a feature map"):
         find_explainer(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 2)), SIDE)

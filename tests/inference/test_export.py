@@ -105,6 +105,11 @@ def test_a_stranger_gets_the_recorded_logits_with_the_files_alone(exported):
     assert [check["file"] for check in described["checks"]] == ["model.pt2", "model.onnx"]
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "an exported model that answers otherwise than the original",
+    "it is not left behind, and the command fails",
+)
 @pytest.mark.slow
 def test_a_file_that_fails_its_check_is_not_left(exported, tiny_results, tmp_path, monkeypatch, capsys):
     """Also not the one that an earlier call left in its place."""

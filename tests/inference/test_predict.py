@@ -59,6 +59,9 @@ def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows)
         np.testing.assert_allclose(answer.probabilities, expected[row, labels], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.fault(
+    "Scores and figures", "`predict` by a run without a temperature", "the softmax as it is, at no temperature"
+)
 def test_without_a_temperature_the_softmax_is_as_it_is(trained, test_rows):
     plain = replace(trained, temperature=None)
     expected = torch.from_numpy(trained.run.predictions("test").logits[0]).double().softmax(dim=0)
@@ -76,6 +79,11 @@ def without_temperature(tiny_results, folder):
     return results
 
 
+@pytest.mark.fault(
+    "Scores and figures",
+    "results of an earlier version with a temperature of 1e-6",
+    "predict and export use none and say why they are not calibrated",
+)
 def test_what_is_not_calibrated_is_not_called_so(tiny_results, test_rows, tmp_path, capsys):
     results = without_temperature(tiny_results, tmp_path)
     reason = "the likelihood of the validation images has no optimum, so that they cannot say how sure to be"
@@ -141,6 +149,9 @@ def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):
     assert len(lines) == 2 + 2 * 3
 
 
+@pytest.mark.fault(
+    "Photos", "a bad photo among those for `predict`", "one line for it; the others are answered; exit code 1"
+)
 def test_the_command_prints_json_and_a_bad_image_is_one_entry(tiny_results, test_rows, tmp_path, capsys):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
@@ -200,6 +211,11 @@ def squashed_centre(image, recipe):
     return np.asarray(resized.crop((left, top, left + recipe.crop, top + recipe.crop)))
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "photos of one file name in several folders, for `predict --heatmap`",
+    "a heat map each; none replaces another photo's",
+)
 def test_heat_maps_of_other_photos_stay(tiny_results, test_rows, tmp_path, capsys):
     maps, stem = tmp_path / "maps", Path(test_rows[0]).stem
     other = tmp_path / "other" / Path(test_rows[0]).name
@@ -225,6 +241,14 @@ def test_the_table_names_the_heat_map(tiny_results, test_rows, tmp_path, capsys)
     assert last == f"  heat map: {tmp_path / (Path(test_rows[0]).stem + '_heatmap.png')}"
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "`predict --heatmap` by a model without heat maps",
+    "every photo is answered, with the reason; exit code 1",
+)
+@pytest.mark.fault(
+    "Disk", "the disk is full while `predict` draws heat maps", "every photo is answered, with the reason; exit code 1"
+)
 @pytest.mark.parametrize(
     ("what", "error", "reason"),
     [
@@ -265,6 +289,7 @@ def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):
     assert lines[1] == f"{tmp_path / 'pipe'}: not a regular file"
 
 
+@pytest.mark.fault("Command line", "a folder given to `predict`", "its photos are answered")
 def test_a_folder_stands_for_the_photos_below_it(test_rows, tmp_path):
     for name in ("b/2.JPG", "b/1.png", "a.jpg", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -289,6 +314,7 @@ def test_what_is_wrong_is_one_line(tiny_results, test_rows, arguments, words, ca
     assert capsys.readouterr().err == f"dogs-accel predict: error: {words}\n"
 
 
+@pytest.mark.fault("Archives and checkpoints", "a run's checkpoint that is cut off", "one line that names it")
 def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, capsys):
     results = shutil.copytree(tiny_results, tmp_path / "results")
     path = results / "cnn" / "resnet18_full" / "best.pt"
@@ -300,6 +326,11 @@ def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, cap
     assert f"checkpoint: {path} cannot be read" in line
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "classes called NA or accuracy, or with quotes and commas, in a finished run",
+    "`predict` answers with those names",
+)
 def test_the_classes_keep_their_names_whatever_they_are(tiny_results, tmp_path):
     results = shutil.copytree(tiny_results, tmp_path / "results")
     run = choose_run(read_runs_folder(results))

@@ -35,6 +35,11 @@ def test_pixels_that_no_patch_covers_are_said_and_change_no_answer(name, size, u
         assert not torch.allclose(*model(edge), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "an image size that a model cannot have",
+    "one line with sizes that work, before the data are read",
+)
 @pytest.mark.parametrize("name", ["vit_b_16", "timm/levit_128s"])
 def test_a_size_that_a_model_cannot_have_is_refused_with_some_that_it_can(name):
     with pytest.raises(

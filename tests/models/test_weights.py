@@ -59,6 +59,11 @@ WRAPPED = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "weights under model or state_dict, behind module. or _orig_mod., beside averaged ones",
+    "loaded; the run says what was taken from where",
+)
 @pytest.mark.parametrize("how", WRAPPED)
 def test_weights_in_every_wrapping(tmp_path, how):
     wrap, said = WRAPPED[how]
@@ -69,6 +74,11 @@ def test_weights_in_every_wrapping(tmp_path, how):
     assert all(torch.equal(value, donor[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "weights with a head for other classes, or with none",
+    "all but the head is loaded, and the run says so",
+)
 def test_weights_of_another_head_load_all_but_the_head_and_say_so(tmp_path):
     donor = build("vit_b_16", 10, 32)
     save_file(donor.state_dict(), tmp_path / "w.safetensors")
@@ -97,6 +107,11 @@ def test_missing_counters_are_no_obstacle(tmp_path):
     assert torch.equal(model.conv1.weight, state["conv1.weight"])
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "weights with missing, surplus, misshapen or infinite entries",
+    "one line with the number of each and the first name",
+)
 def test_weights_that_do_not_fit_are_refused_with_the_first_name(tmp_path):
     state = build("resnet18", 5).state_dict()
     del state["conv1.weight"]
@@ -144,6 +159,11 @@ NO_WEIGHTS = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "weights that hold code, or are no weights at all",
+    "one line; no code of the file is run",
+)
 @pytest.mark.filterwarnings("error", "ignore:.*deprecated:FutureWarning")
 @pytest.mark.parametrize("kind", NO_WEIGHTS)
 def test_what_is_no_state_dict_is_refused_in_one_line_and_not_run(tmp_path, capsys, kind):

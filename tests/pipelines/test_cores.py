@@ -15,6 +15,11 @@ def write(folder, **contents):
         (folder / name.replace("__", ".")).write_text(f"{content}\n")
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "a container with a CPU quota (cgroup v1 or v2)",
+    "no more threads than the quota gives time for",
+)
 @pytest.mark.parametrize(
     ("listed", "files", "expected"),
     [

@@ -217,6 +217,7 @@ def test_unusual_pictures_look_the_same_in_all(tmp_path, backend):
     assert torch.equal(load(paths, backend=backend, batch_size=40)[0], load(paths, batch_size=40)[0])
 
 
+@pytest.mark.fault("Photos", "any of these pictures, in any of the loaders", "the same pixels, bit for bit")
 @pytest.mark.parametrize("backend", FAST)
 def test_pictures_as_people_have_them_look_the_same_in_all(shared_data, backend):
     found = {path.name: path for path in (shared_data / "odd-images").iterdir() if not path.name.startswith(".")}
@@ -231,6 +232,7 @@ def test_pictures_as_people_have_them_look_the_same_in_all(shared_data, backend)
         load([heic], EVAL.at(32), backend=backend)
 
 
+@pytest.mark.fault("Photos", "half of a JPEG", "a bad file for every loader, and no grey half")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_half_of_a_jpeg_is_a_bad_file(shared_data, backend):
     """Of some damaged files DALI returns what it has, without a word."""
@@ -241,6 +243,9 @@ def test_half_of_a_jpeg_is_a_bad_file(shared_data, backend):
             load([path], EVAL.at(32), backend=backend)
 
 
+@pytest.mark.fault(
+    "Photos", "a PNG called .jpg; a photo turned by EXIF", "read by its content, the same in every loader"
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_png_called_jpg_and_exif_orientation_are_read_as_pil_reads_them(tmp_path, backend):
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 12, 3), dtype=np.uint8))
@@ -303,6 +308,7 @@ def test_a_closed_loader_says_so_and_keeps_nothing(photos, backend):
     assert len(process.children()) <= children
 
 
+@pytest.mark.fault("Folders and names", "file names that are not UTF-8, in a loader", "read like any other")
 def test_file_names_that_are_not_utf8(photos, tmp_path):
     name = tmp_path / b"h\xfcndchen.jpg".decode("utf-8", "surrogateescape")
     name.write_bytes(photos[0].read_bytes())
@@ -511,6 +517,11 @@ class TestOnAGpu:
                 sums.zero_()
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "a container's small /dev/shm, few file descriptors, a long TMPDIR",
+    "loading works: batches need none of them",
+)
 def test_workers_need_no_descriptor_a_batch_no_shared_memory_and_no_short_tmpdir(photos, tmp_path, monkeypatch):
     """Tensors between processes would need all three, of which a container may have little."""
     long = tmp_path / ("x" * 90)
@@ -531,6 +542,11 @@ def test_workers_need_no_descriptor_a_batch_no_shared_memory_and_no_short_tmpdir
     assert torch.equal(torch.cat([batch.images for batch in kept]), expected)
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "worker processes that cannot start",
+    "threads decode the same pixels, which is said once",
+)
 def test_where_workers_cannot_start_threads_decode_the_same(photos, caplog):
     expected = load(photos, RESNET_TRAIN.at(32), num_threads=2)[0]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -549,6 +565,7 @@ def test_where_workers_cannot_start_threads_decode_the_same(photos, caplog):
     ]
 
 
+@pytest.mark.fault("Machine and environment", "a few pictures for the torch loader", "no worker processes at all")
 @pytest.mark.parametrize("settings", [{"num_threads": 1}, {"num_threads": 6, "batch_size": 5}])
 def test_few_pictures_need_no_worker_processes(photos, settings):
     children = len(psutil.Process().children())
@@ -560,6 +577,7 @@ def test_few_pictures_need_no_worker_processes(photos, settings):
     assert torch.equal(images, expected)
 
 
+@pytest.mark.fault("Signals and processes", "a loader's worker that is killed", "an error in one line, never a hang")
 def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
     with make_loader(
         list(photos) * 20, range(460), EVAL, backend="torch", batch_size=5, device="cpu", num_threads=2
@@ -584,6 +602,11 @@ class Slow:
         return self.samples.__getitems__(request)
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "a loader's worker that hangs",
+    "an error in one line after ten minutes; a slow one is waited for",
+)
 @pytest.mark.parametrize(("most_s", "error"), [(60, None), (0.2, "torch loader: DataLoader timed out")])
 def test_a_slow_worker_is_waited_for_and_one_that_hangs_is_an_error(photos, monkeypatch, most_s, error):
     samples = torchloader._Samples
@@ -600,6 +623,11 @@ def test_a_slow_worker_is_waited_for_and_one_that_hangs_is_an_error(photos, monk
                 list(loader)
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "a loop without a main guard, under spawn or forkserver",
+    "the worker that would run it again ends with a line that names the guard",
+)
 def test_a_loop_without_a_main_guard_is_told_so_by_its_workers(photos, monkeypatch, capsys):
     """Under spawn and forkserver a worker runs the script first, and would run its loop."""
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)

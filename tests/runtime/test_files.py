@@ -14,6 +14,7 @@ from dogs_accel.runtime.files import (
 )
 
 
+@pytest.mark.fault("Disk", "a write that fails", "the old file stays, and no rubbish beside it")
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})
@@ -23,6 +24,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "a process killed while it writes",
+    "its half-written file never has the final name, and is removed later",
+)
 def test_what_a_killed_process_was_writing_can_be_removed(tmp_path):
     path = tmp_path / "runs" / "result.json"
     write_json(path, {"a": 1})
@@ -33,6 +39,7 @@ def test_what_a_killed_process_was_writing_can_be_removed(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["result.json"]
 
 
+@pytest.mark.fault("Disk", "--out on a fresh volume (lost+found) or with a .DS_Store", "accepted as empty")
 def test_a_folder_is_unused_while_it_holds_nothing_of_anybody(tmp_path):
     folder = tmp_path / "new"
     assert is_unused(folder)
@@ -47,6 +54,7 @@ def test_a_folder_is_unused_while_it_holds_nothing_of_anybody(tmp_path):
     assert not is_unused(folder / "thesis.txt")
 
 
+@pytest.mark.fault("Signals and processes", "two commands in one folder of results", "the second is refused by name")
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     with (
         only_process_in(tmp_path),

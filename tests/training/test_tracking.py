@@ -75,6 +75,11 @@ def test_a_run_that_goes_on_replaces_what_it_left_behind(tmp_path):
     assert again.as_record()["created_at"] == first.created_at
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "WANDB_RUN_ID or WANDB_SWEEP_ID in the environment",
+    "every run has an id of its own, and the tables have the same ids",
+)
 def test_variables_of_one_run_do_not_name_all_of_them(tmp_path, monkeypatch):
     """As in the shell of a sweep's agent."""
     for name, value in {"WANDB_RUN_ID": "same", "WANDB_SWEEP_ID": "sweep", "WANDB_MODE": "disabled"}.items():
@@ -86,6 +91,9 @@ def test_variables_of_one_run_do_not_name_all_of_them(tmp_path, monkeypatch):
     assert os.environ["WANDB_RUN_ID"] == "same"
 
 
+@pytest.mark.fault(
+    "Machine and environment", "W&B that cannot start or fails on the way", "training goes on, with one line"
+)
 @pytest.mark.parametrize("when", ["start", "log"])
 def test_a_run_goes_on_without_a_tracker_that_fails_and_says_so(tmp_path, monkeypatch, caplog, when):
     def fail(*_, **__):
@@ -102,6 +110,11 @@ def test_a_run_goes_on_without_a_tracker_that_fails_and_says_so(tmp_path, monkey
     ]
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "W&B online where nobody is logged in",
+    "one line before anything else, with the flag that needs no account",
+)
 @pytest.mark.parametrize("logged_in", [False, None])
 def test_online_is_checked_before_anything_else(monkeypatch, logged_in):
     def login():
@@ -122,6 +135,7 @@ def test_online_is_checked_before_anything_else(monkeypatch, logged_in):
     assert ("api_key not configured" in str(caught.value)) is (logged_in is None)
 
 
+@pytest.mark.fault("Disk", "W&B's folder removed while a run goes on", "training goes on, with one line")
 def test_a_run_that_loses_its_folder_says_so(tmp_path, caplog):
     with tracked(tmp_path, "offline") as one:
         one.log({"val/acc": 0.5}, step=1)

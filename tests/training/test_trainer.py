@@ -126,6 +126,9 @@ class OneValueNet(nn.Module):
         return self.fc(self.body(images))
 
 
+@pytest.mark.fault(
+    "Training and models", "a last batch of one image, of a model whose BatchNorm needs two", "a step like any other"
+)
 def test_a_last_batch_of_one_image_is_a_step_like_others(dogs_root, tmp_path):
     with made_loaders(dogs_root, batch_size=13) as loaders:
         assert len(loaders["train"].labels) % 13 == 1
@@ -239,6 +242,9 @@ def test_amp_auto_takes_bf16_only_where_the_chip_has_it(monkeypatch, capability,
     assert amp_dtype("auto", torch.device("cuda", 1)) == expected
 
 
+@pytest.mark.fault(
+    "Training and models", "a loss that becomes NaN", "the run stops, with the epoch and the last good checkpoint"
+)
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tmp_path):
     blow_up = Phase(name="full_finetune", mode="full_finetune", epochs=2, lr=1e38)
     with pytest.raises(DivergedError, match=r"net: the loss of full_finetune epoch [12] is .* at lr 1e\+38"):
@@ -246,6 +252,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tm
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) >= 2
 
 
+@pytest.mark.fault("Training and models", "a NaN in the first epoch", "said to be the first, with no checkpoint named")
 def test_a_first_epoch_that_is_lost_names_no_checkpoint(loaders, tmp_path):
     model = TinyNet()
     next(model.parameters()).data.fill_(float("nan"))
@@ -334,6 +341,11 @@ def test_the_best_checkpoint_is_made_again_where_a_kill_came_before_it(dogs_root
     assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in last["model"].items())
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "a checkpoint that is damaged, of another format or of another run",
+    "refused, with what differs",
+)
 def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_path):
     folder, _, _ = whole
 

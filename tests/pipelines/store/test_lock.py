@@ -78,6 +78,11 @@ def wait_for_rows(folder, num, process):
         time.sleep(0.005)
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "a store's build that is killed again and again",
+    "goes on where it was; the same bytes in the end",
+)
 def test_killed_builds_end_in_the_same_bytes(photos, tmp_path, start_builders, decoded):
     folder, recipe = tmp_path / "killed", EVAL.at(16)
     num_done = 0
@@ -96,6 +101,9 @@ def test_killed_builds_end_in_the_same_bytes(photos, tmp_path, start_builders, d
     assert_same_store(folder, build(photos, recipe, tmp_path / "whole"))
 
 
+@pytest.mark.fault(
+    "Signals and processes", "several processes that want one store", "one builds it, and the others wait for it"
+)
 def test_one_process_builds_and_the_others_wait(photos, tmp_path, start_builders):
     folder = tmp_path / "shared"
     first, *others = start_builders(folder, 0.1, 0, 0)

@@ -102,6 +102,7 @@ def test_another_format_is_refused(photos, store):
     assert_refused(store, photos, SMALL, "made in format 1, expected format 2; ")
 
 
+@pytest.mark.fault("Disk", "a store with a damaged index or pixels", "refused by name, never read")
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2, "resize": [20, 24], "interpolation": "bilinear"}'])
 def test_a_damaged_index_is_refused(photos, store, content):
     (store / "index.json").write_text(content)
@@ -124,6 +125,7 @@ def test_a_file_that_is_not_in_the_store_is_refused(photos, store, tmp_path):
     assert_refused(store, [*photos, new], SMALL, f"it lacks 1 of 31 files, first: {new} (it has 30, from ")
 
 
+@pytest.mark.fault("Disk", "photos that changed since their store was built", "refused, with the first of them")
 def test_changed_files_are_refused(photos, store):
     size = photos[7].stat().st_size
     photos[7].write_bytes(photos[7].read_bytes() + b"1234")
