@@ -24,6 +24,9 @@ from dogs_accel.runtime.terminal import escaped, terminal_output
 TERMINATED, INTERRUPTED, EXPECTED, UNEXPECTED = 143, 130, 2, 1
 """Exit codes: by SIGTERM, by Ctrl-C, by what the user can put right, by what nobody expected or a check that fails."""
 
+_APPENDS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+"""How a log is opened: others may write into the folder of temporary files, and put a link there."""
+
 
 class CheckFailedError(Exception):
     """A command did its work, and what it checked does not hold."""
@@ -93,8 +96,8 @@ def write_traceback(folder: Path | None, title: str, error: Exception) -> str:
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {title}\n{''.join(traceback.format_exception(error))}\n"
     own = [folder / ERROR_LOG] if folder is not None and folder.is_dir() else []
     for path in (*own, Path(tempfile.gettempdir()) / f"dogs-accel-{os.getuid()}-{ERROR_LOG}"):
-        with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with suppress(OSError), os.fdopen(os.open(path, _APPENDS, 0o600), "ab") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
             return f"the traceback is in {path}"
     return "its traceback could not be written anywhere"
 

@@ -22,6 +22,8 @@ WANDB_FOLDER = "wandb"
 """What W&B calls its folder."""
 _OF_ONE_RUN = ("WANDB_MODE", "WANDB_NAME", "WANDB_RESUME", "WANDB_RUN_GROUP", "WANDB_RUN_ID", "WANDB_SWEEP_ID")
 """Variables of W&B that would give all runs of a command one id, or another mode than the one that was asked for."""
+_REPORTS_ERRORS = "WANDB_ERROR_REPORTING"
+"""Whether W&B's client tells its makers of its own errors, which it does offline too unless it is told not to."""
 _ANSWERS_WITHIN_S, _STARTS_WITHIN_S = 5.0, 30.0
 _log = logging.getLogger(__name__)
 
@@ -119,6 +121,8 @@ class TrackedRun:
             _log.warning("wandb: %s is not tracked from here on (%s)", self.display_name, _one_line(error))
 
     def _start(self) -> Any:
+        if self.mode != "online":
+            os.environ.setdefault(_REPORTS_ERRORS, "false")
         import wandb
 
         return wandb.init(

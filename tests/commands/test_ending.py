@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dogs_accel import benchmark, cli
-from dogs_accel.ending import ending_in_a_line
+from dogs_accel.ending import ending_in_a_line, write_traceback
 from dogs_accel.experiment import command, execute, run
 from dogs_accel.experiment.config import add_arguments, parse_config
 from dogs_accel.inference import export
@@ -189,6 +189,23 @@ def test_an_end_while_torch_is_imported_is_one_line(tmp_path, module, arguments,
     [*logs] = tmp_path.iterdir()
     assert len(logs) == (code == 1)
     assert all(done.stderr.endswith(f" {log}\n") and "libtorch.so" in log.read_text() for log in logs)
+
+
+@pytest.mark.fault(
+    "Machine and environment",
+    "somebody's link under the name of the log in a shared temporary folder",
+    "not followed; the traceback is said not to be written",
+)
+def test_a_log_is_written_through_no_link(tmp_path, monkeypatch):
+    monkeypatch.setattr("dogs_accel.ending.tempfile.gettempdir", lambda: str(tmp_path))
+    log = tmp_path / f"dogs-accel-{os.getuid()}-error.log"
+    assert write_traceback(None, "it", KeyError("\udcff")) == f"the traceback is in {log}"
+    assert log.read_text().endswith("KeyError: '\\udcff'\n\n")
+    precious = log.rename(tmp_path / "precious")
+    before = precious.read_text()
+    log.symlink_to(precious)
+    assert write_traceback(None, "it", KeyError("a")) == "its traceback could not be written anywhere"
+    assert precious.read_text() == before
 
 
 @pytest.mark.fault("Command line", "output piped into `head`", "silence, and the exit code of the work")

@@ -87,7 +87,6 @@ def test_text_stands_out_from_what_it_is_written_on(full):
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, ground)
 
 
-@pytest.mark.fault("Folders and names", "class names with HTML", "text in the report")
 def test_names_from_data_are_escaped(full):
     html = page(full)
     assert "<script>alert" not in html

@@ -14,7 +14,6 @@ from dogs_accel.runtime.files import (
 )
 
 
-@pytest.mark.fault("Disk", "a write that fails", "the old file stays, and no rubbish beside it")
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})

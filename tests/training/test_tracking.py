@@ -31,6 +31,18 @@ def run(folder, mode):
     return one
 
 
+class FakeRun:
+    id, entity, url, summary = "1", None, None, {}
+
+    def log(self, *_, **__):
+        pass
+
+    finish = log
+
+
+FAKE = FakeRun()
+
+
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_what_is_recorded_of_a_run(tmp_path, mode):
     record = run(tmp_path / "wandb", mode).as_record()
@@ -50,6 +62,23 @@ def test_offline_writes_a_real_run(tmp_path):
     while time.monotonic() < until and not all(word in log.read_bytes() for word in expected):
         time.sleep(0.1)
     assert [word for word in expected if word not in log.read_bytes()] == []
+
+
+@pytest.mark.fault(
+    "Machine and environment", "W&B offline, whose client reports errors of its own", "it is told not to, unless you do"
+)
+@pytest.mark.parametrize(("said", "expected"), [(None, "false"), ("true", "true")])
+def test_offline_w_and_b_reports_no_errors_of_its_own_unless_told_to(tmp_path, monkeypatch, said, expected):
+    seen = []
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", said or "")
+    if said is None:
+        monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    monkeypatch.setattr("wandb.init", lambda **_: seen.append(os.environ.get("WANDB_ERROR_REPORTING")) or FAKE)
+    for mode in ("offline", "disabled", "online"):
+        run(tmp_path, mode)
+        if mode == "disabled" and said is None:
+            monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    assert seen == [expected, said]
 
 
 def test_disabled_writes_nothing(tmp_path):
