@@ -195,8 +195,10 @@ class TorchLoader(Loader):
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "timed out" in str(error) and time.monotonic() < waits_since + _TIMEOUT_S:
-                    continue  # all workers live, and the batch is still to come
+                if "timed out" in str(error):  # all workers live, and the batch is still to come
+                    if time.monotonic() < waits_since + _TIMEOUT_S:
+                        continue
+                    raise WorkerError(f"torch loader: a worker gave nothing for {_TIMEOUT_S} s") from None
                 if not str(error).startswith("DataLoader "):  # what a worker raised, not what became of it
                     raise
                 raise WorkerError(
