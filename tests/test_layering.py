@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = [
-    {"ops", "calibration"}, {"pipelines"}, {"runtime"}, {"ending"}, {"glyphs"}, {"plots"}, {"datasets"}, {"models"},
+    {"ops", "calibration"}, {"pipelines"}, {"runtime"}, {"ending"}, {"steps"}, {"glyphs"}, {"plots"}, {"datasets"}, {"models"},
     {"evaluation"}, {"eda"}, {"training"}, {"explain"}, {"results"}, {"inference"}, {"parity"}, {"throughput"},
     {"report"}, {"experiment"}, {"benchmark", "cli"}, {"__main__"},
 ]  # fmt: skip

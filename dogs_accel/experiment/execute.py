@@ -23,13 +23,13 @@ from dogs_accel.report.page import write_report
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, NOT_MADE_FILE, REPORT_FILE, record_paths
 from dogs_accel.results.run import Run
-from dogs_accel.results.steps import Steps
 from dogs_accel.results.tables import note_not_made, write_tables
 from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.files import only_process_in, remove_partial, update_manifest, write_json, write_manifest
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.runtime.terminal import escaped
+from dogs_accel.steps import Steps
 from dogs_accel.training.tracking import WANDB_FOLDER
 from pipelines.cores import available_cores
 
@@ -91,7 +91,7 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
             if plan.world.is_rank_zero:
                 steps = Steps(plan.out, "tables over the runs")
                 write_tables(plan.out, runs, plan.data.facts, steps.step)
-                note_not_made(plan.out, steps.failed)
+                note_not_made(plan.out, {**examined.not_made, **steps.failed})
     finally:
         if plan.world.is_rank_zero:
             # W&B keeps writing to its own folder, and has checksums of its own.

@@ -34,10 +34,10 @@ from dogs_accel.results.layout import (
 )
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
-from dogs_accel.results.steps import Steps
 from dogs_accel.results.writing import score_predictions, write_evaluation
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import sha256, write_csv, write_json
+from dogs_accel.steps import Steps
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
 from dogs_accel.training.tracking import TrackedRun

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from dogs_accel import benchmark, cli
+from dogs_accel.eda import run as eda
 from dogs_accel.ending import ending_in_a_line
 from dogs_accel.experiment import command, execute, run
 from dogs_accel.experiment.config import add_arguments, parse_config
@@ -65,6 +66,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
         patch.setattr(execute, "execute_run", broken_in_the_second_run)
         patch.setattr(run, "write_explanations", failing(ValueError("no map today")))
         patch.setattr(comparison, "compare_runs", failing(ValueError("no pairs today")))
+        patch.setattr(eda, "quality_distributions_figure", failing(ValueError("no figure today")))
         code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", out), capsys)
     assert code == 1
     assert errors.splitlines()[-1] == (
@@ -73,7 +75,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     )
     assert "Traceback" not in errors
     logged = (out / "error.log").read_text()
-    assert logged.count("Traceback (most recent call last)") == 3
+    assert logged.count("Traceback (most recent call last)") == 4
     assert "in broken_in_the_second_run" in logged
     folder = out / "cnn" / "resnet18_full"
     record = json.loads((folder / "resnet18_full_run_metadata.json").read_text())
@@ -81,8 +83,13 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     assert record["not_made"] == {"explanations": "ValueError: no map today"}
     assert (folder / "quality_vs_error.png").exists()
     assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
-    assert json.loads((out / "not_made.json").read_text()) == {"pairwise_comparison.csv": "ValueError: no pairs today"}
+    assert json.loads((out / "not_made.json").read_text()) == {
+        "eda/quality_distributions.png": "ValueError: no figure today",
+        "pairwise_comparison.csv": "ValueError: no pairs today",
+    }
     assert not (out / "pairwise_comparison.csv").exists()
+    assert not (out / "eda" / "quality_distributions.png").exists()
+    preview = (out / "eda" / "augmented_batch_preview.png").read_bytes()
     assert_manifest_holds(out)
     # The report names them as long as the cause is there, and makes what it can once it is gone.
     with monkeypatch.context() as patch:
@@ -93,6 +100,8 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     assert "pairwise_comparison.csv (ValueError: no pairs today)" in page
     assert cli.main(["report", str(out)]) == 0
     assert (out / "pairwise_comparison.csv").exists()
+    assert (out / "eda" / "quality_distributions.png").exists()
+    assert (out / "eda" / "augmented_batch_preview.png").read_bytes() == preview
     assert not (out / "not_made.json").exists()
     assert "no pairs today" not in (out / "report.html").read_text()
     assert_manifest_holds(out)
