@@ -177,6 +177,38 @@ def test_an_end_while_torch_is_imported_is_one_line(tmp_path, module, arguments,
     assert all(done.stderr.endswith(f" {log}\n") and "libtorch.so" in log.read_text() for log in logs)
 
 
+AT_IMPORT = """
+import importlib.abc, os, signal, sys
+
+class AtImport(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{name}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, AtImport())
+"""
+MODULE, SCRIPT = [sys.executable, "-m", "dogs_accel.benchmark"], [Path(sys.executable).with_name("dogs-accel")]
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C in the first moments, while Python still imports", "one line, 130")
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(MODULE, "dogs_accel.benchmark"), (MODULE, "dogs_accel.ending"), (SCRIPT, "dogs_accel.cli")],
+)
+def test_ctrl_c_at_the_first_import_is_one_line(tmp_path, command, name):
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT.format(name=name))
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+
+
+def test_a_program_that_imports_a_part_keeps_its_own_ctrl_c():
+    code = "import signal, dogs_accel; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.fault("Command line", "output piped into `head`", "silence, and the exit code of the work")
 def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
