@@ -70,6 +70,9 @@ class Ending:
         if (text := _describe_lack_of_memory(error)) is not None:
             _say(error_line(self.prog, _joined(text, self.remedy(error))))
             return EXPECTED
+        if (text := _describe_lost_worker(error)) is not None:
+            _say(error_line(self.prog, _joined(text, self.remedy(error))))
+            return EXPECTED
         first = next(iter(describe_error(error).strip().splitlines()), "")
         text = f"unexpected {type(error).__name__}{f': {first}' if first else ''}"
         _say(
@@ -120,6 +123,14 @@ def _describe_lack_of_memory(error: Exception) -> str | None:
     except ImportError:  # of torch, which may be why the command ends
         return f"out of memory ({error})" if isinstance(error, MemoryError) else None
     return describe_out_of_memory(error) if is_out_of_memory(error) else None
+
+
+def _describe_lost_worker(error: Exception) -> str | None:
+    if "pipelines.torchloader" not in sys.modules:
+        return None
+    from pipelines.torchloader import describe_lost_worker
+
+    return describe_lost_worker(error)
 
 
 @contextmanager

@@ -182,12 +182,9 @@ class TorchLoader(Loader):
             except StopIteration:
                 return
             except RuntimeError as error:
-                if not str(error).startswith("DataLoader "):  # what a worker raised, not what became of it
+                if (text := describe_lost_worker(error)) is None:
                     raise
-                raise WorkerError(
-                    f"torch loader: {_first_line(error)}; fewer threads need less memory, and the other loaders have "
-                    "no worker processes"
-                ) from error
+                raise WorkerError(text) from error
             if isinstance(batch, Exception):
                 raise batch
             yield _as_batch(batch)
@@ -218,5 +215,18 @@ class TorchLoader(Loader):
         self._loader = self._workers = None
 
 
-def _first_line(error: Exception) -> str:
+def describe_lost_worker(error: BaseException) -> str | None:
+    """Say that a worker process of a loader is gone; None where an error is another one.
+
+    torch raises it in the main thread wherever that happens to be, so that a step of training may raise it too.
+    """
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader "):
+        return None
+    return (
+        f"torch loader: {_first_line(error)}; a system that runs out of memory ends processes like that: fewer threads "
+        "(--num-threads) need less memory, and the other loaders (--loader) have no worker processes"
+    )
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
