@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from dogs_accel import end_early
+import dogs_accel
 from dogs_accel.runtime.arguments import describe_error, error_line, is_started_by_torchrun
 from dogs_accel.runtime.files import ERROR_LOG, FullDiskError, is_disk_full
 from dogs_accel.runtime.terminal import escaped, terminal_output
@@ -146,7 +146,7 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
         try:
             # Also what comes while the handlers are set or taken back is an end in a line.
             with _sigterm_as_interruption():
-                if signal.getsignal(signal.SIGINT) is end_early:  # which has ended the process until here
+                if signal.getsignal(signal.SIGINT) is dogs_accel.end_early:  # which has ended the process until here
                     signal.signal(signal.SIGINT, signal.default_int_handler)
                 yield ending
                 if sys.stdout is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -83,7 +84,7 @@ def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:
 
 def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
     runs: list[Run] = []
-    try:
+    with _manifest_in_the_end(plan):
         examined = _examine(plan, loaders)
         plan.world.local_rank_zero_first(lambda: _build_stores(loaders))
         for planned in plan.runs:
@@ -92,11 +93,25 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
                 steps = Steps(plan.out, "tables over the runs")
                 write_tables(plan.out, runs, plan.data.facts, steps.step)
                 note_not_made(plan.out, {**examined.not_made, **steps.failed})
-    finally:
+    return _results(plan, runs, examined)
+
+
+@contextmanager
+def _manifest_in_the_end(plan: Plan) -> Iterator[None]:
+    """Write the manifest of what is there, however the block ends; what ended it is not hidden by a failure to."""
+
+    def write() -> None:
         if plan.world.is_rank_zero:
             # W&B keeps writing to its own folder, and has checksums of its own.
             write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
-    return _results(plan, runs, examined)
+
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            write()
+        raise
+    write()
 
 
 def _examine(plan: Plan, loaders: Loaders) -> ExaminedData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import STEPS_PER_LEVEL, Parity, ParityError, check_parity
 from dogs_accel.plots import RED, own_look, save_figure
 from dogs_accel.runtime.environment import describe_environment
-from dogs_accel.runtime.files import write_json
+from dogs_accel.runtime.files import temporary_folder, write_json
 from pipelines import BACKENDS, EVAL, RESNET_TRAIN, VIT_TRAIN, Loader, Recipe, make_loader
 
 LOADERS = tuple(name for name in BACKENDS if name not in (REFERENCE, "auto"))
@@ -74,14 +73,14 @@ class ParityRun:
         """
         spec = model_spec(self.model)
         built = self._build(spec)  # before the pixels: a wrong file should not cost minutes
-        with tempfile.TemporaryDirectory(prefix="dogs-accel-parity-") as stores:
+        with temporary_folder("dogs-accel-parity-", "TMPDIR=DIR puts the stores elsewhere") as stores:
             yield _header()
             for loader in self.loaders:
                 for recipe in self.recipes:
-                    yield self._compare_pixels(loader, recipe, Path(stores))
+                    yield self._compare_pixels(loader, recipe, stores)
             yield from self.notes
             if built is not None:
-                yield from self._compare_answers(spec, built, Path(stores))
+                yield from self._compare_answers(spec, built, stores)
 
     def _build(self, spec: ModelSpec) -> BuiltModel | None:
         try:
