@@ -26,7 +26,15 @@ from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, NOT_MADE_FI
 from dogs_accel.results.run import Run
 from dogs_accel.results.tables import note_not_made, write_tables
 from dogs_accel.runtime.environment import describe_environment
-from dogs_accel.runtime.files import only_process_in, remove_partial, update_manifest, write_json, write_manifest
+from dogs_accel.runtime.files import (
+    BusyError,
+    is_unused,
+    only_process_in,
+    remove_partial,
+    update_manifest,
+    write_json,
+    write_manifest,
+)
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.runtime.terminal import escaped
@@ -149,6 +157,8 @@ def _open_folder(plan: Plan, stack: ExitStack) -> None:
     """Make the folder of results, or the one that is there ready to go on with, and keep others out of it."""
     plan.out.mkdir(parents=True, exist_ok=True)
     stack.enter_context(only_process_in(plan.out))
+    if not plan.resumes and not is_unused(plan.out):  # it was when the run was planned
+        raise BusyError(f"out: another process has written to {plan.out} meanwhile, expected another folder")
     remove_partial(plan.out)
     if not plan.resumes:
         write_json(plan.out / CONFIG_FILE, asdict(plan.config))

@@ -214,6 +214,11 @@ def _is_unexplained_on_full_disk(error: Exception, folder: Path) -> bool:
     """Whether a library failed without a number of the system where the disk is full: Pillow and torch do so."""
     if isinstance(error, OSError) and error.errno is not None:
         return False
+    return has_no_room(folder)
+
+
+def has_no_room(folder: Path) -> bool:
+    """Whether the disk of a folder is as good as full, for what does not say why it could not write."""
     return folder.exists() and shutil.disk_usage(folder).free < _LEAST_FREE
 
 
@@ -299,11 +304,14 @@ def claim_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def only_process_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder for the length of the block; raises BusyError."""
+def only_process_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder for the length of the block.
+
+    Where another one is in there, this one waits for it, or raises BusyError.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock(handle, wait=False)
+        lock(handle, wait=wait)
     except BlockingIOError as error:
         os.close(handle)
         raise BusyError(f"out: another process works in {folder}, expected none") from error

@@ -259,6 +259,13 @@ def commands(photos, tiny_results, archive_url, monkeypatch):
     }  # fmt: skip
 
 
+def telling(done):
+    """The places of pieces of work that differ: of many writes of one file the first, the last and one between."""
+    starts = [at for at in range(len(done)) if at == 0 or done[at] != done[at - 1]]
+    ends = [*(start - 1 for start in starts[1:]), len(done) - 1]
+    return sorted({at for start, end in zip(starts, ends, strict=True) for at in (start, (start + end) // 2, end)})
+
+
 @pytest.fixture
 def sweep(commands, tmp_path, monkeypatch):
     """Let pieces of work of a command fail, one after the other: the names of a command and a fault, and which ones."""
@@ -272,7 +279,7 @@ def sweep(commands, tmp_path, monkeypatch):
         tempfile.tempdir = None
         return folder
 
-    def swept(name, fault, chosen=lambda num: range(num)):
+    def swept(name, fault, chosen=telling):
         command, undisturbed = commands[name], there("undisturbed")
         command.before(undisturbed)
         disk = FailingDisk((undisturbed,), **FAULTS[fault])
@@ -280,12 +287,13 @@ def sweep(commands, tmp_path, monkeypatch):
             code, _, err = outcome(command.arguments(undisturbed))
         assert code == 0, err
         found = []
-        for first in chosen(len(disk.done)):
+        places = chosen(disk.done)
+        for first in places:
             folder = there(first)
             found += complaints(command, folder, undisturbed, FAULTS[fault], first)
             shutil.rmtree(folder)
         shutil.rmtree(undisturbed)
-        print(f"{name}, {fault}: {len(disk.done)} pieces of work, {len(found)} complaints", *found, sep="\n")
+        print(f"{name}, {fault}: {len(places)} of {len(disk.done)} fail, {len(found)} complaints", *found, sep="\n")
         return found
 
     return swept
@@ -311,4 +319,4 @@ def test_a_command_survives_each_fault(sweep, name, fault):
 )  # fmt: skip
 def test_a_command_survives_some_faults(sweep, name, fault, num):
     """What does not cost much of them; from the end on, where most is there to be lost."""
-    assert sweep(name, fault, lambda count: range(count - 1, -1, -max(1, count // num))) == []
+    assert sweep(name, fault, lambda done: range(len(done) - 1, -1, -max(1, len(done) // num))) == []
