@@ -41,6 +41,7 @@ FAULTS = {
 }
 TEMPORARY = (".partial-", ".index.json", "dogs-accel-store-", "dogs-accel-parity-")
 NAMES = ("benchmark", "download", "eda", "export", "metadata", "parity", "predict", "prepare", "report", "throughput")
+TEMPORARY_FILES = "tmp"
 NO_RESULTS = (".lock", "error.log", "journal.jsonl")
 """Ends of names of what may be there or not."""
 
@@ -59,17 +60,17 @@ class Command:
 
 
 def same(one, two, is_repeatable):
-    names = [files(folder) for folder in (one, two)]
+    names = [files(folder, but=TEMPORARY_FILES) for folder in (one, two)]
     assert names[0].keys() == names[1].keys()
     for name, path in names[0].items():
         if is_repeatable:
             assert path.read_bytes() == names[1][name].read_bytes(), name
 
 
-def files(folder):
-    """The files below a folder that are results, by their names."""
+def files(folder, but=None):
+    """The files below a folder that are results, by their names; those in another folder left out."""
     found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in found.items() if not name.endswith(NO_RESULTS)}
+    return {name: path for name, path in found.items() if not name.endswith(NO_RESULTS) and name.split("/")[0] != but}
 
 
 def assert_whole(path, undisturbed):
@@ -269,14 +270,13 @@ def telling(done):
 @pytest.fixture
 def sweep(commands, tmp_path, monkeypatch):
     """Let pieces of work of a command fail, one after the other: the names of a command and a fault, and which ones."""
-    monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(measure, "measure_cold_start", lambda candidate, workload: ColdStart(0.25, 400.0, None))
 
     def there(part):
         folder = tmp_path / str(part)
         folder.mkdir()
-        monkeypatch.setenv("TMPDIR", str(folder))
-        tempfile.tempdir = None
+        (folder / TEMPORARY_FILES).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder / TEMPORARY_FILES))
         return folder
 
     def swept(name, fault, chosen=telling):

@@ -24,6 +24,7 @@ from dogs_accel.results import comparison
 from dogs_accel.runtime import files
 from dogs_accel.runtime.files import FullDiskError, UnwritableError, patient_file, replacing, sha256
 from dogs_accel.runtime.terminal import escaped, terminal_output
+from dogs_accel.training.trainer import Trainer
 
 FULL = Path("/dev/full")
 ODD = "a\x1b[31m\x7f\tred\nfox"
@@ -285,6 +286,25 @@ def test_a_file_where_a_folder_goes_is_said_before_the_work(tmp_path, monkeypatc
     _, errors = ended(cli.main, ["export", "--run", "/nowhere", "--out", tmp_path / "new"], capsys)
     assert f"out: {tmp_path / 'new'} cannot be written, {tmp_path} is read-only here" in errors
     assert file.read_text() == "mine"
+
+
+@pytest.mark.slow  # a benchmark in this process
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.fault("Disk", "the folder of results is removed while a run trains", "one line after that epoch")
+def test_a_folder_that_is_removed_in_training_is_one_line(dogs_root, tmp_path, monkeypatch, capsys):
+    out, run_epoch = tmp_path / "out", Trainer._run_epoch
+
+    def remove(*arguments):
+        shutil.rmtree(out)
+        return run_epoch(*arguments)
+
+    monkeypatch.setattr(Trainer, "_run_epoch", remove)
+    code, errors = ended(benchmark.main, arguments_of(dogs_root, "--strategies", "full", "--out", out), capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == (
+        f"python -m dogs_accel.benchmark: error: {out} was removed while the run wrote to it, and what had ended with "
+        "it; another --out starts anew"
+    )
 
 
 class Mean(torch.nn.Module):
