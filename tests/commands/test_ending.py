@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from dogs_accel import benchmark, cli
+from dogs_accel.datasets import open_dataset
 from dogs_accel.eda import run as eda
 from dogs_accel.ending import ending_in_a_line
 from dogs_accel.experiment import command, execute, run
@@ -305,6 +306,32 @@ def test_a_folder_that_is_removed_in_training_is_one_line(dogs_root, tmp_path, m
         f"python -m dogs_accel.benchmark: error: {out} was removed while the run wrote to it, and what had ended with "
         "it; another --out starts anew"
     )
+
+
+@pytest.mark.slow  # a benchmark in this process, and the rest of it
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.fault(
+    "Photos", "a photo vanishes after the check, while a run trains", "named; --resume goes on with it back"
+)
+def test_a_photo_that_vanishes_in_training_costs_what_had_not_ended(dogs_root, tmp_path, monkeypatch, capsys):
+    root, out, run_epoch = shutil.copytree(dogs_root, tmp_path / "set"), tmp_path / "out", Trainer._run_epoch
+    data = open_dataset(root)
+    photo = Path(data.paths[data.split("train")[0]])
+
+    def remove(trainer, *arguments):
+        if len(trainer.history) == 1:
+            photo.rename(tmp_path / "photo")
+        return run_epoch(trainer, *arguments)
+
+    arguments = [*arguments_of(root, "--strategies", "full", "--loader", "dali", "--out", out), "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_run_epoch", remove)
+        code, errors = ended(benchmark.main, arguments, capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == f"python -m dogs_accel.benchmark: error: {photo}: No such file or directory"
+    (tmp_path / "photo").rename(photo)
+    assert benchmark.main(["--resume", str(out)]) == 0
+    assert "  goes on after epoch 1/2" in capsys.readouterr().out.splitlines()
 
 
 class Mean(torch.nn.Module):
