@@ -206,16 +206,20 @@ def _eda(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import AUGMENTED_FIGURE, read_metadata
     from dogs_accel.eda.run import describe_eda, write_eda
     from dogs_accel.results.layout import EDA_FOLDER
+    from dogs_accel.steps import Steps
 
     folder = Path(options.metadata)
     out = folder / EDA_FOLDER if options.out is None else Path(options.out)
     data = read_metadata(folder)
     yield from data.facts.lines()
     yield describe_eda(data)
-    written = write_eda(data, out, seed=options.seed)
-    if out / AUGMENTED_FIGURE not in written:
+    steps = Steps(out, "figures")
+    written = write_eda(data, out, seed=options.seed, step=steps.step)
+    if out / AUGMENTED_FIGURE not in written and not steps.failed:
         yield f"{AUGMENTED_FIGURE} is left out: no training image is where the table says"
     yield from _written(written)
+    if steps.failed:
+        raise CheckFailedError(f"not made: {'; '.join(f'{name} ({why})' for name, why in steps.failed.items())}")
 
 
 def _add_parity(commands: Any) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import dogs_accel
 from dogs_accel.runtime.arguments import describe_error, error_line, is_started_by_torchrun
 from dogs_accel.runtime.files import ERROR_LOG, FullDiskError, is_disk_full
 from dogs_accel.runtime.terminal import escaped, terminal_output
@@ -72,6 +73,9 @@ class Ending:
         if (text := _describe_lack_of_memory(error)) is not None:
             _say(error_line(self.prog, _joined(text, self.remedy(error))))
             return EXPECTED
+        if (text := _describe_lost_worker(error)) is not None:
+            _say(error_line(self.prog, _joined(text, self.remedy(error))))
+            return EXPECTED
         first = next(iter(describe_error(error).strip().splitlines()), "")
         text = f"unexpected {type(error).__name__}{f': {first}' if first else ''}"
         _say(
@@ -124,6 +128,14 @@ def _describe_lack_of_memory(error: Exception) -> str | None:
     return describe_out_of_memory(error) if is_out_of_memory(error) else None
 
 
+def _describe_lost_worker(error: Exception) -> str | None:
+    if "pipelines.torchloader" not in sys.modules:
+        return None
+    from pipelines.torchloader import describe_lost_worker
+
+    return describe_lost_worker(error)
+
+
 @contextmanager
 def ending_in_a_line(prog: str) -> Iterator[Ending]:
     """Let whatever ends the block early be said in one line, with its exit code, as SystemExit.
@@ -135,8 +147,10 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
     with ExitStack() as stack:
         stack.enter_context(terminal_output())
         try:
-            # Also what comes while the handler is set or taken back is an end in a line.
+            # Also what comes while the handlers are set or taken back is an end in a line.
             with _sigterm_as_interruption():
+                if signal.getsignal(signal.SIGINT) is dogs_accel.end_early:  # which has ended the process until here
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
                 yield ending
                 if sys.stdout is not None:
                     sys.stdout.flush()

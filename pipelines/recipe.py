@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -72,6 +74,12 @@ class Recipe:
                 raise ValueError(f"{field}: got {bounds}, expected 0 < low <= high")
         if self.random_area is None and min(self.resized(self.crop, self.crop)) < self.crop:
             raise ValueError(f"resize: got {self.resize}, expected at least the crop of {self.crop} px on each side")
+
+    @classmethod
+    def recorded(cls, fields: Mapping[str, Any]) -> Recipe:
+        """Read what `dataclasses.asdict` gave of a recipe and JSON has kept, in which tuples are lists."""
+        own: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
+        return cls(**own)
 
     @property
     def jitters(self) -> bool:

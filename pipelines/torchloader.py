@@ -199,12 +199,9 @@ class TorchLoader(Loader):
                     if time.monotonic() < waits_since + _TIMEOUT_S:
                         continue
                     raise WorkerError(f"torch loader: a worker gave nothing for {_TIMEOUT_S} s") from None
-                if not str(error).startswith("DataLoader "):  # what a worker raised, not what became of it
+                if (text := describe_lost_worker(error)) is None:
                     raise
-                raise WorkerError(
-                    f"torch loader: {_first_line(error)}; fewer threads need less memory, and the other loaders have "
-                    "no worker processes"
-                ) from None  # three tracebacks of DataLoader's insides say no more
+                raise WorkerError(text) from None  # three tracebacks of DataLoader's insides say no more
             if isinstance(batch, Exception):
                 raise batch
             yield _as_batch(batch)
@@ -236,5 +233,18 @@ class TorchLoader(Loader):
         self._loader = self._workers = None
 
 
-def _first_line(error: Exception) -> str:
+def describe_lost_worker(error: BaseException) -> str | None:
+    """Say that a worker process of a loader is gone; None where an error is another one.
+
+    torch raises it in the main thread wherever that happens to be, so that a step of training may raise it too.
+    """
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader "):
+        return None
+    return (
+        f"torch loader: {_first_line(error)}; a system that runs out of memory ends processes like that: fewer threads "
+        "(--num-threads) need less memory, and the other loaders (--loader) have no worker processes"
+    )
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")

@@ -6,9 +6,7 @@ import contextlib
 import http.client
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from tqdm import tqdm
 
 from dogs_accel.datasets.dataset import DatasetError
 from dogs_accel.runtime.arguments import nearest
-from dogs_accel.runtime.files import sha256
+from dogs_accel.runtime.files import UnwritableError, replacing_folder, sha256, writing_to
 from pipelines.progress import progress_bar
 from pipelines.store.disk import lock
 
@@ -147,7 +145,8 @@ def _fetch(url: str, path: Path, archive: Archive, progress: bool) -> None:
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[IO[bytes]]:
     """Open a .part file for going on with it, and keep other processes from doing so at the same time."""
-    with part.open("ab") as file:
+    # Without a buffer, which would fail once more when it is closed.
+    with part.open("ab", buffering=0) as file:
         try:
             lock(file, wait=False)
         except BlockingIOError as error:
@@ -167,7 +166,7 @@ def _fill(file: IO[bytes], url: str, archive: Archive, bar: tqdm) -> None:
         except urllib.error.HTTPError as error:
             raise DownloadError(_advice(url, f"HTTP {error.code} {error.reason}", file.name, archive)) from error
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, DownloadError):
+            if isinstance(error, DownloadError | UnwritableError):
                 raise
             problem = str(getattr(error, "reason", error)) or type(error).__name__
             have = file.seek(0, os.SEEK_END)
@@ -206,10 +205,12 @@ def _append(file: IO[bytes], url: str, have: int, size: int, bar: tqdm) -> int:
         bar.n = have
         bar.refresh()
         while have < size and (chunk := response.read(min(_CHUNK_BYTES, size - have))):
-            file.write(chunk)
+            left = memoryview(chunk)
+            while left:
+                with writing_to(Path(file.name)):
+                    left = left[file.write(left) :]
             have += len(chunk)
             bar.update(len(chunk))
-    file.flush()
     return have
 
 
@@ -240,17 +241,19 @@ def unpack_archive(path: Path, target: Path, *, progress: bool = True) -> None:
     """
     if not hasattr(tarfile, "data_filter"):
         raise DatasetError("Python is too old to unpack archives safely: expected 3.10.12, 3.11.4, 3.12 or newer")
-    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.unpacking-", dir=target.parent))
     try:
-        content = workspace / target.name
-        content.mkdir()
-        _extract(path, content, progress)
-        inner = content / target.name
-        _publish(inner if inner.is_dir() else content, target)
+        # Where another process was first, both unpacked the same archive, and either result will do.
+        with replacing_folder(target) as content:
+            content.mkdir()
+            _extract(path, content, progress)
+            inner = content / target.name
+            if inner.is_dir():
+                content = content.rename(content.with_name(f"{target.name}-"))
+                (content / target.name).rename(content.with_name(target.name))
+    except UnwritableError:
+        raise
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DatasetError(f"{path}: cannot be unpacked: {error}") from error
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _extract(path: Path, destination: Path, progress: bool) -> None:
@@ -272,12 +275,3 @@ def _plain_members_only(member: tarfile.TarInfo, destination: str) -> tarfile.Ta
     if member.name.startswith("/") or ".." in member.name.split("/"):
         raise tarfile.OutsideDestinationError(member, member.name)
     return tarfile.data_filter(member, destination)
-
-
-def _publish(content: Path, target: Path) -> None:
-    try:
-        content.rename(target)
-    except OSError:
-        # Another process was first; both unpacked the same archive, so either result will do.
-        if not target.is_dir():
-            raise

@@ -15,6 +15,7 @@ from torch import nn
 from dogs_accel.explain.cells import scale_to_unit
 from dogs_accel.explain.drawings import crop_pixels, save_picture, side_by_side
 from dogs_accel.explain.explainers import Explainer, find_explainer, heat_maps
+from dogs_accel.runtime.files import only_process_in
 from pipelines import Recipe
 
 _PHOTO = "dogs-accel photo"
@@ -47,11 +48,13 @@ class HeatmapFolder:
         maps = heat_maps(self._explainer, images, classes.to(images.device))
         heat = {method: scale_to_unit(each).cpu().numpy() for method, each in maps.items()}
         pictures = []
-        for row, (path, pixels) in enumerate(zip(paths, crop_pixels(images, self._recipe), strict=True)):
-            own = {method: each[row] for method, each in heat.items()}
-            photo = _photo_id(path)
-            place = self._place(path, photo)
-            pictures.append(save_picture(side_by_side(pixels, own), place, {_PHOTO: photo}))
+        # A name is free until its picture is there: another process may draw into the folder too.
+        with only_process_in(self._folder, wait=True):
+            for row, (path, pixels) in enumerate(zip(paths, crop_pixels(images, self._recipe), strict=True)):
+                own = {method: each[row] for method, each in heat.items()}
+                photo = _photo_id(path)
+                place = self._place(path, photo)
+                pictures.append(save_picture(side_by_side(pixels, own), place, {_PHOTO: photo}))
         return pictures
 
     def _place(self, path: str, photo: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -128,11 +127,7 @@ def load_model(run: Run) -> nn.Module:
 
 def eval_recipe(run: Run) -> Recipe:
     """Return the recipe that validation and test were loaded with."""
-    recorded = run.record.eval_recipe
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
-    }
-    return Recipe(**fields)
+    return Recipe.recorded(run.record.eval_recipe)
 
 
 def describe_trained(trained: TrainedModel) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from dogs_accel.plots import save_figure
 from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.environment import cpu_name, describe_environment
-from dogs_accel.runtime.files import write_json
+from dogs_accel.runtime.files import temporary_folder, write_json
 from dogs_accel.throughput.bottleneck import (
     WARM_UP_STEPS,
     LoaderWithModel,
@@ -144,8 +143,8 @@ def stores_folder(folder: str | None) -> Iterator[str]:
     if folder is not None:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="dogs-accel-store-") as temporary:
-        yield temporary
+    with temporary_folder("dogs-accel-store-", "--store DIR or TMPDIR=DIR puts the stores elsewhere") as temporary:
+        yield str(temporary)
 
 
 def pass_parity(

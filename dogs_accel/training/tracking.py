@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dogs_accel.runtime.files import has_no_room
+
 PROJECT = "dogs-accel"
 JOB_TYPE = "train"
 WANDB_MODES = ("offline", "online", "disabled")
@@ -161,6 +163,8 @@ class TrackedRun:
             # Its service notices nothing where its folder was removed meanwhile.
             if self.mode == "offline" and self._run is not None and not self._own_folders():
                 _log.warning("wandb: the folder of %s is gone, and what was logged with it", self.display_name)
+            elif has_no_room(self.folder):
+                _log.warning("wandb: the disk is full, so what was logged of %s may lack its end", self.display_name)
 
     def _own_folders(self) -> list[Path]:
         return list((self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"))

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -267,13 +268,18 @@ def write_index(folder: Path, index: StoreIndex) -> None:
     head = json.dumps({**index.terms, "root": index.root})
     files = (json.dumps({"path": name, **asdict(entry)}) for name, entry in index.entries.items())
     temporary = folder / f".{INDEX_FILE}"
-    with temporary.open("w", encoding="ascii") as file:
-        file.write(f'{head[:-1]}, "files": [\n')
-        file.write(",\n".join(files))
-        file.write("\n]}\n")
-        file.flush()
-        flush(file.fileno())
-    temporary.replace(folder / INDEX_FILE)
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            file.write(f'{head[:-1]}, "files": [\n')
+            file.write(",\n".join(files))
+            file.write("\n]}\n")
+            file.flush()
+            flush(file.fileno())
+        temporary.replace(folder / INDEX_FILE)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _prefix(root: str) -> str:

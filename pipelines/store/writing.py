@@ -147,7 +147,8 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
         building.touch()
     else:
         started.pixels.replace(building)
-    with building.open("r+b", buffering=0) as pixels, journal.open("ab") as lines:
+    # Without buffers, which would fail once more when they are closed.
+    with building.open("r+b", buffering=0) as pixels, journal.open("ab", buffering=0) as lines:
         try:
             # Room for all of it is taken now, so that a disk without it is found out before the work.
             reserve(pixels.fileno(), len(header) + request.num_bytes)
@@ -155,7 +156,7 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
             if started.pixels is None:
                 building.unlink()
             raise
-        pixels.write(header)
+        _write_all(pixels, header)
         if started.pixels is None:
             flush(pixels.fileno())
             _append(lines, [_first_line(request)])
@@ -214,9 +215,15 @@ class RowWriter:
 
 
 def _append(file: BinaryIO, lines: Sequence[Mapping[str, Any]]) -> None:
-    file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii"))
-    file.flush()
+    _write_all(file, "".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii"))
     flush(file.fileno(), data_only=True)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write to a file without a buffer, which may take less at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def publish(folder: Path, request: StoreRequest, entries: Mapping[int, FileEntry]) -> None:

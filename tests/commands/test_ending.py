@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from dogs_accel import benchmark, cli
+from dogs_accel.datasets import open_dataset
+from dogs_accel.eda import run as eda
 from dogs_accel.ending import ending_in_a_line, write_traceback
 from dogs_accel.experiment import command, execute, run
 from dogs_accel.experiment.config import add_arguments, parse_config
@@ -23,6 +25,7 @@ from dogs_accel.results import comparison
 from dogs_accel.runtime import files
 from dogs_accel.runtime.files import FullDiskError, UnwritableError, patient_file, replacing, sha256
 from dogs_accel.runtime.terminal import escaped, terminal_output
+from dogs_accel.training.trainer import Trainer
 
 FULL = Path("/dev/full")
 ODD = "a\x1b[31m\x7f\tred\nfox"
@@ -75,6 +78,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
         patch.setattr(execute, "execute_run", broken_in_the_second_run)
         patch.setattr(run, "write_explanations", failing(ValueError("no map today")))
         patch.setattr(comparison, "compare_runs", failing(ValueError("no pairs today")))
+        patch.setattr(eda, "quality_distributions_figure", failing(ValueError("no figure today")))
         code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", out), capsys)
     assert code == 1
     assert errors.splitlines()[-1] == (
@@ -83,7 +87,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     )
     assert "Traceback" not in errors
     logged = (out / "error.log").read_text()
-    assert logged.count("Traceback (most recent call last)") == 3
+    assert logged.count("Traceback (most recent call last)") == 4
     assert "in broken_in_the_second_run" in logged
     folder = out / "cnn" / "resnet18_full"
     record = json.loads((folder / "resnet18_full_run_metadata.json").read_text())
@@ -91,8 +95,13 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     assert record["not_made"] == {"explanations": "ValueError: no map today"}
     assert (folder / "quality_vs_error.png").exists()
     assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
-    assert json.loads((out / "not_made.json").read_text()) == {"pairwise_comparison.csv": "ValueError: no pairs today"}
+    assert json.loads((out / "not_made.json").read_text()) == {
+        "eda/quality_distributions.png": "ValueError: no figure today",
+        "pairwise_comparison.csv": "ValueError: no pairs today",
+    }
     assert not (out / "pairwise_comparison.csv").exists()
+    assert not (out / "eda" / "quality_distributions.png").exists()
+    preview = (out / "eda" / "augmented_batch_preview.png").read_bytes()
     assert_manifest_holds(out)
     # The report names them as long as the cause is there, and makes what it can once it is gone.
     with monkeypatch.context() as patch:
@@ -103,6 +112,8 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     assert "pairwise_comparison.csv (ValueError: no pairs today)" in page
     assert cli.main(["report", str(out)]) == 0
     assert (out / "pairwise_comparison.csv").exists()
+    assert (out / "eda" / "quality_distributions.png").exists()
+    assert (out / "eda" / "augmented_batch_preview.png").read_bytes() == preview
     assert not (out / "not_made.json").exists()
     assert "no pairs today" not in (out / "report.html").read_text()
     assert_manifest_holds(out)
@@ -208,6 +219,38 @@ def test_a_log_is_written_through_no_link(tmp_path, monkeypatch):
     assert precious.read_text() == before
 
 
+AT_IMPORT = """
+import importlib.abc, os, signal, sys
+
+class AtImport(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{name}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, AtImport())
+"""
+MODULE, SCRIPT = [sys.executable, "-m", "dogs_accel.benchmark"], [Path(sys.executable).with_name("dogs-accel")]
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C in the first moments, while Python still imports", "one line, 130")
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(MODULE, "dogs_accel.benchmark"), (MODULE, "dogs_accel.ending"), (SCRIPT, "dogs_accel.cli")],
+)
+def test_ctrl_c_at_the_first_import_is_one_line(tmp_path, command, name):
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT.format(name=name))
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+
+
+def test_a_program_that_imports_a_part_keeps_its_own_ctrl_c():
+    code = "import signal, dogs_accel; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.fault("Command line", "output piped into `head`", "silence, and the exit code of the work")
 def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
@@ -303,6 +346,51 @@ def test_a_file_where_a_folder_goes_is_said_before_the_work(tmp_path, monkeypatc
     _, errors = ended(cli.main, ["export", "--run", "/nowhere", "--out", tmp_path / "new"], capsys)
     assert f"out: {tmp_path / 'new'} cannot be written, {tmp_path} is read-only here" in errors
     assert file.read_text() == "mine"
+
+
+@pytest.mark.slow  # a benchmark in this process
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.fault("Disk", "the folder of results is removed while a run trains", "one line after that epoch")
+def test_a_folder_that_is_removed_in_training_is_one_line(dogs_root, tmp_path, monkeypatch, capsys):
+    out, run_epoch = tmp_path / "out", Trainer._run_epoch
+
+    def remove(*arguments):
+        shutil.rmtree(out)
+        return run_epoch(*arguments)
+
+    monkeypatch.setattr(Trainer, "_run_epoch", remove)
+    code, errors = ended(benchmark.main, arguments_of(dogs_root, "--strategies", "full", "--out", out), capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == (
+        f"python -m dogs_accel.benchmark: error: {out} was removed while the run wrote to it, and what had ended with "
+        "it; another --out starts anew"
+    )
+
+
+@pytest.mark.slow  # a benchmark in this process, and the rest of it
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.fault(
+    "Photos", "a photo vanishes after the check, while a run trains", "named; --resume goes on with it back"
+)
+def test_a_photo_that_vanishes_in_training_costs_what_had_not_ended(dogs_root, tmp_path, monkeypatch, capsys):
+    root, out, run_epoch = shutil.copytree(dogs_root, tmp_path / "set"), tmp_path / "out", Trainer._run_epoch
+    data = open_dataset(root)
+    photo = Path(data.paths[data.split("train")[0]])
+
+    def remove(trainer, *arguments):
+        if len(trainer.history) == 1:
+            photo.rename(tmp_path / "photo")
+        return run_epoch(trainer, *arguments)
+
+    arguments = [*arguments_of(root, "--strategies", "full", "--loader", "dali", "--out", out), "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_run_epoch", remove)
+        code, errors = ended(benchmark.main, arguments, capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == f"python -m dogs_accel.benchmark: error: {photo}: No such file or directory"
+    (tmp_path / "photo").rename(photo)
+    assert benchmark.main(["--resume", str(out)]) == 0
+    assert "  goes on after epoch 1/2" in capsys.readouterr().out.splitlines()
 
 
 class Mean(torch.nn.Module):

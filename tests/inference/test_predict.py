@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from dogs_accel.inference.predict import named_photos, predict_images
 from dogs_accel.inference.trained import describe_trained, load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
 from dogs_accel.runtime.files import FullDiskError
+from pipelines import EVAL
 from pipelines.decoding.pil import decode_rgb
 
 pytestmark = pytest.mark.slow
@@ -339,3 +342,31 @@ def test_the_classes_keep_their_names_whatever_they_are(tiny_results, tmp_path):
     table.index = ["NA", "accuracy", "1", 'a "b", c', *table.index[4:]]
     table.to_csv(report)
     assert run.class_names == ["NA", "accuracy", "1", 'a "b", c']
+
+
+class OneMap:
+    """An explainer whose maps are the same everywhere."""
+
+    def placed_on(self, images):
+        return self
+
+
+@pytest.mark.fault("Disk", "two `predict --heatmap` into one folder, of photos with one name", "each has its picture")
+def test_two_at_work_in_one_folder_do_not_take_each_others_names(tmp_path, monkeypatch):
+    save = heatmaps.save_picture
+
+    def save_late(pixels, place, texts):
+        time.sleep(0.1)  # in which the other finds the name free
+        return save(pixels, place, texts)
+
+    monkeypatch.setattr(heatmaps, "save_picture", save_late)
+    monkeypatch.setattr(heatmaps, "heat_maps", lambda explainer, images, classes: {"gradcam": images[:, 0]})
+
+    def draw(photo):
+        folder = heatmaps.HeatmapFolder(tmp_path, OneMap(), EVAL.at(32))
+        return folder.draw([photo], torch.rand(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64))
+
+    with ThreadPoolExecutor(2) as pool:  # threads lock each other out as processes do
+        places = [place for places in pool.map(draw, ["a/cat.jpg", "b/cat.jpg"]) for place in places]
+    assert {path.name for path in places} == {"cat_heatmap.png", "cat_heatmap_2.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"cat_heatmap.png", "cat_heatmap_2.png"}

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from dogs_accel.ending import ending_in_a_line
 from dogs_accel.throughput.cold_start import tree_memory_bytes
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, BadImageError, Recipe, make_loader, torchloader
 from pipelines.loader import WorkerError, epoch_order
@@ -588,7 +589,9 @@ def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
         next(batches)
         [first, *_] = set(psutil.Process().children()) - children
         first.kill()
-        with pytest.raises(WorkerError, match=r"^torch loader: DataLoader worker .*; fewer threads need less memory"):
+        with pytest.raises(
+            WorkerError, match=r"^torch loader: DataLoader worker .*; a system that runs out of memory ends"
+        ):
             list(batches)
 
 
@@ -641,3 +644,30 @@ def test_a_loop_without_a_main_guard_is_told_so_by_its_workers(photos, monkeypat
     assert stop.value.code == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "put the loop below if __name__ == '__main__':" in line
+
+
+@pytest.mark.fault(
+    "Signals and processes", "the system ends a loader's worker, also while a step computes",
+    "one line that names the worker, the likely reason and what helps",
+)  # fmt: skip
+def test_a_worker_that_dies_while_something_else_is_done_is_one_line_too(photos, capsys):
+    settings = {"backend": "torch", "batch_size": 5, "device": "cpu", "num_threads": 2}
+    killed = []
+
+    def work():
+        with make_loader(list(photos) * 20, range(460), EVAL, **settings) as loader:
+            children = set(psutil.Process().children())
+            next(iter(loader))
+            [first, *_] = set(psutil.Process().children()) - children
+            killed.append(first.pid)
+            first.kill()
+            time.sleep(30)  # a step of training, which SIGCHLD interrupts
+
+    with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
+        work()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"it: error: torch loader: DataLoader worker (pid {killed[0]}) is killed by signal: Killed; a system that runs "
+        "out of memory ends processes like that: fewer threads (--num-threads) need less memory, and the other loaders "
+        "(--loader) have no worker processes\n"
+    )

@@ -8,6 +8,7 @@ import time
 import pytest
 import wandb
 
+from dogs_accel.runtime import files
 from dogs_accel.training.tracking import JOB_TYPE, TrackedRun, TrackingError, check_tracking
 
 
@@ -172,3 +173,15 @@ def test_a_run_that_loses_its_folder_says_so(tmp_path, caplog):
         one.log({"val/acc": 0.6}, step=2)
     assert (one.state, one.summary["val/acc"]) == ("finished", 0.6)
     assert "wandb: the folder of ResNet-50, full is gone, and what was logged with it" in caplog.messages
+
+
+@pytest.mark.fault(
+    "Disk", "the disk of W&B's folder is full, which its service does not say", "the run goes on and says so"
+)
+def test_a_full_disk_that_the_tracker_does_not_notice_is_said_once(tmp_path, caplog, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    record = run(tmp_path, "offline").as_record()
+    assert (record["state"], record["summary"]["test/accuracy"]) == ("finished", 0.75)
+    said = "wandb: the disk is full, so what was logged of ResNet-50, full may lack its end"
+    assert caplog.messages.count(said) == 1
