@@ -59,9 +59,9 @@ METADATA_FILES = {
 }  # fmt: skip
 
 
-def command(*arguments):
+def command(*arguments, module="dogs_accel.benchmark"):
     return subprocess.run(
-        [sys.executable, "-m", "dogs_accel.benchmark", *arguments],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -71,11 +71,14 @@ def command(*arguments):
 
 @pytest.fixture(scope="module")
 def finished(dogs_root, tmp_path_factory):
-    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed)."""
+    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed).
+
+    Undrawn: whole runs that draw are those of test_resume.py.
+    """
     out = tmp_path_factory.mktemp("runs") / "tiny"
     done = command(
         "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "1", "--device", "cpu",
-        "--out", str(out),
+        "--out", str(out), module="tests.support.undrawn_benchmark",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out, done.stdout
