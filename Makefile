@@ -37,13 +37,14 @@ format: setup
 setup: $(VENV)/.packages
 	@$(MAKE) --no-print-directory $(VENV)/.extension
 
-# Exact versions come from constraints.txt. torch goes first because building the extension needs it.
+# Exact versions come from constraints.txt. torch goes first because building the extension needs it. Python compiles a
+# module when it is first imported: pip would compile all 17,000, which takes a minute, and few of them are ever used.
 $(VENV)/.packages: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "cannot make $(VENV): on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@echo "installing packages and building the extension: some minutes, the first time only"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools ninja torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt setuptools ninja torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
 	@$(BIN)/python -c "from dogs_accel import ops; print('extension built;', ops.cuda_status())"
 	@echo "$(DOGS_ACCEL_CUDA)" >$(VENV)/.cuda-choice
 	@touch $(VENV)/.extension $@

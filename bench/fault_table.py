@@ -60,9 +60,9 @@ def said_by(mark: ast.Call, test: str) -> tuple[str, str, str]:
 
 def fault_table() -> str:
     """Lay out the faults, a table a kind."""
-    blocks = []
+    blocks, found = [], faults()
     for kind in KINDS:
-        rows = [fault for fault in faults() if fault.kind == kind]
+        rows = [fault for fault in found if fault.kind == kind]
         if rows:
             blocks.append(f"### {kind}\n\n| fault | what happens | test |\n|---|---|---|")
             blocks[-1] += "".join(f"\n| {cell(row.what)} | {cell(row.then)} | {link(row)} |" for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -118,3 +119,18 @@ def test_architectures(setup_py: ModuleType) -> None:
         "-gencode=arch=compute_90,code=sm_90",
         "-gencode=arch=compute_90,code=compute_90",
     ]
+
+
+def test_what_is_compiled_for_one_gpu_compiles_for_all(setup_py: ModuleType) -> None:
+    """nvcc knows each architecture that is built by default, and no kernel's source differs between them."""
+    sources = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".cu", ".h")]
+    assert not [path for path in sources if "__CUDA_ARCH" in path.read_text(encoding="utf-8")]
+    toolkit = setup_py.find_toolkit(os.environ)
+    if isinstance(toolkit, str):
+        pytest.skip(toolkit)
+    archs = setup_py.default_archs(toolkit.archs)
+    nvcc, dry_run = toolkit.home / "bin" / "nvcc", ("--dryrun", "-c", str(ROOT / "csrc" / "cuda" / "squash.cu"))
+    said = setup_py.run_nvcc(nvcc, *dry_run, *setup_py.arch_flags(archs))
+    assert "fatal" not in said
+    assert all(f"-arch sm_{arch} " in said or f"-arch=sm_{arch} " in said for arch in archs)
+    assert "nvcc fatal" in setup_py.run_nvcc(nvcc, *dry_run, *setup_py.arch_flags((*archs, 999)))

@@ -38,7 +38,7 @@ def results(folder, tmp_path_factory):
         "head", "--epochs", "1", "--image-size", "32", "--batch-size", "16", "--device", "cpu", "--wandb", "disabled",
         "--out", str(out),
     ]  # fmt: skip
-    with blank_figures():
+    with blank_figures(find_fonts=True):  # that have the letters of the names
         assert benchmark.main(arguments) == 0
     return out
 
@@ -101,7 +101,7 @@ def test_metadata_and_its_figures(folder, tmp_path, capsys):
     text = said_by(capsys, "metadata", "--data", folder, "--out", tmp_path)
     assert text.startswith(SAID)
     assert "decoded 60 of 60 files" in text
-    with blank_figures():
+    with blank_figures(find_fonts=True):  # that have the letters of the names
         text = said_by(capsys, "eda", "--metadata", tmp_path)
     assert "5 classes, 12 images a class\n" in text
     assert not any(word in without_paths(text, folder, tmp_path) for word in DOGS)

@@ -79,9 +79,9 @@ sys.addaudithook(note)
 """Imported by each Python process as it starts: it notes the machines that are asked for or told something."""
 
 
-def command(*arguments, **environment):
+def command(*arguments, module="dogs_accel.benchmark", **environment):
     return subprocess.run(
-        [sys.executable, "-m", "dogs_accel.benchmark", *arguments],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -92,14 +92,17 @@ def command(*arguments, **environment):
 
 @pytest.fixture(scope="module")
 def finished(dogs_root, tmp_path_factory):
-    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed)."""
+    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed).
+
+    Undrawn: whole runs that draw are those of test_resume.py.
+    """
     folder = tmp_path_factory.mktemp("runs")
     out, watching = folder / "tiny", folder / "watching"
     watching.mkdir()
     (watching / "sitecustomize.py").write_text(WATCHING)
     done = command(
         "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "1", "--device", "cpu",
-        "--out", str(out),
+        "--out", str(out), module="tests.support.undrawn_benchmark",
         PYTHONPATH=os.pathsep.join(filter(None, (str(watching), os.environ.get("PYTHONPATH")))),
         ASKED=str(folder / "asked.txt"),
     )  # fmt: skip
@@ -462,7 +465,7 @@ def test_a_label_is_the_folder_of_a_models_runs(dogs_root, tmp_path, undrawn, ca
     assert main([
         "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
         "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb", "disabled",
-        "--out", str(out),
+        "--out", str(out), module="tests.support.undrawn_benchmark",
     ]) == 0  # fmt: skip
     [run] = read_runs_folder(out).runs
     assert run.folder.relative_to(out).as_posix() == "small-nets/resnet18_full"
