@@ -99,7 +99,7 @@ def _num_classes_of_file(spec: ModelSpec, path: str) -> int:
     state = read_state(path)
     with torch.device("meta"):
         *_, head = head_names(_create(spec, 1, pretrained=False))
-    if f"{head}.weight" not in state:
+    if f"{head}.weight" not in state or not state[f"{head}.weight"].ndim:
         raise ValueError(f"weights: {path!r} holds no head {head!r} of {spec.name}")
     return len(state[f"{head}.weight"])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dogs_accel.models.heads import head_names
+from dogs_accel.models.torch_file import read_torch_file
 
 _NESTED_KEYS = ("state_dict", "model", "model_state_dict", "module")
 
@@ -26,7 +26,7 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     own = model.state_dict()
     head = tuple(f"{name}." for name in head_names(model))
     other_head = sorted(
-        key for key in own if key.startswith(head) and key in state and state[key].shape != own[key].shape
+        key for key in own if key.startswith(head) and key in state and _is_of_other_classes(state[key], own[key])
     )
     note = f"weights of {os.fspath(path)}"
     if other_head:
@@ -46,18 +46,35 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights: no file {os.fspath(path)!r}; expected imagenet, none, or a file")
     try:
-        if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        # None of the kinds that torch raises for a foreign file names the file.
-        raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({error})") from error
+        loaded = load_file(path) if _is_safetensors(path) else read_torch_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({reason})") from error
     for key in _NESTED_KEYS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise ValueError(f"weights: {os.fspath(path)!r} holds no state dict")
+    if not isinstance(loaded, dict) or not all(_is_weight(name, value) for name, value in loaded.items()):
+        raise ValueError(f"weights: {os.fspath(path)!r} holds no state dict, which is tensors by name")
     return {key.removeprefix("module."): value for key, value in loaded.items()}
+
+
+def _is_safetensors(path: str | Path) -> bool:
+    """Whether a file is one of safetensors by its ending or its beginning: eight bytes of a length, then JSON."""
+    with Path(path).open("rb") as file:
+        start = file.read(9)
+    return start.endswith(b"{") if len(start) == 9 else Path(path).suffix == ".safetensors"
+
+
+def _is_of_other_classes(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether two tensors differ in their first size alone, the number of classes of a head."""
+    return given.ndim == own.ndim > 0 and given.shape != own.shape and given.shape[1:] == own.shape[1:]
+
+
+def _is_weight(name: object, value: object) -> bool:
+    """Whether a part of a state dict is one that a model could take."""
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_complex() and not value.is_quantized
 
 
 def _check_fits(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor], path: str | Path) -> None:
