@@ -386,16 +386,18 @@ def _add_run(command: Any) -> None:
 def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.inference.predict import describe_prediction, named_photos, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
-    from dogs_accel.results.folder import choose_run, read_runs_folder
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
     if options.heatmap:
         check_folder(Path(options.heatmap), "heatmap")
-    run = choose_run(read_runs_folder(Path(options.results)), options.model)
+    folder = Path(options.results)
     device = choose_device(options.device)
-    trained = load_trained(run, device, options.batch_size)
-    set_numerics(tf32=run.record.identity["tf32"])
+    with naming_changed_files([folder]):
+        run = choose_run(read_runs_folder(folder), options.model)
+        trained = load_trained(run, device, options.batch_size)
+        set_numerics(tf32=run.record.identity["tf32"])
     draw = None
     if options.heatmap:
         from dogs_accel.explain.explainers import find_explainer
@@ -437,13 +439,14 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import read_metadata
     from dogs_accel.inference.export import ExportMismatchError, describe_checks, export_run, real_images
     from dogs_accel.inference.trained import load_trained
-    from dogs_accel.results.folder import choose_run, read_runs_folder
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
 
     folder = Path(options.results)
-    run = choose_run(read_runs_folder(folder), options.model)
-    trained = load_trained(run, torch.device("cpu"))
+    with naming_changed_files([folder]):
+        run = choose_run(read_runs_folder(folder), options.model)
+        trained = load_trained(run, torch.device("cpu"))
+        splits = read_metadata(folder).splits
     yield f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}"
-    splits = read_metadata(folder).splits
     test = splits.loc[splits["split"] == "test", "image_path"].tolist()
     try:
         exported = export_run(trained, Path(options.out), real_images(trained, test))
@@ -469,18 +472,20 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.report.page import write_comparison_report, write_report
-    from dogs_accel.results.folder import read_runs_folder
+    from dogs_accel.results.folder import naming_changed_files, read_runs_folder
     from dogs_accel.results.layout import REPORT_FILE
     from dogs_accel.results.tables import remake_tables
 
     if len(options.runs) > 1 and options.out is None:
         raise ValueError("--out: got nothing, expected a file for the report of several runs")
-    folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
-    if options.out is None:
-        yield str(write_report(folders[0]))
-    else:
-        out = Path(options.out)
-        yield str(write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out))
+    with naming_changed_files(map(Path, options.runs)):
+        folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
+        if options.out is None:
+            written = write_report(folders[0])
+        else:
+            out = Path(options.out)
+            written = write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out)
+    yield str(written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:
