@@ -76,7 +76,7 @@ def _add_download(commands: Any) -> None:
 def _download(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets.download import download
 
-    yield from map(str, download(options.data).values())
+    yield from map(escaped, download(options.data).values())
 
 
 def _add_prepare(commands: Any) -> None:
@@ -268,7 +268,7 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
         seed=options.seed,
         num_threads=options.num_threads,
     )
-    yield f"{len(run.paths):,} of {len(data):,} images in {data.root}, seed {run.seed}, on {run.device}"
+    yield f"{len(run.paths):,} of {len(data):,} images in {escaped(data.root)}, seed {run.seed}, on {run.device}"
     yield from run.lines()
     yield from _written(write_parity(Path(options.out), run))
     if run.problems:
@@ -417,8 +417,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
         yield json.dumps({**described, "images": images}, indent=2).replace("\x7f", "\\u007f")
     else:
         if notice:
-            yield notice
-        yield describe_trained(trained)
+            yield escaped(notice)
+        yield escaped(describe_trained(trained))
         yield from map(describe_prediction, answers)
     if num_bad := sum(answer.problem is not None for answer in answers):
         raise CheckFailedError(f"{num_bad} of {len(answers)} images cannot be read")
@@ -446,7 +446,7 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
         run = choose_run(read_runs_folder(folder), options.model)
         trained = load_trained(run, torch.device("cpu"))
         splits = read_metadata(folder).splits
-    yield f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}"
+    yield escaped(f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}")
     test = splits.loc[splits["split"] == "test", "image_path"].tolist()
     try:
         exported = export_run(trained, Path(options.out), real_images(trained, test))
@@ -485,7 +485,7 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
         else:
             out = Path(options.out)
             written = write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out)
-    yield str(written)
+    yield escaped(written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

@@ -168,8 +168,8 @@ def _check_classes(folder: Path, found: Mapping[str, Mapping[str, Sequence[str]]
             "expected some of every class"
         )
     if len(every) == 1:
-        inner = folder / every[0]
-        hint = f"; name {inner} for the folders in it" if _folders_in(inner) else ""
+        inner = folder / every[0]  # which is not there where it lies in a part, or is spelt in other letters
+        hint = f"; name {inner} for the folders in it" if inner.is_dir() and _folders_in(inner) else ""
         raise DatasetError(f"{folder}: got one class, {every[0]!r}, expected at least 2{hint}")
     return every
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.splits import split_indices
+from dogs_accel.runtime.terminal import escaped
 from pipelines.decoding.contents import require_regular
 
 Box = tuple[int, int, int, int]
@@ -22,7 +23,10 @@ _MOST_PX = 1 << 31
 
 
 class DatasetError(ValueError):
-    """A dataset on disk is not what it should be; the message is one line."""
+    """A dataset on disk is not what it should be; the message is one line, whatever names it has in it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
@@ -48,6 +52,14 @@ class Dataset:
     folder_names: list[str]
     official_split: list[str]
     annotation_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise DatasetError for names that no table, JSON or page could hold."""
+        try:
+            "\n".join(self.paths).encode()
+        except UnicodeEncodeError as error:
+            name = next(path for path in self.paths if any("\ud800" <= letter <= "\udfff" for letter in path))
+            raise DatasetError(f"{name!r}: a name that is not UTF-8, expected names in UTF-8; rename it") from error
 
     def __len__(self) -> int:
         return len(self.ids)
