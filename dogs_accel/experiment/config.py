@@ -16,6 +16,7 @@ from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
 from dogs_accel.results.record import check_kinds
 from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, user_path
 from dogs_accel.runtime.files import read_json
+from dogs_accel.runtime.terminal import escaped
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
@@ -275,7 +276,7 @@ def config_from_json(recorded: Any) -> BenchmarkConfig:
         raise ValueError(f"{CONFIG_FILE}: got {str(recorded)[:40]!r}, expected the settings of a run")
     known = {field.name for field in dataclasses.fields(BenchmarkConfig)}
     if unknown := sorted(recorded.keys() - known):
-        raise ValueError(f"{CONFIG_FILE}: got {', '.join(unknown)}, expected settings of this version")
+        raise ValueError(f"{CONFIG_FILE}: got {escaped(', '.join(unknown))}, expected settings of this version")
     try:
         _check_recorded(recorded)
     except (ValueError, argparse.ArgumentTypeError) as error:
