@@ -76,7 +76,7 @@ def _add_download(commands: Any) -> None:
 def _download(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets.download import download
 
-    yield from map(str, download(options.data).values())
+    yield from map(escaped, download(options.data).values())
 
 
 def _add_prepare(commands: Any) -> None:
@@ -274,7 +274,7 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
         seed=options.seed,
         num_threads=options.num_threads,
     )
-    yield f"{len(run.paths):,} of {len(data):,} images in {data.root}, seed {run.seed}, on {run.device}"
+    yield f"{len(run.paths):,} of {len(data):,} images in {escaped(data.root)}, seed {run.seed}, on {run.device}"
     yield from run.lines()
     yield from _written(write_parity(Path(options.out), run))
     if run.problems:
@@ -393,16 +393,18 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.tables import count_text
     from dogs_accel.inference.predict import describe_prediction, named_photos, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
-    from dogs_accel.results.folder import choose_run, read_runs_folder
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
     if options.heatmap:
         check_folder(Path(options.heatmap), "heatmap")
-    run = choose_run(read_runs_folder(Path(options.results)), options.model)
+    folder = Path(options.results)
     device = choose_device(options.device)
-    trained = load_trained(run, device, options.batch_size)
-    set_numerics(tf32=run.record.identity["tf32"])
+    with naming_changed_files([folder]):
+        run = choose_run(read_runs_folder(folder), options.model)
+        trained = load_trained(run, device, options.batch_size)
+        set_numerics(tf32=run.record.identity["tf32"])
     draw = None
     if options.heatmap:
         from dogs_accel.inference.heatmaps import HeatmapFolder
@@ -419,8 +421,8 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
         yield json.dumps({**described, "images": images}, indent=2).replace("\x7f", "\\u007f")
     else:
         if notice:
-            yield notice
-        yield describe_trained(trained)
+            yield escaped(notice)
+        yield escaped(describe_trained(trained))
         yield from map(describe_prediction, answers)
     failures = []
     if num_bad := sum(answer.problem is not None for answer in answers):
@@ -446,13 +448,14 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import read_metadata
     from dogs_accel.inference.export import ExportMismatchError, describe_checks, export_run, real_images
     from dogs_accel.inference.trained import load_trained
-    from dogs_accel.results.folder import choose_run, read_runs_folder
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
 
     folder = Path(options.results)
-    run = choose_run(read_runs_folder(folder), options.model)
-    trained = load_trained(run, torch.device("cpu"))
-    yield f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}"
-    splits = read_metadata(folder).splits
+    with naming_changed_files([folder]):
+        run = choose_run(read_runs_folder(folder), options.model)
+        trained = load_trained(run, torch.device("cpu"))
+        splits = read_metadata(folder).splits
+    yield escaped(f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}")
     test = splits.loc[splits["split"] == "test", "image_path"].tolist()
     try:
         exported = export_run(trained, Path(options.out), real_images(trained, test))
@@ -478,18 +481,20 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.report.page import write_comparison_report, write_report
-    from dogs_accel.results.folder import read_runs_folder
+    from dogs_accel.results.folder import naming_changed_files, read_runs_folder
     from dogs_accel.results.layout import REPORT_FILE
     from dogs_accel.results.tables import remake_tables
 
     if len(options.runs) > 1 and options.out is None:
         raise ValueError("--out: got nothing, expected a file for the report of several runs")
-    folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
-    if options.out is None:
-        yield str(write_report(folders[0]))
-    else:
-        out = Path(options.out)
-        yield str(write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out))
+    with naming_changed_files(map(Path, options.runs)):
+        folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
+        if options.out is None:
+            written = write_report(folders[0])
+        else:
+            out = Path(options.out)
+            written = write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out)
+    yield escaped(written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

@@ -13,8 +13,10 @@ from typing import Any
 from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import check_family
 from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
+from dogs_accel.results.record import check_kinds
 from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, user_path
 from dogs_accel.runtime.files import read_json
+from dogs_accel.runtime.terminal import escaped
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
@@ -169,6 +171,11 @@ class BenchmarkConfig:
             raise ValueError(
                 "cache_features: got it with --bn-when-frozen train, expected features that stay as they are"
             )
+        for ratio in ("val_ratio", "test_ratio"):
+            if not 0 < getattr(self, ratio) < 1:  # also where it is NaN
+                raise ValueError(
+                    f"{ratio}: got {getattr(self, ratio)}, expected a number between 0 and 1, both excluded"
+                )
         for strategy in self.strategies:
             if strategy not in STRATEGIES:
                 raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")
@@ -254,15 +261,44 @@ def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
     return dataclasses.replace(recorded, **changed | {"resume": folder, "out": folder})
 
 
-def config_from_json(recorded: Mapping[str, Any]) -> BenchmarkConfig:
-    """Read settings as config.json holds them, in which tuples have become lists."""
+def config_from_json(recorded: Any) -> BenchmarkConfig:
+    """Read settings as config.json holds them, in which tuples have become lists.
+
+    Raises ValueError, which names the file and the field, for anything else.
+    """
 
     def restored(value: Any) -> Any:
         if isinstance(value, list):
             return tuple(map(restored, value))
         return {key: restored(each) for key, each in value.items()} if isinstance(value, dict) else value
 
+    if not isinstance(recorded, Mapping):
+        raise ValueError(f"{CONFIG_FILE}: got {str(recorded)[:40]!r}, expected the settings of a run")
     known = {field.name for field in dataclasses.fields(BenchmarkConfig)}
     if unknown := sorted(recorded.keys() - known):
-        raise ValueError(f"{CONFIG_FILE}: got {', '.join(unknown)}, expected settings of this version")
+        raise ValueError(f"{CONFIG_FILE}: got {escaped(', '.join(unknown))}, expected settings of this version")
+    try:
+        _check_recorded(recorded)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"{CONFIG_FILE}: {error}") from error
     return BenchmarkConfig(**{name: restored(value) for name, value in recorded.items()})
+
+
+def _check_recorded(recorded: Mapping[str, Any]) -> None:
+    """Raise ValueError or ArgumentTypeError for values that the command line would not take."""
+    check_kinds(BenchmarkConfig, recorded)
+    for field in dataclasses.fields(BenchmarkConfig):
+        value, choices, kind = recorded.get(field.name), field.metadata.get("choices"), field.metadata.get("type")
+        if value is None:
+            continue
+        if choices is not None and value not in choices:
+            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected one of {', '.join(choices)}")
+        if kind in (positive, natural):
+            kind(str(value))
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        expected = list if field.name == "epochs" else str
+        if not all(isinstance(each, expected) for each in inner):
+            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected other values")
+    for numbers in (recorded.get("epochs") or {}).values():
+        for number in numbers:
+            positive(str(number))

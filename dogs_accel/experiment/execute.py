@@ -76,7 +76,7 @@ def _report(folder: RunsFolder) -> None:
             f"{shlex.quote(str(folder.folder))} makes the tables over the runs and the report"
         )
     if REPORT_FILE not in steps.failed:
-        print(f"report: {folder.folder / REPORT_FILE}")
+        print(f"report: {escaped(folder.folder / REPORT_FILE)}")
 
 
 def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:

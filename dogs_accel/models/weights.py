@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dogs_accel.models.heads import head_names
+from dogs_accel.models.torch_file import read_torch_file
 
 _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict", "net", "weights", "module")
@@ -23,7 +23,6 @@ _NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict", "net
 _MOST_NESTED = 4
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch.compile, FSDP and activation checkpointing put into the names of a model's entries, wherever they are."""
-_REASON_LENGTH = 200
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
@@ -37,7 +36,7 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     state, how = read_state(path, own)
     note = f"weights of {os.fspath(path)}{how}"
     head = [key for key in own if key.startswith(tuple(f"{name}." for name in head_names(model)))]
-    if any(key not in state or state[key].shape != own[key].shape for key in head):
+    if any(key not in state or _is_of_other_classes(state[key], own[key]) for key in head):
         given = next((str(num_rows(state[key])) for key in sorted(head) if key in state), "no")
         note += f", without the head (file: {given} classes, here: {num_rows(own[head[0]])})"
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
@@ -57,13 +56,14 @@ def read_state(path: str | Path, names: Collection[str]) -> tuple[dict[str, Tens
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights: no file {os.fspath(path)!r}; expected imagenet, none, or a file")
     try:
-        loaded = load_file(path) if Path(path).suffix == ".safetensors" else _load(path)
-    except Exception as error:  # of a foreign file the libraries raise what they please, and do not name it
-        raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({_reason(error)})") from error
+        loaded = load_file(path) if _is_safetensors(path) else read_torch_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({reason})") from error
     loaded, keys = _unwrap(loaded)
     state = _tensors(loaded)
     if not state:
-        raise ValueError(f"weights: {os.fspath(path)!r} holds no state dict")
+        raise ValueError(f"weights: {os.fspath(path)!r} holds no state dict, which is tensors by name")
     for wrapper in _WRAPPERS:
         state = {key.replace(wrapper, ""): value for key, value in state.items()}
     prefix = _prefix(state, names)
@@ -75,29 +75,21 @@ def read_state(path: str | Path, names: Collection[str]) -> tuple[dict[str, Tens
     return state, f" ({', '.join(how)})" if how else ""
 
 
+def _is_of_other_classes(given: Tensor, own: Tensor) -> bool:
+    """Whether two tensors differ in their first size alone, the number of classes of a head."""
+    return given.ndim == own.ndim > 0 and given.shape != own.shape and given.shape[1:] == own.shape[1:]
+
+
 def num_rows(tensor: Tensor) -> int:
     """Count the rows of a head's weight or bias, one a class; 0 of what has none."""
     return len(tensor) if tensor.ndim else 0
 
 
-def _load(path: str | Path) -> Any:
-    # Checkpoints often hold the arguments of their training; a Namespace runs no code when it is read.
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a file that is refused in the next moment
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line why torch refused a file; its own words would have code run."""
-    text = str(error)
-    if found := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text):
-        return f"it holds {found[1]}, and only tensors, numbers and text are read; save model.state_dict()"
-    if "TorchScript" in text:
-        return "a TorchScript archive, of which no code is run; save model.state_dict()"
-    text = text.partition("weights_only")[0].partition("\n")[0].partition(". ")[0]
-    if not text or text.startswith("Weights only load failed"):
-        return "it is damaged, or none that torch.save wrote"
-    return f"{type(error).__name__}: {text[:_REASON_LENGTH]}"
+def _is_safetensors(path: str | Path) -> bool:
+    """Whether a file is one of safetensors by its ending or its beginning: eight bytes of a length, then JSON."""
+    with Path(path).open("rb") as file:
+        start = file.read(9)
+    return start.endswith(b"{") if len(start) == 9 else Path(path).suffix == ".safetensors"
 
 
 def _unwrap(loaded: Any) -> tuple[Any, list[str]]:
@@ -118,7 +110,14 @@ def _unwrap(loaded: Any) -> tuple[Any, list[str]]:
 def _tensors(loaded: Any) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping):
         return {}
-    return {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return {key: value for key, value in loaded.items() if isinstance(key, str) and _is_weight(value)}
+
+
+def _is_weight(value: Any) -> bool:
+    """Say whether a model could take what a file has."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_complex() and not value.is_quantized
 
 
 def _prefix(state: Collection[str], names: Collection[str]) -> str:

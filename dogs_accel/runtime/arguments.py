@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from dogs_accel.runtime.terminal import escaped
@@ -13,19 +14,27 @@ AMP_CHOICES = ("auto", "off", "bf16", "fp16")
 DATA_HELP = "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs"
 
 
+_MOST = (1 << 31) - 1
+"""Integers that every library here takes."""
+
+
 def positive(text: str) -> int:
     """Read an integer from 1 on."""
-    value = int(text) if text.strip().lstrip("+-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 1")
-    return value
+    return _integer(text, least=1)
 
 
 def natural(text: str) -> int:
     """Read an integer from 0 on."""
-    if not text.strip().isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 0")
-    return int(text)
+    return _integer(text, least=0)
+
+
+def _integer(text: str, *, least: int) -> int:
+    digits = text.strip().removeprefix("+")
+    value = int(digits) if re.fullmatch("[0-9]{1,20}", digits) else -1
+    if value < least or value > _MOST:
+        at_most = f" and at most {_MOST:,}" if value > _MOST else ""
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= {least}{at_most}")
+    return value
 
 
 def is_started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:

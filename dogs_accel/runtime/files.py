@@ -332,7 +332,7 @@ def read_json(path: Path) -> Any:
     """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error})") from error
 
 
@@ -363,7 +363,7 @@ def update_manifest(
     """
     if not (folder / MANIFEST).exists():
         return
-    manifest = read_json(folder / MANIFEST) if manifest is None else manifest
+    manifest = read_manifest(folder) if manifest is None else manifest
     files = {name: entry for name, entry in manifest["files"].items() if name not in gone}
     files |= {path.relative_to(folder).as_posix(): _entry(path) for path in written}
     # In the order of write_manifest, so that what is made again changes nothing.
@@ -372,6 +372,36 @@ def update_manifest(
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a folder, of which "files" is a mapping from names to "bytes" and "sha256"; empty of none.
+
+    Raises ValueError, which names it, where it is none.
+    """
+    if not (folder / MANIFEST).exists():
+        return {"files": {}}
+    content = read_json(folder / MANIFEST)
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError(f"{folder / MANIFEST}: got {str(content)[:40]!r}, expected a list of files")
+    for name, entry in files.items():
+        has_both = isinstance(entry, dict) and isinstance(entry.get("bytes"), int)
+        if not has_both or not isinstance(entry.get("sha256"), str):
+            raise ValueError(f"{folder / MANIFEST}: {name}: got {str(entry)[:40]!r}, expected bytes and sha256")
+    return content
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Name the files of a folder that are others than its manifest says, or gone; none where it has no manifest."""
+    entries = read_manifest(folder)["files"]
+    return [
+        name
+        for name, entry in entries.items()
+        if not (folder / name).is_file()
+        or (folder / name).stat().st_size != entry["bytes"]
+        or sha256(folder / name) != entry["sha256"]
+    ]
 
 
 def write_manifest(folder: Path, leave_out: tuple[str, ...] = ()) -> Path:

@@ -21,8 +21,10 @@ from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_st
 from dogs_accel.training.checkpoint import (
     BEST_WEIGHTS_FILE,
     LAST_CHECKPOINT_FILE,
+    OF_BEST,
     load_checkpoint,
     load_resumable,
+    load_weights_of,
     save_checkpoint,
 )
 from dogs_accel.training.features import FeatureLoader, cache_features, head_of
@@ -147,8 +149,8 @@ class Trainer:
         for stage, phase in enumerate(phases, start=1):
             self._run_phase(stage, phase)
         assert self._best is not None
-        best = self.world.broadcast(lambda: load_checkpoint(self.best_path)["model"])
-        self.model.load_state_dict(best)
+        best = self.world.broadcast(lambda: load_checkpoint(self.best_path, OF_BEST)["model"])
+        load_weights_of(self.best_path, self.model, best, self.label or "the model")
         num_seen = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
         return TrainResult(
             history=self.history,
@@ -410,7 +412,7 @@ class Trainer:
         state = self.world.broadcast(load)
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
+        load_weights_of(self.last_path, self.model, state["model"], self.label or "the model")
         self.scaler.load_state_dict(state["scaler"])
         self.history, self._best = state["history"], state["best"]
         self._training_seconds = state["training_seconds"]

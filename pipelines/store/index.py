@@ -54,6 +54,14 @@ class FileEntry:
     problem: str | None
     """Why it cannot be decoded and its row is zeros; None where it can."""
 
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> FileEntry:
+        """Read what `asdict` laid out. Raises ValueError for anything else."""
+        for name, kind in (("size", int), ("mtime_ns", int), ("sha256", str), ("problem", str)):
+            if name not in content or not isinstance(content[name], kind | None):
+                raise ValueError(f"{name}: got {str(content.get(name))[:40]!r}")
+        return cls(**content)
+
     @property
     def stamp(self) -> FileStamp | None:
         """Size and time together; None of a file that was not there."""
@@ -251,7 +259,9 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
     try:
         content = json.loads(path.read_bytes())
         request.check_terms(folder, content)
-        entries = {file.pop("path"): FileEntry(**file) for file in content["files"]}
+        if not isinstance(content["root"], str):
+            raise ValueError(f"root: got {str(content['root'])[:40]!r}")
+        entries = {str(file.pop("path")): FileEntry.of(file) for file in content["files"]}
         return StoreIndex(terms=request.terms, root=content["root"], entries=entries)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -259,7 +269,7 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
         raise StoreError(f"store {folder}: {INDEX_FILE} cannot be read ({error.strerror})") from error
     except StoreError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StaleStoreError(folder, f"{INDEX_FILE} is damaged ({error})") from error
 
 

@@ -65,8 +65,11 @@ def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
     pixels = _started_pixels(folder, request) if lines else None
     entries: dict[int, FileEntry] = {}
     for line in lines[1:] if pixels else ():
-        row = line.pop("row")
-        entries[row] = FileEntry(**line)
+        row = line.pop("row", None)
+        try:
+            entries[range(len(stamps))[row]] = FileEntry.of(line)
+        except (ValueError, TypeError, LookupError) as error:  # not cut off, but edited
+            raise StaleStoreError(folder, f"{JOURNAL_FILE} is damaged (row {row}: {error})") from error
     entries = {row: entry for row, entry in entries.items() if entry.stamp == stamps[row]}
     return StartedBuild(
         stamps=stamps,
@@ -88,7 +91,7 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in found.splitlines(keepends=True):
         try:
             content = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:  # a disk that lost its power may leave anything after what was flushed
+        except (ValueError, RecursionError):  # a disk that lost its power may leave anything after what was flushed
             content = None
         if not isinstance(content, dict):
             break

@@ -465,7 +465,7 @@ def test_a_label_is_the_folder_of_a_models_runs(dogs_root, tmp_path, undrawn, ca
     assert main([
         "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
         "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb", "disabled",
-        "--out", str(out), module="tests.support.undrawn_benchmark",
+        "--out", str(out),
     ]) == 0  # fmt: skip
     [run] = read_runs_folder(out).runs
     assert run.folder.relative_to(out).as_posix() == "small-nets/resnet18_full"

@@ -1,13 +1,19 @@
+import contextlib
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dogs_accel.datasets import LAYOUTS, DatasetError, DatasetNotFoundError, open_dataset
+from dogs_accel.datasets.class_folders import class_names
 from dogs_accel.datasets.splits import SPLITS
 from pipelines.decoding.files import decode_files
+from tests.support.fuzzing import fuzz, value_or_line
 from tests.support.untidy_folder import CLASSES, LEFT_OUT, write_untidy_folder
 
 
@@ -155,6 +161,8 @@ def test_classes_may_be_called_like_parts(tmp_path):
         ([], r"no photo in class folders, looked for <class>/\*\{\.jpg,.*and for the lists of Stanford Dogs"),
         (["a.jpg", "b.jpg"], "no photo in class folders"),
         (many("cat"), r"got one class, 'cat', expected at least 2$"),
+        ([*many("train/cat"), *many("test/cat")], r"got one class, 'cat', expected at least 2$"),
+        (many("e\u0301"), r"got one class, 'é', expected at least 2$"),
         (
             [*many("data/cat"), *many("data/dog")],
             r"got one class, 'data', expected at least 2; name .*/data for the folders in it$",
@@ -190,3 +198,93 @@ def test_layouts_by_name(tmp_path):
     assert open_dataset(tmp_path, "class-folders").class_names == ["Annotation", "Images"]
     with pytest.raises(ValueError, match=f"layout: got 'class-folder', expected one of {', '.join(LAYOUTS)}"):
         open_dataset(tmp_path, "class-folder")
+
+
+@pytest.mark.fault(
+    "Folders and names",
+    "folders such as German-shepherd, n1-crane, or n02085782- with nothing behind it",
+    "the whole name is the class; only a WordNet id before a name is dropped",
+)
+def test_only_a_wordnet_id_is_dropped_and_only_behind_one_are_underscores_spaces():
+    folders = ["n02085782-Japanese_spaniel", "n02086240-Shih-Tzu", "German-shepherd", "n1-crane", "fox_terrier", "001"]
+    assert class_names(folders) == ["Japanese spaniel", "Shih-Tzu", "German-shepherd", "n1-crane", "fox_terrier", "001"]
+    assert class_names(["n02085782", "n02085782-", "NA", "1e5"]) == ["n02085782", "n02085782-", "NA", "1e5"]
+
+
+@pytest.mark.fault(
+    "Folders and names",
+    "two class folders of one name (n02012849-crane, n03126707-crane)",
+    "told apart from the opening on: crane (n02012849)",
+)
+def test_names_are_unique():
+    folders = ["n02012849-crane", "n03126707-crane", "crane", "n02085782-owl"]
+    assert class_names(folders) == ["crane (n02012849)", "crane (n03126707)", "crane", "owl"]
+    awkward = ["n02012849-crane", "n03126707-crane", "crane (n02012849)"]
+    assert class_names(awkward) == awkward
+
+
+@pytest.mark.fault(
+    "Folders and names",
+    "names of folders with line ends, terminal escapes or bytes that are not UTF-8",
+    "escaped in every line; what is not UTF-8 is refused by name before anything is decoded",
+)
+def test_odd_names_of_folders_are_one_line(tmp_path):
+    data = open_dataset(touch(tmp_path, *many("train"), *many("test"), *many("a\nb\x1b[31m")))
+    assert data.facts.lines() == ["layout   class folders, no parts; as classes: test, train"]
+    touch(
+        tmp_path / "parts",
+        *many("train\n/a"),
+        *many("train/a"),
+        *many("train/b\nc"),
+        *many("test/a"),
+        "test/d\re/1.jpg",
+    )
+    with pytest.raises(DatasetError, match=r"parts: d\\re has no photo in the training part") as caught:
+        open_dataset(tmp_path / "parts")
+    assert "\r" not in str(caught.value)
+    like_parts = touch(tmp_path / "like", *many("TRAIN"), *many("tesT"), *many("ok"))
+    assert open_dataset(like_parts).facts.layout_lines() == [
+        "layout   class folders, no parts; as classes: TRAIN, tesT"
+    ]
+
+
+def test_names_that_are_not_utf_8_are_refused_before_anything_is_decoded(tmp_path):
+    with pytest.raises(DatasetError, match=r"b\\udcff/0\.jpg': a name that is not UTF-8, expected names in UTF-8"):
+        open_dataset(touch(tmp_path, *many("a"), *many("b\udcff")))
+
+
+ODD = [
+    "train", "Test", "val", "a", "b", "n02085782-x", "n02085783-x", "e\u0301", "\u00e9", "$x^2$", "a\nb", "\x1b[31m",
+    "\udcff", ".hidden", "__MACOSX", "Images", "Annotation", "lists", "dir.jpg", " ",
+]  # fmt: skip
+FILES = ["1.jpg", "2.PNG", "._1.jpg", "notes.txt", "train_list.mat", "images.tar", "3.jpg\n", "\udcfe.jpg"]
+trees = st.lists(
+    st.tuples(st.lists(st.sampled_from(ODD), max_size=3), st.sampled_from(FILES), st.sampled_from("ffffl")), max_size=24
+)
+
+
+@fuzz(30)
+@given(tree=trees)
+def test_any_tree_of_folders_is_a_dataset_or_one_line(tmp_path_factory, tree):
+    root = tmp_path_factory.mktemp("tree")
+    for folders, name, kind in tree:
+        path = root.joinpath(*folders)
+        with contextlib.suppress(OSError):  # where an earlier one is in the way
+            path.mkdir(parents=True, exist_ok=True)
+            if kind == "f":
+                (path / name).touch()
+            else:
+                (path / name).symlink_to(root if name.endswith("g") else path / name)
+    data, line = value_or_line(lambda: open_dataset(root))
+    shutil.rmtree(root)
+    if data is None:
+        assert str(root) in line
+        return
+    assert len(set(data.ids)) == len(data.ids) == len(data.paths) == len(data.labels) == len(data.official_split)
+    assert len(set(data.class_names)) == data.num_classes == len(data.folder_names) >= 2
+    assert set(data.labels.tolist()) <= set(range(data.num_classes))
+    assert not any("\n" in each or "\x1b" in each for each in data.facts.lines())
+    assert all(
+        path.startswith(f"{root}/") and path[len(str(root)) + 1 :] == i
+        for path, i in zip(data.paths, data.ids, strict=True)
+    )

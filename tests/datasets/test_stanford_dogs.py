@@ -1,4 +1,5 @@
 import io
+import math
 import pickle
 import shutil
 import tarfile
@@ -270,6 +271,9 @@ def test_missing_images_are_counted_and_named(root: Path) -> None:
         (TRAIN, [1, 1, 3], r"expected every label of 1\.\.3, 1 missing: 2"),
         (TRAIN, [1, 1, 0], "labels: expected integers from 1 on"),
         (TRAIN, [1, 1, 1.5], "labels: expected integers from 1 on"),
+        (TRAIN, [1, 1, math.nan], "labels: expected integers from 1 on"),
+        (TRAIN, [1, 1, math.inf], "labels: expected integers from 1 on"),
+        (TRAIN, [1, 1, 4e9], r"labels: got 4000000000, expected none above 3, the number of images in train_list\.mat"),
         (TRAIN, [1, 1], r"labels: got 2, expected one per file \(3\)"),
         (TRAIN, [1, 2, 2], r"n1-a/n1_2\.jpg: label 2, but others of its folder have 1"),
         ([*TRAIN, "n3-d/n3_1.jpg"], [1, 1, 2, 1], r"n3-d/n3_1\.jpg: label 1 is also that of folder n1-a"),
@@ -279,6 +283,7 @@ def test_missing_images_are_counted_and_named(root: Path) -> None:
         (["n1-a\\n1_1.jpg"], [1], r"got 'n1-a\\\\n1_1\.jpg' with a backslash, expected 'folder/name"),
         (["n1-a/n1_1.jpg\n"], [1], r"got 'n1-a/n1_1\.jpg\\n' with a line end, expected 'folder/name"),
         (["n1-a/n1_1"], [1], "got 'n1-a/n1_1' without an ending, expected 'folder/name"),
+        ([f"n1-a/{'x' * 260}.jpg"], [1], "xxx' and so on with a name of more than 255 bytes, expected 'folder/name"),
         ([], [], r"train_list\.mat: file_list: got no images"),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_label_changes_where_runs_are_gathered_and_nothing_else():
     ("families", "message"),
     [
         ({"resnet18": "small"}, "families: got 'resnet18', expected some of the models resnet50, vit_b_16"),
-        ({"resnet50": "a/b"}, "families: got 'a/b', expected a label of letters, digits, - and _"),
+        ({"resnet50": "a/b"}, "families: got 'a/b', expected a label of up to 64 letters, digits, - and _"),
         ({"resnet50": "../x"}, "families: got '../x', expected a label of"),
         ({"resnet50": ""}, "families: got '', expected a label of"),
         ({"resnet50": "eda"}, "families: got 'eda', the folder of something else"),

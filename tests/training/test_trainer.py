@@ -343,8 +343,8 @@ def test_the_best_checkpoint_is_made_again_where_a_kill_came_before_it(dogs_root
 
 @pytest.mark.fault(
     "Archives and checkpoints",
-    "a checkpoint that is damaged, of another format or of another run",
-    "refused, with what differs",
+    "--resume with a checkpoint that is damaged, of another run, of another kind, or lacks something",
+    "one line with the file and what is wrong",
 )
 def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_path):
     folder, _, _ = whole
@@ -368,6 +368,16 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_p
     refused(r"best\.pt does not belong to .*last\.pt")
     (tmp_path / "best.pt").unlink()
     refused(r"checkpoint: .*best\.pt cannot be read \(.*No such file")
+    torch.save({"a": torch.ones(2)}, tmp_path / "last.pt")
+    refused(r"checkpoint: .*last\.pt is not of format 3$")
+    for name in ("history", "model", "best"):
+        save_checkpoint(tmp_path / "last.pt", {**last, name: 3})
+        refused(rf"checkpoint: .*last\.pt is incomplete: {name} is absent or of another kind$")
+    first = next(iter(last["model"]))
+    for value in (torch.ones(7, 7), "text"):
+        best = {**last["best"], "epoch_total": len(last["history"])}
+        save_checkpoint(tmp_path / "last.pt", {**last, "best": best, "model": {**last["model"], first: value}})
+        refused(r"checkpoint: .*last\.pt does not fit the model \(")
 
 
 def test_what_makes_a_run_is_in_its_checkpoint(loaders, tmp_path):
