@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class FileEntry:
         for name, kind in (("size", int), ("mtime_ns", int), ("sha256", str), ("problem", str)):
             if name not in content or not isinstance(content[name], kind | None):
                 raise ValueError(f"{name}: got {str(content.get(name))[:40]!r}")
+        if len(content) != len(fields(cls)):
+            raise ValueError(f"got {', '.join(map(repr, content))}")
         return cls(**content)
 
     @property
@@ -259,7 +261,7 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
     try:
         content = json.loads(path.read_bytes())
         request.check_terms(folder, content)
-        if not isinstance(content["root"], str):
+        if not isinstance(content["root"], str) or not content["root"].startswith("/"):
             raise ValueError(f"root: got {str(content['root'])[:40]!r}")
         entries = {str(file.pop("path")): FileEntry.of(file) for file in content["files"]}
         return StoreIndex(terms=request.terms, root=content["root"], entries=entries)
