@@ -14,7 +14,7 @@ from typing import Any
 
 from dogs_accel import benchmark
 from dogs_accel.ending import CheckFailedError, ending_in_a_line
-from dogs_accel.runtime.arguments import DATA_HELP, natural, positive, user_path
+from dogs_accel.runtime.arguments import DATA_HELP, Parser, natural, positive, share, user_path
 from dogs_accel.runtime.files import check_folder
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
+    parser = Parser(prog="dogs-accel", description="The parts of the project one by one.")
     commands = parser.add_subparsers(dest="command", required=True)
     # Which reads its arguments itself; here it is only listed.
     commands.add_parser(_BENCHMARK, help="train and compare models, the same as python -m dogs_accel.benchmark")
@@ -137,11 +137,11 @@ def _add_metadata(commands: Any) -> None:
         "--out", default="metadata", type=user_path, metavar="DIR", help="folder for the tables (default: metadata)"
     )
     command.add_argument(
-        "--val-ratio", type=float, default=0.15, metavar="R",
+        "--val-ratio", type=share, default=0.15, metavar="R",
         help="share of the training images that is validation, where the data have none (default: 0.15)",
     )  # fmt: skip
     command.add_argument(
-        "--test-ratio", type=float, default=0.2, metavar="R",
+        "--test-ratio", type=share, default=0.2, metavar="R",
         help="share of the training images that is test, where the data have none (default: 0.2)",
     )  # fmt: skip
     command.add_argument(

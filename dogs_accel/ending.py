@@ -123,7 +123,7 @@ def _describe_lack_of_memory(error: Exception) -> str | None:
         return None
     try:
         from dogs_accel.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory
-    except ImportError:  # of torch, which may be why the command ends
+    except (ImportError, MemoryError):  # of torch, which may be why the command ends; there may be no memory for it
         return f"out of memory ({error})" if isinstance(error, MemoryError) else None
     return describe_out_of_memory(error) if is_out_of_memory(error) else None
 
@@ -151,6 +151,7 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
             with _sigterm_as_interruption():
                 if signal.getsignal(signal.SIGINT) is dogs_accel.end_early:  # which has ended the process until here
                     signal.signal(signal.SIGINT, signal.default_int_handler)
+                _check_current_folder()
                 yield ending
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -161,6 +162,14 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
         else:
             return
     raise SystemExit(code)
+
+
+def _check_current_folder() -> None:
+    """Raise ValueError where the folder that the command was started in is gone: torch ends the process then."""
+    try:
+        os.getcwd()  # noqa: PTH109  (of a Path it is no cheaper)
+    except FileNotFoundError as error:
+        raise ValueError("the current folder is gone, expected one that is there; cd to another") from error
 
 
 @contextmanager

@@ -28,22 +28,40 @@ class DaliLoader(FusedLoader):
 
     def __init__(self, *args: Any, hw_decoder_load: float = HW_DECODER_LOAD, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._decoder = Decoder(
-            batch_size=self.batch_size,
-            num_threads=self.num_threads,
-            device=self.device,
-            hw_decoder_load=hw_decoder_load,
-        )
+        self._hw_decoder_load = hw_decoder_load
+        self._decoder = self._new_decoder()
         # Decoding takes five times as long as the rest, and torch's threads spin while they wait, beside DALI's.
         self._num_ops_threads = max(1, self.num_threads // 4)
 
+    def _new_decoder(self) -> Decoder:
+        return Decoder(
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            device=self.device,
+            hw_decoder_load=self._hw_decoder_load,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_decoder"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self._decoder = self._new_decoder()
+
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        self._stay_in_process()
         order = np.concatenate([np.zeros(0, dtype=np.int64), *chunks])
         squashed = self._squashed([self.paths[i] for i in order])
+        ready = torch.empty(0, device=self.device)
         for chunk, params in zip(chunks, self._packed(epoch, chunks), strict=True):
-            images = next(squashed)
-            while len(images) < len(chunk):
-                images = torch.cat([images, next(squashed)])
+            # Files come in batches of the size that the decoder was made for, of which this one's may have become
+            # another.
+            while len(ready) < len(chunk):
+                more = next(squashed)
+                ready = torch.cat([ready, more]) if len(ready) else more
+            images, ready = ready[: len(chunk)], ready[len(chunk) :]
             index = self._to_device(torch.from_numpy(chunk))
             rows = torch.arange(len(chunk), device=self.device)
             yield self._augmented(images, rows, params, index, self._num_ops_threads)

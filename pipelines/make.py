@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines import BACKENDS
 from pipelines.cores import available_cores
-from pipelines.loader import Loader
+from pipelines.loader import Loader, file_paths
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def _say_once(recipe: str, backend: str, reason: str) -> None:
 
 
 def make_loader(
-    paths: Sequence[str | Path],
-    labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
+    paths: Iterable[str | Path],
+    labels: Iterable[int] | NDArray[np.int64] | torch.Tensor,
     recipe: Recipe,
     *,
     backend: str = "auto",
@@ -106,13 +106,13 @@ def make_loader(
     (seed, epoch, sample) alone.
 
     Args:
-        paths: N image files.
+        paths: N image files, in any iterable.
         labels: (N,) integers, one a path.
         recipe: what happens to an image between the file and the model.
         backend: "torch", "dali", "cached", or "auto", which picks one of them and logs which, and why.
         batch_size: images a batch, of this rank.
         device: where the batches are; None is the GPU where there is one, else the CPU.
-        seed: of the order and of the augmentation.
+        seed: of the order and of the augmentation, from 0 to 2**64 - 1.
         shuffle: whether each epoch has an order of its own; else it is that of the paths.
         num_threads: threads, for "torch" worker processes; None is one for each available core.
         rank: which share of the samples this process gets, from 0 to world_size - 1.
@@ -141,6 +141,7 @@ def make_loader(
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
     target = _resolve_device(device)
+    paths = file_paths(paths)
     if backend == "auto" and store is not None:
         backend = "cached"
     if backend == "auto":

@@ -8,6 +8,8 @@ from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_RESIZED_PX = 1 << 14
+"""Of what an image is resized to: csrc/resample.h has the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.crop < 1:
             raise ValueError(f"crop: got {self.crop}, expected an integer >= 1 (px)")
+        sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        if max(self.crop, *sides) > MAX_RESIZED_PX:
+            raise ValueError(f"resize: got {self.resize}, crop {self.crop}, expected at most {MAX_RESIZED_PX} px")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation: got {self.interpolation!r}, expected 'bilinear' or 'bicubic'")
         for field in ("flip", "erasing", "brightness", "contrast", "saturation"):
@@ -125,6 +130,9 @@ class Recipe:
             resize = round(resize * scale)
         return replace(self, crop=size_px, resize=resize, mean=mean or self.mean, std=std or self.std)
 
+
+MAX_INPUT_PX = MAX_RESIZED_PX * 224 // 256
+"""Side of a model's input for which a published recipe resizes to no more."""
 
 EVAL = Recipe(name="eval")
 """The published evaluation transform: squash to 256 x 256, centre crop of 224."""

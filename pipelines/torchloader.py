@@ -169,10 +169,12 @@ class TorchLoader(Loader):
         )
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        self._stay_in_process()
         if self._loader is not None:
             self._requests.epoch, self._requests.chunks = epoch, chunks
             try:
-                self._workers = iter(self._loader)
+                with torch.device("cpu"):  # whatever device torch is told to make tensors on
+                    self._workers = iter(self._loader)
             except (OSError, RuntimeError) as error:
                 if "bootstrapping" in str(error):
                     # This is a worker that runs the script again, as it is started by spawn or forkserver.
@@ -221,6 +223,10 @@ class TorchLoader(Loader):
         finally:
             for future in under_way:
                 future.cancel()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy decodes in threads: it may be in a worker process, which can have none itself.
+        return super().__getstate__() | {"_loader": None, "_workers": None, "_pool": None}
 
     def close(self) -> None:
         """End the worker processes, or the threads."""

@@ -55,6 +55,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 def check_folder(folder: Path, name: str) -> None:
     """Raise ValueError, under the name of a flag, where a folder could not be made or written: before the work."""
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(f"{name}: {folder} is a link to nothing, expected a folder")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{name}: {folder} is a file, expected a folder")
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())

@@ -85,7 +85,7 @@ class OpenStore:
         if problems := _problems(self.index, names):
             raise BadImageError(_problems_text(problems, len(names)))
         rows = [self.row_of[names[absolute_path(path)]] for path in paths]
-        return StoreRows(images=self.images, rows=torch.tensor(rows, dtype=torch.int64))
+        return StoreRows(images=self.images, rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)))
 
 
 def open_store(folder: str | Path, paths: Sequence[str | Path], recipe: Recipe) -> StoreRows:

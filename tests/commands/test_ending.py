@@ -1,9 +1,11 @@
 """How commands end where the world is untidy: one line, an exit code, nothing lost and nothing torn."""
 
 import argparse
+import builtins
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -506,3 +508,87 @@ def test_sigterm_in_a_forked_worker_is_not_an_interruption():
         work()
     assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.fault("Command line", "`--out` is a link to nothing", "said before the work")
+def test_a_link_to_nothing_is_said_before_the_work(tmp_path, capsys):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    code, errors = ended(cli.main, ["metadata", "--data", "/nowhere", "--out", link], capsys)
+    assert code == 2
+    assert errors == f"dogs-accel metadata: error: out: {link} is a link to nothing, expected a folder\n"
+
+
+def shell(command, **more):
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, **more)
+
+
+@pytest.mark.fault(
+    "Machine and environment", "PYTHONOPTIMIZE=2, which drops docstrings", "the commands say what they do"
+)
+@pytest.mark.parametrize("module", ["dogs_accel", "dogs_accel.benchmark"])
+def test_without_docstrings_help_is_the_same(module):
+    plain, stripped = (
+        shell(f"{flags} {shlex.quote(sys.executable)} -m {module} --help") for flags in ("", "PYTHONOPTIMIZE=2")
+    )
+    assert (stripped.returncode, stripped.stdout, stripped.stderr) == (0, plain.stdout, "")
+    assert len(plain.stdout.splitlines()) > 10
+
+
+CLOSED = """
+import os, sys
+from dogs_accel.ending import ending_in_a_line
+from dogs_accel.runtime.start import begin_command
+begin_command()
+with ending_in_a_line("it"):
+    from pipelines.progress import passing_bar
+    with passing_bar(3, "bar") as bar:
+        bar.update(3)
+    print("said"), print("warned", file=sys.stderr)
+    opened = os.open("work", os.O_CREAT | os.O_WRONLY)
+    os.write(2, b"a library's words")
+    os.write(opened, b"done")
+"""
+
+
+@pytest.mark.fault(
+    "Machine and environment", "standard input, output or error closed, as by some schedulers",
+    "the work is done, and no file gets what is printed",
+)  # fmt: skip
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(tmp_path, closed):
+    done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} {closed}", cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "work").read_bytes() == b"done"
+    assert done.stdout == ("" if ">&-" in closed.split() else "said\n")
+
+
+@pytest.mark.fault("Machine and environment", "the current folder has been removed", "one line, before the work")
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(gone)
+        gone.rmdir()
+        for main, prog in ((cli.main, "dogs-accel"), (benchmark.main, "python -m dogs_accel.benchmark")):
+            code, errors = ended(main, ["report", "x"], capsys)
+            assert code == 2
+            assert errors == f"{prog}: error: the current folder is gone, expected one that is there; cd to another\n"
+
+
+def test_a_lack_of_memory_for_the_error_itself_is_one_line(tmp_path, monkeypatch, capsys):
+    def no_memory(name, *_):
+        if "out_of_memory" in name:
+            raise MemoryError
+        return imported(name, *_)
+
+    imported = builtins.__import__
+
+    def run(_):
+        with ending_in_a_line("it"):
+            raise MemoryError("of the work")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", no_memory)
+        code, errors = ended(run, [], capsys)
+    assert (code, errors) == (2, "it: error: out of memory (of the work)\n")

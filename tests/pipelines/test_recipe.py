@@ -49,3 +49,9 @@ def test_size_after_the_resize(resize, size, expected):
 def test_an_impossible_value_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}: got "):
         Recipe(**{"name": "test", field: value})
+
+
+def test_sides_that_the_operators_cannot_have_are_refused():
+    assert EVAL.at(14336).resize == (16384, 16384)
+    with pytest.raises(ValueError, match=r"^resize: got \(16385, 16385\), crop 14337, expected at most 16384 px"):
+        EVAL.at(14337)

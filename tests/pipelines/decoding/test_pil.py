@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import subprocess
 import threading
 import warnings
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipelines.decoding.files import decode_files
-from pipelines.decoding.pil import BadImageError, decode_rgb, open_image
+from pipelines.decoding.pil import BadImageError, decode_rgb, open_image, open_rgb
 from tests.support.picture_files import KINDS, UNUSUAL, encoded, picture
 
 
@@ -140,3 +141,14 @@ def test_what_would_be_waited_for_is_refused_at_once(tmp_path):
                 decode_rgb(path)
         problems = [file.problem for files in decode_files(paths) for file in files]
     assert problems == ["not a regular file"] * 4
+
+
+@pytest.mark.fault("Photos", "PostScript that is called like a photo", "refused by name; no Ghostscript is started")
+def test_postscript_is_refused_and_never_run(tmp_path, monkeypatch):
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (20, 10)).save(path, "EPS")
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("Ghostscript is started"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with pytest.raises(BadImageError, match=r"photo\.jpg: a PostScript drawing, not a picture: export it as PNG$"):
+        open_rgb(str(path))
