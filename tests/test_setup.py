@@ -111,6 +111,14 @@ def test_other_requests_are_refused(setup_py: ModuleType) -> None:
         setup_py.decide_cuda("yes", "13.0", "no nvcc")
 
 
+def test_sanitizers(setup_py: ModuleType) -> None:
+    assert setup_py.sanitizer_flags(None) == setup_py.sanitizer_flags("") == []
+    assert "-fsanitize=address" in setup_py.sanitizer_flags("address")
+    assert "-fno-wrapv" in setup_py.sanitizer_flags("address,undefined")  # with Python's -fwrapv no sum overflows
+    with pytest.raises(SystemExit, match=r"^DOGS_ACCEL_SANITIZE: got 'adress', expected some of address,undefined"):
+        setup_py.sanitizer_flags("adress")
+
+
 def test_architectures(setup_py: ModuleType) -> None:
     assert setup_py.default_archs((75, 80, 86, 87, 89, 90, 100, 103, 120, 121)) == (80, 90, 100, 120)
     assert setup_py.default_archs((70, 75)) == (75,)

@@ -6,6 +6,7 @@ import multiprocessing.spawn
 import os
 import resource
 import shutil
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -542,6 +543,40 @@ def test_workers_need_no_descriptor_a_batch_no_shared_memory_and_no_short_tmpdir
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert "/dev/shm/torch" not in Path("/proc/self/maps").read_text()
     assert torch.equal(torch.cat([batch.images for batch in kept]), expected)
+
+
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE = 0x20000, 0x10000000, 0x4000, 1 << 18
+NO_NAMESPACES = 77
+"""An exit code: the system lets this process mount nothing, not even for itself."""
+
+
+def load_with_little_shared_memory(photos, file):
+    """The body of a process: a /dev/shm of 1 MB, where a batch is 3 MB."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    alone = libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if os.geteuid() else 0)) == 0
+    alone = alone and libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0  # for nobody else
+    if not alone or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=1m") != 0:
+        os._exit(NO_NAMESPACES)
+    torch.set_num_threads(1)  # those of the parent did not come along
+    assert os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize == 1 << 20
+    np.save(file, load(photos[:10])[0].double().sum(dim=(1, 2, 3)).numpy())
+    assert not os.listdir("/dev/shm")  # noqa: PTH208
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a /dev/shm of 1 MB, as containers have little", "the torch loader loads as ever"
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mount namespaces")
+def test_a_container_s_little_shared_memory_is_enough(photos, tmp_path):
+    child = multiprocessing.get_context("fork").Process(
+        target=load_with_little_shared_memory, args=(photos, tmp_path / "sums.npy")
+    )
+    child.start()
+    child.join(timeout=120)
+    if child.exitcode == NO_NAMESPACES:
+        pytest.skip("the system lets this process have no mount namespace of its own")
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "sums.npy"), load(photos[:10])[0].double().sum(dim=(1, 2, 3)))
 
 
 @pytest.mark.fault(
