@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import dogs_accel
 from dogs_accel.runtime.arguments import describe_error, error_line, is_started_by_torchrun
@@ -24,6 +25,9 @@ from dogs_accel.runtime.terminal import escaped, terminal_output
 
 TERMINATED, INTERRUPTED, EXPECTED, UNEXPECTED = 143, 130, 2, 1
 """Exit codes: by SIGTERM, by Ctrl-C, by what the user can put right, by what nobody expected or a check that fails."""
+
+
+_AGAIN_AFTER_S = 0.01
 
 
 class CheckFailedError(Exception):
@@ -145,7 +149,7 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
         stack.enter_context(terminal_output())
         try:
             # Also what comes while the handlers are set or taken back is an end in a line.
-            with _sigterm_as_interruption():
+            with _sigterm_as_interruption(), _no_interruption_ignored():
                 if signal.getsignal(signal.SIGINT) is dogs_accel.end_early:  # which has ended the process until here
                     signal.signal(signal.SIGINT, signal.default_int_handler)
                 yield ending
@@ -158,6 +162,28 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
         else:
             return
     raise SystemExit(code)
+
+
+@contextmanager
+def _no_interruption_ignored() -> Iterator[None]:
+    """Let an interruption come again that Python has dropped, as it does around a fork and where it frees objects."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        number = signal.SIGTERM if isinstance(dropped.exc_value, TerminatedError) else signal.SIGINT
+        # Once this has returned; here it would be dropped again.
+        again = threading.Timer(_AGAIN_AFTER_S, signal.pthread_kill, (threading.main_thread().ident, number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

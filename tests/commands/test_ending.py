@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -433,3 +434,22 @@ def test_sigterm_in_a_forked_worker_is_not_an_interruption():
         work()
     assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C where Python drops it, such as around a fork", "it comes again")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_python_drops_comes_again(number, code):
+    class Freed:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        freed = Freed()
+        del freed
+        time.sleep(5)
+
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
+        work()
+    assert stop.value.code == code
+    assert time.monotonic() - start < 5
