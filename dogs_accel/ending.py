@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import dogs_accel
 from dogs_accel.runtime.arguments import describe_error, error_line, is_started_by_torchrun
@@ -27,6 +28,9 @@ TERMINATED, INTERRUPTED, EXPECTED, UNEXPECTED = 143, 130, 2, 1
 
 _APPENDS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 """How a log is opened: others may write into the folder of temporary files, and put a link there."""
+
+
+_AGAIN_AFTER_S = 0.01
 
 
 class CheckFailedError(Exception):
@@ -148,7 +152,7 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
         stack.enter_context(terminal_output())
         try:
             # Also what comes while the handlers are set or taken back is an end in a line.
-            with _sigterm_as_interruption():
+            with _sigterm_as_interruption(), _no_interruption_ignored():
                 if signal.getsignal(signal.SIGINT) is dogs_accel.end_early:  # which has ended the process until here
                     signal.signal(signal.SIGINT, signal.default_int_handler)
                 _check_current_folder()
@@ -170,6 +174,28 @@ def _check_current_folder() -> None:
         os.getcwd()  # noqa: PTH109  (of a Path it is no cheaper)
     except FileNotFoundError as error:
         raise ValueError("the current folder is gone, expected one that is there; cd to another") from error
+
+
+@contextmanager
+def _no_interruption_ignored() -> Iterator[None]:
+    """Let an interruption come again that Python has dropped, as it does around a fork and where it frees objects."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        number = signal.SIGTERM if isinstance(dropped.exc_value, TerminatedError) else signal.SIGINT
+        # Once this has returned; here it would be dropped again.
+        again = threading.Timer(_AGAIN_AFTER_S, signal.pthread_kill, (threading.main_thread().ident, number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

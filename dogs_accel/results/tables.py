@@ -59,8 +59,10 @@ def remake_tables(folder: RunsFolder) -> RunsFolder:
         seed, recipe = folder.config["seed"], Recipe.recorded(folder.runs[0].record.train_recipe)
         data, out = read_metadata(folder.folder), folder.folder / EDA_FOLDER
         written += write_eda(data, out, seed=seed, recipe=recipe, step=steps.step)
-    noted = note_not_made(folder.folder, steps.failed)
+    noted = note_not_made(folder.folder, steps.failed) if steps.failed else None
     update_manifest(folder.folder, [*written, *([] if noted is None else [noted])], gone=[NOT_MADE_FILE])
+    if noted is None:  # not before: as long as the note is there, all of this is done again
+        note_not_made(folder.folder, {})
     return read_runs_folder(folder.folder)
 
 

@@ -142,7 +142,7 @@ def complaints(command, folder, undisturbed, fault, first):
         except Exception as error:
             yield f"{here}: {name} is torn: {type(error).__name__} {error}"
     for name in were:
-        if not (folder / name).exists():
+        if not (folder / name).exists() and (undisturbed / name).exists():
             yield f"{here}: {name} is lost"
     # As another process would.
     _remove_abandoned.cache_clear()
@@ -223,7 +223,11 @@ def commands(photos, tiny_results, archive_url, monkeypatch):
 
     def with_gaps(folder):
         measured(folder)
-        (folder / "run" / "not_made.json").write_text('{"pairwise_comparison.csv": "no pairs"}\n')
+        (folder / "run" / "not_made.json").write_text('{"model_comparison.csv": "no table"}\n')
+        (folder / "run" / "model_comparison.csv").unlink()
+        manifest = json.loads((folder / "run" / "MANIFEST.json").read_text())
+        del manifest["files"]["model_comparison.csv"]
+        (folder / "run" / "MANIFEST.json").write_text(json.dumps(manifest))
 
     return {
         "benchmark": Command(

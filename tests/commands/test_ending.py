@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -592,3 +593,22 @@ def test_a_lack_of_memory_for_the_error_itself_is_one_line(tmp_path, monkeypatch
         patch.setattr(builtins, "__import__", no_memory)
         code, errors = ended(run, [], capsys)
     assert (code, errors) == (2, "it: error: out of memory (of the work)\n")
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C where Python drops it, such as around a fork", "it comes again")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_python_drops_comes_again(number, code):
+    class Freed:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        freed = Freed()
+        del freed
+        time.sleep(5)
+
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
+        work()
+    assert stop.value.code == code
+    assert time.monotonic() - start < 5
