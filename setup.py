@@ -8,6 +8,9 @@ without a GPU in the machine. Both use the LibTorch stable ABI only, so one buil
     CUDA_HOME               the toolkit; otherwise the one of the nvcc on PATH
     TORCH_CUDA_ARCH_LIST    GPU architectures, such as "9.0" or "8.0;9.0+PTX"
     MAX_JOBS                parallel compilations, 2 unless set
+    DOGS_ACCEL_SANITIZE     sanitizers of gcc, such as "address,undefined", for `make sanitize`: `build_ext` then builds
+                            the CPU library only, into build/sanitize/, and `dogs_accel.ops` takes it from the folder
+                            that DOGS_ACCEL_LIBRARIES names
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 
 TORCH_TARGET_VERSION = "0x020b000000000000"  # 2.11: use of anything newer fails to compile
 OLDEST_ARCH = 80
+SANITIZERS = ("address", "undefined")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,24 @@ def arch_flags(archs: tuple[int, ...]) -> list[str]:
     return [*flags, f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
 
 
+def sanitizer_flags(request: str | None) -> list[str]:
+    """Return the flags of gcc for the value of DOGS_ACCEL_SANITIZE, none where it is not set.
+
+    Raises SystemExit with one line for an unknown sanitizer.
+    """
+    if not request:
+        return []
+    unknown = set(request.split(",")) - set(SANITIZERS)
+    if unknown:
+        raise SystemExit(f"DOGS_ACCEL_SANITIZE: got {request!r}, expected some of {','.join(SANITIZERS)}")
+    flags = [f"-fsanitize={request}"]
+    if "undefined" in request.split(","):
+        # Python was compiled with -fwrapv and passes that on, which would make every signed overflow a defined one.
+        flags += ["-fno-wrapv", "-fsanitize=float-cast-overflow"]
+    # A finding ends the process, since a test that goes on past one would pass. -g1 puts lines into the report.
+    return [*flags, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O2", "-g1"]
+
+
 def main() -> None:
     """Decide what to build, say so when it is built, and hand over to setuptools."""
     toolkit = find_toolkit(os.environ)
@@ -132,7 +154,9 @@ def main() -> None:
     from setuptools import setup
     from torch.utils import cpp_extension
 
-    decision = decide_cuda(os.environ.get("DOGS_ACCEL_CUDA"), torch.version.cuda, toolkit)
+    sanitizers = os.environ.get("DOGS_ACCEL_SANITIZE")
+    sanitizing = sanitizer_flags(sanitizers)
+    decision = decide_cuda("0" if sanitizing else os.environ.get("DOGS_ACCEL_CUDA"), torch.version.cuda, toolkit)
     headers = sorted(str(path) for path in Path("csrc").rglob("*.h"))
     common_flags = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", "-std=c++20", "-O3"]
     # The CPU and CUDA kernels promise the same bits, so a multiply-add is fused where the source says so and nowhere
@@ -150,7 +174,7 @@ def main() -> None:
         "-Wno-psabi",
     ]
     # gcc would make calls of memset and memcpy of loops over the 32 lanes of a row, slower than the loops.
-    cxx_flags.append("-fno-tree-loop-distribute-patterns")
+    cxx_flags += ["-fno-tree-loop-distribute-patterns", *sanitizing]
     nvcc_flags = [*common_flags, "--fmad=false", f"-Xcompiler={own_paths}", "-DUSE_CUDA", "--expt-relaxed-constexpr"]
     nvcc_flags.append("--threads=2")
     extensions = [
@@ -165,9 +189,11 @@ def main() -> None:
                 "csrc/cpu/image_stats.cpp",
                 "csrc/cpu/instruction_sets.cpp",
                 "csrc/cpu/squash.cpp",
+                *(["csrc/cpu/planted_faults.cpp"] if sanitizing else []),
             ],
             depends=headers,
             extra_compile_args={"cxx": cxx_flags},
+            extra_link_args=[f"-fsanitize={sanitizers}"] if sanitizing else [],
             py_limited_api=True,
         )
     ]
@@ -195,15 +221,22 @@ def main() -> None:
             )
         )
 
+    options: dict[str, dict[str, str]] = {"bdist_wheel": {"py_limited_api": "cp310"}}
+    if sanitizing:
+        message = f"dogs_accel: building the CPU library only: DOGS_ACCEL_SANITIZE={sanitizers}"
+        options["build"] = {"build_base": "build/sanitize", "build_lib": "build/sanitize"}
+
     class BuildExtension(cpp_extension.BuildExtension):
         def run(self) -> None:
+            if sanitizing and self.inplace:
+                raise SystemExit("DOGS_ACCEL_SANITIZE: got --inplace too, which would replace the library of every day")
             print(message, flush=True)
             super().run()
 
     setup(
         ext_modules=extensions,
         cmdclass={"build_ext": BuildExtension},
-        options={"bdist_wheel": {"py_limited_api": "cp310"}},
+        options=options,
     )
 
 

@@ -65,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pages() -> list[Path]:
-    """Give the pages that may have figures."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "csrc" / "README.md"]
+    """Give the pages, which may have figures."""
+    top = [ROOT / "README.md", ROOT / "SECURITY.md"]
+    return [*top, *sorted((ROOT / "docs").glob("*.md")), ROOT / "csrc" / "README.md"]
 
 
 def names_of_figures(text: str) -> list[str]:

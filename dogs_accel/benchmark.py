@@ -5,13 +5,14 @@ python -m dogs_accel.benchmark --gpu 0 --data DIR
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from dogs_accel.ending import ending_in_a_line
-from dogs_accel.runtime.arguments import is_started_by_torchrun
+from dogs_accel.runtime.arguments import Parser, is_started_by_torchrun
 from dogs_accel.runtime.start import begin_command
+
+_PURPOSE = "The benchmark: matched runs of image classifiers, every artifact, one comparison."
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_accel.benchmark") -> int:
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_acc
         from dogs_accel.experiment.config import add_arguments, parse_config
 
         ending.stopped = "stopped; nothing was written"
-        parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
+        parser = Parser(prog=prog, description=_PURPOSE)
         add_arguments(parser)
         # Of several processes the first alone reads its arguments, when all have met, so that an error is said once.
         config = None if is_started_by_torchrun() else parse_config(parser, arguments)

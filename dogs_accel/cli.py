@@ -14,7 +14,7 @@ from typing import Any
 
 from dogs_accel import benchmark
 from dogs_accel.ending import CheckFailedError, ending_in_a_line
-from dogs_accel.runtime.arguments import DATA_HELP, did_you_mean, natural, positive, user_path
+from dogs_accel.runtime.arguments import DATA_HELP, Parser, did_you_mean, natural, positive, share, user_path
 from dogs_accel.runtime.files import check_folder
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dogs-accel", description=__doc__.splitlines()[0])
+    parser = Parser(prog="dogs-accel", description="The parts of the project one by one.")
     commands = parser.add_subparsers(dest="command", required=True)
     # Which reads its arguments itself; here it is only listed.
     commands.add_parser(_BENCHMARK, help="train and compare models, the same as python -m dogs_accel.benchmark")
@@ -77,7 +77,7 @@ def _add_download(commands: Any) -> None:
 def _download(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.datasets.download import download
 
-    yield from map(str, download(options.data).values())
+    yield from map(escaped, download(options.data).values())
 
 
 def _add_prepare(commands: Any) -> None:
@@ -155,11 +155,11 @@ def _add_metadata(commands: Any) -> None:
         "--out", default="metadata", type=user_path, metavar="DIR", help="folder for the tables (default: metadata)"
     )
     command.add_argument(
-        "--val-ratio", type=float, default=0.15, metavar="R",
+        "--val-ratio", type=share, default=0.15, metavar="R",
         help="share of the training images that is validation, where the data have none (default: 0.15)",
     )  # fmt: skip
     command.add_argument(
-        "--test-ratio", type=float, default=0.2, metavar="R",
+        "--test-ratio", type=share, default=0.2, metavar="R",
         help="share of the training images that is test, where the data have none (default: 0.2)",
     )  # fmt: skip
     command.add_argument(
@@ -200,6 +200,8 @@ def _metadata(options: argparse.Namespace) -> Iterator[str]:
     report = report or make()
     yield describe_metadata(report)
     yield from _written(report.written)
+    if gone := report.classes_without_image:
+        raise CheckFailedError(f"no image of {data.facts.count(len(gone))} can be decoded, the first {gone[0]}")
 
 
 def _add_eda(commands: Any) -> None:
@@ -221,16 +223,20 @@ def _eda(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import AUGMENTED_FIGURE, read_metadata
     from dogs_accel.eda.run import describe_eda, write_eda
     from dogs_accel.results.layout import EDA_FOLDER
+    from dogs_accel.steps import Steps
 
     folder = Path(options.metadata)
     out = folder / EDA_FOLDER if options.out is None else Path(options.out)
     data = read_metadata(folder)
     yield from data.facts.lines()
     yield describe_eda(data)
-    written = write_eda(data, out, seed=options.seed)
-    if out / AUGMENTED_FIGURE not in written:
+    steps = Steps(out, "figures")
+    written = write_eda(data, out, seed=options.seed, step=steps.step)
+    if out / AUGMENTED_FIGURE not in written and not steps.failed:
         yield f"{AUGMENTED_FIGURE} is left out: no training image is where the table says"
     yield from _written(written)
+    if steps.failed:
+        raise CheckFailedError(f"not made: {'; '.join(f'{name} ({why})' for name, why in steps.failed.items())}")
 
 
 def _add_parity(commands: Any) -> None:
@@ -288,7 +294,7 @@ def _parity(options: argparse.Namespace) -> Iterator[str]:
         seed=options.seed,
         num_threads=options.num_threads,
     )
-    yield f"{len(run.paths):,} of {len(data):,} images in {data.root}, seed {run.seed}, on {run.device}"
+    yield f"{len(run.paths):,} of {len(data):,} images in {escaped(data.root)}, seed {run.seed}, on {run.device}"
     yield from run.lines()
     yield from _written(write_parity(Path(options.out), run))
     if run.problems:
@@ -404,26 +410,26 @@ def _add_run(command: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.eda.tables import count_text
     from dogs_accel.inference.predict import describe_prediction, named_photos, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
-    from dogs_accel.results.folder import choose_run, read_runs_folder
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
     if options.heatmap:
         check_folder(Path(options.heatmap), "heatmap")
-    run = choose_run(read_runs_folder(Path(options.results)), options.model)
+    folder = Path(options.results)
     device = choose_device(options.device)
-    trained = load_trained(run, device, options.batch_size)
-    set_numerics(tf32=run.record.identity["tf32"])
+    with naming_changed_files([folder]):
+        run = choose_run(read_runs_folder(folder), options.model)
+        trained = load_trained(run, device, options.batch_size)
+        set_numerics(tf32=run.record.identity["tf32"])
     draw = None
     if options.heatmap:
-        from dogs_accel.explain.explainers import find_explainer
         from dogs_accel.inference.heatmaps import HeatmapFolder
 
-        # Before the photos: whether a model can be explained is known without them.
-        explainer = find_explainer(trained.model, trained.recipe.crop)
-        draw = HeatmapFolder(Path(options.heatmap), explainer, trained.recipe).draw
+        draw = HeatmapFolder(Path(options.heatmap), trained.model, trained.recipe).draw
     answers = predict_images(trained, named_photos(options.images), top=options.top, draw=draw)
     notice = run.record.data_notice
     if options.json:
@@ -435,11 +441,16 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
         yield json.dumps({**described, "images": images}, indent=2).replace("\x7f", "\\u007f")
     else:
         if notice:
-            yield notice
-        yield describe_trained(trained)
+            yield escaped(notice)
+        yield escaped(describe_trained(trained))
         yield from map(describe_prediction, answers)
+    failures = []
     if num_bad := sum(answer.problem is not None for answer in answers):
-        raise CheckFailedError(f"{num_bad} of {len(answers)} images cannot be read")
+        failures.append(f"{num_bad} of {len(answers)} images cannot be read")
+    if undrawn := [answer.no_heatmap for answer in answers if answer.no_heatmap is not None]:
+        failures.append(f"{count_text(len(undrawn), 'heat map')} cannot be drawn: {undrawn[0]}")
+    if failures:
+        raise CheckFailedError("; ".join(failures))
 
 
 def _add_export(commands: Any) -> None:
@@ -457,13 +468,14 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.eda.files import read_metadata
     from dogs_accel.inference.export import ExportMismatchError, describe_checks, export_run, real_images
     from dogs_accel.inference.trained import load_trained
-    from dogs_accel.results.folder import choose_run, read_runs_folder
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
 
     folder = Path(options.results)
-    run = choose_run(read_runs_folder(folder), options.model)
-    trained = load_trained(run, torch.device("cpu"))
-    yield f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}"
-    splits = read_metadata(folder).splits
+    with naming_changed_files([folder]):
+        run = choose_run(read_runs_folder(folder), options.model)
+        trained = load_trained(run, torch.device("cpu"))
+        splits = read_metadata(folder).splits
+    yield escaped(f"{run.name}: {run.title}, validation accuracy {run.val_accuracy:.4f}")
     test = splits.loc[splits["split"] == "test", "image_path"].tolist()
     try:
         exported = export_run(trained, Path(options.out), real_images(trained, test))
@@ -489,18 +501,20 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.report.page import write_comparison_report, write_report
-    from dogs_accel.results.folder import read_runs_folder
+    from dogs_accel.results.folder import naming_changed_files, read_runs_folder
     from dogs_accel.results.layout import REPORT_FILE
     from dogs_accel.results.tables import remake_tables
 
     if len(options.runs) > 1 and options.out is None:
         raise ValueError("--out: got nothing, expected a file for the report of several runs")
-    folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
-    if options.out is None:
-        yield str(write_report(folders[0]))
-    else:
-        out = Path(options.out)
-        yield str(write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out))
+    with naming_changed_files(map(Path, options.runs)):
+        folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
+        if options.out is None:
+            written = write_report(folders[0])
+        else:
+            out = Path(options.out)
+            written = write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out)
+    yield escaped(written)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

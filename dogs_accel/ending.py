@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import dogs_accel
 from dogs_accel.runtime.arguments import describe_error, error_line, is_started_by_torchrun
 from dogs_accel.runtime.files import ERROR_LOG, FullDiskError, is_disk_full
 from dogs_accel.runtime.terminal import escaped, terminal_output
@@ -23,6 +25,12 @@ from dogs_accel.runtime.terminal import escaped, terminal_output
 
 TERMINATED, INTERRUPTED, EXPECTED, UNEXPECTED = 143, 130, 2, 1
 """Exit codes: by SIGTERM, by Ctrl-C, by what the user can put right, by what nobody expected or a check that fails."""
+
+_APPENDS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+"""How a log is opened: others may write into the folder of temporary files, and put a link there."""
+
+
+_AGAIN_AFTER_S = 0.01
 
 
 class CheckFailedError(Exception):
@@ -69,6 +77,9 @@ class Ending:
         if (text := _describe_lack_of_memory(error)) is not None:
             _say(error_line(self.prog, _joined(text, self.remedy(error))))
             return EXPECTED
+        if (text := _describe_lost_worker(error)) is not None:
+            _say(error_line(self.prog, _joined(text, self.remedy(error))))
+            return EXPECTED
         first = next(iter(describe_error(error).strip().splitlines()), "")
         text = f"unexpected {type(error).__name__}{f': {first}' if first else ''}"
         _say(
@@ -93,8 +104,8 @@ def write_traceback(folder: Path | None, title: str, error: Exception) -> str:
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {title}\n{''.join(traceback.format_exception(error))}\n"
     own = [folder / ERROR_LOG] if folder is not None and folder.is_dir() else []
     for path in (*own, Path(tempfile.gettempdir()) / f"dogs-accel-{os.getuid()}-{ERROR_LOG}"):
-        with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with suppress(OSError), os.fdopen(os.open(path, _APPENDS, 0o600), "ab") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
             return f"the traceback is in {path}"
     return "its traceback could not be written anywhere"
 
@@ -116,9 +127,17 @@ def _describe_lack_of_memory(error: Exception) -> str | None:
         return None
     try:
         from dogs_accel.runtime.out_of_memory import describe_out_of_memory, is_out_of_memory
-    except ImportError:  # of torch, which may be why the command ends
+    except (ImportError, MemoryError):  # of torch, which may be why the command ends; there may be no memory for it
         return f"out of memory ({error})" if isinstance(error, MemoryError) else None
     return describe_out_of_memory(error) if is_out_of_memory(error) else None
+
+
+def _describe_lost_worker(error: Exception) -> str | None:
+    if "pipelines.torchloader" not in sys.modules:
+        return None
+    from pipelines.torchloader import describe_lost_worker
+
+    return describe_lost_worker(error)
 
 
 @contextmanager
@@ -132,8 +151,11 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
     with ExitStack() as stack:
         stack.enter_context(terminal_output())
         try:
-            # Also what comes while the handler is set or taken back is an end in a line.
-            with _sigterm_as_interruption():
+            # Also what comes while the handlers are set or taken back is an end in a line.
+            with _sigterm_as_interruption(), _no_interruption_ignored():
+                if signal.getsignal(signal.SIGINT) is dogs_accel.end_early:  # which has ended the process until here
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
+                _check_current_folder()
                 yield ending
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -144,6 +166,36 @@ def ending_in_a_line(prog: str) -> Iterator[Ending]:
         else:
             return
     raise SystemExit(code)
+
+
+def _check_current_folder() -> None:
+    """Raise ValueError where the folder that the command was started in is gone: torch ends the process then."""
+    try:
+        os.getcwd()  # noqa: PTH109  (of a Path it is no cheaper)
+    except FileNotFoundError as error:
+        raise ValueError("the current folder is gone, expected one that is there; cd to another") from error
+
+
+@contextmanager
+def _no_interruption_ignored() -> Iterator[None]:
+    """Let an interruption come again that Python has dropped, as it does around a fork and where it frees objects."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        number = signal.SIGTERM if isinstance(dropped.exc_value, TerminatedError) else signal.SIGINT
+        # Once this has returned; here it would be dropped again.
+        again = threading.Timer(_AGAIN_AFTER_S, signal.pthread_kill, (threading.main_thread().ident, number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

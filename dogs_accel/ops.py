@@ -6,6 +6,7 @@ GPU, so they report bad values in an output; the Python functions read that outp
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_FOLDER = Path(__file__).resolve().parent
+# `make sanitize` has libraries of its own.
+_FOLDER = Path(os.environ.get("DOGS_ACCEL_LIBRARIES") or Path(__file__).resolve().parent)
 
 
 def _load_cpu_library(folder: Path) -> None:
@@ -75,6 +77,13 @@ def _call(operator: Any, *arguments: Any) -> Any:
         raise
 
 
+def _check_tensors(**named: object) -> None:
+    """Refuse what is no tensor. torch takes None for one that has no dtype, no shape and no name."""
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CalibrationBins:
     """What `calibration_bins` returns: three sums over bins, and two values a row.
@@ -122,6 +131,7 @@ def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibrat
         >>> bins.prediction[:3].tolist(), bins.count.sum() == len(logits)
         ([0, 0, 0], tensor(True))
     """
+    _check_tensors(logits=logits, labels=labels)
     confidence, prediction, count, confidence_sum, correct, bad_row = _call(
         torch.ops.dogs_accel.calibration_bins, logits, labels, bins
     )
@@ -132,6 +142,8 @@ def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibrat
 
 
 def _raise_for_bad_row(bad_row: Tensor, logits: Tensor, labels: Tensor) -> None:
+    if bad_row.is_meta:  # which has a shape and no value
+        return
     row = int(bad_row.item())
     if row >= 0:
         if not bool(torch.isfinite(logits[row]).all()):
@@ -206,6 +218,7 @@ def class_calibration_bins(logits: Tensor, labels: Tensor, bins: int = 15) -> Cl
         >>> ops.class_calibration_bins(logits, labels, bins=10).count.shape  # (C, bins)
         torch.Size([3, 10])
     """
+    _check_tensors(logits=logits, labels=labels)
     count, probability_sum, positives, squared_error, bad_row = _call(
         torch.ops.dogs_accel.class_calibration_bins, logits, labels, bins
     )
@@ -328,6 +341,7 @@ def stats_of_sums(sums: Tensor) -> Tensor:
         >>> bool((ops.stats_of_sums(sums) == ops.image_stats(images.reshape(32, 8, 3))).all())
         True
     """
+    _check_tensors(sums=sums)
     if sums.dim() == 1:
         row: Tensor = _call(torch.ops.dogs_accel.stats_of_sums, sums[None])[0]
         return row
@@ -335,20 +349,35 @@ def stats_of_sums(sums: Tensor) -> Tensor:
     return rows
 
 
+def _listed(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Images as the operators take them. Sparse and quantized ones have no kernel, and torch does not say which."""
+    try:
+        listed = list(images)
+    except TypeError:
+        got = "a tensor of no dimensions" if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images: got {got}, expected a sequence of tensors") from None
+    for i, image in enumerate(listed):
+        _check_tensors(**{f"images[{i}]": image})
+        if image.layout != torch.strided or image.is_quantized or image.is_nested:
+            kind = "quantized" if image.is_quantized else "nested" if image.is_nested else str(image.layout)
+            raise ValueError(f"images[{i}]: got a {kind} tensor, expected a plain one of uint8")
+    return listed
+
+
 def _call_on_images(operator: Any, images: Tensor | Sequence[Tensor]) -> Tensor:
     if not isinstance(images, Tensor):
-        return _call(operator, list(images))
+        return _call(operator, _listed(images))
     if images.dim() == 4:
         if len(images) == 0 and (images.shape[3] != 3 or images.dtype != torch.uint8):
             raise ValueError(
                 f"images: got shape {tuple(images.shape)} of {images.dtype}, expected (N, H, W, 3) of uint8"
             )
         # Without an image there is none to tell the device.
-        rows = _call(operator, list(images.unbind(0)))
+        rows = _call(operator, _listed(images))
         return rows.to(images.device)
     if images.dim() != 3:
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected (H, W, 3), (N, H, W, 3) or a sequence")
-    return _call(operator, [images])[0]
+    return _call(operator, _listed([images]))[0]
 
 
 def _check_fake_image(name: str, image: Tensor, device: torch.device) -> None:
@@ -410,7 +439,7 @@ def squash(
         >>> ops.squash(images, (32, 32)).shape
         torch.Size([2, 32, 32, 3])
     """
-    resized: Tensor = _call(torch.ops.dogs_accel.squash, list(images), *size, interpolation, num_threads)
+    resized: Tensor = _call(torch.ops.dogs_accel.squash, _listed(images), *size, interpolation, num_threads)
     return resized
 
 
@@ -525,6 +554,7 @@ def augment(
         >>> batch.shape, (batch * 255).unique()
         (torch.Size([2, 3, 224, 224]), tensor([55.]))
     """
+    _check_tensors(images=images, index=index, params=params)
     batch: Tensor = _call(
         torch.ops.dogs_accel.augment,
         images,

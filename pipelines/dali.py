@@ -39,17 +39,31 @@ class DaliLoader(FusedLoader):
         super().__init__(*args, **kwargs)
         # A crop straight from the photo needs that part of it alone. On a GPU nobody has measured what that saves.
         self._in_parts = self.recipe.resize is None and self.device.type == "cpu"
-        self._decoder = Decoder(
-            batch_size=self.batch_size,
-            num_threads=self.num_threads,
-            device=self.device,
-            hw_decoder_load=hw_decoder_load,
-            in_parts=self._in_parts,
-        )
+        self._hw_decoder_load = hw_decoder_load
+        self._decoder = self._new_decoder()
         # Decoding takes five times as long as the rest, and torch's threads spin while they wait, beside DALI's.
         self._num_ops_threads = max(1, self.num_threads // 4)
 
+    def _new_decoder(self) -> Decoder:
+        return Decoder(
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            device=self.device,
+            hw_decoder_load=self._hw_decoder_load,
+            in_parts=self._in_parts,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_decoder"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self._decoder = self._new_decoder()
+
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        self._stay_in_process()
         order = np.concatenate([np.zeros(0, dtype=np.int64), *chunks])
         images = self._images(epoch, order)
         for chunk in chunks:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import abc
 import logging
+import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -20,10 +22,13 @@ from pipelines.recipe import Recipe
 
 _SHUFFLE_STREAM = 0
 ON_BAD_IMAGE = ("error", "skip")
-Images = Sequence[str | Path] | NDArray[np.uint8]
+Images = Iterable[str | Path] | NDArray[np.uint8]
 """Files, or the images themselves, (N, H, W, 3)."""
 _PATH_KINDS = "OSU"
 """Of an array's dtype: objects, bytes and text."""
+
+_MAX_SEED, _MAX_EPOCH = 2**64 - 1, 2**32 - 1
+"""What the random numbers have room for; beyond it other seeds and epochs would be the same ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +75,51 @@ def epoch_order(
     return order[rank::world_size]
 
 
+def file_paths(paths: Iterable[str | bytes | os.PathLike[str]]) -> list[str]:
+    """Read the paths of files, of which there may be any iterable but one path alone. Raises ValueError."""
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise ValueError(f"paths: got {paths!r}, expected a list of files")
+    listed = list(paths)
+    try:
+        return [os.fsdecode(path) for path in listed]
+    except TypeError:
+        odd = next(path for path in listed if not isinstance(path, str | bytes | os.PathLike))
+        raise ValueError(f"paths: got {odd!r} among them, expected paths of files") from None
+
+
+def _as_labels(labels: Any, num: int) -> torch.Tensor:
+    """Read labels as (num,) int64 on the CPU. Raises ValueError for what is no integer, as a float may be."""
+    if isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+    elif isinstance(labels, Iterator):
+        labels = list(labels)
+    given = np.asarray(labels)
+    if given.shape != (num,):
+        raise ValueError(f"labels: got shape {given.shape}, expected ({num},), one an image")
+    if given.dtype.kind not in "iubf":
+        odd = [each for each in given if not isinstance(each, Integral) or abs(int(each)) >> 63]
+        if odd:
+            raise ValueError(f"labels: got {odd[0]!r} among them, expected integers")
+    with np.errstate(invalid="ignore"):
+        whole = given.astype(np.int64)
+    # NaN, and what int64 has no room for, comes out as something else; so does 2**64 - 1, which -1 equals.
+    if (wrong := np.flatnonzero((whole != given) | ((whole < 0) != (given < 0)))).size:
+        raise ValueError(f"labels: got {given[wrong[0]]} at {wrong[0]}, expected integers")
+    return torch.from_numpy(whole)
+
+
+def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Read an integer of any library as Python's. Raises ValueError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        expected = f"an integer >= {least}" if most is None or number < least else f"an integer up to {most}"
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+    return number
+
+
 class Loader(abc.ABC):
     """From files to batches, one epoch an iteration.
 
@@ -102,16 +152,18 @@ class Loader(abc.ABC):
     ) -> None:
         self.pixels = paths if are_pixels(paths) else None
         """The images, (N, H, W, 3) uint8, where they were given as such; there are no paths then."""
-        self.paths = [os.fspath(path) for path in paths] if self.pixels is None else []
-        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+        self.paths = [] if are_pixels(paths) else file_paths(paths)
+        self.labels = _as_labels(labels, self.dataset_size)
         self.recipe = recipe
-        self.batch_size = batch_size
+        self.batch_size = _integer("batch_size", batch_size, 1)
         self.device = device
-        self.seed = seed
-        self.shuffle = shuffle
-        self.num_threads = num_threads
-        self.rank = rank
-        self.world_size = world_size
+        self.seed = _integer("seed", seed, 0, _MAX_SEED)
+        if shuffle not in (True, False):
+            raise ValueError(f"shuffle: got {shuffle!r}, expected True or False")
+        self.shuffle = bool(shuffle)
+        self.num_threads = _integer("num_threads", num_threads, 1)
+        self.world_size = _integer("world_size", world_size, 1)
+        self.rank = _integer("rank", rank, 0)
         self.dtype = dtype
         self.on_bad_image = on_bad_image
         self._left_out: set[int] = set()
@@ -119,25 +171,16 @@ class Loader(abc.ABC):
         self._next_epoch = 0
         self._iteration = 0
         self._is_closed = False
+        self._user: int | None = None
         self._check()
 
     def _check(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: got {self.batch_size}, expected an integer >= 1")
-        if self.num_threads < 1:
-            raise ValueError(f"num_threads: got {self.num_threads}, expected an integer >= 1")
-        if self.seed < 0:
-            raise ValueError(f"seed: got {self.seed}, expected an integer >= 0")
-        if not 0 <= self.rank < self.world_size:
+        if self.rank >= self.world_size:
             raise ValueError(f"rank: got {self.rank}, expected 0 <= rank < world_size = {self.world_size}")
         if self.pixels is not None and (self.pixels.ndim != 4 or self.pixels.shape[3] != 3):
             raise ValueError(f"paths: got an array of shape {self.pixels.shape}, expected (N, H, W, 3)")
         if self.pixels is not None and self.pixels.dtype != np.uint8:
             raise ValueError(f"paths: got an array of {self.pixels.dtype}, expected uint8")
-        if self.labels.shape != (self.dataset_size,):
-            raise ValueError(
-                f"labels: got shape {tuple(self.labels.shape)}, expected ({self.dataset_size},), one an image"
-            )
         if self.on_bad_image not in ON_BAD_IMAGE:
             raise ValueError(f"on_bad_image: got {self.on_bad_image!r}, expected one of {', '.join(ON_BAD_IMAGE)}")
         if self.dtype not in (torch.float32, torch.float16):
@@ -147,7 +190,8 @@ class Loader(abc.ABC):
         """Choose the epoch of the next iteration.
 
         Args:
-            epoch: an integer >= 0; without a call the first iteration is epoch 0, the next one epoch 1, and so on.
+            epoch: an integer from 0 to 2**32 - 1; without a call the first iteration is epoch 0, the next
+                one epoch 1, and so on.
 
         Example:
             >>> from pipelines import VIT_TRAIN, make_loader
@@ -159,7 +203,7 @@ class Loader(abc.ABC):
             >>> bool((first == again).all())
             True
         """
-        self._next_epoch = epoch
+        self._next_epoch = _integer("epoch", epoch, 0, _MAX_EPOCH)
 
     @property
     def num_samples(self) -> int:
@@ -192,6 +236,19 @@ class Loader(abc.ABC):
         chunks = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         self._iteration += 1
         return self._while_current(self._iteration, epoch, self._batches(epoch, chunks))
+
+    def _stay_in_process(self) -> None:
+        """Raise ValueError where another process has begun to use it, whose threads and workers a fork lacks."""
+        if self._user not in (None, os.getpid()):
+            raise ValueError(
+                "loader: another process has begun to use it, expected one that is made in this process, such as in "
+                "the dataset's __iter__ or in worker_init_fn"
+            )
+        self._user = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let a copy, or a process that gets it pickled, begin its own use."""
+        return self.__dict__ | {"_user": None}
 
     def _while_current(self, iteration: int, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on until the loader is closed or iterated again, which ends the use of this iterator."""

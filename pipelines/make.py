@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines import BACKENDS
 from pipelines.cores import available_cores
-from pipelines.loader import Images, Loader, are_pixels
+from pipelines.loader import Images, Loader, are_pixels, file_paths
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def choose_backend(
         return "cached", "the images are decoded already, in an array"
     if not has_dali():
         return "torch", "DALI is not installed"
-    if len(paths) == 0:
+    files = file_paths(paths)
+    if not files:
         return "dali", "there are no files"
     from pipelines.store.build import bytes_text, default_store_folder, plan_store, rough_bytes
     from pipelines.store.index import StoreError
 
     kept_bytes = _MEMORY_SHARE * _memory_bytes()
     decoder = "decodes on the GPU" if device.type == "cuda" else "decodes on all cores"
-    files = [os.fspath(path) for path in paths]
     try:
         folder = store_dir or default_store_folder(files, recipe, max_side=store_max_side)
         roughly = rough_bytes(files, recipe, folder, max_side=store_max_side)
@@ -95,7 +95,7 @@ def _say_once(recipe: str, backend: str, reason: str) -> None:
 
 def make_loader(
     paths: Images,
-    labels: Sequence[int] | NDArray[np.int64] | torch.Tensor,
+    labels: Iterable[int] | NDArray[np.int64] | torch.Tensor,
     recipe: Recipe,
     *,
     backend: str = "auto",
@@ -118,13 +118,13 @@ def make_loader(
     (seed, epoch, sample) alone.
 
     Args:
-        paths: N image files, or N images, (N, H, W, 3) uint8 RGB.
+        paths: N image files, in any iterable, or N images, (N, H, W, 3) uint8 RGB.
         labels: (N,) integers, one an image.
         recipe: what happens to an image between the file and the model.
         backend: "torch", "dali", "cached", or "auto", which picks one of them and logs which, and why.
         batch_size: images a batch, of this rank.
         device: where the batches are; None is the GPU where there is one, else the CPU.
-        seed: of the order and of the augmentation.
+        seed: of the order and of the augmentation, from 0 to 2**64 - 1.
         shuffle: whether each epoch has an order of its own; else it is that of the paths.
         num_threads: threads, for "torch" worker processes; None is one for each available core.
         rank: which share of the samples this process gets, from 0 to world_size - 1.
@@ -159,17 +159,18 @@ def make_loader(
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}{hint}")
     target = _resolve_device(device)
+    images = paths if are_pixels(paths) else file_paths(paths)
     if backend == "auto" and store is not None:
         backend = "cached"
     if backend == "auto":
-        backend, reason = choose_backend(paths, recipe, target, store_dir, store_max_side)
+        backend, reason = choose_backend(images, recipe, target, store_dir, store_max_side)
         _say_once(recipe.name, backend, reason)
     elif backend != "cached":
         of_store = {"store_dir": store_dir, "store_max_side": store_max_side, "store": store and store.folder}
         for name, value in of_store.items():
             if value is not None:
                 raise ValueError(f"{name}: got {value} for the {backend} loader, expected none: it has no store")
-    if store_max_side is not None and (are_pixels(paths) or store is not None):
+    if store_max_side is not None and (are_pixels(images) or store is not None):
         beside = "an open store" if store is not None else "an array"
         raise ValueError(f"store_max_side: got {store_max_side} beside {beside}, expected none: no store is made")
     more: dict[str, Any] = {}
@@ -182,7 +183,7 @@ def make_loader(
     else:
         from pipelines.torchloader import TorchLoader as Chosen  # type: ignore[assignment]
     return Chosen(
-        paths,
+        images,
         labels,
         recipe,
         batch_size=batch_size,

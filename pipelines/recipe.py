@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ _FIRST_FIELDS = frozenset({
     "saturation", "mean", "std", "erasing", "erasing_area", "erasing_ratio", "interpolation",
 })  # fmt: skip
 """Fields that every record has."""
+MAX_RESIZED_PX = 1 << 14
+"""Of what an image is resized to: csrc/resample.h has the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,9 @@ class Recipe:
             raise ValueError(f"padding: got {self.padding}, expected an integer >= 0 (px)")
         if len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
             raise ValueError(f"fill: got {self.fill}, expected three levels of 0 to 255")
+        sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        if max(self.crop, *sides) > MAX_RESIZED_PX:
+            raise ValueError(f"resize: got {self.resize}, crop {self.crop}, expected at most {MAX_RESIZED_PX} px")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation: got {self.interpolation!r}, expected 'bilinear' or 'bicubic'")
         for field in ("flip", "grayscale", "erasing", "brightness", "contrast", "saturation"):
@@ -118,6 +124,12 @@ class Recipe:
             raise ValueError(
                 f"resize: got {self.resize}, expected at least the crop of {self.crop} px on each side{beside}"
             )
+
+    @classmethod
+    def recorded(cls, fields: Mapping[str, Any]) -> Recipe:
+        """Read what `dataclasses.asdict` gave of a recipe and JSON has kept, in which tuples are lists."""
+        own: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
+        return cls(**own)
 
     @property
     def jitters(self) -> bool:
@@ -173,6 +185,9 @@ class Recipe:
         padding = round(self.padding * scale)
         return replace(self, crop=size_px, resize=resize, padding=padding, mean=mean or self.mean, std=std or self.std)
 
+
+MAX_INPUT_PX = MAX_RESIZED_PX * 224 // 256
+"""Side of a model's input for which a published recipe resizes to no more."""
 
 EVAL = Recipe(name="eval")
 """The published evaluation transform: squash to 256 x 256, centre crop of 224."""

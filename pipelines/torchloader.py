@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,12 @@ from pipelines.recipe import Recipe
 
 _TIMEOUT_S = 600
 """How long a worker may take for a batch: it is an error then, and no hang."""
+_LOOK_EVERY_S = 5
+"""How often DataLoader looks whether its workers live, where the system does not tell it, as with a forkserver."""
+_NO_GUARD = (
+    "torch loader: its workers run the script again, which starts its loop anew; put the loop below "
+    "if __name__ == '__main__': or take another loader, which has no worker processes"
+)
 _log = logging.getLogger(__name__)
 _JITTERS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 _OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
@@ -234,17 +242,23 @@ class TorchLoader(Loader):
             num_workers=self.num_threads,
             collate_fn=_as_is,
             persistent_workers=True,
-            timeout=_TIMEOUT_S,
+            timeout=_LOOK_EVERY_S,
             # Else it would draw from torch's own generator, and dropout would depend on which loader it is.
             generator=torch.Generator(),
         )
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        self._stay_in_process()
         if self._loader is not None:
             self._requests.epoch, self._requests.chunks = epoch, chunks
             try:
-                self._workers = iter(self._loader)
+                with torch.device("cpu"):  # whatever device torch is told to make tensors on
+                    self._workers = iter(self._loader)
             except (OSError, RuntimeError) as error:
+                if "bootstrapping" in str(error):
+                    # This is a worker that runs the script again, as it is started by spawn or forkserver.
+                    print(_NO_GUARD, file=sys.stderr, flush=True)
+                    sys.exit(1)
                 self._loader = self._workers = None
                 _log.warning(
                     "torch loader: %d worker processes cannot start (%s), so as many threads of this process decode",
@@ -257,21 +271,24 @@ class TorchLoader(Loader):
             yield Batch(*map(self._to_device, batch))
 
     def _from_workers(self) -> Iterator[tuple[Batch, dict[int, str]]]:
+        waits_since = time.monotonic()
         while True:
             try:
                 batch = next(self._workers)
             except StopIteration:
                 return
             except RuntimeError as error:
-                if not str(error).startswith("DataLoader "):  # what a worker raised, not what became of it
+                if "timed out" in str(error):  # all workers live, and the batch is still to come
+                    if time.monotonic() < waits_since + _TIMEOUT_S:
+                        continue
+                    raise WorkerError(f"torch loader: a worker gave nothing for {_TIMEOUT_S} s") from None
+                if (text := describe_lost_worker(error)) is None:
                     raise
-                raise WorkerError(
-                    f"torch loader: {_first_line(error)}; fewer threads need less memory, and the other loaders have "
-                    "no worker processes"
-                ) from error
+                raise WorkerError(text) from None  # three tracebacks of DataLoader's insides say no more
             if isinstance(batch, Exception):
                 raise batch
             yield _from_arrays(batch)
+            waits_since = time.monotonic()
 
     def _from_threads(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[tuple[Batch, dict[int, str]]]:
         if self._pool is None:
@@ -288,6 +305,10 @@ class TorchLoader(Loader):
             for future in under_way:
                 future.cancel()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy decodes in threads: it may be in a worker process, which can have none itself.
+        return super().__getstate__() | {"_loader": None, "_workers": None, "_pool": None}
+
     def close(self) -> None:
         """End the worker processes, or the threads."""
         super().close()
@@ -299,5 +320,18 @@ class TorchLoader(Loader):
         self._loader = self._workers = None
 
 
-def _first_line(error: Exception) -> str:
+def describe_lost_worker(error: BaseException) -> str | None:
+    """Say that a worker process of a loader is gone; None where an error is another one.
+
+    torch raises it in the main thread wherever that happens to be, so that a step of training may raise it too.
+    """
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader "):
+        return None
+    return (
+        f"torch loader: {_first_line(error)}; a system that runs out of memory ends processes like that: fewer threads "
+        "(--num-threads) need less memory, and the other loaders (--loader) have no worker processes"
+    )
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")

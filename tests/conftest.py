@@ -16,8 +16,13 @@ from dogs_accel.benchmark import main
 from dogs_accel.datasets.synthetic import write_synthetic
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make soak` runs, and skip what needs a GPU where there is none."""
+    if "soak" not in config.option.markexpr:
+        soaks = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        if soaks:
+            config.hook.pytest_deselected(items=soaks)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

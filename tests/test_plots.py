@@ -21,6 +21,7 @@ from dogs_accel.results.figures import comparison_figure
 NAMES = ["name $\\frac{$ one", "other"]
 
 
+@pytest.mark.fault("Folders and names", "class names with $", "drawn as they are, not as mathematics")
 def test_a_name_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path):
     confusion = confusion_figure(np.eye(2, dtype=np.int64), NAMES, "a run")
     save_figure(confusion, tmp_path / "confusion.png")
@@ -85,6 +86,11 @@ USERS = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "a matplotlibrc of the user (dark faces, usetex, large fonts)",
+    "figures look as always; the user's settings stay",
+)
 def test_a_users_settings_change_no_figure(tmp_path):
     def saved(name):
         return save_figure(confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "a run"), tmp_path / name)
@@ -95,6 +101,7 @@ def test_a_users_settings_change_no_figure(tmp_path):
         assert matplotlib.rcParams["font.size"] == 30
 
 
+@pytest.mark.fault("Machine and environment", "the MPLBACKEND of a notebook", "ignored")
 def test_a_notebooks_backend_stops_no_command():
     environment = os.environ | {"MPLBACKEND": "module://a_notebook_has.this_module"}
     code = "from dogs_accel.runtime.start import begin_command; begin_command(); import matplotlib.figure"
@@ -112,6 +119,11 @@ def without_fonts(monkeypatch):
     glyphs._fonts_for.cache_clear()
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "class names in a script that no font of the machine has",
+    "a stand-in in the figures and one notice",
+)
 def test_letters_without_a_font_have_a_stand_in_and_one_notice(tmp_path, caplog, without_fonts):
     names = ["\u67f4\u72ac", "caf\u00e9\tau\u2014lait", "\U0001f436 pup", "x" * 255]
     with warnings.catch_warnings():
@@ -128,6 +140,9 @@ def test_letters_without_a_font_have_a_stand_in_and_one_notice(tmp_path, caplog,
     assert "for letters that no font of this machine has: \u67f4" in notice.getMessage()
 
 
+@pytest.mark.fault(
+    "Folders and names", "class names in a script of another font of the machine", "drawn with that font"
+)
 def test_letters_of_another_font_are_drawn_with_it(tmp_path, monkeypatch, caplog):
     fonts = [font for font in glyphs.fontManager.ttflist if font.name in ("DejaVu Sans", "DejaVu Sans Mono")]
     own = glyphs._letters(glyphs.findfont("DejaVu Sans"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -110,6 +111,14 @@ def test_other_requests_are_refused(setup_py: ModuleType) -> None:
         setup_py.decide_cuda("yes", "13.0", "no nvcc")
 
 
+def test_sanitizers(setup_py: ModuleType) -> None:
+    assert setup_py.sanitizer_flags(None) == setup_py.sanitizer_flags("") == []
+    assert "-fsanitize=address" in setup_py.sanitizer_flags("address")
+    assert "-fno-wrapv" in setup_py.sanitizer_flags("address,undefined")  # with Python's -fwrapv no sum overflows
+    with pytest.raises(SystemExit, match=r"^DOGS_ACCEL_SANITIZE: got 'adress', expected some of address,undefined"):
+        setup_py.sanitizer_flags("adress")
+
+
 def test_architectures(setup_py: ModuleType) -> None:
     assert setup_py.default_archs((75, 80, 86, 87, 89, 90, 100, 103, 120, 121)) == (80, 90, 100, 120)
     assert setup_py.default_archs((70, 75)) == (75,)
@@ -118,3 +127,18 @@ def test_architectures(setup_py: ModuleType) -> None:
         "-gencode=arch=compute_90,code=sm_90",
         "-gencode=arch=compute_90,code=compute_90",
     ]
+
+
+def test_what_is_compiled_for_one_gpu_compiles_for_all(setup_py: ModuleType) -> None:
+    """nvcc knows each architecture that is built by default, and no kernel's source differs between them."""
+    sources = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".cu", ".h")]
+    assert not [path for path in sources if "__CUDA_ARCH" in path.read_text(encoding="utf-8")]
+    toolkit = setup_py.find_toolkit(os.environ)
+    if isinstance(toolkit, str):
+        pytest.skip(toolkit)
+    archs = setup_py.default_archs(toolkit.archs)
+    nvcc, dry_run = toolkit.home / "bin" / "nvcc", ("--dryrun", "-c", str(ROOT / "csrc" / "cuda" / "squash.cu"))
+    said = setup_py.run_nvcc(nvcc, *dry_run, *setup_py.arch_flags(archs))
+    assert "fatal" not in said
+    assert all(f"-arch sm_{arch} " in said or f"-arch=sm_{arch} " in said for arch in archs)
+    assert "nvcc fatal" in setup_py.run_nvcc(nvcc, *dry_run, *setup_py.arch_flags((*archs, 999)))

@@ -12,7 +12,8 @@ namespace dogs_accel {
 // which is also what 0 means. A loader whose decoder has threads of its own asks for fewer.
 template <class Body>
 void share_images(int64_t num_images, int64_t num_threads, const Body& body) {
-  const int64_t grain = num_threads > 0 ? (num_images + num_threads - 1) / num_threads : 1;
+  // Rounded up without a sum, which a very large number of threads would make overflow.
+  const int64_t grain = num_threads > 0 ? num_images / num_threads + (num_images % num_threads != 0) : 1;
   torch::stable::parallel_for(0, num_images, std::max<int64_t>(1, grain), body);
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.class_names import class_names
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.photos import (
@@ -34,6 +34,7 @@ _PART_OF = {
 _ORDER = (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST)
 _NO_CLASS, _EMPTY, _BESIDE = "photo in no class folder", "class folder without a photo", "folder beside the parts"
 _SHOWN = 3
+_WORDNET_ID = re.compile(r"(n\d{8})[-_ ](?=.)")
 
 
 def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
@@ -167,8 +168,8 @@ def _check_classes(folder: Path, found: Mapping[str, Mapping[str, Sequence[str]]
             "expected some of every class"
         )
     if len(every) == 1:
-        inner = folder / every[0]
-        hint = f"; name {inner} for the folders in it" if _folders_in(inner) else ""
+        inner = folder / every[0]  # which is not there where it lies in a part, or is spelt in other letters
+        hint = f"; name {inner} for the folders in it" if inner.is_dir() and _folders_in(inner) else ""
         raise DatasetError(f"{folder}: got one class, {every[0]!r}, expected at least 2{hint}")
     return every
 
@@ -186,3 +187,31 @@ def _describe_layout(part_folders: Mapping[str, str], folder: Path, classes: Seq
 def _join(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+# --- names of classes -------------------------------------------------------------------------------------------
+
+
+def class_names(folder_names: Sequence[str]) -> list[str]:
+    """Name the class of each folder; folder_names are unique, and so are the names.
+
+    "n02085782-Japanese_spaniel" is "Japanese spaniel": behind a WordNet id what follows is the name, its underscores
+    are spaces. Every other folder's name is kept as it is. Where two would be called the same, each says its id
+    behind it: "crane (n02012849)".
+
+    Example:
+        >>> class_names(["n02012849-crane", "n03126707-crane", "fox_terrier"])
+        ['crane (n02012849)', 'crane (n03126707)', 'fox_terrier']
+    """
+    short = [_without_id(name) for name in folder_names]
+    counts = Counter(short)
+    names = []
+    for folder, name in zip(folder_names, short, strict=True):
+        found = _WORDNET_ID.match(folder)
+        names.append(f"{name} ({found[1]})" if counts[name] > 1 and found else name)
+    return names if len(set(names)) == len(names) else list(folder_names)
+
+
+def _without_id(folder_name: str) -> str:
+    found = _WORDNET_ID.match(folder_name)
+    return folder_name[found.end() :].replace("_", " ") if found else folder_name

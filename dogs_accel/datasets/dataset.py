@@ -12,13 +12,21 @@ import numpy as np
 
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.splits import split_indices
+from dogs_accel.runtime.terminal import escaped
+from pipelines.decoding.contents import require_regular
 
 Box = tuple[int, int, int, int]
 """xmin, ymin, xmax, ymax in px, as the annotation has them."""
+MOST_ANNOTATION_BYTES = 1 << 20
+"""Of the annotation of one image, which has some hundred for each box."""
+_MOST_PX = 1 << 31
 
 
 class DatasetError(ValueError):
-    """A dataset on disk is not what it should be; the message is one line."""
+    """A dataset on disk is not what it should be; the message is one line, whatever names it has in it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
@@ -44,6 +52,14 @@ class Dataset:
     folder_names: list[str]
     official_split: list[str]
     annotation_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise DatasetError for names that no table, JSON or page could hold."""
+        try:
+            "\n".join(self.paths).encode()
+        except UnicodeEncodeError as error:
+            name = next(path for path in self.paths if any("\ud800" <= letter <= "\udfff" for letter in path))
+            raise DatasetError(f"{name!r}: a name that is not UTF-8, expected names in UTF-8; rename it") from error
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -125,11 +141,15 @@ class Dataset:
 def read_boxes(path: Path, size_px: tuple[int, int] | None = None) -> list[Box]:
     """Read the boxes of an annotation in Pascal VOC XML, of an image of this width and height.
 
-    Raises DatasetError where it is not such XML, or declares entities, which may stand for gigabytes of text, and where
-    a box has no area or none of it is in the image.
+    Raises DatasetError where it is not such XML, has more than MOST_ANNOTATION_BYTES or declares entities, which may
+    stand for gigabytes of text, and where a box has no area or none of it is in the image.
     """
     try:
-        content = path.read_bytes()
+        require_regular(path)
+        with path.open("rb") as file:
+            content = file.read(MOST_ANNOTATION_BYTES + 1)
+        if len(content) > MOST_ANNOTATION_BYTES:
+            raise ValueError(f"it has more than {MOST_ANNOTATION_BYTES:,} bytes")
         _refuse_entities(content)
         boxes = [_box(element) for element in ElementTree.fromstring(content).findall("object/bndbox")]
         for box in boxes:
@@ -155,6 +175,8 @@ def _box(element: ElementTree.Element) -> Box:
     sides = {side: element.findtext(side, default="") for side in ("xmin", "ymin", "xmax", "ymax")}
     try:
         xmin, ymin, xmax, ymax = (int(float(text)) for text in sides.values())
+        if max(abs(side) for side in (xmin, ymin, xmax, ymax)) > _MOST_PX:
+            raise ValueError
     except (ValueError, OverflowError) as error:
         shown = ", ".join(f"{side} {text.strip() or 'missing'}" for side, text in sides.items())
         raise ValueError(f"got a box of {shown[:100]}, expected four numbers") from error

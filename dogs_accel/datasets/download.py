@@ -6,9 +6,7 @@ import contextlib
 import http.client
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +18,19 @@ from tqdm import tqdm
 
 from dogs_accel.datasets.dataset import DatasetError
 from dogs_accel.runtime.arguments import nearest
-from dogs_accel.runtime.files import sha256
+from dogs_accel.runtime.files import UnwritableError, replacing_folder, sha256, writing_to
+from pipelines.decoding.contents import require_regular
 from pipelines.progress import progress_bar
 from pipelines.store.disk import lock
 
 BASE_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 TIMEOUT_S = 30.0
+MOST_MEMBERS = 1 << 18
+"""Of an archive, about ten times as many as the published ones have."""
 _CHUNK_BYTES = 1 << 20
+_BLOCK_BYTES = 512
+_MOST_PARTS, _MOST_SHOWN = 16, 100
+"""Of the name of a member: folders in it, and letters that an error shows."""
 
 
 class DownloadError(OSError):
@@ -147,7 +151,8 @@ def _fetch(url: str, path: Path, archive: Archive, progress: bool) -> None:
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[IO[bytes]]:
     """Open a .part file for going on with it, and keep other processes from doing so at the same time."""
-    with part.open("ab") as file:
+    # Without a buffer, which would fail once more when it is closed.
+    with part.open("ab", buffering=0) as file:
         try:
             lock(file, wait=False)
         except BlockingIOError as error:
@@ -167,7 +172,7 @@ def _fill(file: IO[bytes], url: str, archive: Archive, bar: tqdm) -> None:
         except urllib.error.HTTPError as error:
             raise DownloadError(_advice(url, f"HTTP {error.code} {error.reason}", file.name, archive)) from error
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, DownloadError):
+            if isinstance(error, DownloadError | UnwritableError):
                 raise
             problem = str(getattr(error, "reason", error)) or type(error).__name__
             have = file.seek(0, os.SEEK_END)
@@ -206,10 +211,12 @@ def _append(file: IO[bytes], url: str, have: int, size: int, bar: tqdm) -> int:
         bar.n = have
         bar.refresh()
         while have < size and (chunk := response.read(min(_CHUNK_BYTES, size - have))):
-            file.write(chunk)
+            left = memoryview(chunk)
+            while left:
+                with writing_to(Path(file.name)):
+                    left = left[file.write(left) :]
             have += len(chunk)
             bar.update(len(chunk))
-    file.flush()
     return have
 
 
@@ -235,49 +242,134 @@ def unpack_archive(path: Path, target: Path, *, progress: bool = True) -> None:
     """Unpack a tar archive so that `target` appears at once and complete.
 
     An archive with a top folder of the target's name gives that folder (images.tar has Images/), any other gives the
-    target its members (lists.tar has only files). Nothing is written outside: absolute names, "..", links and
-    devices raise DatasetError, as does an archive that is broken or for which the disk is too small.
+    target its members (lists.tar has only files). All members are looked at before the first is written. Raises
+    DatasetError, which names the member, for names that lead out, links and devices, names that come twice and more
+    than MOST_MEMBERS of them, as well as for an archive that is broken, cut off, compressed or empty, or for which the
+    disk is too small.
     """
     if not hasattr(tarfile, "data_filter"):
         raise DatasetError("Python is too old to unpack archives safely: expected 3.10.12, 3.11.4, 3.12 or newer")
-    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.unpacking-", dir=target.parent))
     try:
-        content = workspace / target.name
-        content.mkdir()
-        _extract(path, content, progress)
-        inner = content / target.name
-        _publish(inner if inner.is_dir() else content, target)
-    except (tarfile.TarError, EOFError, OSError) as error:
+        require_regular(path)
+        with path.open("rb") as file:
+            _check_members(file)
+            # Where another process was first, both unpacked the same archive, and either result will do.
+            with replacing_folder(target) as content:
+                content.mkdir()
+                _extract(file, content, f"unpack {path.name}", progress)
+                inner = content / target.name
+                if inner.is_dir():
+                    content = content.rename(content.with_name(f"{target.name}-"))
+                    (content / target.name).rename(content.with_name(target.name))
+    except UnwritableError:
+        raise
+    except _MemberError as error:
         raise DatasetError(f"{path}: cannot be unpacked: {error}") from error
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise DatasetError(f"{path}: cannot be unpacked: {reason}") from error
 
 
-def _extract(path: Path, destination: Path, progress: bool) -> None:
-    size, done = path.stat().st_size, 0
-    with tarfile.open(path, "r:*") as tar, _byte_bar(f"unpack {path.name}", size, progress) as bar:
-        for member in tar:
-            tar.extract(member, destination, filter=_plain_members_only)
+class _MemberError(ValueError):
+    """A member of an archive that no dataset has."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        shown = f"{name[:_MOST_SHOWN]!r}{' and so on' if len(name) > _MOST_SHOWN else ''}"
+        super().__init__(f"its member {shown} {problem}")
+
+
+class _SmallReads:
+    """A file of which only so much is read at once: headers may say that they are gigabytes long."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK_BYTES:
+            raise tarfile.ReadError(f"it has a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Walk through an archive, of whose members none is kept."""
+    file.seek(0)
+    # Not its compressed forms, whose content is larger than they are, nobody knows by how much.
+    with tarfile.open(fileobj=_SmallReads(file), mode="r:") as tar:  # type: ignore[call-overload]
+        while (member := tar.next()) is not None:
+            yield tar, member
+            tar.members.clear()
+
+
+def _check_members(file: IO[bytes]) -> None:
+    """Raise ValueError or TarError for an archive that is not whole, or has members that no dataset has."""
+    start = file.read(_BLOCK_BYTES)
+    for kind, first in {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ", "zip": b"PK\x03\x04"}.items():
+        if start.startswith(first):
+            raise ValueError(f"it is compressed ({kind}), expected a plain tar; put that there")
+    size = file.seek(0, os.SEEK_END)
+    files: set[str] = set()
+    folders: set[str] = set()
+    end = 0
+    for num, (_, member) in enumerate(_members(file)):
+        if num == MOST_MEMBERS:
+            raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
+        end = member.offset_data + (-(-member.size // _BLOCK_BYTES) * _BLOCK_BYTES if member.isreg() else 0)
+        if not 0 <= member.size <= size - member.offset_data and member.isreg():
+            raise _MemberError(member.name, f"says that it has {member.size:,} bytes, more than there are")
+        parts = _parts(member)
+        name = "/".join(parts)
+        around = {"/".join(parts[:depth]) for depth in range(len(parts))}
+        if member.isreg():
+            if name in files or name in folders:
+                raise _MemberError(member.name, "is in it twice")
+            files.add(name)
+        else:
+            around.add(name)
+        if not files.isdisjoint(around):
+            raise _MemberError(member.name, "lies below a file")
+        folders |= around
+    # Python takes whatever it cannot read for the end; a whole archive ends with blocks of zeros.
+    file.seek(end)
+    if file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
+        raise ValueError(f"it is damaged or cut off at byte {end:,}")
+    if not files:
+        raise ValueError("there is no file in it")
+
+
+def _parts(member: tarfile.TarInfo) -> list[str]:
+    """Give the parts of a member's name. Raises _MemberError where a dataset has no such thing."""
+    # Stricter than the data filter, which keeps links that stay inside and strips a leading slash: a dataset has
+    # neither, and a name that was changed would not be the one that the lists have.
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        kinds = {tarfile.SYMTYPE: "a link", tarfile.LNKTYPE: "a hard link", tarfile.FIFOTYPE: "a named pipe",
+                 tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device"}  # fmt: skip
+        raise _MemberError(member.name, f"is {kinds.get(member.type, 'of another kind')}, expected files and folders")
+    parts = [part for part in member.name.split("/") if part not in ("", ".")]
+    if member.name.startswith("/") or ".." in parts:
+        raise _MemberError(member.name, "leads out of the folder")
+    if "\0" in member.name or len(parts) > _MOST_PARTS or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise _MemberError(member.name, "has a name that no file can have here")
+    if not parts and member.isreg():
+        raise _MemberError(member.name, "is a file without a name")
+    return parts
+
+
+def _extract(file: IO[bytes], destination: Path, title: str, progress: bool) -> None:
+    size, done = file.seek(0, os.SEEK_END), 0
+    with _byte_bar(title, size, progress) as bar:
+        for tar, member in _members(file):
+            try:
+                tar.extract(member, destination, filter=_as_data)
+            except OSError as error:
+                raise _MemberError(member.name, f"cannot be written: {error.strerror or error}") from error
             bar.update(member.size)
             done += member.size
         # Headers and padding, so that the bar ends full.
         bar.update(max(0, size - done))
 
 
-def _plain_members_only(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo:
-    # Stricter than the data filter, which keeps links that stay inside and strips a leading slash: a dataset has
-    # neither, and a name that was changed would not be the one that the lists have.
-    if not (member.isreg() or member.isdir()):
-        raise tarfile.SpecialFileError(member)
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise tarfile.OutsideDestinationError(member, member.name)
-    return tarfile.data_filter(member, destination)
-
-
-def _publish(content: Path, target: Path) -> None:
-    try:
-        content.rename(target)
-    except OSError:
-        # Another process was first; both unpacked the same archive, so either result will do.
-        if not target.is_dir():
-            raise
+def _as_data(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo:
+    # Times that the system cannot have would raise; NaN is among them.
+    known = member if 0 <= member.mtime < 1 << 33 else member.replace(mtime=0, deep=False)
+    return tarfile.data_filter(known, destination)

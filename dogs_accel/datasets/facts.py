@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dogs_accel.runtime.terminal import escaped
+
 _THING = re.compile(r"file|photo|folder")
 
 DATASET_FILE = "dataset.json"
@@ -42,12 +44,12 @@ class DatasetFacts:
 
     def lines(self) -> list[str]:
         """Say what is to be said with every result, and the `layout_lines`, for a terminal."""
-        return [*([self.notice] if self.notice else []), *self.layout_lines()]
+        return [*([escaped(self.notice)] if self.notice else []), *self.layout_lines()]
 
     def layout_lines(self) -> list[str]:
         """Say what was recognised and what was left out, a line each, for a terminal."""
-        left_out = [f"left out {self.left_out_text}"] if self.left_out else []
-        return [f"layout   {self.layout}", *left_out]
+        left_out = [f"left out {escaped(self.left_out_text)}"] if self.left_out else []
+        return [f"layout   {escaped(self.layout)}", *left_out]
 
     @property
     def left_out_text(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,17 +11,23 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dogs_accel.datasets.class_names import class_names
+from dogs_accel.datasets.class_folders import class_names
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
 from dogs_accel.datasets.facts import DatasetFacts
+from dogs_accel.datasets.matlab import MOST_LIST_BYTES, read_matlab
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE, is_synthetic
+from pipelines.decoding.contents import require_regular
 
 TRAIN_LIST = "train_list.mat"
 TEST_LIST = "test_list.mat"
+_FILES, _LABELS = "file_list", "labels"
+"""What is read of a list."""
 _OFFICIAL_SIZE = (12_000, 8_580, 120)
 _SHOWN = 3
+_MOST_SHOWN, _MOST_NAME_BYTES = 100, 255
+"""Letters of a wrong name that are shown, and bytes that file systems allow a name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,45 +135,44 @@ def read_list(path: Path) -> ImageList:
 
     Raises DatasetError where it is not a MATLAB file, or its file_list and labels are not one per image.
     """
-    # Imported here: it takes a while, and the processes that draw synthetic pictures import this package too.
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    # All that SciPy was seen to raise on damaged files; UnboundLocalError and MemoryError are oversights of its reader.
-    damaged = (MatReadError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, OSError, zlib.error)
     try:
-        fields = loadmat(path, variable_names=("file_list", "labels"))
-    except (*damaged, UnboundLocalError, MemoryError, OverflowError) as error:
-        if isinstance(error, NotImplementedError):  # of its newer format, which is HDF5
-            raise DatasetError(
-                f"{path}: a MATLAB 7.3 file, expected MATLAB 5; save it in MATLAB with save(..., '-v7')"
-            ) from error
-        raise DatasetError(f"{path}: not a readable MATLAB 5 file ({error})") from error
-    for field in ("file_list", "labels"):
-        if field not in fields:
-            raise DatasetError(f"{path}: no field {field!r}, expected file_list and labels")
-    files = [_file_name(cell, path) for cell in fields["file_list"].ravel()]
-    labels = fields["labels"].ravel()
+        # One more than is read, by which a file that is too large shows; one of its own size may not fit into memory.
+        require_regular(path)
+        with path.open("rb") as file:
+            lists = read_matlab(file.read(MOST_LIST_BYTES + 1), strings=(_FILES,), numbers=(_LABELS,))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    for field, found in ((_FILES, lists.strings), (_LABELS, lists.numbers)):
+        if field not in found:
+            raise DatasetError(f"{path}: no field {field!r}, expected {_FILES} and {_LABELS}")
+    files = [_file_name(text, path) for text in lists.strings[_FILES]]
+    labels = lists.numbers[_LABELS]
     if len(files) != len(labels):
         raise DatasetError(f"{path}: labels: got {len(labels)}, expected one per file ({len(files)})")
-    if labels.dtype.kind not in "iuf" or (labels != np.floor(labels)).any() or (labels < 1).any():
+    # Beyond 2**53 not every integer is a float64. NaN is refused by the first, infinity by the last.
+    if (labels != np.floor(labels)).any() or (labels < 1).any() or (labels > 1 << 53).any():
         raise DatasetError(f"{path}: labels: expected integers from 1 on")
     return ImageList(files=files, labels=labels.astype(np.int64) - 1)
 
 
-def _file_name(cell: object, path: Path) -> str:
-    text = str(cell.item()) if isinstance(cell, np.ndarray) and cell.size == 1 else str(cell)
+def _file_name(text: str, path: Path) -> str:
     text = text.strip(" ")  # a table of letters has lines of one length
     parts = text.split("/")
+    cause = None
     # A list decides what is opened, so it must not lead out of Images.
     if len(parts) != 2 or any(part in ("", ".", "..") or "\0" in part for part in parts):
         cause = " with a backslash" if "\\" in text else ""
-        raise DatasetError(f"{path}: file_list: got {text!r}{cause}, expected 'folder/name.jpg'; write the list anew")
-    cause = "" if PurePosixPath(text).suffix else "without an ending"
-    if "\n" in text or "\r" in text:
-        cause = "with a line end"
-    if cause:
-        raise DatasetError(f"{path}: file_list: got {text!r} {cause}, expected 'folder/name.jpg'; write the list anew")
+    elif "\n" in text or "\r" in text:
+        cause = " with a line end"
+    elif not PurePosixPath(text).suffix:
+        cause = " without an ending"
+    elif any(len(part.encode()) > _MOST_NAME_BYTES for part in parts):
+        cause = f" with a name of more than {_MOST_NAME_BYTES} bytes"
+    if cause is not None:
+        shown = f"{text[:_MOST_SHOWN]!r}{' and so on' if len(text) > _MOST_SHOWN else ''}"
+        raise DatasetError(f"{path}: file_list: got {shown}{cause}, expected 'folder/name.jpg'; write the list anew")
     return text
 
 
@@ -187,6 +191,10 @@ def _folder_of_each_label(files: list[str], labels: np.ndarray, *, num_train: in
     if num_train == 0 or num_train == len(files):
         raise DatasetError(f"{TRAIN_LIST if num_train == 0 else TEST_LIST}: file_list: got no images, expected some")
     num_classes = int(labels.max()) + 1
+    if num_classes > num_train:  # each has an image, so it need not be looked for among billions of labels
+        raise DatasetError(
+            f"labels: got {num_classes}, expected none above {num_train}, the number of images in {TRAIN_LIST}"
+        )
     absent = sorted(set(range(num_classes)) - set(labels[:num_train].tolist()))
     if absent:
         shown = _first(str(label + 1) for label in absent)

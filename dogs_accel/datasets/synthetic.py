@@ -8,8 +8,6 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from PIL import ExifTags, Image
 
 from dogs_accel.datasets.cartoon import MAX_BREEDS, MAX_SIDE_PX, Breed, draw_animal, make_breeds
 from dogs_accel.datasets.dataset import Box, DatasetError
+from dogs_accel.runtime.files import replacing_folder
 from pipelines.cores import available_cores
 from pipelines.progress import progress_bar
 
@@ -107,14 +106,10 @@ def write_synthetic(
     folder = Path(root).expanduser().absolute()
     if _is_there(folder, parameters):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{folder.name}.writing-", dir=folder.parent))
-    try:
-        content = workspace / "content"
+    with replacing_folder(folder) as content:
         _write_content(content, parameters, num_workers, progress)
-        _publish(content, folder, parameters)
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+    # Another process may have written there meanwhile (one process per GPU, say): the same set will do.
+    _is_there(folder, parameters)
     return folder
 
 
@@ -143,15 +138,6 @@ def _is_there(root: Path, parameters: _Parameters) -> bool:
             f"{root}: holds another synthetic set ({got}), expected {expected}; delete it or choose another folder"
         )
     return True
-
-
-def _publish(content: Path, root: Path, parameters: _Parameters) -> None:
-    try:
-        content.rename(root)
-    except OSError:
-        # Another process wrote the same set meanwhile (one process per GPU, say): then that one will do.
-        if not _is_there(root, parameters):
-            raise
 
 
 def _write_content(root: Path, parameters: _Parameters, num_workers: int | None, progress: bool) -> None:

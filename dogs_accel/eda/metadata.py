@@ -154,6 +154,11 @@ class MetadataReport:
     seconds: float
     written: list[Path]
 
+    @property
+    def classes_without_image(self) -> list[str]:
+        """Names of the classes of which no file can be decoded."""
+        return sorted(set(self.bad_images["class_name"]) - set(self.metadata["class_name"]))
+
 
 def write_metadata(
     data: Dataset,
@@ -228,7 +233,7 @@ def describe_metadata(report: MetadataReport) -> str:
     ]
     if num_bad > _SHOWN:
         lines.append(f"  and {num_bad - _SHOWN:,} more in {BAD_IMAGES_FILE}")
-    if gone := sorted(set(report.bad_images["class_name"]) - set(report.metadata["class_name"])):
+    if gone := report.classes_without_image:
         lines.append(f"  {report.facts.plural} without any image that can be decoded: {', '.join(map(escaped, gone))}")
     if num_unboxed := len(report.bad_annotations):
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,37 +48,61 @@ from dogs_accel.eda.tables import class_sizes, class_table, count_text, quality_
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import save_figure, shortened
 from dogs_accel.runtime.files import write_csv
+from dogs_accel.steps import Step, any_failure_ends
 from pipelines import RESNET_TRAIN, BadImageError, Recipe
 from pipelines.decoding.pil import decode_rgb
 from pipelines.recipe import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.torchloader import augment_images, resize_image
 
 
-def write_eda(data: Metadata, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN) -> list[Path]:
+def write_eda(
+    data: Metadata, out: Path, *, seed: int = 42, recipe: Recipe = RESNET_TRAIN, step: Step = any_failure_ends
+) -> list[Path]:
     """Write the tables and figures of a dataset to `out`, and return their paths.
 
     The seed chooses the random samples and the augmentation of augmented_batch_preview.png, which shows `recipe` on the
-    first 8 training images that can be read, and is left out where there are none.
+    first 8 training images that can be read, and is left out where there are none. step: the block of each of them, by
+    the name of the folder and its own.
     """
-    return [
-        *_write_tables(data, out),
-        *_write_figures(data, out, seed),
-        *_write_augmented_batch(data, out, seed, recipe),
-    ]
+    written: list[Path] = []
+    for name, write in (_tables(data) | _figures(data, seed)).items():
+        with step(f"{out.name}/{name}"):
+            written.append(write(out / name))
+    with step(f"{out.name}/{AUGMENTED_FIGURE}"):
+        written += _write_augmented_batch(data, out, seed, recipe)
+    return written
 
 
-def _write_figures(data: Metadata, out: Path, seed: int) -> list[Path]:
-    quality = data.quality
-    return [
-        save_figure(quality_distributions_figure(quality), out / QUALITY_FIGURE),
-        save_figure(dataset_distributions_figure(quality, data.facts), out / DISTRIBUTIONS_FIGURE),
-        save_figure(image_size_figure(quality), out / SIZES_FIGURE),
-        save_figure(rgb_channel_figure(quality, data.normalisation), out / CHANNELS_FIGURE),
-        save_figure(_samples_figure(quality, data.facts, seed), out / SAMPLES_FIGURE),
-        save_figure(_extremes_figure(quality, darkest=True), out / DARKEST_FIGURE),
-        save_figure(_extremes_figure(quality, darkest=False), out / BRIGHTEST_FIGURE),
-        save_figure(class_quality_figure(quality, data.facts), out / quality_boxplots_file(data.facts.noun)),
-    ]
+def _tables(data: Metadata) -> dict[str, Callable[[Path], Path]]:
+    """Give what writes each table to a path."""
+
+    def table(make: Callable[[], pd.DataFrame]) -> Callable[[Path], Path]:
+        return lambda path: write_csv(path, make())
+
+    return {
+        SPLIT_TABLE_FILE: table(lambda: split_table(data.splits)),
+        CLASS_TABLE_FILE: table(lambda: class_table(data.quality, data.splits)),
+        QUALITY_SUMMARY_FILE: table(lambda: quality_summary(data.quality)),
+    }
+
+
+def _figures(data: Metadata, seed: int) -> dict[str, Callable[[Path], Path]]:
+    """Give what draws each figure to a path."""
+
+    def figure(make: Callable[[], Figure]) -> Callable[[Path], Path]:
+        return lambda path: save_figure(make(), path)
+
+    quality, facts = data.quality, data.facts
+    return {
+        QUALITY_FIGURE: figure(lambda: quality_distributions_figure(quality)),
+        DISTRIBUTIONS_FIGURE: figure(lambda: dataset_distributions_figure(quality, facts)),
+        SIZES_FIGURE: figure(lambda: image_size_figure(quality)),
+        CHANNELS_FIGURE: figure(lambda: rgb_channel_figure(quality, data.normalisation)),
+        SAMPLES_FIGURE: figure(lambda: _samples_figure(quality, facts, seed)),
+        DARKEST_FIGURE: figure(lambda: _extremes_figure(quality, darkest=True)),
+        BRIGHTEST_FIGURE: figure(lambda: _extremes_figure(quality, darkest=False)),
+        quality_boxplots_file(facts.noun): figure(lambda: class_quality_figure(quality, facts)),
+    }
 
 
 def _samples_figure(quality: pd.DataFrame, facts: DatasetFacts, seed: int) -> Figure:
@@ -119,14 +143,6 @@ def _resized(path: str, recipe: Recipe) -> Image.Image | None:
         return resize_image(decode_rgb(path), recipe)
     except BadImageError:
         return None
-
-
-def _write_tables(data: Metadata, out: Path) -> list[Path]:
-    return [
-        write_csv(out / SPLIT_TABLE_FILE, split_table(data.splits)),
-        write_csv(out / CLASS_TABLE_FILE, class_table(data.quality, data.splits)),
-        write_csv(out / QUALITY_SUMMARY_FILE, quality_summary(data.quality)),
-    ]
 
 
 def describe_eda(data: Metadata) -> str:

@@ -57,9 +57,16 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Raises ValueError for arrays of other shapes or kinds, and whatever NumPy does."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["logits"], arrays["labels"], arrays["ids"])
+            logits, labels, ids = (np.asarray(arrays[name]) for name in ("logits", "labels", "ids"))
+        kinds = logits.dtype.kind, labels.dtype.kind, ids.dtype.kind
+        if kinds != ("f", "i", "U") or logits.ndim != 2 or not labels.shape == ids.shape == logits.shape[:1]:
+            shapes = ", ".join(f"{each.shape} {each.dtype}" for each in (logits, labels, ids))
+            raise ValueError(f"got {shapes}, expected logits (N, C), labels (N,) and ids (N,)")
+        if labels.size and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+            raise ValueError(f"labels: got {labels.min()} to {labels.max()} of {logits.shape[1]} classes")
+        return cls(logits, labels, ids)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from dogs_accel.experiment.plan import Plan, check_alike, make_plan
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import CONFIG_FILE, record_paths
 from dogs_accel.runtime.arguments import error_line
-from dogs_accel.runtime.files import BusyError, UnwritableError, claim_folder, is_disk_full
+from dogs_accel.runtime.files import BusyError, UnwritableError, claim_folder, is_disk_full, is_unused
 from dogs_accel.runtime.out_of_memory import BatchTooLargeError, is_out_of_memory
 from dogs_accel.runtime.processes import (
     ALONE,
@@ -96,7 +96,7 @@ def _set_ending(ending: Ending, plan: Plan) -> None:
         if is_disk_full(error):
             return f"make room, and {goes_on}" if is_begun else "make room and run it again"
         if not is_begun:
-            return "nothing was written"
+            return "nothing was written" if is_unused(out) else ""
         finished = f"what had ended is in {out}" if _has_finished_run(out) else ""
         needs_others = isinstance(error, _NEED_OTHER_SETTINGS) or is_out_of_memory(error)
         return finished if needs_others else ", and ".join(filter(None, (finished, goes_on)))

@@ -13,11 +13,14 @@ from typing import Any
 from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import check_family
 from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, user_path
+from dogs_accel.results.record import check_kinds
+from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, share, user_path
 from dogs_accel.runtime.files import read_json
+from dogs_accel.runtime.terminal import escaped
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
+from pipelines.recipe import MAX_INPUT_PX
 
 _MAY_CHANGE = {
     "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
@@ -25,6 +28,8 @@ _MAY_CHANGE = {
 }  # fmt: skip
 """Settings that may change when a run goes on: they say where and how it is computed, not what. Where data and weights
 lie is among them; that they are the same is seen by what they hold."""
+_MOST_SEEDS = 1000
+"""Beyond, the plan alone takes minutes."""
 _NO_FAMILY = {EDA_FOLDER, WANDB_FOLDER, Path(SUMMARY_FILE).parts[0]}
 """What lies beside the folders of the families."""
 
@@ -116,10 +121,10 @@ class BenchmarkConfig:
     )  # fmt: skip
     val_ratio: float = _option(
         0.15, "share of the training images that is validation, where the data have no such part; small sets need more",
-        type=float, metavar="R",
+        type=share, metavar="R",
     )  # fmt: skip
     test_ratio: float = _option(
-        0.2, "share of the training images that is test, where the data have no such part", type=float, metavar="R"
+        0.2, "share of the training images that is test, where the data have no such part", type=share, metavar="R"
     )
     seed: int = _option(42, "seed of the split, of new heads, of order and of augmentation", type=natural, metavar="N")
     seeds: int = _option(
@@ -154,21 +159,31 @@ class BenchmarkConfig:
         None, "folder for the results (default: runs/<preset>-<time>)", type=user_path, metavar="DIR"
     )
     wandb: str = _option("offline", "Weights & Biases", choices=WANDB_MODES)
+    # argparse reads a const that is text as if it had been typed.
     resume: str | None = _option(
         None, "go on with the run in DIR where it was stopped or killed, with its settings; without DIR the one in "
-        "--out, which is started if it is not there", nargs="?", const="", type=user_path, metavar="DIR",
+        "--out, which is started if it is not there", nargs="?", const=False, type=user_path, metavar="DIR",
     )  # fmt: skip
     dry_run: bool = _option(False, "print the plan, with the time it will take, and stop")
 
     def __post_init__(self) -> None:
         if self.gpu is not None and self.device is not None:
             raise ValueError(f"device: got both --gpu {self.gpu} and --device {self.device}, expected one of them")
+        if not 1 <= self.seeds <= _MOST_SEEDS:
+            raise ValueError(f"seeds: got {self.seeds}, expected 1 to {_MOST_SEEDS:,}")
+        if self.image_size is not None and self.image_size > MAX_INPUT_PX:
+            raise ValueError(f"image_size: got {self.image_size}, expected at most {MAX_INPUT_PX:,} px")
         if self.store is not None and self.loader not in ("auto", "cached"):
             raise ValueError(f"store: got {self.store!r} with --loader {self.loader}, expected --loader cached or auto")
         if self.cache_features and self.bn_when_frozen == "train":
             raise ValueError(
                 "cache_features: got it with --bn-when-frozen train, expected features that stay as they are"
             )
+        for ratio in ("val_ratio", "test_ratio"):
+            if not 0 < getattr(self, ratio) < 1:  # also where it is NaN
+                raise ValueError(
+                    f"{ratio}: got {getattr(self, ratio)}, expected a number between 0 and 1, both excluded"
+                )
         for strategy in self.strategies:
             if strategy not in STRATEGIES:
                 raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")
@@ -254,15 +269,44 @@ def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
     return dataclasses.replace(recorded, **changed | {"resume": folder, "out": folder})
 
 
-def config_from_json(recorded: Mapping[str, Any]) -> BenchmarkConfig:
-    """Read settings as config.json holds them, in which tuples have become lists."""
+def config_from_json(recorded: Any) -> BenchmarkConfig:
+    """Read settings as config.json holds them, in which tuples have become lists.
+
+    Raises ValueError, which names the file and the field, for anything else.
+    """
 
     def restored(value: Any) -> Any:
         if isinstance(value, list):
             return tuple(map(restored, value))
         return {key: restored(each) for key, each in value.items()} if isinstance(value, dict) else value
 
+    if not isinstance(recorded, Mapping):
+        raise ValueError(f"{CONFIG_FILE}: got {str(recorded)[:40]!r}, expected the settings of a run")
     known = {field.name for field in dataclasses.fields(BenchmarkConfig)}
     if unknown := sorted(recorded.keys() - known):
-        raise ValueError(f"{CONFIG_FILE}: got {', '.join(unknown)}, expected settings of this version")
+        raise ValueError(f"{CONFIG_FILE}: got {escaped(', '.join(unknown))}, expected settings of this version")
+    try:
+        _check_recorded(recorded)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"{CONFIG_FILE}: {error}") from error
     return BenchmarkConfig(**{name: restored(value) for name, value in recorded.items()})
+
+
+def _check_recorded(recorded: Mapping[str, Any]) -> None:
+    """Raise ValueError or ArgumentTypeError for values that the command line would not take."""
+    check_kinds(BenchmarkConfig, recorded)
+    for field in dataclasses.fields(BenchmarkConfig):
+        value, choices, kind = recorded.get(field.name), field.metadata.get("choices"), field.metadata.get("type")
+        if value is None:
+            continue
+        if choices is not None and value not in choices:
+            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected one of {', '.join(choices)}")
+        if kind in (positive, natural):
+            kind(str(value))
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        expected = list if field.name == "epochs" else str
+        if not all(isinstance(each, expected) for each in inner):
+            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected other values")
+    for numbers in (recorded.get("epochs") or {}).values():
+        for number in numbers:
+            positive(str(number))

@@ -29,7 +29,7 @@ def describe_plan(plan: Plan) -> str:
     amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     lines = [
-        *([facts.notice] if facts.notice else []),
+        *([escaped(facts.notice)] if facts.notice else []),
         f"preset   {config.preset_name}",
         f"data     {escaped(facts.name)}: {facts.count(plan.data.num_classes)}, {describe_sizes(plan.splits)} images, "
         f"in {escaped(plan.data.root)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan
 from dogs_accel.results.layout import EDA_FOLDER
+from dogs_accel.steps import Steps
 from pipelines import BadImageError
 from pipelines.store.build import filling_stores
 
@@ -33,6 +34,8 @@ class ExaminedData:
     """SHA-256 of the contents of a split's files, in their order."""
     metadata: Metadata | None = None
     """On rank 0 alone, which writes what is made of it."""
+    not_made: Mapping[str, str] = field(default_factory=dict)
+    """Which figures of it could not be made, and why."""
 
 
 def examine_data(plan: Plan, loaders: Loaders, check: Callable[[ExaminedData], None]) -> ExaminedData:
@@ -59,8 +62,10 @@ def examine_data(plan: Plan, loaders: Loaders, check: Callable[[ExaminedData], N
     [examined] = found
     _check_rest(plan, report, examined.splits)
     metadata = read_metadata(plan.out)
-    write_eda(metadata, plan.out / EDA_FOLDER, seed=plan.config.seed, recipe=plan.runs[0].train_recipe)
-    return dataclasses.replace(examined, metadata=metadata)
+    steps = Steps(plan.out, "figures of the data")
+    recipe = plan.runs[0].train_recipe
+    write_eda(metadata, plan.out / EDA_FOLDER, seed=plan.config.seed, recipe=recipe, step=steps.step)
+    return dataclasses.replace(examined, metadata=metadata, not_made=steps.failed)
 
 
 def _without_bad(splits: Mapping[str, NDArray[np.int64]], scan: ImageScan) -> ExaminedData:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -23,13 +24,21 @@ from dogs_accel.report.page import write_report
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, NOT_MADE_FILE, REPORT_FILE, record_paths
 from dogs_accel.results.run import Run
-from dogs_accel.results.steps import Steps
 from dogs_accel.results.tables import note_not_made, write_tables
 from dogs_accel.runtime.environment import describe_environment
-from dogs_accel.runtime.files import only_process_in, remove_partial, update_manifest, write_json, write_manifest
+from dogs_accel.runtime.files import (
+    BusyError,
+    is_unused,
+    only_process_in,
+    remove_partial,
+    update_manifest,
+    write_json,
+    write_manifest,
+)
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.runtime.terminal import escaped
+from dogs_accel.steps import Steps
 from dogs_accel.training.tracking import WANDB_FOLDER
 from pipelines.cores import available_cores
 
@@ -67,7 +76,7 @@ def _report(folder: RunsFolder) -> None:
             f"{shlex.quote(str(folder.folder))} makes the tables over the runs and the report"
         )
     if REPORT_FILE not in steps.failed:
-        print(f"report: {folder.folder / REPORT_FILE}")
+        print(f"report: {escaped(folder.folder / REPORT_FILE)}")
 
 
 def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:
@@ -83,7 +92,7 @@ def execute_plan(plan: Plan, loaders: Loaders) -> RunsFolder:
 
 def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
     runs: list[Run] = []
-    try:
+    with _manifest_in_the_end(plan):
         examined = _examine(plan, loaders)
         plan.world.local_rank_zero_first(lambda: _build_stores(loaders))
         for planned in plan.runs:
@@ -91,12 +100,26 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
             if plan.world.is_rank_zero:
                 steps = Steps(plan.out, "tables over the runs")
                 write_tables(plan.out, runs, plan.data.facts, steps.step)
-                note_not_made(plan.out, steps.failed)
-    finally:
+                note_not_made(plan.out, {**examined.not_made, **steps.failed})
+    return _results(plan, runs, examined)
+
+
+@contextmanager
+def _manifest_in_the_end(plan: Plan) -> Iterator[None]:
+    """Write the manifest of what is there, however the block ends; what ended it is not hidden by a failure to."""
+
+    def write() -> None:
         if plan.world.is_rank_zero:
             # W&B keeps writing to its own folder, and has checksums of its own.
             write_manifest(plan.out, leave_out=(WANDB_FOLDER,))
-    return _results(plan, runs, examined)
+
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            write()
+        raise
+    write()
 
 
 def _examine(plan: Plan, loaders: Loaders) -> ExaminedData:
@@ -134,6 +157,8 @@ def _open_folder(plan: Plan, stack: ExitStack) -> None:
     """Make the folder of results, or the one that is there ready to go on with, and keep others out of it."""
     plan.out.mkdir(parents=True, exist_ok=True)
     stack.enter_context(only_process_in(plan.out))
+    if not plan.resumes and not is_unused(plan.out):  # it was when the run was planned
+        raise BusyError(f"out: another process has written to {plan.out} meanwhile, expected another folder")
     remove_partial(plan.out)
     if not plan.resumes:
         write_json(plan.out / CONFIG_FILE, asdict(plan.config))

@@ -18,7 +18,7 @@ from dogs_accel.experiment.data import open_data
 from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
-from dogs_accel.models.input_size import describe_input_size
+from dogs_accel.models.input_size import describe_input_size, refuses_one_image
 from dogs_accel.models.specs import ModelSpec, model_spec, with_family
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import check_folder, is_unused
@@ -184,6 +184,18 @@ def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[s
     return [notice for notice in notices if notice is not None]
 
 
+def _check_batch_of_one(config: BenchmarkConfig, runs: Sequence[PlannedRun], world: World) -> None:
+    """Raise ValueError where each step of a process has one image and a model can train on no single one."""
+    if config.batch_size != world.size:
+        return
+    for spec in dict.fromkeys(run.spec for run in runs):
+        if refuses_one_image(spec):
+            raise ValueError(
+                f"batch_size: got {config.batch_size}, expected at least {2 * world.size}: {spec.display} at "
+                f"{spec.image_size} px has a BatchNorm of one value a channel, which needs two images"
+            )
+
+
 def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | None = None) -> Plan:
     """Check everything that can be checked before the first step; data None opens what the settings name."""
     is_named = config.out is not None
@@ -203,6 +215,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     if world.is_rank_zero and not config.dry_run:
         check_folder(out, "out")
     notices = _size_notices(config, runs)
+    _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     check_models(config, runs, data.num_classes)
     splits = {

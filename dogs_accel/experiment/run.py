@@ -26,6 +26,7 @@ from dogs_accel.models.freezing import count_total_params
 from dogs_accel.plots import save_figure
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import (
+    CONFIG_FILE,
     METRICS_FILE,
     PROFILE_FIGURE,
     history_file,
@@ -34,10 +35,10 @@ from dogs_accel.results.layout import (
 )
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
-from dogs_accel.results.steps import Steps
 from dogs_accel.results.writing import score_predictions, write_evaluation
 from dogs_accel.runtime.environment import cpu_name
-from dogs_accel.runtime.files import sha256, write_csv, write_json
+from dogs_accel.runtime.files import UnwritableError, sha256, write_csv, write_json
+from dogs_accel.steps import Steps
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
 from dogs_accel.training.tracking import TrackedRun
@@ -78,6 +79,7 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
         lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described).recorded()
     )
     if plan.world.is_rank_zero:
+        require_folder(plan)
         # The last file: a run that has it is finished.
         write_json(record_path(folder), record.as_json())
     return Run(folder, record, known)
@@ -122,6 +124,14 @@ def require_same_runs(plan: Plan, examined: ExaminedData) -> None:
     """Raise CheckpointError where a run that was begun in the folder of results is another one than planned."""
     for planned in plan.runs if plan.resumes else ():
         _begun(run_folder(plan.out, planned.spec.family, planned.name), run_identity(plan, planned, examined))
+
+
+def require_folder(plan: Plan) -> None:
+    """Raise UnwritableError where the folder of results was removed meanwhile, of which a half would be made anew."""
+    if not (plan.out / CONFIG_FILE).exists():
+        raise UnwritableError(
+            f"{plan.out} was removed while the run wrote to it, and what had ended with it; another --out starts anew"
+        )
 
 
 def _require_whole(run: Run) -> None:
@@ -244,6 +254,7 @@ def _trainer(
         write_csv(work.folder / history_file(planned.name), pd.DataFrame(history))
 
     def on_epoch(history: list[HistoryRow]) -> None:
+        require_folder(work.plan)
         write(history)
         row = history[-1]
         print(

@@ -27,10 +27,10 @@ def find_explainer(model: nn.Module, size_px: int) -> Explainer:
         except UnexplainableError as error:
             note = str(error)
     try:
-        layer, grid, places = find_last_feature_map(model, size_px)
+        found = find_last_feature_map(model, size_px)
     except UnexplainableError as error:
         raise UnexplainableError(f"{error}; {note}" if note else str(error)) from error
-    return GradCam(model, layer, grid, places, note)
+    return GradCam(model, found, note)
 
 
 def heat_maps(explainer: Explainer, images: Tensor, classes: Tensor) -> dict[str, Tensor]:

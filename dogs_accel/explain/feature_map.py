@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,49 @@ from torch import Tensor, nn
 from dogs_accel.explain.cells import Places, UnexplainableError, run_on_black
 
 
-def find_last_feature_map(model: nn.Module, size_px: int) -> tuple[str, tuple[int, int], Places]:
-    """Find the module whose output is the last feature map before the global pooling: its name, (h, w), its places.
+@dataclass(frozen=True)
+class FeatureMap:
+    """The last feature map of a model: a square of cells, each with its channels."""
 
-    In a forward pass, the last output (N, C, S, S) with S > 1, of which the next module makes, or gets, one vector.
-    Raises UnexplainableError where there is none.
+    layer: str
+    """Name of the module whose output it is, such as layer4."""
+    side: int
+    """Cells down, and cells across."""
+    places: Places
+    """Where the cells lie in the image."""
+    is_channels_last: bool
+    """Whether the output is (N, S, S, C), as in Swin, MambaOut and Sequencer, and not (N, C, S, S)."""
+
+    @contextmanager
+    def recorded(self, model: nn.Module) -> Iterator[list[Tensor]]:
+        """Give a list to which the map (N, C, S, S) of each forward pass within the block is added.
+
+        A gradient can be taken of it. What the model computes stays what it is, also where the next module writes into
+        the map.
+        """
+        maps: list[Tensor] = []
+
+        def record(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            maps.append(output.permute(0, 3, 1, 2) if self.is_channels_last else output)
+            following = maps[-1].clone()
+            return following.permute(0, 2, 3, 1) if self.is_channels_last else following
+
+        with model.get_submodule(self.layer).register_forward_hook(record):
+            yield maps
+
+
+def find_last_feature_map(model: nn.Module, size_px: int) -> FeatureMap:
+    """Find the last feature map before the global pooling.
+
+    In a forward pass, the last output (N, C, S, S) or (N, S, S, C) with S > 1, of which the next module makes, or
+    gets, one vector. Raises UnexplainableError where there is none.
     """
     steps = _trace_modules(model, size_px)
-    is_map = [step.output.ndim == 4 and step.output.shape[2] == step.output.shape[3] > 1 for step in steps]
+    is_map = [_is_square(step.output, 2) or _is_square(step.output, 1) for step in steps]
     if not any(is_map):
-        raise UnexplainableError(f"model: {type(model).__name__} has no module that gives a feature map (N, C, S, S)")
+        raise UnexplainableError(
+            f"model: {type(model).__name__} has no module that gives a feature map (N, C, S, S) or (N, S, S, C)"
+        )
     last = len(is_map) - 1 - is_map[::-1].index(True)
     step, after = steps[last], next((each for each in steps[last + 1 :] if each.is_leaf), None)
     if after is None or not (_is_vector(after.output) or _is_vector(after.input)):
@@ -34,12 +67,19 @@ def find_last_feature_map(model: nn.Module, size_px: int) -> tuple[str, tuple[in
             f"model: the last feature map of {type(model).__name__} is that of {step.name!r}, and no global pooling "
             "follows it"
         )
-    grid = (step.output.shape[2], step.output.shape[3])
-    return (
+    side = step.output.shape[2]
+    places = _follow_strides(steps[: last + 1], size_px)
+    return FeatureMap(
         step.name,
-        grid,
-        _follow_strides(steps[: last + 1], size_px) or Places.even(grid, size_px, "assumed to tile the image"),
+        side,
+        places or Places.even((side, side), size_px, "assumed to tile the image"),
+        is_channels_last=not _is_square(step.output, 2),
     )
+
+
+def _is_square(output: Tensor, first: int) -> bool:
+    """Whether an output is a map whose height and width, both > 1, are its axes `first` and the one behind."""
+    return output.ndim == 4 and output.shape[first] == output.shape[first + 1] > 1
 
 
 def _follow_strides(steps: Sequence[_TracedModule], size_px: int) -> Places | None:
@@ -61,19 +101,19 @@ def _follow_strides(steps: Sequence[_TracedModule], size_px: int) -> Places | No
     return Places((first, first), step, "strides and padding") if size == steps[-1].output.shape[2] else None
 
 
-def measure_places(model: nn.Module, layer: str, images: Tensor, places: Places) -> Places:
-    """Find where the cells of a layer's output look, on some images (N, 3, S, S); places says how far they are apart.
+def measure_places(model: nn.Module, found: FeatureMap, images: Tensor) -> Places:
+    """Find where the cells of a map look, on some images (N, 3, S, S); its own places say how far they are apart.
 
     Images and their mirror images together are symmetric, so the cell, or the point between two, whose gradient has
     its centre in the middle is the one that looks at the middle. What strides and padding say is where a network
     begins: training with flips moves the weights of the windows so that the cells tile the image (Alsallakh et al.,
-    "Mind the Pad", ICLR 2021); ImageNet weights were seen to do so to 4 px of 32, random ones not at all. Places
-    unmeasured where the gradients say nothing.
+    "Mind the Pad", ICLR 2021); ImageNet weights were seen to do so to 4 px of 32, random ones not at all. Its own
+    places where the gradients say nothing.
     """
-    size_px = images.shape[-1]
+    places, size_px = found.places, images.shape[-1]
     first = []
     for axis in (2, 3):
-        cells, centres = _gradient_centres(model, layer, images, axis)
+        cells, centres = _gradient_centres(model, found, images, axis)
         slope, start = np.polyfit(cells, centres, 1) if len(cells) > 1 else (0.0, 0.0)
         if not slope > 0:
             return places
@@ -82,20 +122,16 @@ def measure_places(model: nn.Module, layer: str, images: Tensor, places: Places)
     return Places((first[0], first[1]), places.step, "gradients on mirrored images")
 
 
-def _gradient_centres(model: nn.Module, layer: str, images: Tensor, axis: int) -> tuple[list[int], list[float]]:
+def _gradient_centres(model: nn.Module, found: FeatureMap, images: Tensor, axis: int) -> tuple[list[int], list[float]]:
     """Mean place of the gradient of each of the middle rows (axis 2) or columns (3) of cells, in px."""
-    outputs: list[Tensor] = []
     both = torch.cat([images, images.flip(axis)]).detach().requires_grad_()
-    with (
-        torch.enable_grad(),
-        model.get_submodule(layer).register_forward_hook(lambda _, __, output: outputs.append(output)),
-    ):
+    with torch.enable_grad(), found.recorded(model) as maps:
         model(both)
-        num = outputs[0].shape[axis]
+        num = found.side
         at = torch.arange(images.shape[axis], device=images.device) + 0.5
         cells, centres = [], []
         for cell in range(max(0, num // 2 - 1), min(num, num // 2 + 2)):
-            own = outputs[0].select(axis, cell).square().sum()
+            own = maps[0].select(axis, cell).square().sum()
             [gradient] = torch.autograd.grad(own, both, retain_graph=True)
             weight = gradient.abs().sum(dim=[dim for dim in range(4) if dim != axis])
             if float(weight.sum()) > 0:

@@ -20,7 +20,7 @@ from dogs_accel.inference.preprocessing import describe_preprocessing, preproces
 from dogs_accel.inference.trained import TrainedModel
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.environment import package_version
-from dogs_accel.runtime.files import patient_file, replacing, write_json
+from dogs_accel.runtime.files import only_process_in, patient_file, replacing, write_json
 from pipelines import make_loader
 
 ARCHIVE_FILE, ONNX_FILE, PREPROCESSING_FILE = "model.pt2", "model.onnx", "preprocessing.json"
@@ -120,8 +120,14 @@ def export_run(trained: TrainedModel, out: Path, real: Tensor) -> Exported:
 
     trained: on the CPU; real: images to check with, see `check_same`. Without the packages that ONNX needs its file is
     left out, and without onnxruntime it is not checked, and the notes say so. Raises ValueError for a model that
-    cannot be exported, ExportMismatchError where a check fails.
+    cannot be exported, ExportMismatchError where a check fails, BusyError where another process exports to `out`.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with only_process_in(out):  # else one's model could come to lie beside another's description
+        return _export(trained, out, real)
+
+
+def _export(trained: TrainedModel, out: Path, real: Tensor) -> Exported:
     size = trained.recipe.crop
     model = trained.model.to(memory_format=torch.contiguous_format)
     mismatch: ExportMismatchError | None = None

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import nn
 
 from dogs_accel.explain.cells import scale_to_unit
 from dogs_accel.explain.drawings import crop_pixels, save_picture, side_by_side
-from dogs_accel.explain.explainers import Explainer, heat_maps
+from dogs_accel.explain.explainers import Explainer, find_explainer, heat_maps
+from dogs_accel.runtime.files import only_process_in
 from pipelines import Recipe
 
 _PHOTO = "dogs-accel photo"
@@ -25,29 +27,34 @@ class HeatmapFolder:
 
     `<name>_heatmap.png` in a folder that is made with the first: the crop that the model was fed and its maps over it,
     side by side, as the benchmark draws its explanations. What an earlier call drew of the same file is replaced, and
-    what is there of another stays. explainer: what find_explainer found for the model.
+    what is there of another stays.
     """
 
-    def __init__(self, folder: Path, explainer: Explainer, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, model: nn.Module, recipe: Recipe) -> None:
         self._folder = folder
-        self._explainer = explainer
-        self._is_placed = False
+        self._model = model
+        self._explainer: Explainer | None = None
         self._recipe = recipe
         self._used: set[Path] = set()
 
     def draw(self, paths: Sequence[str], images: torch.Tensor, classes: torch.Tensor) -> list[Path]:
-        """Draw the maps of a batch: images (B, 3, S, S) as the model is fed them, classes (B,) int64."""
+        """Draw the maps of a batch: images (B, 3, S, S) as the model is fed them, classes (B,) int64.
+
+        Raises UnexplainableError for a model without maps, OSError where a picture cannot be written.
+        """
+        if self._explainer is None:
+            self._explainer = find_explainer(self._model, self._recipe.crop).placed_on(images)
         self._folder.mkdir(parents=True, exist_ok=True)
-        if not self._is_placed:
-            self._explainer, self._is_placed = self._explainer.placed_on(images), True
         maps = heat_maps(self._explainer, images, classes.to(images.device))
         heat = {method: scale_to_unit(each).cpu().numpy() for method, each in maps.items()}
         pictures = []
-        for row, (path, pixels) in enumerate(zip(paths, crop_pixels(images, self._recipe), strict=True)):
-            own = {method: each[row] for method, each in heat.items()}
-            photo = _photo_id(path)
-            place = self._place(path, photo)
-            pictures.append(save_picture(side_by_side(pixels, own), place, {_PHOTO: photo}))
+        # A name is free until its picture is there: another process may draw into the folder too.
+        with only_process_in(self._folder, wait=True):
+            for row, (path, pixels) in enumerate(zip(paths, crop_pixels(images, self._recipe), strict=True)):
+                own = {method: each[row] for method, each in heat.items()}
+                photo = _photo_id(path)
+                place = self._place(path, photo)
+                pictures.append(save_picture(side_by_side(pixels, own), place, {_PHOTO: photo}))
         return pictures
 
     def _place(self, path: str, photo: str) -> Path:

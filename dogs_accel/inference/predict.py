@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from dogs_accel.datasets.photos import PHOTO_SUFFIXES, walk_photos
+from dogs_accel.explain.cells import UnexplainableError
 from dogs_accel.inference.trained import TrainedModel
+from dogs_accel.runtime.arguments import describe_error
 from dogs_accel.runtime.terminal import escaped
 from pipelines import BadImageError, Recipe
 from pipelines.cores import available_cores
@@ -36,6 +38,8 @@ class ImagePrediction:
     """Those of `TrainedModel.probabilities`: calibrated where the run has a temperature."""
     heatmap: str | None = None
     """Where its heat map was written."""
+    no_heatmap: str | None = None
+    """Why the heat map that was asked for could not be drawn."""
 
     def as_json(self) -> dict[str, Any]:
         """Lay out the entry of `dogs-accel predict --json`."""
@@ -43,6 +47,8 @@ class ImagePrediction:
             return {"path": self.path, "error": self.problem}
         pairs = zip(self.classes, self.probabilities, strict=True)
         said = {"path": self.path, "predictions": [{"class": name, "probability": share} for name, share in pairs]}
+        if self.no_heatmap is not None:
+            return said | {"heatmap_error": self.no_heatmap}
         return said if self.heatmap is None else said | {"heatmap": self.heatmap}
 
 
@@ -66,7 +72,7 @@ def predict_images(
     """Say of each file which classes are likeliest, in the order of the paths; a bad file has its problem instead.
 
     Each file is decoded once, and those of about two batches are in memory at a time. draw is called with each batch
-    that was answered.
+    that was answered; where it cannot draw, the answers say why.
     """
     answers: dict[int, ImagePrediction] = {}
     with passing_bar(len(paths), trained.run.name) as bar:
@@ -105,7 +111,10 @@ def _answer(
     answers = map(_prediction, paths, itertools.repeat(trained.class_names), values.tolist(), labels.tolist())
     if draw is None:
         return list(answers)
-    pictures = draw(paths, images, labels[:, 0])
+    try:
+        pictures = draw(paths, images, labels[:, 0])
+    except (UnexplainableError, OSError) as error:
+        return [replace(answer, no_heatmap=describe_error(error)) for answer in answers]
     return [replace(answer, heatmap=str(picture)) for answer, picture in zip(answers, pictures, strict=True)]
 
 
@@ -145,4 +154,6 @@ def describe_prediction(answer: ImagePrediction) -> str:
     rows = [f"  {rank}  {name:<{width}}  {share:.4f}" for rank, (name, share) in enumerate(pairs, start=1)]
     if answer.heatmap is not None:
         rows.append(f"  heat map: {escaped(answer.heatmap)}")
+    if answer.no_heatmap is not None:
+        rows.append(f"  no heat map: {escaped(answer.no_heatmap)}")
     return "\n".join([escaped(answer.path), *rows])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from dogs_accel.models.specs import model_spec
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.out_of_memory import Demand, within_memory
 from dogs_accel.runtime.precision import autocast
-from dogs_accel.training.checkpoint import BEST_WEIGHTS_FILE, CheckpointError, load_checkpoint
+from dogs_accel.training.checkpoint import BEST_WEIGHTS_FILE, OF_BEST, load_checkpoint, load_weights_of
 from dogs_accel.training.step import StepSettings, prepare_model
 from pipelines import Loader, Recipe, make_loader
 from pipelines.torchloader import augment_images
@@ -115,24 +114,16 @@ def load_model(run: Run) -> nn.Module:
     Raises CheckpointError where they cannot be read or are not the model's.
     """
     path, identity = run.folder / BEST_WEIGHTS_FILE, run.record.identity
-    state = load_checkpoint(path)["model"]
+    state = load_checkpoint(path, OF_BEST)["model"]
     spec = model_spec(identity["model"], identity["image_size"])
     model = build_model(spec, run.record.config.num_classes, "none").model
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"checkpoint: {path} does not fit {run.title} ({reason[:200]})") from error
+    load_weights_of(path, model, state, run.title)
     return model.eval()
 
 
 def eval_recipe(run: Run) -> Recipe:
     """Return the recipe that validation and test were loaded with."""
-    recorded = run.record.eval_recipe
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
-    }
-    return Recipe(**fields)
+    return Recipe.recorded(run.record.eval_recipe)
 
 
 def describe_trained(trained: TrainedModel) -> str:

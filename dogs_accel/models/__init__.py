@@ -23,6 +23,6 @@ def family_name(label: str) -> str:
 
 def check_family(label: str) -> str:
     """Return a label that can name a folder; raises ValueError for another one."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", label):
-        raise ValueError(f"families: got {label!r}, expected a label of letters, digits, - and _")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", label):
+        raise ValueError(f"families: got {label!r}, expected a label of up to 64 letters, digits, - and _")
     return label

@@ -13,7 +13,7 @@ from torch import nn
 
 from dogs_accel.models.heads import head_names, with_new_head
 from dogs_accel.models.specs import TORCHVISION, ModelSpec, timm_spec
-from dogs_accel.models.weights import load_weights, read_state
+from dogs_accel.models.weights import load_weights, num_rows, read_state
 
 
 def create_resnet50(num_classes: int, weights: Any = None) -> nn.Module:
@@ -96,12 +96,13 @@ def _create_pretrained(spec: ModelSpec) -> nn.Module:
 
 
 def _num_classes_of_file(spec: ModelSpec, path: str) -> int:
-    state = read_state(path)
     with torch.device("meta"):
-        *_, head = head_names(_create(spec, 1, pretrained=False))
-    if f"{head}.weight" not in state:
+        model = _create(spec, 1, pretrained=False)
+    *_, head = head_names(model)
+    state, _ = read_state(path, model.state_dict())
+    if f"{head}.weight" not in state or not (num_classes := num_rows(state[f"{head}.weight"])):
         raise ValueError(f"weights: {path!r} holds no head {head!r} of {spec.name}")
-    return len(state[f"{head}.weight"])
+    return num_classes
 
 
 def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:

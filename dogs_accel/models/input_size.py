@@ -53,7 +53,21 @@ def _what_is_seen(spec: ModelSpec) -> _Seen:
         return _run_on("cpu", spec)
 
 
-def _run_on(device: str, spec: ModelSpec) -> _Seen:
+@functools.cache
+def refuses_one_image(spec: ModelSpec) -> bool:
+    """Whether a BatchNorm gets a single value a channel where a model trains on one image, which torch refuses."""
+    for device in ("meta", "cpu"):  # the CPU for a model that reads values or has an operator without a meta kernel
+        try:
+            _run_on(device, spec, is_training=True)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                return True
+        else:
+            return False
+    return False
+
+
+def _run_on(device: str, spec: ModelSpec, *, is_training: bool = False) -> _Seen:
     seen: list[_Seen] = []
 
     def look(layer: nn.Conv2d, _: Any, output: Tensor) -> None:
@@ -61,7 +75,7 @@ def _run_on(device: str, spec: ModelSpec) -> _Seen:
             seen.append(_seen_by(layer, output.shape[-1], spec.image_size))
 
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        model = build_model(spec, 2, "none").model.eval()
+        model = build_model(spec, 2, "none").model.train(is_training)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(look)

@@ -1,76 +1,157 @@
-"""Weights from a file."""
+"""Weights from a file, however it is wrapped."""
 
 from __future__ import annotations
 
 import os
-import pickle
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from dogs_accel.models.heads import head_names
+from dogs_accel.models.torch_file import read_torch_file
 
-_NESTED_KEYS = ("state_dict", "model", "model_state_dict", "module")
+_AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict", "net", "weights", "module")
+"""Under which checkpoints keep the weights, the averaged ones first: those are what their authors evaluate."""
+_MOST_NESTED = 4
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put into the names of a model's entries, wherever they are."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
     """Load a state dict from a file into a model; returns one line that says what was loaded.
 
-    A head of another size is left out. Raises ValueError where anything else is missing, left over or of another
-    shape, FileNotFoundError where there is no file.
+    The file is read as `read_state` says. A head that is of another size or not there is left out. Raises ValueError
+    where anything else is missing, left over, of another shape or without finite numbers, FileNotFoundError where there
+    is no file.
     """
-    state = read_state(path)
     own = model.state_dict()
-    head = tuple(f"{name}." for name in head_names(model))
-    other_head = sorted(
-        key for key in own if key.startswith(head) and key in state and state[key].shape != own[key].shape
-    )
-    note = f"weights of {os.fspath(path)}"
-    if other_head:
-        note += f", without the head (file: {len(state[other_head[0]])} classes, here: {len(own[other_head[0]])})"
-        state = {key: value for key, value in state.items() if not key.startswith(head)}
-        state |= {key: value for key, value in own.items() if key.startswith(head)}
+    state, how = read_state(path, own)
+    note = f"weights of {os.fspath(path)}{how}"
+    head = [key for key in own if key.startswith(tuple(f"{name}." for name in head_names(model)))]
+    if any(key not in state or _is_of_other_classes(state[key], own[key]) for key in head):
+        given = next((str(num_rows(state[key])) for key in sorted(head) if key in state), "no")
+        note += f", without the head (file: {given} classes, here: {num_rows(own[head[0]])})"
+        state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
     _check_fits(own, state, path)
     model.load_state_dict(state)
     return note
 
 
-def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a state dict from a file, however it is wrapped.
+def read_state(path: str | Path, names: Collection[str]) -> tuple[dict[str, Tensor], str]:
+    """Read the entries of a model from a file; returns them by the model's names, and how they lay there, in words.
 
-    Raises FileNotFoundError where there is no file, ValueError, which names it, where it holds no state dict.
+    names: of the model's entries. They may lie under keys such as model or state_dict, of which averaged weights are
+    preferred, and their names may have what wraps a model before or in them, such as module. or _orig_mod.; no code
+    that the file holds is run. Raises FileNotFoundError where there is no file, ValueError, which names it, where it
+    holds no state dict.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights: no file {os.fspath(path)!r}; expected imagenet, none, or a file")
     try:
-        if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        # None of the kinds that torch raises for a foreign file names the file.
-        raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({error})") from error
-    for key in _NESTED_KEYS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise ValueError(f"weights: {os.fspath(path)!r} holds no state dict")
-    return {key.removeprefix("module."): value for key, value in loaded.items()}
+        loaded = load_file(path) if _is_safetensors(path) else read_torch_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise ValueError(f"weights: cannot read {os.fspath(path)!r} as a state dict ({reason})") from error
+    loaded, keys = _unwrap(loaded)
+    state = _tensors(loaded)
+    if not state:
+        raise ValueError(f"weights: {os.fspath(path)!r} holds no state dict, which is tensors by name")
+    for wrapper in _WRAPPERS:
+        state = {key.replace(wrapper, ""): value for key, value in state.items()}
+    prefix = _prefix(state, names)
+    others = [key for key in state if not key.startswith(prefix)]
+    how = [f"under {'.'.join(keys)}"] if keys else []
+    how += [f"behind {prefix}"] if prefix else []
+    how += [f"{len(others)} other entries left out, the first {others[0]}"] if others else []
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state, f" ({', '.join(how)})" if how else ""
 
 
-def _check_fits(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor], path: str | Path) -> None:
+def _is_of_other_classes(given: Tensor, own: Tensor) -> bool:
+    """Whether two tensors differ in their first size alone, the number of classes of a head."""
+    return given.ndim == own.ndim > 0 and given.shape != own.shape and given.shape[1:] == own.shape[1:]
+
+
+def num_rows(tensor: Tensor) -> int:
+    """Count the rows of a head's weight or bias, one a class; 0 of what has none."""
+    return len(tensor) if tensor.ndim else 0
+
+
+def _is_safetensors(path: str | Path) -> bool:
+    """Whether a file is one of safetensors by its ending or its beginning: eight bytes of a length, then JSON."""
+    with Path(path).open("rb") as file:
+        start = file.read(9)
+    return start.endswith(b"{") if len(start) == 9 else Path(path).suffix == ".safetensors"
+
+
+def _unwrap(loaded: Any) -> tuple[Any, list[str]]:
+    """Go down to the state dict, by known keys, or by the only key that leads to tensors; returns it and the keys."""
+    keys: list[str] = []
+    while isinstance(loaded, dict) and len(keys) < _MOST_NESTED:
+        nested = [key for key in _NESTED_KEYS if isinstance(loaded.get(key), dict)]
+        if not nested and not _tensors(loaded):
+            nested = [key for key, value in loaded.items() if isinstance(key, str) and _tensors(value)]
+            nested = nested if len(nested) == 1 else []
+        if not nested:
+            break
+        keys.append(nested[0])
+        loaded = loaded[nested[0]]
+    return loaded, keys
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    if not isinstance(loaded, Mapping):
+        return {}
+    return {key: value for key, value in loaded.items() if isinstance(key, str) and _is_weight(value)}
+
+
+def _is_weight(value: Any) -> bool:
+    """Say whether a model could take what a file has."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_complex() and not value.is_quantized
+
+
+def _prefix(state: Collection[str], names: Collection[str]) -> str:
+    """Find what stands before a model's names in a state, so that most of them are there; of equals averaged ones."""
+    known = set(names)
+    counts: Counter[str] = Counter()
+    for key in state:
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", key))]
+        counts.update(key[:start] for start in starts if key[start:] in known)
+    return max(counts, key=lambda prefix: (counts[prefix], "ema" in prefix, -len(prefix)), default="")
+
+
+def _check_fits(own: Mapping[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
     missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     # Counters of batches seen are absent from old files and change nothing.
     for key in [key for key in missing if key.endswith("num_batches_tracked")]:
         state[key] = own[key]
         missing.remove(key)
     reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
+    broken = [key for key in own if key in state and not _has_numbers(state[key])]
     problems = [
         f"{len(keys)} {what} (first: {keys[0]})"
-        for keys, what in ((missing, "missing"), (left_over, "left over"), (reshaped, "of another shape"))
+        for keys, what in (
+            (missing, "missing"), (left_over, "left over"), (reshaped, "of another shape"),
+            (broken, "without finite numbers"),
+        )
         if keys
-    ]
+    ]  # fmt: skip
     if problems:
         raise ValueError(f"weights: {os.fspath(path)!r} does not fit the model: {', '.join(problems)}")
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    """Whether it is a plain tensor of finite numbers, and not one that is quantised, sparse or without values."""
+    if tensor.is_meta or tensor.is_quantized or tensor.is_complex() or tensor.layout is not torch.strided:
+        return False
+    return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())

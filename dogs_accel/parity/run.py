@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,7 @@ from dogs_accel.parity.measure import STEPS_PER_LEVEL, Parity, ParityError, chec
 from dogs_accel.plots import RED, own_look, save_figure
 from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.environment import describe_environment
-from dogs_accel.runtime.files import write_json
+from dogs_accel.runtime.files import temporary_folder, write_json
 from pipelines import BACKENDS, EVAL, RECIPES, Loader, Recipe, make_loader
 
 LOADERS = tuple(name for name in BACKENDS if name not in (REFERENCE, "auto"))
@@ -76,15 +75,18 @@ class ParityRun:
         the end. Raises ValueError for weights that do not fit, BadImageError for a file that cannot be decoded.
         """
         spec = model_spec(self.model)
-        built = self._build(spec)  # before the pixels: a wrong file should not cost minutes
-        with tempfile.TemporaryDirectory(prefix="dogs-accel-parity-") as stores:
+        # A wrong file of weights should not cost the minutes of the pixels, nor a wrong photo those of a download.
+        built = None if self.weights is None else self._build(spec)
+        with temporary_folder("dogs-accel-parity-", "TMPDIR=DIR puts the stores elsewhere") as stores:
             yield _header()
             for loader in self.loaders:
                 for recipe in self.recipes:
-                    yield self._compare_pixels(loader, recipe, Path(stores))
+                    yield self._compare_pixels(loader, recipe, stores)
+            if self.weights is None:
+                built = self._build(spec)
             yield from self.notes
             if built is not None:
-                yield from self._compare_answers(spec, built, Path(stores))
+                yield from self._compare_answers(spec, built, stores)
 
     def _build(self, spec: ModelSpec) -> BuiltModel | None:
         try:

@@ -24,8 +24,8 @@ from dogs_accel.results.layout import (
     SUMMARY_FILE,
 )
 from dogs_accel.results.run import Run
-from dogs_accel.results.steps import Step, any_failure_ends
 from dogs_accel.runtime.files import write_csv
+from dogs_accel.steps import Step, any_failure_ends
 
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
 """Columns of model_comparison.csv that differ from seed to seed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
 from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.files import METADATA_COLUMNS, METADATA_FILE, SPLIT_FILE
+from dogs_accel.ending import CheckFailedError
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.results.layout import (
     CLAIMS_FILE,
@@ -26,10 +28,13 @@ from dogs_accel.results.reading import ReadOnce, missing_columns
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.arguments import did_you_mean
-from dogs_accel.runtime.files import MANIFEST, read_json
+from dogs_accel.runtime.files import changed_files, read_json, read_manifest
+from dogs_accel.runtime.out_of_memory import is_out_of_memory
 
 _TO_ANSWER = ("amp", "best_val_accuracy", "data_notice", "device", "eval_batch_size", "eval_recipe", "identity", "step")
 """What a record must say so that the run's model can be asked again."""
+_SHOWN, _MOST_SHOWN = 3, 150
+"""Files that an error names, and letters of what it says."""
 
 
 class RunsFolder(ReadOnce):
@@ -107,7 +112,7 @@ class RunsFolder(ReadOnce):
     @cached_property
     def checksums(self) -> dict[str, dict[str, Any]]:
         """Size and sha256 of each file that a report is made from, as the manifest has them."""
-        files = (self.content(MANIFEST) or {"files": {}})["files"]
+        files = read_manifest(self.folder)["files"]
         return {name: entry for name, entry in files.items() if name not in (REPORT_FILE, CLAIMS_FILE)}
 
     @cached_property
@@ -158,6 +163,32 @@ def read_runs_folder(folder: Path) -> RunsFolder:
         expected = record_path(Path("<family>/<run>"))
         raise ValueError(f"{folder}: found no finished run, expected {expected}")
     return RunsFolder(folder, sorted(runs, key=lambda run: run.record.created_at), unfinished)
+
+
+@contextmanager
+def naming_changed_files(folders: Iterable[Path]) -> Iterator[None]:
+    """Let an error in the block name the files of these folders that are others than they were written.
+
+    Who edits a table, or copies half of a folder, is told which file it is. What goes wrong while all files are as they
+    were written is passed on as it is.
+    """
+    folders = list(folders)
+    try:
+        yield
+    except (OSError, CheckFailedError):  # which say what they are of
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if is_out_of_memory(error):
+            raise
+        changed = [folder / name for folder in folders for name in changed_files(folder)]
+        if not changed or (isinstance(error, ValueError) and any(path.name in text for path in changed)):
+            raise
+        named = ", ".join(map(str, changed[:_SHOWN])) + (f" and {len(changed) - _SHOWN} more" * (len(changed) > _SHOWN))
+        reason = (
+            text[:_MOST_SHOWN] if isinstance(error, ValueError) else f"{type(error).__name__}: {text[:_MOST_SHOWN]}"
+        )
+        raise ValueError(f"{named}: changed since the benchmark wrote it, and of no use as it is ({reason})") from error
 
 
 def read_record(path: Path) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +50,8 @@ def read_predictions(path: Path) -> Predictions | None:
         return None
     try:
         return Predictions.load(path)
-    except (BadZipFile, KeyError, ValueError) as error:
+    # What NumPy and zipfile were seen to raise of damaged files.
+    except (BadZipFile, EOFError, LookupError, MemoryError, NotImplementedError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: not the logits of a run ({error})") from error
 
 

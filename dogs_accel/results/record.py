@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 FINISHED = "finished"
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int, "an integer"), "float": ((int, float), "a number"), "bool": (bool, "true or false"),
+    "str": (str, "text"), "Mapping": (Mapping, "values by name"), "Sequence": ((list, tuple), "a list"),
+    "tuple": ((list, tuple), "a list"),
+}  # fmt: skip
+"""What a value must be, by the first word of its field's type."""
 _SUMMARY_KEYS = (
     "run_id", "run_name", "display_name", "url", "state", "entity", "project", "group", "job_type", "created_at",
     "updated_at",
@@ -131,4 +138,17 @@ def _taken(kind: type[Any], given: Mapping[str, Any], where: str) -> Any:
     needed = [each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING]
     if missing := [f"{where}{name}" for name in needed if name not in given]:
         raise ValueError(f"missing {', '.join(missing)}, which every version records")
+    check_kinds(kind, given, where)
     return kind(**{each.name: given[each.name] for each in fields if each.name in given})
+
+
+def check_kinds(kind: type[Any], given: Mapping[str, Any], where: str = "") -> None:
+    """Raise ValueError, which names the field, where a value read from JSON is not what a dataclass has there.
+
+    where: what comes before the names of fields, such as "config.".
+    """
+    for each in dataclasses.fields(kind):
+        kinds, word = _KINDS.get(re.split(r"\W", str(each.type))[0], (object, ""))
+        value = given.get(each.name)
+        if each.name in given and not isinstance(value, kinds) and not (value is None and "None" in str(each.type)):
+            raise ValueError(f"{where}{each.name}: got {str(value)[:40]!r}, expected {word}")

@@ -29,8 +29,8 @@ from dogs_accel.results.layout import (
     METRICS_FILE,
     logits_file,
 )
-from dogs_accel.results.steps import Step, any_failure_ends
 from dogs_accel.runtime.files import write_csv, write_json
+from dogs_accel.steps import Step, any_failure_ends
 
 
 def score_predictions(model: str, val: Predictions, test: Predictions) -> dict[str, Any]:

@@ -4,28 +4,64 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 from dogs_accel.runtime.terminal import escaped
 
 AMP_CHOICES = ("auto", "off", "bf16", "fp16")
+_MOST = 2**32 - 1
+"""Of every integer, as scikit-learn has it for seeds; torch has room for no more than its square."""
+_SHOWN = 40
 DATA_HELP = "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, not after a page of usage, and asks which flag was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with that line and exit code 2."""
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
+        meant = did_you_mean(unknown.partition("=")[0], self._option_string_actions) if unknown[:1] == "-" else ""
+        self.exit(2, error_line(self.prog, message + meant))
 
 
 def positive(text: str) -> int:
     """Read an integer from 1 on."""
-    value = int(text) if text.strip().lstrip("+-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 1")
-    return value
+    return _integer(text, 1)
 
 
 def natural(text: str) -> int:
     """Read an integer from 0 on."""
-    if not text.strip().isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 0")
-    return int(text)
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int) -> int:
+    # Digits alone: int() also reads those of other scripts and 1_0, and refuses thousands of them in words of its own.
+    is_number = re.fullmatch(r"\+?[0-9]{1,99}", text.strip()) is not None
+    value = int(text) if is_number else least - 1
+    if not least <= value <= _MOST:
+        expected = f"an integer up to {_MOST:,}" if value > _MOST else f"an integer >= {least}"
+        raise argparse.ArgumentTypeError(f"got {_short(text)}, expected {expected}")
+    return value
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"got {_short(text)}, expected a number between 0 and 1, both excluded")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def is_started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
@@ -34,7 +70,12 @@ def is_started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def user_path(text: str) -> str:
-    """Read the path of a file or folder, in which "~" is the home of the user, also after "--out="."""
+    """Read the path of a file or folder, in which "~" is the home of the user, also after "--out=".
+
+    None is refused: a script's variable that is not set would mean the current folder, or nothing at all.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("got '', expected a path")
     return os.path.expanduser(text)  # noqa: PTH111  (a Path would make "." of "" and lose a slash at the end)
 
 

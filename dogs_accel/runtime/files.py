@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 def check_folder(folder: Path, name: str) -> None:
     """Raise ValueError, under the name of a flag, where a folder could not be made or written: before the work."""
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(f"{name}: {folder} is a link to nothing, expected a folder")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{name}: {folder} is a file, expected a folder")
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
@@ -72,36 +75,152 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     is_writing = True
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _own_temporary(stack, path.parent, path.stem, path.suffix)
+            is_writing = False
+            yield temporary
+            is_writing = True
+            # mkstemp's files are for their owner alone; a result is for whoever may read its folder.
+            temporary.chmod(0o666 & ~_umask())
+            # Else a machine that loses its power may keep the new name and lose the content.
+            flush_path(temporary)
+            temporary.replace(path)
+            flush_path(path.parent)
+        except (OSError, RuntimeError) as error:
+            if (said := _unwritable(path, error, is_writing or _is_of(error, temporary))) is None:
+                raise
+            raise said from error
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give the path of a folder yet to be made that takes the name `folder`, and all in it, when the block ends well.
+
+    Where another process has made `folder` meanwhile, that one stays. What killed processes have left of theirs is
+    removed. Raises UnwritableError, which names `folder` alone, where it cannot be written.
+    """
+    workspace: Path | None = None
+    is_writing = True
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            workspace = _own_temporary(stack, folder.parent, folder.name, None)
+            is_writing = False
+            yield workspace / folder.name
+            is_writing = True
+            try:
+                (workspace / folder.name).rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        except OSError as error:
+            if (said := _unwritable(folder, error, is_writing or _is_of(error, workspace))) is None:
+                raise
+            raise said from error
+
+
+def _own_temporary(stack: ExitStack, folder: Path, name: str, suffix: str | None) -> Path:
+    """Make a file with a suffix, or a folder where that is None, that is removed when the stack is closed.
+
+    It is locked until then, so that nobody takes it for what a killed process has left.
+    """
+    _remove_abandoned(folder)
+    prefix = f"{_PARTIAL}{name}-"
+    while True:
+        if suffix is None:
+            made = Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
+            handle = os.open(made, os.O_RDONLY)
+        else:
+            handle, path = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+            made = Path(path)
+        stack.callback(os.close, handle)
+        stack.callback(_remove, made)
+        lock(handle)
+        if os.fstat(handle).st_nlink:  # else somebody took it for abandoned just before
+            return made
+
+
+@functools.cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes have left of what they were writing into a folder, once in this process."""
+    for left in folder.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if lock(handle, wait=False):
+                    _remove(left)
+            finally:
+                os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):  # on a disk that is read-only by now, which is said
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(prefix: str, instead: str = "TMPDIR=DIR puts it elsewhere") -> Iterator[Path]:
+    """Give a folder among the temporary files of this machine that is removed in the end.
+
+    instead: what somebody can do who has no room there. Raises UnwritableError, which names the folder of the temporary
+    files alone, where an error in the block says that the folder that was given cannot be written.
+    """
+    where = tempfile.gettempdir()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PARTIAL}{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary, is_writing = Path(name), False
-        yield temporary
-        is_writing = True
-        # mkstemp's files are for their owner alone; a result is for whoever may read its folder.
-        temporary.chmod(0o666 & ~_umask())
-        # Else a machine that loses its power may keep the new name and lose the content.
-        flush_path(temporary)
-        temporary.replace(path)
-        flush_path(path.parent)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, UnwritableError):
+        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as given:
+            yield Path(given)
+    except (OSError, ValueError) as error:
+        if os.path.join(where, prefix) not in str(error):  # noqa: PTH118  # as the message has it
             raise
-        if is_disk_full(error) or _is_unexplained_on_full_disk(error, path.parent):
-            raise FullDiskError(f"{path} cannot be written: no space left on its disk") from error
-        if isinstance(error, OSError) and (is_writing or (error.filename == str(temporary))):
-            raise UnwritableError(f"{path} cannot be written: {error.strerror or error}") from error
-        raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        if is_disk_full(error):
+            text = "no space left on the disk of the temporary files"
+            raise FullDiskError(f"{where}: {text}, {instead}") from error
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise UnwritableError(f"{where} cannot be written: {reason}; {instead}") from error
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Say of what the system has against the block that `path` cannot be written: raises UnwritableError."""
+    try:
+        yield
+    except OSError as error:
+        if (said := _unwritable(path, error, True)) is None:
+            raise
+        raise said from error
+
+
+def _is_of(error: Exception, temporary: Path | None) -> bool:
+    """Whether an error of the system is of a path, or of one below it."""
+    named = getattr(error, "filename", None)
+    return temporary is not None and isinstance(named, str) and temporary in (Path(named), *Path(named).parents)
+
+
+def _unwritable(path: Path, error: Exception, is_of_path: bool) -> UnwritableError | None:
+    """Say of an error that `path` cannot be written, where that is what it means and the error does not say so."""
+    if isinstance(error, UnwritableError):
+        return None
+    if is_disk_full(error) or _is_unexplained_on_full_disk(error, path.parent):
+        return FullDiskError(f"{path} cannot be written: no space left on its disk")
+    if isinstance(error, OSError) and is_of_path:
+        return UnwritableError(f"{path} cannot be written: {error.strerror or error}")
+    return None
 
 
 def _is_unexplained_on_full_disk(error: Exception, folder: Path) -> bool:
     """Whether a library failed without a number of the system where the disk is full: Pillow and torch do so."""
     if isinstance(error, OSError) and error.errno is not None:
         return False
+    return has_no_room(folder)
+
+
+def has_no_room(folder: Path) -> bool:
+    """Whether the disk of a folder is as good as full, for what does not say why it could not write."""
     return folder.exists() and shutil.disk_usage(folder).free < _LEAST_FREE
 
 
@@ -154,7 +273,7 @@ def _umask() -> int:
 def remove_partial(folder: Path) -> None:
     """Remove what a killed process was writing below a folder."""
     for path in folder.rglob(f"{_PARTIAL}*"):
-        path.unlink(missing_ok=True)
+        _remove(path)
 
 
 def is_unused(folder: Path) -> bool:
@@ -187,11 +306,14 @@ def claim_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def only_process_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder for the length of the block; raises BusyError."""
+def only_process_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder for the length of the block.
+
+    Where another one is in there, this one waits for it, or raises BusyError.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock(handle, wait=False)
+        lock(handle, wait=wait)
     except BlockingIOError as error:
         os.close(handle)
         raise BusyError(f"out: another process works in {folder}, expected none") from error
@@ -212,7 +334,7 @@ def read_json(path: Path) -> Any:
     """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error})") from error
 
 
@@ -243,7 +365,7 @@ def update_manifest(
     """
     if not (folder / MANIFEST).exists():
         return
-    manifest = read_json(folder / MANIFEST) if manifest is None else manifest
+    manifest = read_manifest(folder) if manifest is None else manifest
     files = {name: entry for name, entry in manifest["files"].items() if name not in gone}
     files |= {path.relative_to(folder).as_posix(): _entry(path) for path in written}
     # In the order of write_manifest, so that what is made again changes nothing.
@@ -252,6 +374,36 @@ def update_manifest(
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a folder, of which "files" is a mapping from names to "bytes" and "sha256"; empty of none.
+
+    Raises ValueError, which names it, where it is none.
+    """
+    if not (folder / MANIFEST).exists():
+        return {"files": {}}
+    content = read_json(folder / MANIFEST)
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError(f"{folder / MANIFEST}: got {str(content)[:40]!r}, expected a list of files")
+    for name, entry in files.items():
+        has_both = isinstance(entry, dict) and isinstance(entry.get("bytes"), int)
+        if not has_both or not isinstance(entry.get("sha256"), str):
+            raise ValueError(f"{folder / MANIFEST}: {name}: got {str(entry)[:40]!r}, expected bytes and sha256")
+    return content
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Name the files of a folder that are others than its manifest says, or gone; none where it has no manifest."""
+    entries = read_manifest(folder)["files"]
+    return [
+        name
+        for name, entry in entries.items()
+        if not (folder / name).is_file()
+        or (folder / name).stat().st_size != entry["bytes"]
+        or sha256(folder / name) != entry["sha256"]
+    ]
 
 
 def write_manifest(folder: Path, leave_out: tuple[str, ...] = ()) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -89,11 +90,9 @@ def terminal_output() -> Iterator[None]:
     and need theirs. Of text of the data ends of lines too must be escaped, see `escaped`.
     """
     streams = sys.stdout, sys.stderr
-    # Python has None for a stream that was closed before the start.
-    if sys.stdout is not None:
-        sys.stdout = _Output(sys.stdout, "standard output", _BUT_LINES)
-    if sys.stderr is not None:
-        sys.stderr = _Output(sys.stderr, "standard error", {})
+    # Python has None for a stream that was closed before the start, to which libraries write all the same.
+    sys.stdout = _Output(sys.stdout or io.StringIO(), "standard output", _BUT_LINES)
+    sys.stderr = _Output(sys.stderr or io.StringIO(), "standard error", {})
     try:
         yield
     finally:

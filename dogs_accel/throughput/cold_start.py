@@ -6,15 +6,18 @@ import contextlib
 import importlib
 import multiprocessing
 import pkgutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import pipelines
+from dogs_accel.runtime.files import FullDiskError, is_disk_full
 from dogs_accel.throughput.candidates import Candidate, Workload
 
 _POLL_SECONDS = 0.05
@@ -36,13 +39,19 @@ class ColdStart:
 def measure_cold_start(candidate: Candidate, workload: Workload) -> ColdStart:
     """Measure the first epoch of a candidate in a fresh process.
 
-    Raises RuntimeError where that process fails.
+    Raises RuntimeError where that process ends, and where it fails ValueError for what the user can put right,
+    FullDiskError for a full disk and else RuntimeError.
     """
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=_first_epoch, args=(theirs, candidate, workload, multiprocessing.get_start_method())
     )
-    process.start()
+    # Ctrl-C on a terminal goes to all processes; this one says so, and ends the other.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     theirs.close()
     try:
         assert process.pid is not None
@@ -50,12 +59,29 @@ def measure_cold_start(candidate: Candidate, workload: Workload) -> ColdStart:
     except EOFError as error:
         process.join()
         raise RuntimeError(f"{candidate.name}: its process ended with exit code {process.exitcode}") from error
+    except BaseException:
+        process.kill()
+        raise
     finally:
         ours.close()
         process.join()
 
 
 def _first_epoch(pipe: Connection, candidate: Candidate, workload: Workload, start_method: str) -> None:
+    try:
+        _time_first_epoch(pipe, candidate, workload, start_method)
+    except Exception as error:  # said by the process that asked, as if it had come up there
+        pipe.send(_tellable(error))
+
+
+def _tellable(error: Exception) -> Exception:
+    """Give an error that can be sent to another process, and ends the command there as this one would."""
+    if is_disk_full(error):
+        return FullDiskError(str(error))
+    return ValueError(str(error)) if isinstance(error, ValueError | OSError) else RuntimeError(f"{error!r}")
+
+
+def _time_first_epoch(pipe: Connection, candidate: Candidate, workload: Workload, start_method: str) -> None:
     # A process that was spawned would spawn its own workers too, and they would import everything again.
     multiprocessing.set_start_method(start_method, force=True)
     _import_loaders()
@@ -82,15 +108,22 @@ def _import_loaders() -> None:
             importlib.import_module(f"pipelines.{module.name}")
 
 
+def _received(pipe: Connection) -> Any:
+    said = pipe.recv()
+    if isinstance(said, Exception):
+        raise said
+    return said
+
+
 def _watch(pipe: Connection, pid: int, workload: Workload) -> ColdStart:
-    pipe.recv()
+    _received(pipe)
     idle = peak = tree_memory_bytes(pid)
     idle_gpu = peak_gpu = _gpu_memory_bytes(workload)
     pipe.send(None)
     while not pipe.poll(_POLL_SECONDS):
         peak = max(peak, tree_memory_bytes(pid))
         peak_gpu = max(peak_gpu, _gpu_memory_bytes(workload))
-    seconds = pipe.recv()
+    seconds = _received(pipe)
     gpu = (peak_gpu - idle_gpu) / 1e6 if workload.on_gpu else None
     return ColdStart(seconds, (peak - idle) / 1e6, gpu)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from dogs_accel.datasets.photos import find_photos
-from dogs_accel.models.input_size import describe_input_size
+from dogs_accel.models.input_size import describe_input_size, refuses_one_image
 from dogs_accel.models.specs import ModelSpec, model_spec
 from dogs_accel.parity.gates import REFERENCE
 from dogs_accel.parity.measure import Parity, check_parity
@@ -22,7 +21,7 @@ from dogs_accel.plots import save_figure
 from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.environment import cpu_name, describe_environment
-from dogs_accel.runtime.files import write_json
+from dogs_accel.runtime.files import temporary_folder, write_json
 from dogs_accel.throughput.bottleneck import (
     WARM_UP_STEPS,
     LoaderWithModel,
@@ -127,14 +126,24 @@ def choose_model(settings: ThroughputSettings, workload: Workload) -> ModelSpec 
     return model_spec(CPU_MODEL, settings.image_size or CPU_IMAGE_SIZE)
 
 
+def _check_last_batch(spec: ModelSpec, workload: Workload) -> None:
+    """Raise ValueError where a model would have to train on a last batch of one image, and cannot."""
+    num_last = len(workload.paths) % workload.batch_size or workload.batch_size
+    if num_last == 1 and refuses_one_image(spec):
+        raise ValueError(
+            f"batch_size: got {workload.batch_size}, which leaves one of {len(workload.paths)} images to the last "
+            f"batch, expected two or more: {spec.display} at {spec.image_size} px has a BatchNorm that needs two"
+        )
+
+
 @contextmanager
 def stores_folder(folder: str | None) -> Iterator[str]:
     """Give the folder of the stores, or a temporary one that is deleted in the end."""
     if folder is not None:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="dogs-accel-store-") as temporary:
-        yield temporary
+    with temporary_folder("dogs-accel-store-", "--store DIR or TMPDIR=DIR puts the stores elsewhere") as temporary:
+        yield str(temporary)
 
 
 def pass_parity(
@@ -181,6 +190,8 @@ def measure_all(settings: ThroughputSettings, out: Path) -> Generator[str, None,
     workload = make_workload(settings)
     spec = choose_model(settings, workload)
     title, baseline = describe_workload(workload), settings.baseline
+    if spec is not None:
+        _check_last_batch(spec, workload)
     if spec is not None and (notice := describe_input_size(spec)):
         yield f"notice: {notice}"
     with stores_folder(settings.store) as stores:

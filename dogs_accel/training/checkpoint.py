@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
+from dogs_accel.models.torch_file import read_torch_file
 from dogs_accel.runtime.files import patient_file, replacing
 
 BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE = "best.pt", "last.pt"
 """Of a run's folder: the weights of the best validation accuracy, and the state after the last epoch."""
+OF_BEST = MappingProxyType({"model": dict, "row": dict})
+"""What a checkpoint of the best weights has."""
+_OF_LAST = {
+    "identity": dict, "model": dict, "optimizer": dict, "scaler": dict, "history": list, "best": dict,
+    "training_seconds": float, "checkpoint_seconds": float, "sessions": list,
+}  # fmt: skip
 _FORMAT = 3
 _SHOWN = 4
 
@@ -30,24 +37,36 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> Path:
     return path
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, expected: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code in it.
 
-    Raises CheckpointError for a file that is damaged, of another format or not there.
+    expected: what it must have, by name. Raises CheckpointError for a file that is damaged, of another format or not
+    there, or lacks something.
     """
     try:
-        with path.open("rb") as file:
-            if zipfile.ZipFile(file).testzip() is not None:  # torch.load does not look at the checksums
-                raise ValueError("a checksum is wrong")
-            file.seek(0)
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        # torch raises all of these of damaged files, none with the file's name.
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        state = read_torch_file(path, checksums=True)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise CheckpointError(f"checkpoint: {path} cannot be read ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"checkpoint: {path} is not of format {_FORMAT}")
+    if wrong := [name for name, kind in expected.items() if not isinstance(state.get(name), kind)]:
+        raise CheckpointError(f"checkpoint: {path} is incomplete: {', '.join(wrong)} is absent or of another kind")
     return state
+
+
+def load_weights_of(path: Path, model: nn.Module, state: Mapping[str, Any], title: str) -> None:
+    """Give a model the weights that a checkpoint has. Raises CheckpointError, which names both, where they do not fit.
+
+    state: what the checkpoint has under "model".
+    """
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"checkpoint: {path} does not fit {title} (its weights are no tensors)")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint: {path} does not fit {title} ({reason[:200]})") from error
 
 
 def load_resumable(last_path: Path, best_path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,12 +75,12 @@ def load_resumable(last_path: Path, best_path: Path, identity: Mapping[str, Any]
     identity: what makes the run the run that it is, as nested dicts and lists of numbers and text. Raises
     CheckpointError where a checkpoint is damaged or another run's, naming what differs.
     """
-    state = load_checkpoint(last_path)
+    state = load_checkpoint(last_path, _OF_LAST)
     require_same_run(last_path, state["identity"], identity)
-    if state["best"]["epoch_total"] == len(state["history"]):
+    if state["best"].get("epoch_total") == len(state["history"]):
         # The run may have been killed between writing the two.
         save_checkpoint(best_path, {"model": state["model"], "row": state["best"]})
-    elif load_checkpoint(best_path)["row"] != state["best"]:
+    elif load_checkpoint(best_path, OF_BEST)["row"] != state["best"]:
         raise CheckpointError(f"checkpoint: {best_path} does not belong to {last_path}")
     return state
 

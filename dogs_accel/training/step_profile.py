@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import resource
 import sys
 import time
@@ -93,7 +94,17 @@ def traced_steps(path: Path | None, num_steps: int) -> Iterator[Callable[[], Non
 
     def write(profiler: torch.profiler.profile) -> None:
         with replacing(path) as temporary:
-            profiler.export_chrome_trace(str(temporary))
+            # Where it is to be compressed the library goes by way of the temporary files, and says nothing of a disk
+            # that is full: neither of theirs nor of this one.
+            plain = temporary.with_suffix(".json")
+            try:
+                profiler.export_chrome_trace(str(plain))
+                content = plain.read_bytes()
+            finally:
+                plain.unlink(missing_ok=True)
+            if not content.rstrip().endswith(b"}"):
+                raise OSError(f"{path}: the trace is cut off, and its library does not say why")
+            temporary.write_bytes(gzip.compress(content))
 
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():

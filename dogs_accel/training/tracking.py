@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dogs_accel.runtime.files import has_no_room
+
 PROJECT = "dogs-accel"
 JOB_TYPE = "train"
 WANDB_MODES = ("offline", "online", "disabled")
@@ -22,6 +24,8 @@ WANDB_FOLDER = "wandb"
 """What W&B calls its folder."""
 _OF_ONE_RUN = ("WANDB_MODE", "WANDB_NAME", "WANDB_RESUME", "WANDB_RUN_GROUP", "WANDB_RUN_ID", "WANDB_SWEEP_ID")
 """Variables of W&B that would give all runs of a command one id, or another mode than the one that was asked for."""
+_REPORTS_ERRORS = "WANDB_ERROR_REPORTING"
+"""Whether W&B's client tells its makers of its own errors, which it does offline too unless it is told not to."""
 _ANSWERS_WITHIN_S, _STARTS_WITHIN_S = 5.0, 30.0
 _log = logging.getLogger(__name__)
 
@@ -119,6 +123,8 @@ class TrackedRun:
             _log.warning("wandb: %s is not tracked from here on (%s)", self.display_name, _one_line(error))
 
     def _start(self) -> Any:
+        if self.mode != "online":
+            os.environ.setdefault(_REPORTS_ERRORS, "false")
         import wandb
 
         return wandb.init(
@@ -157,6 +163,8 @@ class TrackedRun:
             # Its service notices nothing where its folder was removed meanwhile.
             if self.mode == "offline" and self._run is not None and not self._own_folders():
                 _log.warning("wandb: the folder of %s is gone, and what was logged with it", self.display_name)
+            elif has_no_room(self.folder):
+                _log.warning("wandb: the disk is full, so what was logged of %s may lack its end", self.display_name)
 
     def _own_folders(self) -> list[Path]:
         return list((self.folder / WANDB_FOLDER).glob(f"offline-run-*-{self.run_id}"))

@@ -21,8 +21,10 @@ from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_st
 from dogs_accel.training.checkpoint import (
     BEST_WEIGHTS_FILE,
     LAST_CHECKPOINT_FILE,
+    OF_BEST,
     load_checkpoint,
     load_resumable,
+    load_weights_of,
     save_checkpoint,
 )
 from dogs_accel.training.features import FeatureLoader, cache_features, head_of
@@ -147,8 +149,8 @@ class Trainer:
         for stage, phase in enumerate(phases, start=1):
             self._run_phase(stage, phase)
         assert self._best is not None
-        best = self.world.broadcast(lambda: load_checkpoint(self.best_path)["model"])
-        self.model.load_state_dict(best)
+        best = self.world.broadcast(lambda: load_checkpoint(self.best_path, OF_BEST)["model"])
+        load_weights_of(self.best_path, self.model, best, self.label or "the model")
         num_seen = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
         return TrainResult(
             history=self.history,
@@ -287,10 +289,13 @@ class Trainer:
                 self.clock.mark("data_wait")
                 if epoch < course.phase.warmup_epochs:
                     step.set_lr(course.phase.lr_factor(epoch + (at + 1) / num_steps))
-                loss, logits = step(batch.images, batch.labels, weight)
+                num_images = len(batch.labels)
+                # The rest of an epoch may be one image, which BatchNorm may refuse; two of it have the same loss.
+                shown = _twice(batch) if num_images == 1 < course.train.batch_size else batch
+                loss, logits = step(shown.images, shown.labels, weight)
                 if weight:
-                    counter.add(loss, logits, batch.labels)
-                    bar.update(len(batch.labels))
+                    counter.add(loss, logits[:num_images], batch.labels)
+                    bar.update(num_images)
                 step_done()
         # Where BatchNorm sees the batch of its own process only, all go on with the statistics of the first.
         self.world.broadcast_tensors(self.model.buffers())
@@ -311,8 +316,7 @@ class Trainer:
                 yield batch, len(batch.labels) * self.world.size / num_images
             else:
                 assert batch is not None
-                # Two images, since BatchNorm may refuse one.
-                yield Batch(*(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in batch)), 0.0
+                yield _twice(batch), 0.0  # since BatchNorm may refuse one
 
     def _trace_path(self, course: _Course, epoch: int) -> Path | None:
         wanted = self.trace and epoch == 0 and self.world.is_rank_zero
@@ -408,7 +412,7 @@ class Trainer:
         state = self.world.broadcast(load)
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
+        load_weights_of(self.last_path, self.model, state["model"], self.label or "the model")
         self.scaler.load_state_dict(state["scaler"])
         self.history, self._best = state["history"], state["best"]
         self._training_seconds = state["training_seconds"]
@@ -438,3 +442,8 @@ class _Course:
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     """Seed of what the model itself draws, such as dropout."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0])
+
+
+def _twice(batch: Batch) -> Batch:
+    """Make a batch of the first image of one, twice."""
+    return Batch(*(tensor[:1].expand(2, *tensor.shape[1:]) for tensor in batch))

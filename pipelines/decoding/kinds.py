@@ -13,6 +13,8 @@ _VIDEO = "a video, not a picture: take out the frames that are meant and save th
 _HEIC = "a HEIC picture, which Pillow does not read: convert it to JPEG, or install pillow-heif and register it"
 _AVIF = "an AVIF picture, which this Pillow does not read: convert it to JPEG, or install a Pillow that reads AVIF"
 _JPEG_XL = "a JPEG XL picture, which Pillow does not read: convert it to JPEG or PNG"
+POSTSCRIPT = "a PostScript drawing, not a picture: export it as PNG"
+"""Pillow would hand it to Ghostscript, which runs it as a program."""
 _OTHERS = (
     (rb"\xff\x0a|\0\0\0\x0cJXL ", _JPEG_XL),
     (rb"%PDF", "a PDF document, not a picture: export its pages as PNG"),

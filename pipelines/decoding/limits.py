@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 MAX_PIXELS_VARIABLE = "DOGS_ACCEL_MAX_PIXELS"
 """Environment variable with the number of pixels of the largest picture that is decoded."""
+_MOST_DIGITS = 30
 _MAX_PIXELS = 178_956_970
 """Without it: as many as Pillow decodes, with a warning for half of them."""
 _MAX_TEXT_CHUNK, _MAX_TEXT_MEMORY = 1 << 28, 1 << 30
@@ -26,8 +27,9 @@ def max_pixels() -> int:
     text = os.environ.get(MAX_PIXELS_VARIABLE)
     if text is None:
         return _MAX_PIXELS
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{MAX_PIXELS_VARIABLE}: got {text!r}, expected an integer >= 1")
+    # Of more digits Python makes no number.
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS or int(text) < 1:
+        raise ValueError(f"{MAX_PIXELS_VARIABLE}: got {text[:50]!r}, expected an integer >= 1")
     return int(text)
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.decoding.contents import require_regular
-from pipelines.decoding.kinds import NUM_FIRST_BYTES, describe_no_image
+from pipelines.decoding.kinds import NUM_FIRST_BYTES, POSTSCRIPT, describe_no_image
 from pipelines.decoding.limits import MAX_PIXELS_VARIABLE, max_pixels, pillow_settings
 from pipelines.decoding.rgb import to_rgb
 
@@ -47,6 +47,8 @@ def open_image(file: str | BinaryIO) -> Iterator[Image.Image]:
     limit_px = max_pixels()
     try:
         with pillow_settings(limit_px), _identified(file) as image:
+            if image.format == "EPS":
+                raise BadImageError(POSTSCRIPT)
             if image.width * image.height > limit_px:
                 raise Image.DecompressionBombError
             yield image

@@ -16,14 +16,16 @@ _LACKING = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 _log = logging.getLogger(__name__)
 
 
-def lock(file: IO[Any] | int, *, wait: bool = True) -> None:
+def lock(file: IO[Any] | int, *, wait: bool = True) -> bool:
     """Keep other processes that ask for the same lock out, until the file is closed.
 
     Raises BlockingIOError where another process has it and this one does not wait. Where the file system has no locks,
-    that is said once, and nobody is kept out.
+    that is said once, nobody is kept out, and the answer is False.
     """
     with _unless_lacking("locks, so nothing keeps two processes from writing the same files at once"):
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def flush(handle: int, *, data_only: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,8 +148,11 @@ def store_filler(folder: Path, request: StoreRequest, *, num_threads: int, despi
         filler = StoreFiller(folder, request, started, writer, pool, num_threads, despite_bad)
         try:
             yield filler
-        finally:
-            filler.finish()
+        except BaseException:
+            with suppress(StoreError):  # what ended the block is the first that went wrong
+                filler.finish()
+            raise
+        filler.finish()
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,16 @@ class FileEntry:
     """Of the content, in hex; None of a file that could not be read."""
     problem: str | None
     """Why it cannot be decoded and its row is zeros, as far as it has one; None where it can."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> FileEntry:
+        """Read what `asdict` laid out. Raises ValueError for anything else."""
+        for name, kind in (("size", int), ("mtime_ns", int), ("sha256", str), ("problem", str)):
+            if name not in content or not isinstance(content[name], kind | None):
+                raise ValueError(f"{name}: got {str(content.get(name))[:40]!r}")
+        if len(content) != len(fields(cls)):
+            raise ValueError(f"got {', '.join(map(repr, content))}")
+        return cls(**content)
 
     @property
     def stamp(self) -> FileStamp | None:
@@ -289,8 +300,10 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
     try:
         content = json.loads(path.read_bytes())
         request.check_terms(folder, content)
+        if not isinstance(content["root"], str) or not content["root"].startswith("/"):
+            raise ValueError(f"root: got {str(content['root'])[:40]!r}")
         places = _read_places(request, content["files"])
-        entries = {file.pop("path"): FileEntry(**file) for file in content["files"]}
+        entries = {str(file.pop("path")): FileEntry.of(file) for file in content["files"]}
         return StoreIndex(terms=request.terms, root=content["root"], entries=entries, places=places)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -298,7 +311,7 @@ def read_index(folder: Path, request: StoreRequest) -> StoreIndex | None:
         raise StoreError(f"store {folder}: {INDEX_FILE} cannot be read ({error.strerror})") from error
     except StoreError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StaleStoreError(folder, f"{INDEX_FILE} is damaged ({error})") from error
 
 
@@ -318,13 +331,18 @@ def write_index(folder: Path, index: StoreIndex) -> None:
     head = json.dumps({**index.terms, "root": index.root})
     files = (json.dumps(file) for file in _files_with_sizes(index))
     temporary = folder / f".{INDEX_FILE}"
-    with temporary.open("w", encoding="ascii") as file:
-        file.write(f'{head[:-1]}, "files": [\n')
-        file.write(",\n".join(files))
-        file.write("\n]}\n")
-        file.flush()
-        flush(file.fileno())
-    temporary.replace(folder / INDEX_FILE)
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            file.write(f'{head[:-1]}, "files": [\n')
+            file.write(",\n".join(files))
+            file.write("\n]}\n")
+            file.flush()
+            flush(file.fileno())
+        temporary.replace(folder / INDEX_FILE)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _files_with_sizes(index: StoreIndex) -> Iterator[dict[str, Any]]:

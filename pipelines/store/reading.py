@@ -110,7 +110,7 @@ class OpenStore:
         names = {path: self.names[path] for path in request.paths}
         problems = _problems(self.index, names)
         if problems and on_bad_image == "error":
-            raise BadImageError(f"store {self.folder}: {_problems_text(problems, len(names))}")
+            raise BadImageError(_problems_text(problems, len(names)))
         asked = [absolute_path(path) for path in paths]
         rows = np.array([-1 if path in problems else self.row_of[names[path]] for path in asked], dtype=np.int64)
         is_good = rows >= 0

@@ -76,8 +76,11 @@ def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
     pixels = _started_pixels(folder, places) if lines and not moved else None
     entries: dict[int, FileEntry] = {}
     for line in lines[1:] if pixels else ():
-        row = line.pop("row")
-        entries[row] = FileEntry(**line)
+        row = line.pop("row", None)
+        try:
+            entries[range(len(stamps))[row]] = FileEntry.of(line)
+        except (ValueError, TypeError, LookupError) as error:  # not cut off, but edited
+            raise StaleStoreError(folder, f"{JOURNAL_FILE} is damaged (row {row}: {error})") from error
     entries = {row: entry for row, entry in entries.items() if entry.stamp == stamps[row]}
     return StartedBuild(
         stamps=stamps,
@@ -101,7 +104,7 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in found.splitlines(keepends=True):
         try:
             content = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:  # a disk that lost its power may leave anything after what was flushed
+        except (ValueError, RecursionError):  # a disk that lost its power may leave anything after what was flushed
             content = None
         if not isinstance(content, dict):
             break
@@ -162,7 +165,8 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
         building.touch()
     else:
         started.pixels.replace(building)
-    with building.open("r+b", buffering=0) as pixels, journal.open("ab") as lines:
+    # Without buffers, which would fail once more when they are closed.
+    with building.open("r+b", buffering=0) as pixels, journal.open("ab", buffering=0) as lines:
         try:
             # Room for all of it is taken now, so that a disk without it is found out before the work.
             reserve(pixels.fileno(), len(header) + started.places.num_bytes)
@@ -170,7 +174,7 @@ def open_writer(folder: Path, request: StoreRequest, started: StartedBuild) -> I
             if started.pixels is None:
                 building.unlink()
             raise
-        pixels.write(header)
+        _write_all(pixels, header)
         if started.pixels is None:
             flush(pixels.fileno())
             _append(lines, [_first_line(request, started.places)])
@@ -229,9 +233,15 @@ class RowWriter:
 
 
 def _append(file: BinaryIO, lines: Sequence[Mapping[str, Any]]) -> None:
-    file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii"))
-    file.flush()
+    _write_all(file, "".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii"))
     flush(file.fileno(), data_only=True)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write to a file without a buffer, which may take less at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def publish(folder: Path, request: StoreRequest, places: RowPlaces, entries: Mapping[int, FileEntry]) -> None:

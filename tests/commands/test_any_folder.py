@@ -38,7 +38,7 @@ def results(folder, tmp_path_factory):
         "head", "--epochs", "1", "--image-size", "32", "--batch-size", "16", "--device", "cpu", "--wandb", "disabled",
         "--out", str(out),
     ]  # fmt: skip
-    with blank_figures():
+    with blank_figures(find_fonts=True):  # that have the letters of the names
         assert benchmark.main(arguments) == 0
     return out
 
@@ -101,7 +101,7 @@ def test_metadata_and_its_figures(folder, tmp_path, capsys):
     text = said_by(capsys, "metadata", "--data", folder, "--out", tmp_path)
     assert text.startswith(SAID)
     assert "decoded 60 of 60 files" in text
-    with blank_figures():
+    with blank_figures(find_fonts=True):  # that have the letters of the names
         text = said_by(capsys, "eda", "--metadata", tmp_path)
     assert "5 classes, 12 images a class\n" in text
     assert not any(word in without_paths(text, folder, tmp_path) for word in DOGS)
@@ -124,6 +124,11 @@ def test_parity(folder, tmp_path, capsys):
     assert "10 of 60 images in" in text
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "`throughput` on a folder with hidden files and other files between the photos",
+    "the photos are found by the same rule as everywhere",
+)
 def test_throughput_takes_photos_of_every_ending(folder, tmp_path, capsys, monkeypatch):
     # What test_cold_start.py measures takes the start of a process for each loader.
     monkeypatch.setattr(measure, "measure_cold_start", lambda candidate, workload: ColdStart(0.25, 400.0, None))

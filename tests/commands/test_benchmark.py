@@ -1,6 +1,7 @@
 """The command as a person types it: what it writes, whether the files agree, and what it says when it cannot."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -59,26 +60,69 @@ METADATA_FILES = {
 }  # fmt: skip
 
 
-def command(*arguments):
+WATCHING = """
+import os, sys
+
+def note(event, arguments):
+    if event == "socket.getaddrinfo":
+        asked = arguments[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg") and isinstance(arguments[1], tuple):
+        asked = arguments[1][0]
+    else:
+        return
+    if asked not in (None, "", "localhost", "127.0.0.1", "::1"):
+        with open(os.environ["ASKED"], "a") as file:
+            print(asked, file=file)
+
+sys.addaudithook(note)
+"""
+"""Imported by each Python process as it starts: it notes the machines that are asked for or told something."""
+
+
+def command(*arguments, module="dogs_accel.benchmark", **environment):
     return subprocess.run(
-        [sys.executable, "-m", "dogs_accel.benchmark", *arguments],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
+        env=os.environ | environment,
     )
 
 
 @pytest.fixture(scope="module")
 def finished(dogs_root, tmp_path_factory):
-    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed)."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
+    """A four-run benchmark of one epoch a phase on a tiny set, as (folder, what it printed).
+
+    Undrawn: whole runs that draw are those of test_resume.py.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    out, watching = folder / "tiny", folder / "watching"
+    watching.mkdir()
+    (watching / "sitecustomize.py").write_text(WATCHING)
     done = command(
         "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--epochs", "1", "--device", "cpu",
-        "--out", str(out),
+        "--out", str(out), module="tests.support.undrawn_benchmark",
+        PYTHONPATH=os.pathsep.join(filter(None, (str(watching), os.environ.get("PYTHONPATH")))),
+        ASKED=str(folder / "asked.txt"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out, done.stdout
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a run with W&B at its default, watched for connections", "no other machine is asked"
+)
+@pytest.mark.slow
+def test_no_other_machine_is_asked_or_told_anything(finished, tmp_path):
+    asked = finished[0].parent / "asked.txt"
+    assert not asked.exists() or asked.read_text() == ""
+    # It would be noted.
+    (tmp_path / "sitecustomize.py").write_text(WATCHING)
+    code = "import socket\ntry: socket.getaddrinfo('host.invalid', 80)\nexcept OSError: pass"
+    watched = os.environ | {"PYTHONPATH": str(tmp_path), "ASKED": str(tmp_path / "asked.txt")}
+    subprocess.run([sys.executable, "-c", code], env=watched, check=True)
+    assert (tmp_path / "asked.txt").read_text() == "host.invalid\n"
 
 
 @pytest.mark.slow
@@ -200,6 +244,11 @@ def on_photos(shared_data):
     ]  # fmt: skip
 
 
+@pytest.mark.fault(
+    "Command line",
+    "a share for validation or test that leaves a class without an image",
+    "refused with shares that work",
+)
 def test_a_share_of_too_few_photos_is_refused(on_photos, tmp_path, capsys):
     _, error = stop_message([*on_photos, "--out", str(tmp_path)], capsys)
     assert "class '" in error
@@ -283,6 +332,11 @@ def stop_message(arguments, capsys):
     return printed.out, printed.err.splitlines()[-1]
 
 
+@pytest.mark.fault(
+    "Photos",
+    "files that cannot be decoded",
+    "all are named with their reasons before anything trains",
+)
 def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, capsys):
     root, cut, gone = with_bad_files
     gone.unlink()
@@ -305,6 +359,11 @@ def test_bad_files_stop_before_training_and_are_named(with_bad_files, tmp_path, 
     assert "bad_images.csv" in json.loads((out / "MANIFEST.json").read_text())["files"]
 
 
+@pytest.mark.fault(
+    "Photos",
+    "files that cannot be decoded, with --on-bad-image skip",
+    "left out, counted in the results and listed in bad_images.csv",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
@@ -353,6 +412,9 @@ def test_one_store_for_two_sizes_is_refused(dogs_root, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault(
+    "Photos", "a class or a split of which no file can be decoded", "one line that names it, before training"
+)
 def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
     root = tmp_path / "dogs"
     shutil.copytree(dogs_root, root)
@@ -369,6 +431,11 @@ def test_what_is_left_must_be_enough(dogs_root, tmp_path, capsys):
     assert "no image of the val split can be decoded" in error
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "an error in a later run",
+    "the runs that had ended keep their files, their comparison and their manifest",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 from dogs_accel.cli import main
 
 
+@pytest.mark.fault("Machine and environment", "`download` without a network", "one line")
 def test_download_without_a_network_is_one_line(tmp_path, monkeypatch, capsys):
     from dogs_accel.datasets import download as module
 
@@ -27,10 +28,17 @@ def test_both_spellings_of_the_command_exist():
         assert "download" in done.stdout
 
 
+@pytest.mark.fault("Machine and environment", "another package called pipelines", "one line that names its file")
 def test_a_foreign_package_named_pipelines_is_named(tmp_path):
     (tmp_path / "pipelines.py").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-c", "import dogs_accel"], capture_output=True, text=True, cwd=tmp_path, check=False
+    found = (
+        f"pipelines: found {tmp_path / 'pipelines.py'}, expected the package of that name that comes with dogs_accel"
     )
-    assert done.returncode == 1
-    assert f"pipelines: found {tmp_path / 'pipelines.py'}" in done.stderr.splitlines()[-1]
+    for command, start in {
+        ("-c", "import dogs_accel"): "ImportError: ",
+        ("-m", "dogs_accel.benchmark"): "dogs-accel: error: ",
+    }.items():
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(start + found)
+        assert (len(done.stderr.splitlines()) == 1) is (command[0] == "-m")

@@ -123,6 +123,9 @@ def test_each_process_gets_what_the_first_made_or_its_failure(ranks):
         assert found["broadcast_leaving"] == ["SystemExit", "3"]
 
 
+@pytest.mark.fault(
+    "Signals and processes", "a failure in one of several processes", "all end, and one of them names it"
+)
 def test_a_failure_in_one_process_ends_all_and_one_of_them_names_it(ranks):
     for rank, found in enumerate(facts["world"] for facts in ranks):
         assert found["on_all_ranks"] == rank * 10
@@ -150,6 +153,7 @@ def test_the_first_process_of_each_machine_goes_before_its_others(ranks):
         assert set(found["order_failing"]) == {"0", str(last)}
 
 
+@pytest.mark.fault("Signals and processes", "more processes than training images", "one line")
 def test_fewer_images_than_processes_are_refused_in_all(ranks):
     num = len(ranks)
     for found in ranks:
@@ -158,6 +162,7 @@ def test_fewer_images_than_processes_are_refused_in_all(ranks):
         ]  # fmt: skip
 
 
+@pytest.mark.fault("Signals and processes", "machines with different images", "refused by name before training")
 def test_a_machine_with_other_images_is_refused(ranks):
     said = [found["other_data"] for found in ranks]
     assert [kind for kind, _ in said] == ["OtherProcessError", "ValueError", "OtherProcessError"][: len(ranks)]
@@ -315,6 +320,11 @@ def processes_in(process):
     return found
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "one of several training processes is killed",
+    "all end; --resume goes on, with any number of processes",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_killed_process_ends_all_and_one_goes_on(dogs_root, undisturbed, tmp_path):

@@ -1,13 +1,16 @@
 """How commands end where the world is untidy: one line, an exit code, nothing lost and nothing torn."""
 
 import argparse
+import builtins
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +18,9 @@ import pytest
 import torch
 
 from dogs_accel import benchmark, cli
-from dogs_accel.ending import ending_in_a_line
+from dogs_accel.datasets import open_dataset
+from dogs_accel.eda import run as eda
+from dogs_accel.ending import ending_in_a_line, write_traceback
 from dogs_accel.experiment import command, execute, run
 from dogs_accel.experiment.config import add_arguments, parse_config
 from dogs_accel.inference import export
@@ -23,6 +28,7 @@ from dogs_accel.results import comparison
 from dogs_accel.runtime import files
 from dogs_accel.runtime.files import FullDiskError, UnwritableError, patient_file, replacing, sha256
 from dogs_accel.runtime.terminal import escaped, terminal_output
+from dogs_accel.training.trainer import Trainer
 
 FULL = Path("/dev/full")
 ODD = "a\x1b[31m\x7f\tred\nfox"
@@ -50,6 +56,16 @@ def failing(error):
     return fail
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "a step after training fails (explanations, comparison, figures, report)",
+    "the others are made; run and report name it; `dogs-accel report` makes it once the cause is gone",
+)
+@pytest.mark.fault(
+    "Command line",
+    "an error that nobody expected",
+    "one line with what had ended, how to go on and where the traceback lies; exit code 1",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monkeypatch, capsys):
@@ -65,6 +81,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
         patch.setattr(execute, "execute_run", broken_in_the_second_run)
         patch.setattr(run, "write_explanations", failing(ValueError("no map today")))
         patch.setattr(comparison, "compare_runs", failing(ValueError("no pairs today")))
+        patch.setattr(eda, "quality_distributions_figure", failing(ValueError("no figure today")))
         code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", out), capsys)
     assert code == 1
     assert errors.splitlines()[-1] == (
@@ -73,7 +90,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     )
     assert "Traceback" not in errors
     logged = (out / "error.log").read_text()
-    assert logged.count("Traceback (most recent call last)") == 3
+    assert logged.count("Traceback (most recent call last)") == 4
     assert "in broken_in_the_second_run" in logged
     folder = out / "cnn" / "resnet18_full"
     record = json.loads((folder / "resnet18_full_run_metadata.json").read_text())
@@ -81,8 +98,13 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     assert record["not_made"] == {"explanations": "ValueError: no map today"}
     assert (folder / "quality_vs_error.png").exists()
     assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
-    assert json.loads((out / "not_made.json").read_text()) == {"pairwise_comparison.csv": "ValueError: no pairs today"}
+    assert json.loads((out / "not_made.json").read_text()) == {
+        "eda/quality_distributions.png": "ValueError: no figure today",
+        "pairwise_comparison.csv": "ValueError: no pairs today",
+    }
     assert not (out / "pairwise_comparison.csv").exists()
+    assert not (out / "eda" / "quality_distributions.png").exists()
+    preview = (out / "eda" / "augmented_batch_preview.png").read_bytes()
     assert_manifest_holds(out)
     # The report names them as long as the cause is there, and makes what it can once it is gone.
     with monkeypatch.context() as patch:
@@ -93,6 +115,8 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     assert "pairwise_comparison.csv (ValueError: no pairs today)" in page
     assert cli.main(["report", str(out)]) == 0
     assert (out / "pairwise_comparison.csv").exists()
+    assert (out / "eda" / "quality_distributions.png").exists()
+    assert (out / "eda" / "augmented_batch_preview.png").read_bytes() == preview
     assert not (out / "not_made.json").exists()
     assert "no pairs today" not in (out / "report.html").read_text()
     assert_manifest_holds(out)
@@ -105,6 +129,11 @@ def assert_manifest_holds(out):
     assert all(sha256(out / name) == entry["sha256"] for name, entry in listed.items())
 
 
+@pytest.mark.fault(
+    "Disk",
+    "the disk is full while the results are written",
+    "one line that names the file; --resume goes on once there is room",
+)
 @pytest.mark.usefixtures("undrawn")
 def test_a_full_disk_is_one_line_that_says_how_to_go_on(dogs_root, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
@@ -142,6 +171,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "Ctrl-C or SIGTERM in the first seconds, while torch is imported",
+    "one line, exit code 130 or 143",
+)
+@pytest.mark.fault(
+    "Machine and environment", "torch cannot be imported", "one line and a log with the traceback, exit code 1"
+)
 @pytest.mark.parametrize(
     ("module", "arguments", "what", "code", "said"),
     [
@@ -168,6 +205,55 @@ def test_an_end_while_torch_is_imported_is_one_line(tmp_path, module, arguments,
     assert all(done.stderr.endswith(f" {log}\n") and "libtorch.so" in log.read_text() for log in logs)
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "somebody's link under the name of the log in a shared temporary folder",
+    "not followed; the traceback is said not to be written",
+)
+def test_a_log_is_written_through_no_link(tmp_path, monkeypatch):
+    monkeypatch.setattr("dogs_accel.ending.tempfile.gettempdir", lambda: str(tmp_path))
+    log = tmp_path / f"dogs-accel-{os.getuid()}-error.log"
+    assert write_traceback(None, "it", KeyError("\udcff")) == f"the traceback is in {log}"
+    assert log.read_text().endswith("KeyError: '\\udcff'\n\n")
+    precious = log.rename(tmp_path / "precious")
+    before = precious.read_text()
+    log.symlink_to(precious)
+    assert write_traceback(None, "it", KeyError("a")) == "its traceback could not be written anywhere"
+    assert precious.read_text() == before
+
+
+AT_IMPORT = """
+import importlib.abc, os, signal, sys
+
+class AtImport(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{name}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, AtImport())
+"""
+MODULE, SCRIPT = [sys.executable, "-m", "dogs_accel.benchmark"], [Path(sys.executable).with_name("dogs-accel")]
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C in the first moments, while Python still imports", "one line, 130")
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(MODULE, "dogs_accel.benchmark"), (MODULE, "dogs_accel.ending"), (SCRIPT, "dogs_accel.cli")],
+)
+def test_ctrl_c_at_the_first_import_is_one_line(tmp_path, command, name):
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT.format(name=name))
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+
+
+def test_a_program_that_imports_a_part_keeps_its_own_ctrl_c():
+    code = "import signal, dogs_accel; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.fault("Command line", "output piped into `head`", "silence, and the exit code of the work")
 def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
@@ -184,6 +270,7 @@ def test_a_reader_that_has_gone_is_no_error():
     assert (done.returncode, done.stderr) == (0, b"done\n")
 
 
+@pytest.mark.fault("Disk", "the disk under a redirected output is full", "one line that says so")
 def test_a_full_disk_under_the_output_is_named():
     code = "from dogs_accel.ending import ending_in_a_line\nwith ending_in_a_line('it'): print('line')"
     with FULL.open("w") as full:
@@ -192,6 +279,14 @@ def test_a_full_disk_under_the_output_is_named():
     assert done.stderr == "it: error: no space left on the disk of standard output; make room and run it again\n"
 
 
+@pytest.mark.fault(
+    "Command line",
+    "a terminal or pipe that cannot show a letter",
+    "the letter as an escape, and the exit code of the work",
+)
+@pytest.mark.fault(
+    "Folders and names", "control characters and terminal escapes in names", "shown as escapes on the terminal"
+)
 @pytest.mark.parametrize(("encoding", "written"), [("ascii", r"caf\xe9 \u732b"), ("utf-8", "café 猫")])
 def test_letters_and_control_characters_are_escaped(monkeypatch, encoding, written):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
@@ -205,6 +300,11 @@ def test_letters_and_control_characters_are_escaped(monkeypatch, encoding, writt
     assert lines == [written, r"\x1b[31m\x9b\r\udcff", SHOWN]
 
 
+@pytest.mark.fault(
+    "Command line",
+    "`predict --json` for a reader of any encoding",
+    "ASCII that every JSON reader takes, also of names that are no UTF-8",
+)
 @pytest.mark.slow
 def test_predict_escapes_names_and_its_json_is_ascii(tiny_results, dogs_root, tmp_path, capsys):
     photo = tmp_path / f"{ODD}é\udcff.jpg"
@@ -225,6 +325,11 @@ def test_errors_are_escaped_too(capsys):
     assert (code, errors) == (2, f"dogs-accel report: error: /nowhere/{SHOWN}: not a folder\n")
 
 
+@pytest.mark.fault(
+    "Disk",
+    "an output folder that is a file, lies below one, or is read-only",
+    "one line that names it, before the work",
+)
 def test_a_file_where_a_folder_goes_is_said_before_the_work(tmp_path, monkeypatch, capsys):
     file = tmp_path / "file"
     file.write_text("mine")
@@ -246,11 +351,57 @@ def test_a_file_where_a_folder_goes_is_said_before_the_work(tmp_path, monkeypatc
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow  # a benchmark in this process
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.fault("Disk", "the folder of results is removed while a run trains", "one line after that epoch")
+def test_a_folder_that_is_removed_in_training_is_one_line(dogs_root, tmp_path, monkeypatch, capsys):
+    out, run_epoch = tmp_path / "out", Trainer._run_epoch
+
+    def remove(*arguments):
+        shutil.rmtree(out)
+        return run_epoch(*arguments)
+
+    monkeypatch.setattr(Trainer, "_run_epoch", remove)
+    code, errors = ended(benchmark.main, arguments_of(dogs_root, "--strategies", "full", "--out", out), capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == (
+        f"python -m dogs_accel.benchmark: error: {out} was removed while the run wrote to it, and what had ended with "
+        "it; another --out starts anew"
+    )
+
+
+@pytest.mark.slow  # a benchmark in this process, and the rest of it
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.fault(
+    "Photos", "a photo vanishes after the check, while a run trains", "named; --resume goes on with it back"
+)
+def test_a_photo_that_vanishes_in_training_costs_what_had_not_ended(dogs_root, tmp_path, monkeypatch, capsys):
+    root, out, run_epoch = shutil.copytree(dogs_root, tmp_path / "set"), tmp_path / "out", Trainer._run_epoch
+    data = open_dataset(root)
+    photo = Path(data.paths[data.split("train")[0]])
+
+    def remove(trainer, *arguments):
+        if len(trainer.history) == 1:
+            photo.rename(tmp_path / "photo")
+        return run_epoch(trainer, *arguments)
+
+    arguments = [*arguments_of(root, "--strategies", "full", "--loader", "dali", "--out", out), "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_run_epoch", remove)
+        code, errors = ended(benchmark.main, arguments, capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == f"python -m dogs_accel.benchmark: error: {photo}: No such file or directory"
+    (tmp_path / "photo").rename(photo)
+    assert benchmark.main(["--resume", str(out)]) == 0
+    assert "  goes on after epoch 1/2" in capsys.readouterr().out.splitlines()
+
+
 class Mean(torch.nn.Module):
     def forward(self, images):
         return images.mean(dim=(2, 3))
 
 
+@pytest.mark.fault("Disk", "the disk is full while `export` writes", "the earlier export stays whole")
 @pytest.mark.slow
 def test_an_export_onto_a_full_disk_leaves_the_earlier_one(tiny_results, tmp_path, monkeypatch, capsys):
     earlier = {name: f"earlier {name}" for name in ("model.pt2", "model.onnx", "preprocessing.json")}
@@ -269,11 +420,17 @@ def test_an_export_onto_a_full_disk_leaves_the_earlier_one(tiny_results, tmp_pat
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == earlier
 
 
+@pytest.mark.fault(
+    "Disk", "the disk is full while torch writes a checkpoint", "an error like any other, and no abort of the process"
+)
 def test_torch_saves_onto_a_full_disk_without_ending_the_process():
     with pytest.raises(OSError, match="No space left"), patient_file(FULL) as file:
         torch.save({"weights": torch.zeros(100_000)}, file)
 
 
+@pytest.mark.fault(
+    "Disk", "a write that fails halfway", "the file is named by its own name and left as it was; no torn file"
+)
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
@@ -302,6 +459,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     assert ".partial" not in str(stop.value)
 
 
+@pytest.mark.fault("Command line", "several starts in one second", "a folder each")
 def test_starts_of_one_second_get_a_folder_each(dogs_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dogs_accel.experiment.config.time.strftime", lambda _: "20261122-171958")
@@ -314,6 +472,7 @@ def test_starts_of_one_second_get_a_folder_each(dogs_root, tmp_path, monkeypatch
     assert outs == [(Path("runs") / name, f"runs/{name}") for name in names]
 
 
+@pytest.mark.fault("Command line", "a ~ in any path flag", "the home folder")
 def test_a_tilde_is_the_home_in_every_path(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     for flag, arguments in {
@@ -333,6 +492,11 @@ def test_a_tilde_is_the_home_in_every_path(tmp_path, monkeypatch, capsys):
         assert f"{tmp_path}/there is a file" in ended(cli.main, arguments, capsys)[1]
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "SIGTERM to a worker process",
+    "the worker ends, and the command does not take it for its own end",
+)
 def test_sigterm_in_a_forked_worker_is_not_an_interruption():
     def work():
         if (worker := os.fork()) == 0:
@@ -345,3 +509,106 @@ def test_sigterm_in_a_forked_worker_is_not_an_interruption():
         work()
     assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.fault("Command line", "`--out` is a link to nothing", "said before the work")
+def test_a_link_to_nothing_is_said_before_the_work(tmp_path, capsys):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    code, errors = ended(cli.main, ["metadata", "--data", "/nowhere", "--out", link], capsys)
+    assert code == 2
+    assert errors == f"dogs-accel metadata: error: out: {link} is a link to nothing, expected a folder\n"
+
+
+def shell(command, **more):
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, **more)
+
+
+@pytest.mark.fault(
+    "Machine and environment", "PYTHONOPTIMIZE=2, which drops docstrings", "the commands say what they do"
+)
+@pytest.mark.parametrize("module", ["dogs_accel", "dogs_accel.benchmark"])
+def test_without_docstrings_help_is_the_same(module):
+    plain, stripped = (
+        shell(f"{flags} {shlex.quote(sys.executable)} -m {module} --help") for flags in ("", "PYTHONOPTIMIZE=2")
+    )
+    assert (stripped.returncode, stripped.stdout, stripped.stderr) == (0, plain.stdout, "")
+    assert len(plain.stdout.splitlines()) > 10
+
+
+CLOSED = """
+import os, sys
+from dogs_accel.ending import ending_in_a_line
+from dogs_accel.runtime.start import begin_command
+begin_command()
+with ending_in_a_line("it"):
+    from pipelines.progress import passing_bar
+    with passing_bar(3, "bar") as bar:
+        bar.update(3)
+    print("said"), print("warned", file=sys.stderr)
+    opened = os.open("work", os.O_CREAT | os.O_WRONLY)
+    os.write(2, b"a library's words")
+    os.write(opened, b"done")
+"""
+
+
+@pytest.mark.fault(
+    "Machine and environment", "standard input, output or error closed, as by some schedulers",
+    "the work is done, and no file gets what is printed",
+)  # fmt: skip
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(tmp_path, closed):
+    done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} {closed}", cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "work").read_bytes() == b"done"
+    assert done.stdout == ("" if ">&-" in closed.split() else "said\n")
+
+
+@pytest.mark.fault("Machine and environment", "the current folder has been removed", "one line, before the work")
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(gone)
+        gone.rmdir()
+        for main, prog in ((cli.main, "dogs-accel"), (benchmark.main, "python -m dogs_accel.benchmark")):
+            code, errors = ended(main, ["report", "x"], capsys)
+            assert code == 2
+            assert errors == f"{prog}: error: the current folder is gone, expected one that is there; cd to another\n"
+
+
+def test_a_lack_of_memory_for_the_error_itself_is_one_line(tmp_path, monkeypatch, capsys):
+    def no_memory(name, *_):
+        if "out_of_memory" in name:
+            raise MemoryError
+        return imported(name, *_)
+
+    imported = builtins.__import__
+
+    def run(_):
+        with ending_in_a_line("it"):
+            raise MemoryError("of the work")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", no_memory)
+        code, errors = ended(run, [], capsys)
+    assert (code, errors) == (2, "it: error: out of memory (of the work)\n")
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C where Python drops it, such as around a fork", "it comes again")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_python_drops_comes_again(number, code):
+    class Freed:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        freed = Freed()
+        del freed
+        time.sleep(5)
+
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
+        work()
+    assert stop.value.code == code
+    assert time.monotonic() - start < 5

@@ -47,6 +47,11 @@ def test_the_command_ends_in_one_line_and_what_it_says_is_so(dogs_root, tmp_path
     assert main(arguments_of(dogs_root, tmp_path / "again", *remedy)) == 0
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "memory runs out in training, evaluation or features",
+    "one line with the flag and a batch size that fits, which was tried",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_command_ends_in_one_line_wherever_memory_runs_out(dogs_root, tmp_path, monkeypatch, capsys):

@@ -132,6 +132,11 @@ def test_bad_files_are_shown_and_cost_nothing_else(root, tmp_path, capsys):
     assert sum(file["problem"] is not None for file in files) == 12
 
 
+@pytest.mark.fault(
+    "Disk",
+    "a store whose photos have changed",
+    "refused by name until --rebuild; one in the user's cache is built anew",
+)
 def test_a_stale_store_is_refused_until_it_is_rebuilt(root, tmp_path, capsys):
     store = tmp_path / "store"
     prepare(capsys, root, "--store", store, "--image-size", 32)
@@ -157,6 +162,9 @@ def test_what_is_wrong_is_one_line(root, tmp_path, capsys, monkeypatch):
     assert f"14.2 MB in {tmp_path / 'store'}, 1.0 MB free: too little" in line
 
 
+@pytest.mark.fault(
+    "Signals and processes", "Ctrl-C in `prepare`", "one line; the same command goes on where it stopped"
+)
 def test_ctrl_c_says_that_the_same_command_goes_on(shared_data, tmp_path, capsys):
     root, store = shared_data / "stanford-dogs-crops", tmp_path / "store"
     process = subprocess.Popen(

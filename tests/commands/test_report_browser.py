@@ -56,6 +56,7 @@ def column(page, table, index):
     return page.eval_on_selector_all(f"{table} tbody tr", f"rows => rows.map(row => row.cells[{index}].dataset.v)")
 
 
+@pytest.mark.fault("Scores and figures", "a report opened without a network", "whole: it asks no server for anything")
 def test_it_opens_without_errors_and_without_a_network(report, open_page):
     page = open_page(report)
     page.wait_for_timeout(200)
@@ -141,6 +142,9 @@ def test_claims_filter_by_verdict(report, open_page):
     assert set(chips) == {"not measured"}
 
 
+@pytest.mark.fault(
+    "Folders and names", "class names with HTML or a script", "text in the report, in a real browser too"
+)
 def test_names_are_text(report, open_page):
     page = open_page(report)
     assert page.title() != "broken"

@@ -8,25 +8,20 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 from dogs_accel import plots
 from dogs_accel.benchmark import main
 from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.synthetic import write_synthetic
-from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.runtime.files import sha256
 from dogs_accel.training.checkpoint import load_checkpoint
+from tests.support.same_results import assert_same_results
 
 NUM_KILLS = 20
 MOST_SECONDS = 2
 """Until a kill: about what a run takes to train and to evaluate."""
 SEED = 20261122
-PUBLISHED_COLUMNS = 15
-TIMED_PICTURES = {"comparison_overview.png", "training_profile.png"}
 
 
 def run(arguments):
@@ -73,55 +68,11 @@ def undisturbed(start, arguments, tmp_path_factory):
     return out
 
 
-def assert_same_results(one: Path, two: Path):
-    """All that two runs of the same settings must have in common: everything but times and names of runs."""
-    files = {str(path.relative_to(folder)) for folder in (one, two) for path in folder.rglob("*") if path.is_file()}
-    files = sorted(name for name in files if not name.startswith("wandb/"))
-    for name in files:
-        assert_same_file(one / name, two / name)
-    listed = json.loads((two / "MANIFEST.json").read_text())["files"]
-    assert set(listed) == set(files) - {"MANIFEST.json"}
-    assert all(sha256(two / name) == entry["sha256"] for name, entry in listed.items())
-
-
-def assert_same_file(one: Path, two: Path):
-    assert one.exists(), one
-    assert two.exists(), two
-    if one.suffix == ".pt":
-        states = load_checkpoint(one), load_checkpoint(two)
-        for key in ("model", "optimizer"):
-            assert_same_tensors(*(state.get(key) for state in states))
-    elif one.suffix == ".npz":
-        first, second = Predictions.load(one), Predictions.load(two)
-        for field in ("logits", "labels", "ids"):
-            np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
-    elif one.name.endswith("_history.csv"):
-        pd.testing.assert_frame_equal(
-            *(pd.read_csv(path).iloc[:, :PUBLISHED_COLUMNS] for path in (one, two)), check_exact=True
-        )
-    elif one.name in ("model_comparison.csv", "best_per_family_comparison.csv"):
-        pd.testing.assert_frame_equal(
-            *(pd.read_csv(path).drop(columns="Train time (s)") for path in (one, two)), check_exact=True
-        )
-    elif one.suffix in (".json", ".csv") and "run_metadata" not in one.name and one.name not in (
-        "config.json", "environment.json", "MANIFEST.json", "runs_summary.csv", "claims.json"
-    ):  # fmt: skip
-        assert one.read_text() == two.read_text(), one
-    elif one.suffix == ".png" and one.name not in TIMED_PICTURES:
-        assert one.read_bytes() == two.read_bytes(), one
-
-
-def assert_same_tensors(one, two):
-    if isinstance(one, dict):
-        assert one.keys() == two.keys()
-        for key in one:
-            assert_same_tensors(one[key], two[key])
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, two)
-    else:
-        assert one == two
-
-
+@pytest.mark.fault(
+    "Signals and processes",
+    "a run that is killed twenty times, wherever it is",
+    "--resume each time; it ends with the bits of an undisturbed run",
+)
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments, undisturbed, tmp_path):
     out, chance = tmp_path / "killed", random.Random(SEED)
@@ -163,6 +114,11 @@ def num_epochs(out):
     return sum(len(load_checkpoint(path)["history"]) for path in out.glob("*/*/last.pt"))
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "--resume with other images, or with a damaged finished run",
+    "refused by name; the folder stays as it is",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_finished_runs_of_other_images_or_damaged_are_refused(undisturbed, dogs_root, tmp_path, capsys):

@@ -1,8 +1,11 @@
+import errno
 import fcntl
+import gzip
 import hashlib
 import http.server
 import io
 import re
+import shutil
 import socket
 import tarfile
 import threading
@@ -10,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dogs_accel.datasets import DatasetError
 from dogs_accel.datasets.download import ARCHIVES, Archive, DownloadError, download, unpack_archive
+from tests.support.fuzzing import fuzz, value_or_line
 
 
 class ArchiveHandler(http.server.BaseHTTPRequestHandler):
@@ -139,6 +145,7 @@ def test_a_part_is_gone_on_with(tmp_path: Path, server: ArchiveServer) -> None:
     assert (tmp_path / "images.tar").read_bytes() == BODY
 
 
+@pytest.mark.fault("Archives and checkpoints", "a download whose connection is cut", "taken up where it stopped")
 def test_cut_connections_are_taken_up_again(tmp_path: Path, server: ArchiveServer) -> None:
     server.cuts = [50_000, 20_000]
     fetch(tmp_path, server)
@@ -146,6 +153,9 @@ def test_cut_connections_are_taken_up_again(tmp_path: Path, server: ArchiveServe
     assert (tmp_path / "images.tar").read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints", "a server that stops sending", "an end with advice; the part that is there stays"
+)
 def test_a_connection_that_gives_nothing_ends_with_advice_and_keeps_the_part(
     tmp_path: Path, server: ArchiveServer
 ) -> None:
@@ -186,6 +196,7 @@ def test_range_not_satisfiable_starts_over_and_finds_another_file(tmp_path: Path
     assert server.ranges == ["bytes=2000-", None]
 
 
+@pytest.mark.fault("Archives and checkpoints", "a download with another checksum", "refused; nothing is unpacked")
 def test_wrong_checksum_leaves_nothing(tmp_path: Path, server: ArchiveServer) -> None:
     server.body = BODY[:-1] + b"x"
     got = hashlib.sha256(server.body).hexdigest()
@@ -239,48 +250,163 @@ def test_unknown_archive_names_the_nearest(tmp_path: Path) -> None:
 # --- unpacking --------------------------------------------------------------------------------------------------
 
 
-def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+def header(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
+    info.type = kind
+    for field, value in fields.items():
+        setattr(info, field, value)
     return info
 
 
-def device(name: str) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = tarfile.CHRTYPE
-    return info
+def raw_header(name: str, kind: bytes, size: int) -> bytes:
+    """A header whose size is what tarfile would not write."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = kind
+    block[124:136] = (
+        b"\xff" * 4 + size.to_bytes(8, "big", signed=True) if size < 0 else b"\x80" + size.to_bytes(11, "big")
+    )
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
-@pytest.mark.parametrize(
-    "member",
-    [
-        ("../outside.txt", b"x"),
-        ("Images/../../outside.txt", b"x"),
-        ("/tmp/outside.txt", b"x"),
-        link("Images/link", "../../outside"),
-        link("Images/link", "/etc"),
-        link("Images/link", "n1_1.jpg"),
-        link("Images/hard", "Images/n1_1.jpg", tarfile.LNKTYPE),
-        device("Images/device"),
-    ],
-    ids=["parent", "inner-parent", "absolute", "link-out", "link-absolute", "link-inside", "hard-link", "device"],
-)
-def test_malicious_members_leave_nothing(tmp_path: Path, member: tarfile.TarInfo | tuple[str, bytes]) -> None:
-    root = tmp_path / "deep" / "root"
-    root.mkdir(parents=True)
-    (root / "images.tar").write_bytes(tar_bytes(("Images/n1_1.jpg", b"first"), member))
-    with pytest.raises(DatasetError, match=r"images\.tar: cannot be unpacked"):
+FIRST = tar_bytes(("Images/n1_1.jpg", b"first"))[:1024]
+END = bytes(1024)
+
+
+def refused(root: Path, body: bytes) -> str:
+    """Unpack an archive that is refused: nothing is written; gives the line without the path."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "images.tar").write_bytes(body)
+    with pytest.raises(DatasetError) as caught:
         unpack_archive(root / "images.tar", root / "Images", progress=False)
+    line = str(caught.value)
+    assert line.startswith(f"{root / 'images.tar'}: cannot be unpacked: ")
+    assert "\n" not in line
     assert names(root) == ["images.tar"]
+    return line.removeprefix(f"{root / 'images.tar'}: cannot be unpacked: ")
+
+
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "an archive with names that lead out, links, devices, pipes, or names that come twice",
+    "one line with the archive and the member, before anything is unpacked",
+)
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        (("../outside.txt", b"x"), "leads out of the folder"),
+        (("Images/../../outside.txt", b"x"), "leads out of the folder"),
+        (("/tmp/outside.txt", b"x"), "leads out of the folder"),
+        (header("Images/link", tarfile.SYMTYPE, linkname="../../outside"), "is a link, expected files and folders"),
+        (header("Images/link", tarfile.SYMTYPE, linkname="/etc"), "is a link"),
+        (header("Images/link", tarfile.SYMTYPE, linkname="n1_1.jpg"), "is a link"),
+        (header("Images/hard", tarfile.LNKTYPE, linkname="Images/n1_1.jpg"), "is a hard link"),
+        (header("Images/hard", tarfile.LNKTYPE, linkname="/etc/passwd"), "is a hard link"),
+        (header("Images/device", tarfile.CHRTYPE), "is a device"),
+        (header("Images/disk", tarfile.BLKTYPE), "is a device"),
+        (header("Images/pipe", tarfile.FIFOTYPE), "is a named pipe"),
+        (header("Images/other", b"Z"), "is of another kind"),
+        (("Images/n1_1.jpg", b"second"), "is in it twice"),
+        (("Images/./n1_1.jpg", b"second"), "is in it twice"),
+        (("Images", b"a file"), "is in it twice"),
+        (("Images/n1_1.jpg/more.jpg", b"x"), "lies below a file"),
+        (("", b"x"), "is a file without a name"),
+        ((f"Images/{'x' * 256}", b"x"), "has a name that no file can have here"),
+        ((f"Images/{'d/' * 2000}x", b"x"), "has a name that no file can have here"),
+        (header("Images/1", pax_headers={"path": "Images/a\0b"}), "has a name that no file can have here"),
+    ],
+)
+def test_malicious_members_leave_nothing(
+    tmp_path: Path, member: tarfile.TarInfo | tuple[str, bytes], problem: str
+) -> None:
+    line = refused(tmp_path / "deep" / "root", tar_bytes(("Images/n1_1.jpg", b"first"), member))
+    assert re.match(rf"its member '.*'( and so on)? {problem}", line)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["images.tar"]
 
 
-@pytest.mark.parametrize("body", [b"", b"not an archive" * 100, BODY[:60_000]], ids=["empty", "other", "truncated"])
-def test_broken_archives_leave_nothing(tmp_path: Path, body: bytes) -> None:
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "an archive that is cut off, damaged or compressed, or has headers that say more than there is",
+    "one line with the archive and why, before anything is unpacked",
+)
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "empty file"),
+        (b"not an archive" * 100, "invalid header|bad checksum"),
+        (BODY[:60_000], r"its member 'Images/n1-a/n1_1\.jpg' says that it has 102,400 bytes, more than there are"),
+        (FIRST, "it is damaged or cut off at byte 1,024"),
+        (FIRST + b"\1" + FIRST[1:] + END, "it is damaged or cut off at byte 1,024"),
+        (END, "empty file|there is no file in it"),
+        (tar_bytes(header("Images", tarfile.DIRTYPE)), "there is no file in it"),
+        (gzip.compress(BODY), r"it is compressed \(gzip\), expected a plain tar"),
+        (FIRST + raw_header("Images/2.jpg", b"0", 1 << 45) + END, r"says that it has 35,184,372,088,832 bytes, more"),
+        (FIRST + raw_header("Images/2.jpg", b"0", -512) + END, "says that it has -512 bytes|invalid offset"),
+        (FIRST + raw_header("Images/2.jpg", b"S", 1 << 20) + END, r"its member 'Images/2\.jpg' is of another kind"),
+        (FIRST + raw_header("long", b"L", 1 << 40) + END, "it has a header of 1099511627776 bytes"),
+        (FIRST + raw_header("pax", b"x", 1 << 40) + END, "it has a header of 1099511627776 bytes"),
+        (tar_bytes(header("a", pax_headers={"comment": "x"}))[:1024] * 3000 + END, "recursion|missing or bad"),
+    ],
+    ids=["empty", "other", "in-a-file", "between-files", "header", "zeros", "no-file", "gzip", "huge", "negative",
+         "sparse", "long-name", "long-header", "nested-headers"],
+)  # fmt: skip
+def test_broken_archives_leave_nothing(tmp_path: Path, body: bytes, problem: str) -> None:
+    assert re.search(problem, refused(tmp_path, body))
+
+
+@pytest.mark.fault(
+    "Archives and checkpoints", "an archive of a million members", "one line with the limit, before any is unpacked"
+)
+def test_too_many_members_are_not_counted_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dogs_accel.datasets.download.MOST_MEMBERS", 100)
+    most = tar_bytes(*((f"Images/{i}.jpg", b"") for i in range(100)))
+    # The next block would be refused as damaged, had it been read.
+    assert refused(tmp_path, most[: 100 * 512] + FIRST + b"damaged" * 100) == "it has more than 100 members"
+    (tmp_path / "images.tar").write_bytes(most)
+    unpack_archive(tmp_path / "images.tar", tmp_path / "Images", progress=False)
+    assert len(names(tmp_path / "Images")) == 100
+
+
+def test_times_that_no_file_can_have_are_left_out(tmp_path: Path) -> None:
+    times = ("nan", "-1", "1e300", "1700000000")
+    body = tar_bytes(*(header(f"Images/{i}", pax_headers={"mtime": time}) for i, time in enumerate(times)))
     (tmp_path / "images.tar").write_bytes(body)
-    with pytest.raises(DatasetError, match=r"images\.tar: cannot be unpacked"):
-        unpack_archive(tmp_path / "images.tar", tmp_path / "Images", progress=False)
-    assert names(tmp_path) == ["images.tar"]
+    unpack_archive(tmp_path / "images.tar", tmp_path / "Images", progress=False)
+    assert [(tmp_path / "Images" / str(i)).stat().st_mtime for i in range(4)] == [0, 0, 0, 1_700_000_000]
+
+
+def test_a_disk_that_fails_names_the_member_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a temporary name")
+
+    monkeypatch.setattr(tarfile, "copyfileobj", fail)
+    assert refused(tmp_path, BODY) == "its member 'Images/n1-a/n1_1.jpg' cannot be written: No space left on device"
+
+
+# In ASCII: other names lie in blocks of their own that have no checksum.
+members = st.lists(st.tuples(st.text("./ab\n", max_size=6), st.binary(max_size=700)), min_size=1, max_size=4)
+
+
+@fuzz(60)
+@given(drawn=members, data=st.data())
+def test_a_damaged_archive_is_unpacked_whole_or_not_at_all(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, bytes]], data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("archive")
+    body = bytearray(tar_bytes(*((f"Images/{name}", content) for name, content in drawn)))
+    for _ in range(data.draw(st.integers(0, 2))):
+        # In a header, or anywhere: most of an archive is padding.
+        at = data.draw(st.integers(0, 511) | st.integers(0, len(body) - 1))
+        body[at] ^= data.draw(st.integers(1, 255))
+    (root / "images.tar").write_bytes(body[: data.draw(st.just(len(body)) | st.integers(0, len(body)))])
+    try:
+        value_or_line(lambda: unpack_archive(root / "images.tar", root / "Images", progress=False))
+        assert set(names(root)) <= {"images.tar", "Images"}
+        if (root / "Images").exists():
+            assert len([path for path in (root / "Images").rglob("*") if path.is_file()]) == len(drawn)
+    finally:
+        shutil.rmtree(root)
 
 
 def test_an_archive_without_a_top_folder_becomes_the_target(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import io
+import math
 import pickle
 import shutil
 import tarfile
@@ -152,6 +153,11 @@ def test_dataset_is_frozen_and_can_be_sent_to_workers(root: Path) -> None:
     assert pickle.loads(pickle.dumps(data)).ids == data.ids
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "the same file names in every class folder",
+    "an image is called by folder and name where names repeat",
+)
 def test_files_of_one_name_are_told_apart_by_their_folders(root: Path) -> None:
     write_list(root / "lists/train_list.mat", [*TRAIN, "n2-b_c/n1_1.jpg"], [1, 1, 2, 2])
     (root / "Images/n2-b_c/n1_1.jpg").touch()
@@ -181,6 +187,16 @@ def test_several_boxes_and_a_broken_annotation(root: Path) -> None:
 BOX = "<object><bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>{}</xmax><ymax>40</ymax></bndbox></object>"
 
 
+@pytest.mark.fault(
+    "Lists and annotations",
+    "an annotation that is empty, cut off, infinite, inverted, without area or outside the image",
+    "refused with the reason, in one line",
+)
+@pytest.mark.fault(
+    "Lists and annotations",
+    "an annotation of an unknown encoding, or one that declares entities (an XML bomb)",
+    "refused in one line; no entity is expanded",
+)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -224,6 +240,9 @@ def test_missing_lists_say_where_they_were_looked_for(root: Path) -> None:
     assert_refused(root, r"no test_list\.mat, looked for lists/test_list\.mat and test_list\.mat; `dogs-accel download")
 
 
+@pytest.mark.fault(
+    "Lists and annotations", "a list of photos that are not there", "how many are missing, and the first of them"
+)
 def test_missing_images_are_counted_and_named(root: Path) -> None:
     shutil.rmtree(root / "Images/n2-b_c")
     (root / "Images/n1-a/n1_2.jpg").unlink()
@@ -234,6 +253,16 @@ def test_missing_images_are_counted_and_named(root: Path) -> None:
     assert_refused(root, "no Images folder", DatasetNotFoundError)
 
 
+@pytest.mark.fault(
+    "Lists and annotations",
+    "a list with a wrong label, count or field, a file twice, or one of training and test",
+    "one line that names the entry",
+)
+@pytest.mark.fault(
+    "Lists and annotations",
+    "a listed name with .., a leading /, a backslash, a line end, or without .jpg",
+    "one line that names the entry and what is expected",
+)
 @pytest.mark.parametrize(
     ("train", "labels", "message"),
     [
@@ -242,6 +271,9 @@ def test_missing_images_are_counted_and_named(root: Path) -> None:
         (TRAIN, [1, 1, 3], r"expected every label of 1\.\.3, 1 missing: 2"),
         (TRAIN, [1, 1, 0], "labels: expected integers from 1 on"),
         (TRAIN, [1, 1, 1.5], "labels: expected integers from 1 on"),
+        (TRAIN, [1, 1, math.nan], "labels: expected integers from 1 on"),
+        (TRAIN, [1, 1, math.inf], "labels: expected integers from 1 on"),
+        (TRAIN, [1, 1, 4e9], r"labels: got 4000000000, expected none above 3, the number of images in train_list\.mat"),
         (TRAIN, [1, 1], r"labels: got 2, expected one per file \(3\)"),
         (TRAIN, [1, 2, 2], r"n1-a/n1_2\.jpg: label 2, but others of its folder have 1"),
         ([*TRAIN, "n3-d/n3_1.jpg"], [1, 1, 2, 1], r"n3-d/n3_1\.jpg: label 1 is also that of folder n1-a"),
@@ -251,6 +283,7 @@ def test_missing_images_are_counted_and_named(root: Path) -> None:
         (["n1-a\\n1_1.jpg"], [1], r"got 'n1-a\\\\n1_1\.jpg' with a backslash, expected 'folder/name"),
         (["n1-a/n1_1.jpg\n"], [1], r"got 'n1-a/n1_1\.jpg\\n' with a line end, expected 'folder/name"),
         (["n1-a/n1_1"], [1], "got 'n1-a/n1_1' without an ending, expected 'folder/name"),
+        ([f"n1-a/{'x' * 260}.jpg"], [1], "xxx' and so on with a name of more than 255 bytes, expected 'folder/name"),
         ([], [], r"train_list\.mat: file_list: got no images"),
     ],
 )
@@ -259,11 +292,17 @@ def test_bad_lists(root: Path, train: list[str], labels: list[float], message: s
     assert_refused(root, message)
 
 
+@pytest.mark.fault(
+    "Lists and annotations", "blanks at the end of listed names", "taken for the padding that MATLAB writes"
+)
 def test_blanks_at_the_end_of_a_listed_name_are_padding(root: Path) -> None:
     write_list(root / "lists/train_list.mat", [f"{file}  " for file in TRAIN], [1, 1, 2])
     assert read_list(root / "lists/train_list.mat").files == TRAIN
 
 
+@pytest.mark.fault(
+    "Lists and annotations", "a list in MATLAB's format 7.3", "one line that says how to save it in the older one"
+)
 def test_a_list_of_the_newer_format_says_how_to_save_it(root: Path) -> None:
     path = root / "lists/train_list.mat"
     path.write_bytes(
@@ -273,6 +312,7 @@ def test_a_list_of_the_newer_format_says_how_to_save_it(root: Path) -> None:
         read_list(path)
 
 
+@pytest.mark.fault("Lists and annotations", "a list that is empty, cut off or something else", "one line")
 def test_a_list_that_is_no_list(root: Path) -> None:
     path = root / "lists/train_list.mat"
     whole = path.read_bytes()
@@ -320,6 +360,7 @@ def test_archives_are_unpacked_where_asked_for(root: Path) -> None:
         assert len(open_dataset(root, unpack=True)) == 5
 
 
+@pytest.mark.fault("Archives and checkpoints", "an official archive with other content", "refused by its checksum")
 def test_an_archive_of_the_official_size_must_be_the_official_one(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "lists.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("train_list.mat"), io.BytesIO())

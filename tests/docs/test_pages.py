@@ -136,6 +136,7 @@ def test_every_flag_is_one_of_a_command(path, known_flags):
 
 
 def run_python_of(path, namespace):
+    namespace["__name__"] = "__main__"
     for kind, text in ((block[1], block[2]) for block in BLOCK.finditer(path.read_text(encoding="utf-8"))):
         assert kind == "python"
         exec(compile(text, str(path), "exec"), namespace)

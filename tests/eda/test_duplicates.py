@@ -180,6 +180,11 @@ def test_many_pictures_that_are_all_near_are_one_group():
     tracemalloc.stop()
 
 
+@pytest.mark.fault(
+    "Photos",
+    "pictures that are each alike to the next, but not to the last",
+    "one group only where every two are alike",
+)
 def test_a_chain_of_near_pairs_is_not_one_group():
     """Each of seven differs from the next by 4 bits, and the first from the last by 24."""
     hashes = np.array([sum(1 << bit for bit in range(4 * number)) for number in range(7)], dtype=np.uint64)
@@ -199,6 +204,11 @@ def page(number):
     return picture
 
 
+@pytest.mark.fault(
+    "Photos",
+    "different pictures of one layout (products, scans)",
+    "not called alike: thumbnails are compared as well as hashes",
+)
 def test_different_pictures_of_one_layout_are_not_one_picture():
     pages = [page(number) for number in range(40, 70)]
     hashes = hashes_of(pages)

@@ -32,6 +32,9 @@ def test_normalisation_is_written_as_it_is_read(tmp_path, quality):
     assert json.loads(json.dumps(found.as_json())) == NORMALISATION
 
 
+@pytest.mark.fault(
+    "Folders and names", "classes called 001, 1e5, NA or True", "read as they are written, in every table"
+)
 def test_names_stay_text_whatever_they_look_like(tmp_path):
     quality = quality_frame([1, 1, 1], [0, 0, 0], names=["NA", "007", "null"])
     quality["image_id"] = ["0042", "1e5", "nan"]
@@ -44,6 +47,7 @@ def without(*columns):
     return lambda table: table.drop(columns=list(columns))
 
 
+@pytest.mark.fault("Disk", "a table of metadata that is damaged", "one line that names it")
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [

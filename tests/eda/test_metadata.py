@@ -161,6 +161,11 @@ def test_bad_files_are_listed_and_nothing_else_is_lost(damaged, tmp_path):
     assert listed[paths["missing"]] == "test"
 
 
+@pytest.mark.fault(
+    "Photos",
+    "one picture in training and in test, as a copy or made smaller",
+    "listed with both parts; mirrored and cropped copies are said not to be looked for",
+)
 def test_duplicates_within_and_across_splits(damaged, tmp_path):
     root, paths = damaged
     data = open_dataset(root, check_files=False)
@@ -182,6 +187,7 @@ def test_duplicates_within_and_across_splits(damaged, tmp_path):
     assert f"{across[0]} across splits, {across[1]} across breeds" in said
 
 
+@pytest.mark.fault("Photos", "pictures of one colour each", "not called one picture")
 def test_pictures_of_one_colour_are_not_all_the_same_one(damaged, tmp_path):
     root, paths = damaged
     for name, colour in (("original", "black"), ("copy", "white"), ("small", (200, 10, 10))):
@@ -255,6 +261,25 @@ def test_the_command_writes_where_it_is_told_and_says_what_it_found(damaged, tmp
     assert splits.image_id[splits.split == "train"].tolist() == [i for i in train if i in set(splits.image_id)]
 
 
+@pytest.mark.fault(
+    "Photos",
+    "`metadata` on data with a class whose files are all bad",
+    "the tables are written, and the command fails with the class's name",
+)
+def test_a_class_without_an_image_fails_the_command_which_has_written_its_tables(damaged, tmp_path, capsys):
+    data = open_dataset(damaged[0], check_files=False)
+    for i in np.flatnonzero(data.labels == 2):
+        Path(data.paths[i]).write_text("no image")
+    with pytest.raises(SystemExit) as stop:
+        main(["metadata", "--data", str(damaged[0]), "--out", str(tmp_path), "--no-store"])
+    assert stop.value.code == 1
+    name = data.class_names[2]
+    assert capsys.readouterr().err == (
+        f"dogs-accel metadata: FAILED: no image of 1 breed can be decoded, the first {name}\n"
+    )
+    assert name not in set(pd.read_csv(tmp_path / "metadata_with_quality.csv").class_name)
+
+
 def metadata_lines(root, out, capsys, *arguments):
     """What the command prints below what it says of the data, whose tables are written."""
     assert main(["metadata", "--data", str(root), "--out", str(out), *arguments]) == 0
@@ -296,6 +321,11 @@ def test_the_command_fills_no_store_where_none_is_wanted(dogs_root, tmp_path, ca
     assert "not allowed with argument --no-store" in capsys.readouterr().err
 
 
+@pytest.mark.fault(
+    "Disk",
+    "a store that cannot be filled: no room, no folder, somebody else's files",
+    "one line; the tables are written all the same",
+)
 @pytest.mark.parametrize("reason", ["no room", "no folder", "other files", "a disk that fills"])
 def test_a_store_that_cannot_be_filled_costs_the_tables_nothing(dogs_root, tmp_path, capsys, monkeypatch, reason):
     store, words = tmp_path / "store", {

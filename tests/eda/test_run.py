@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dogs_accel.cli import main
 from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.splits import SPLITS
+from dogs_accel.eda import run
 from dogs_accel.eda.files import read_metadata
 from dogs_accel.eda.galleries import random_class_samples
 from dogs_accel.eda.metadata import write_metadata as pass_over
@@ -60,6 +62,33 @@ def test_everything_is_written_from_the_tables_alone_whatever_the_names(tmp_path
     read = pd.read_csv(out / "class_table.csv", keep_default_na=False)
     assert read["class_name"].tolist() == names
     assert read["images"].tolist() == [2] * 7
+
+
+@pytest.mark.fault(
+    "Scores and figures", "a figure of the data that cannot be drawn", "it is named, the others are made"
+)
+@pytest.mark.usefixtures("undrawn")
+def test_a_figure_that_fails_costs_itself_alone(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ZeroDivisionError("no width")
+
+    write_metadata(tmp_path, quality_frame([1] * 3, [1] * 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "image_size_figure", fail)
+        with pytest.raises(SystemExit) as stop:
+            main(["eda", "--metadata", str(tmp_path)])
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    said = "eda/image_size_distribution.png (ZeroDivisionError: no width)"
+    assert printed.err == f"dogs-accel eda: FAILED: not made: {said}\n"
+    assert (
+        f"  not made: {said}; the rest goes on, and the traceback is in {tmp_path / 'eda' / 'error.log'}" in printed.out
+    )
+    assert {path.name for path in (tmp_path / "eda").iterdir()} == {*FILES, "error.log"} - {
+        "image_size_distribution.png"
+    }
+    assert main(["eda", "--metadata", str(tmp_path)]) == 0
+    assert {*FILES} <= {path.name for path in (tmp_path / "eda").iterdir()}
 
 
 def test_the_preview_passes_over_what_cannot_be_read_and_does_not_outlive_its_images(dogs_root, tmp_path):

@@ -77,6 +77,7 @@ def test_files_that_are_gone_or_damaged_are_cells_that_say_so(two_mistakes, tmp_
     assert words == ["not in the metadata", "no training image"] * 2
 
 
+@pytest.mark.fault("Scores and figures", "a run without a mistake", "no gallery of mistakes, and none is missed")
 def test_without_a_mistake_there_is_no_picture(two_mistakes, tmp_path):
     test, splits, names = two_mistakes
     write_misclassified(tmp_path, test, names, splits, RECIPE, "a run")

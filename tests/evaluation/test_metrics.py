@@ -109,6 +109,11 @@ def test_the_temperature_is_that_of_the_validation_split(predictions, validation
     assert all(low <= calibrated[name] <= high for name, (low, high) in calibrated["intervals"].items())
 
 
+@pytest.mark.fault(
+    "Scores and figures",
+    "validation without a mistake, or after one epoch from scratch: no best temperature",
+    "none is used, and nothing is called calibrated",
+)
 def test_where_validation_cannot_say_how_sure_to_be_nothing_is_called_calibrated(predictions):
     sure = Predictions(np.eye(12, dtype=np.float32), np.arange(12), np.arange(12).astype(np.str_))
     metrics = evaluate_test(predictions, sure)
@@ -140,6 +145,11 @@ def few(answers, labels, num_classes, scale=3.0):
     return Predictions(logits.astype(np.float32), np.array(labels), np.arange(len(labels)).astype(np.str_))
 
 
+@pytest.mark.fault(
+    "Scores and figures",
+    "one test image a class, or a model that says one thing always",
+    "a score without an interval, with the reason",
+)
 @pytest.mark.parametrize(
     ("answers", "labels", "without", "reason"),
     [
@@ -161,6 +171,9 @@ def test_a_score_that_no_resample_changes_has_no_interval_and_the_reason(answers
     calibration_figure(calibration_table(test, metrics["temperature"]["value"]), metrics, "few").canvas.draw()
 
 
+@pytest.mark.fault(
+    "Scores and figures", "few images, of which an interval would leave out its own value", "the interval holds it"
+)
 def test_an_interval_holds_its_value_to_the_last_bit():
     random = np.random.default_rng(0)
     for num in range(3, 11):
@@ -208,6 +221,9 @@ def test_report_has_accuracy_once_and_supports_that_add_up(predictions):
         assert table.loc[name, "f1-score"] == pytest.approx(expected)
 
 
+@pytest.mark.fault(
+    "Folders and names", "a class called accuracy or macro avg", "a row of its own in the classification report"
+)
 def test_a_class_called_as_a_closing_row_has_its_name_alone(predictions):
     names = ["accuracy", "macro avg", "weighted avg", "accuracy (all images)", *(f"class {i}" for i in range(8))]
     table = report_table(predictions, names)
@@ -225,6 +241,9 @@ def test_supports_are_integers_also_where_no_answer_is_right():
     assert table.to_csv().splitlines()[1].endswith(",2")
 
 
+@pytest.mark.fault(
+    "Scores and figures", "a class that no test image has", "left out of the means, in the report as in the metrics"
+)
 def test_report_and_metrics_have_the_same_means_where_a_class_does_not_occur(predictions):
     logits = predictions.logits.copy()
     logits[:, 3] = -100

@@ -1,9 +1,13 @@
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dogs_accel.experiment.config import (
     BenchmarkConfig,
@@ -13,7 +17,9 @@ from dogs_accel.experiment.config import (
     parse_epochs,
     parse_families,
 )
+from dogs_accel.runtime.arguments import natural, positive
 from dogs_accel.runtime.files import write_json
+from tests.support.fuzzing import fuzz, value_or_line
 
 
 def parse(*arguments):
@@ -164,6 +170,9 @@ def test_epochs_of_a_strategy_win_over_those_of_all():
     assert parse().phase_epochs("full") is None
 
 
+@pytest.mark.fault(
+    "Command line", "a wrong flag or value", "one line with the field, what it got and what it expects; exit code 2"
+)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -256,6 +265,7 @@ def test_a_run_goes_on_otherwise_only_in_how_it_is_computed(tmp_path, field):
             parse("--resume", str(tmp_path), *typed)
 
 
+@pytest.mark.fault("Command line", "--resume with settings that would make it another run", "refused by name")
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
@@ -290,3 +300,96 @@ def test_what_is_not_there_is_started_or_refused(tmp_path):
         parse(*RUN, "--resume", out)
     with pytest.raises(ValueError, match="resume: got no folder, expected --resume DIR, or --out DIR beside it"):
         parse(*RUN, "--resume")
+
+
+# --- made up values ---------------------------------------------------------------------------------------------
+
+FLAGS = [
+    "--families", "--epochs", "--models", "--strategies", "--runs", "--seeds", "--seed", "--batch-size", "--gpu",
+    "--image-size", "--val-ratio", "--num-threads",
+]  # fmt: skip
+words = st.sampled_from(
+    ["resnet50", "full", "staged", "timm/x", "cnn", "vit", "1", "03", "+2", "-1", "1e9", "²", "9" * 30]
+)
+texts = st.lists(words | st.sampled_from([",", "=", "+", " ", "\n", "\x1b", "$", "../", "%s"]), max_size=7).map("".join)
+
+
+@fuzz(80)
+@given(said=st.lists(st.tuples(st.sampled_from(FLAGS), texts | st.text(max_size=4)), min_size=1, max_size=3))
+def test_whatever_is_said_is_a_setting_or_one_line(said):
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
+        config, line = value_or_line(lambda: refused_or_read([f"{flag}={text}" for flag, text in said]))
+    if config is None:
+        assert line.startswith(("argument --", *(f"{flag[2:].replace('-', '_')}: " for flag in FLAGS)))
+    elif config != "refused":
+        assert all(epochs >= 1 for epochs in config.epochs.get("", ())) if config.epochs else True
+        assert config_from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert error.getvalue().count("error:") == (config == "refused")
+
+
+def refused_or_read(arguments):
+    try:
+        return parse(*arguments)
+    except SystemExit as stop:
+        return "refused" if stop.code == 2 else None
+
+
+values = st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=3)
+anything = st.recursive(
+    values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
+recorded_settings = st.dictionaries(
+    st.sampled_from([field.name for field in dataclasses.fields(BenchmarkConfig)]) | st.text(max_size=3),
+    anything,
+    max_size=4,
+)
+
+
+@pytest.mark.fault(
+    "Command line",
+    "--resume of a folder whose config.json was edited",
+    "one line with the file, the setting and what it got, before anything else is read",
+)
+@fuzz(60)
+@given(content=anything | recorded_settings)
+def test_whatever_a_file_of_settings_holds_is_read_or_refused_in_one_line(content):
+    config, _ = value_or_line(lambda: config_from_json(json.loads(json.dumps(content))))
+    if config is None:
+        return
+    assert config_from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    make_parser_takes(config)
+
+
+def make_parser_takes(config):
+    """What is read could have been said on the command line: integers in range, choices among those that there are."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None and "choices" in field.metadata:
+            assert value in field.metadata["choices"]
+        if value is not None and field.metadata.get("type") in (positive, natural):
+            assert value >= (field.metadata["type"] is positive)
+    config.resolved()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([3], r"config\.json: got '\[3\]', expected the settings of a run"),
+        ({"seed": "x"}, r"config\.json: seed: got 'x', expected an integer"),
+        ({"batch_size": -3}, r"config\.json: got '-3', expected an integer >= 1"),
+        ({"preset": "x"}, r"config\.json: preset: got 'x', expected one of"),
+        ({"models": [3]}, r"config\.json: models: got '\[3\]', expected other values"),
+        ({"epochs": {"": ["x"]}}, r"config\.json: got 'x', expected an integer >= 1"),
+    ],
+)
+def test_settings_that_were_edited_are_named(content, message):
+    with pytest.raises(ValueError, match=message):
+        config_from_json(content)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "²", "1_0", "", "1" * 5000, "2147483648"])
+def test_integers_that_no_library_takes_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected an integer >= 1"):
+        positive(text)
+    assert (positive(" +7 "), natural("0"), positive("2147483647")) == (7, 0, 2147483647)

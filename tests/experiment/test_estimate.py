@@ -74,6 +74,11 @@ def test_a_head_on_cached_features_costs_one_forward(probed):
     assert found.minutes[0] == pytest.approx((evaluation + features + 2 * full) / 60)
 
 
+@pytest.mark.fault(
+    "Command line",
+    "`--dry-run` while other work slows the machine down",
+    "a range: by the fast steps, and by the median one",
+)
 def test_what_slows_most_probes_down_does_not_make_the_estimate_too_long(monkeypatch):
     """A step of 10 ms beside other work, which takes the machine for ten times as long in two steps of three."""
     now, steps = [0.0], [0]

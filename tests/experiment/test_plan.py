@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dogs_accel.datasets import open_dataset
+from dogs_accel.datasets import DatasetNotFoundError, open_dataset
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.plan import make_plan, plan_runs
@@ -37,6 +37,7 @@ def test_runs_can_be_chosen():
         runs(preset="paper", runs=("vit_full",))
 
 
+@pytest.mark.fault("Machine and environment", "a GPU that is not there", "one line that says what to type instead")
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_type(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device() == torch.device("cpu")
@@ -58,6 +59,10 @@ def test_a_device_of_another_kind_is_refused(device):
         choose_device(device)
 
 
+@pytest.mark.fault(
+    "Machine and environment", "W&B online without a network", "one line within seconds, before the data are read"
+)
+@pytest.mark.fault("Machine and environment", "--compile without a C++ compiler", "one line before the data are read")
 def test_what_cannot_work_is_said_before_the_data_are_read(monkeypatch, tmp_path):
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -73,6 +78,21 @@ def test_what_cannot_work_is_said_before_the_data_are_read(monkeypatch, tmp_path
         make_plan(replace(config, compile=True))
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "batches of one image, of a model whose BatchNorm needs two",
+    "one line before the data are read",
+)
+def test_a_batch_of_one_is_refused_where_batch_norm_needs_two(tmp_path):
+    config = BenchmarkConfig(data=str(tmp_path / "absent"), preset="demo", device="cpu", image_size=32, batch_size=1)
+    expected = "batch_size: got 1, expected at least 2: ResNet-18 at 32 px has a BatchNorm of one value a channel"
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        make_plan(replace(config, models=("resnet18",)))
+    with pytest.raises(DatasetNotFoundError):  # the next thing that is looked at
+        make_plan(replace(config, models=("resnet18",), image_size=64))
+
+
+@pytest.mark.fault("Disk", "--out with somebody's files in it", "refused; nothing is written over")
 def test_a_folder_with_results_is_not_written_over(dogs_root, tmp_path):
     (tmp_path / "old.csv").write_text("x")
     with pytest.raises(ValueError, match=r"out: .* is not an empty folder"):
@@ -88,6 +108,11 @@ def test_the_plan_says_what_will_happen(dogs_root, tmp_path):
     assert str(tmp_path / "r") in text
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "an image size that patches do not divide",
+    "the plan says how many pixels the model does not see, and which sizes it sees whole",
+)
 def test_the_plan_says_what_a_model_does_not_see(dogs_root, tmp_path):
     config = BenchmarkConfig(
         data=str(dogs_root), out=str(tmp_path / "run"), models=["timm/vit_tiny_patch16_224"], image_size=100,
@@ -157,7 +182,7 @@ def test_a_label_changes_where_runs_are_gathered_and_nothing_else():
     ("families", "message"),
     [
         ({"resnet18": "small"}, "families: got 'resnet18', expected some of the models resnet50, vit_b_16"),
-        ({"resnet50": "a/b"}, "families: got 'a/b', expected a label of letters, digits, - and _"),
+        ({"resnet50": "a/b"}, "families: got 'a/b', expected a label of up to 64 letters, digits, - and _"),
         ({"resnet50": "../x"}, "families: got '../x', expected a label of"),
         ({"resnet50": ""}, "families: got '', expected a label of"),
         ({"resnet50": "eda"}, "families: got 'eda', the folder of something else"),

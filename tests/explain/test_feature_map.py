@@ -4,7 +4,7 @@ from torch import nn
 
 from dogs_accel.explain.cells import Places
 from dogs_accel.explain.explainers import find_explainer
-from dogs_accel.explain.feature_map import find_last_feature_map
+from dogs_accel.explain.feature_map import FeatureMap, find_last_feature_map
 from dogs_accel.models.build import build_pretrained
 from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader
@@ -12,7 +12,7 @@ from tests.support.eyes import SIDE, build
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "layer", "grid", "first"),
+    ("name", "size", "layer", "side", "first"),
     [
         ("resnet18", 224, "layer4", 7, 0.5),
         ("resnet18", 32, "layer3", 2, 0.5),  # layer4 has a single cell there, which is nowhere
@@ -23,11 +23,38 @@ from tests.support.eyes import SIDE, build
         ("timm/mobilenetv3_small_050", 96, "blocks", 3, 0.5),
     ],
 )
-def test_the_last_feature_map_and_where_its_cells_are(name, size, layer, grid, first):
+def test_the_last_feature_map_and_where_its_cells_are(name, size, layer, side, first):
     step = 16.0 if (name, size) == ("resnet18", 32) else 32.0
-    assert find_last_feature_map(build(name, size), size) == (
-        layer, (grid, grid), Places((first, first), step, "strides and padding")
-    )  # fmt: skip
+    places = Places((first, first), step, "strides and padding")
+    found = find_last_feature_map(build(name, size), size)
+    assert found == FeatureMap(layer, side, places, is_channels_last=False)
+
+
+@pytest.mark.fault(
+    "Training and models",
+    "heat maps of Swin, MambaOut and Sequencer, whose maps have their channels last",
+    "Grad-CAM, as for any other map",
+)
+@pytest.mark.parametrize(
+    ("name", "size", "layer", "places"),
+    [  # as small as they can be
+        ("timm/swin_tiny_patch4_window7_224", 64, "norm", Places((16, 16), 32, "assumed to tile the image")),
+        ("timm/mambaout_femto", 96, "stages", Places((0.5, 0.5), 32, "strides and padding")),
+        ("timm/sequencer2d_s", 28, "norm", Places((7, 7), 14, "strides and padding")),
+    ],
+)
+def test_maps_with_their_channels_last_are_found_and_drawn(name, size, layer, places):
+    model = build(name, size)
+    explainer = find_explainer(model, size)
+    side = round(size / places.step)
+    assert explainer.found == FeatureMap(layer, side, places, is_channels_last=True)
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    logits = model(image)
+    maps = explainer.placed_on(image).maps(image.expand(7, -1, -1, -1), torch.arange(7))["gradcam"]
+    assert maps.shape == (7, side, side)
+    assert (maps >= 0).all()
+    assert maps.amax() > 0
+    torch.testing.assert_close(model(image), logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 64), ("timm/convnext_atto", 224), ("timm/densenet121", 96)])
@@ -35,7 +62,8 @@ def test_cells_are_where_gradients_say(name, size):
     model = build(name, size)
     explainer = find_explainer(model, size)
     features = []
-    with model.get_submodule(explainer.layer).register_forward_hook(lambda _, __, output: features.append(output)):
+    layer = model.get_submodule(explainer.found.layer)
+    with layer.register_forward_hook(lambda _, __, output: features.append(output)):
         images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
         model(images)
     cell = explainer.grid[0] // 2

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dogs_accel.explain.explainers import find_explainer
 from dogs_accel.models.freezing import set_trainable_stage
@@ -27,6 +28,32 @@ def test_grad_cam_is_of_the_class_that_is_asked_for(eye_net):
     assert (blue == 0).all()
 
 
+class ChannelsLast(nn.Module):
+    """A network whose feature map has its channels behind its places, which it then overwrites."""
+
+    def __init__(self, net):
+        super().__init__()
+        *features, pooling, flatten, head = net
+        self.features, self.norm, self.head = nn.Sequential(*features), nn.Identity(), head
+        self.pooling = nn.Sequential(pooling, flatten)
+
+    def forward(self, images):
+        last = self.norm(self.features(images).permute(0, 2, 3, 1))
+        logits = self.head(self.pooling(last.permute(0, 3, 1, 2)))
+        last.zero_()
+        return logits
+
+
+def test_grad_cam_of_a_map_with_its_channels_last_is_that_of_the_same_map(eye_net):
+    images = spot(8, 40, channel=0) + spot(40, 8, channel=1)
+    explainer, plain = find_explainer(ChannelsLast(eye_net), SIDE), find_explainer(eye_net, SIDE)
+    assert (explainer.found.layer, explainer.found.is_channels_last) == ("norm", True)
+    for wanted in range(3):
+        one, other = (each.maps(images, torch.tensor([wanted]))["gradcam"] for each in (explainer, plain))
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert explainer.placed_on(images).places == plain.placed_on(images).places
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_grad_cam_equals_a_slow_one(frozen):
     model = build("resnet18", SIDE)
@@ -34,7 +61,7 @@ def test_grad_cam_equals_a_slow_one(frozen):
         set_trainable_stage(model, "head_only")
     images, classes = torch.randn(9, 3, SIDE, SIDE), torch.arange(9) % 7
     explainer = find_explainer(model, SIDE)
-    assert explainer.layer == "layer4"
+    assert explainer.found.layer == "layer4"
     maps = explainer.maps(images, classes)["gradcam"]
     for image, wanted, own in zip(images, classes, maps, strict=True):
         held = image[None].clone().requires_grad_()

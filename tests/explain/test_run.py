@@ -144,6 +144,11 @@ def test_heat_lies_in_the_box_after_squash_and_crop(red_squares, tmp_path):
     np.testing.assert_allclose(table["drop_hottest"], table["confidence"] - rest, atol=0.02)
 
 
+@pytest.mark.fault(
+    "Lists and annotations",
+    "an annotation that cannot be used, among good ones",
+    "named once before training; its image is scored without a box",
+)
 def test_an_annotation_that_cannot_be_used_is_named_before_and_scored_as_none(red_squares, tmp_path):
     folder = tmp_path / "Annotation"
     shutil.copytree(red_squares.annotation_dir, folder)
@@ -233,6 +238,11 @@ def test_another_model_than_the_one_that_predicted_is_refused(red_squares, tmp_p
         explain(tmp_path, other, red_squares, EVAL, Predictions(made.logits[:1], made.labels[:1], np.array(["x"])))
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "a model without a feature map or attention to draw",
+    "training goes on; the report says why there are no heat maps",
+)
 def test_a_model_that_cannot_be_explained_leaves_the_reason(red_squares, tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 2))
     made = predictions_of(model, red_squares, EVAL, np.arange(6))
@@ -256,6 +266,11 @@ def test_the_picture_of_an_id_that_is_a_path_has_a_name_of_its_own(red_squares, 
     assert len(pictures) == table["id"].nunique()
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "image names with slashes, .., or too many letters for a file",
+    "their pictures get safe names in the run's folder",
+)
 @pytest.mark.parametrize("name", ["a/b", "../a", "..", "/etc/passwd", "a\\b", "c:a", ".hidden", "x" * 300, "é" * 200])
 def test_whatever_an_id_is_its_picture_lies_in_the_folder(name, tmp_path):
     path = tmp_path / picture_name(name)

@@ -15,6 +15,7 @@ from dogs_accel.inference.export import ExportMismatchError, check_same, export_
 from dogs_accel.inference.preprocessing import preprocessing_steps
 from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
+from dogs_accel.runtime.files import only_process_in
 from pipelines import EVAL
 
 
@@ -105,6 +106,11 @@ def test_a_stranger_gets_the_recorded_logits_with_the_files_alone(exported):
     assert [check["file"] for check in described["checks"]] == ["model.pt2", "model.onnx"]
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "an exported model that answers otherwise than the original",
+    "it is not left behind, and the command fails",
+)
 @pytest.mark.slow
 def test_a_file_that_fails_its_check_is_not_left(exported, tiny_results, tmp_path, monkeypatch, capsys):
     """Also not the one that an earlier call left in its place."""
@@ -130,3 +136,14 @@ def test_what_is_not_installed_is_said(exported, tmp_path, monkeypatch):
         "model.onnx is left out: onnx not installed (pip install 'dogs-accel[export]')",
     ]
     assert json.loads((tmp_path / "preprocessing.json").read_text())["files"] == ["model.pt2"]
+
+
+@pytest.mark.fault("Disk", "two exports into one folder at a time", "the second is one line, nothing is mixed")
+def test_two_exports_do_not_mix_in_one_folder(tiny_results, tmp_path, capsys):
+    (tmp_path / "model.pt2").write_text("earlier")
+    with only_process_in(tmp_path), pytest.raises(SystemExit) as stop:
+        main(["export", "--run", str(tiny_results), "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    said = f"dogs-accel export: error: out: another process works in {tmp_path}, expected none\n"
+    assert capsys.readouterr().err == said
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,13 @@ from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain.cells import UnexplainableError, scale_to_unit, upsample
 from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
+from dogs_accel.inference import heatmaps
 from dogs_accel.inference.export import describe_export
 from dogs_accel.inference.predict import named_photos, predict_images
 from dogs_accel.inference.trained import describe_trained, load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
+from dogs_accel.runtime.files import FullDiskError
+from pipelines import EVAL
 from pipelines.decoding.pil import decode_rgb
 
 pytestmark = pytest.mark.slow
@@ -57,6 +62,9 @@ def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows)
         np.testing.assert_allclose(answer.probabilities, expected[row, labels], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.fault(
+    "Scores and figures", "`predict` by a run without a temperature", "the softmax as it is, at no temperature"
+)
 def test_without_a_temperature_the_softmax_is_as_it_is(trained, test_rows):
     plain = replace(trained, temperature=None)
     expected = torch.from_numpy(trained.run.predictions("test").logits[0]).double().softmax(dim=0)
@@ -74,6 +82,11 @@ def without_temperature(tiny_results, folder):
     return results
 
 
+@pytest.mark.fault(
+    "Scores and figures",
+    "results of an earlier version with a temperature of 1e-6",
+    "predict and export use none and say why they are not calibrated",
+)
 def test_what_is_not_calibrated_is_not_called_so(tiny_results, test_rows, tmp_path, capsys):
     results = without_temperature(tiny_results, tmp_path)
     reason = "the likelihood of the validation images has no optimum, so that they cannot say how sure to be"
@@ -139,6 +152,9 @@ def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):
     assert len(lines) == 2 + 2 * 3
 
 
+@pytest.mark.fault(
+    "Photos", "a bad photo among those for `predict`", "one line for it; the others are answered; exit code 1"
+)
 def test_the_command_prints_json_and_a_bad_image_is_one_entry(tiny_results, test_rows, tmp_path, capsys):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
@@ -198,6 +214,11 @@ def squashed_centre(image, recipe):
     return np.asarray(resized.crop((left, top, left + recipe.crop, top + recipe.crop)))
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "photos of one file name in several folders, for `predict --heatmap`",
+    "a heat map each; none replaces another photo's",
+)
 def test_heat_maps_of_other_photos_stay(tiny_results, test_rows, tmp_path, capsys):
     maps, stem = tmp_path / "maps", Path(test_rows[0]).stem
     other = tmp_path / "other" / Path(test_rows[0]).name
@@ -223,17 +244,41 @@ def test_the_table_names_the_heat_map(tiny_results, test_rows, tmp_path, capsys)
     assert last == f"  heat map: {tmp_path / (Path(test_rows[0]).stem + '_heatmap.png')}"
 
 
-def test_a_model_without_heat_maps_is_one_line(tiny_results, test_rows, tmp_path, monkeypatch, capsys):
-    def refuse(model, size_px):
-        raise UnexplainableError("model: Plain has no module that gives a feature map (N, C, S, S)")
+@pytest.mark.fault(
+    "Training and models",
+    "`predict --heatmap` by a model without heat maps",
+    "every photo is answered, with the reason; exit code 1",
+)
+@pytest.mark.fault(
+    "Disk", "the disk is full while `predict` draws heat maps", "every photo is answered, with the reason; exit code 1"
+)
+@pytest.mark.parametrize(
+    ("what", "error", "reason"),
+    [
+        ("find_explainer", UnexplainableError("model: Plain has no map"), "model: Plain has no map"),
+        ("save_picture", FullDiskError("a.png cannot be written: no space"), "a.png cannot be written: no space"),
+    ],
+)
+def test_without_heat_maps_there_are_answers(
+    tiny_results, test_rows, tmp_path, monkeypatch, capsys, what, error, reason
+):
+    def refuse(*_):
+        raise error
 
-    monkeypatch.setattr("dogs_accel.explain.explainers.find_explainer", refuse)
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", test_rows[0], "--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        "dogs-accel predict: error: model: Plain has no module that gives a feature map (N, C, S, S)\n"
-    )
+    monkeypatch.setattr(heatmaps, what, refuse)
+    asked = ["predict", *test_rows[:2], "--run", str(tiny_results), "--device", "cpu", "--heatmap", str(tmp_path)]
+    for form in ([], ["--json"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*asked, *form])
+        assert stop.value.code == 1
+        printed = capsys.readouterr()
+        assert printed.err == f"dogs-accel predict: FAILED: 2 heat maps cannot be drawn: {reason}\n"
+        if form:
+            answers = json.loads(printed.out)["images"]
+            assert [(len(answer["predictions"]), answer["heatmap_error"]) for answer in answers] == [(4, reason)] * 2
+        else:
+            assert [line.split()[0] for line in printed.out.splitlines()[3:7]] == ["1", "2", "3", "4"]
+            assert printed.out.splitlines()[-1] == f"  no heat map: {reason}"
 
 
 def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):
@@ -247,6 +292,7 @@ def test_only_bad_images_are_a_line_each(tiny_results, tmp_path, capsys):
     assert lines[1] == f"{tmp_path / 'pipe'}: not a regular file"
 
 
+@pytest.mark.fault("Command line", "a folder given to `predict`", "its photos are answered")
 def test_a_folder_stands_for_the_photos_below_it(test_rows, tmp_path):
     for name in ("b/2.JPG", "b/1.png", "a.jpg", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -271,6 +317,7 @@ def test_what_is_wrong_is_one_line(tiny_results, test_rows, arguments, words, ca
     assert capsys.readouterr().err == f"dogs-accel predict: error: {words}\n"
 
 
+@pytest.mark.fault("Archives and checkpoints", "a run's checkpoint that is cut off", "one line that names it")
 def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, capsys):
     results = shutil.copytree(tiny_results, tmp_path / "results")
     path = results / "cnn" / "resnet18_full" / "best.pt"
@@ -282,6 +329,11 @@ def test_a_damaged_checkpoint_is_one_line(tiny_results, test_rows, tmp_path, cap
     assert f"checkpoint: {path} cannot be read" in line
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "classes called NA or accuracy, or with quotes and commas, in a finished run",
+    "`predict` answers with those names",
+)
 def test_the_classes_keep_their_names_whatever_they_are(tiny_results, tmp_path):
     results = shutil.copytree(tiny_results, tmp_path / "results")
     run = choose_run(read_runs_folder(results))
@@ -290,3 +342,31 @@ def test_the_classes_keep_their_names_whatever_they_are(tiny_results, tmp_path):
     table.index = ["NA", "accuracy", "1", 'a "b", c', *table.index[4:]]
     table.to_csv(report)
     assert run.class_names == ["NA", "accuracy", "1", 'a "b", c']
+
+
+class OneMap:
+    """An explainer whose maps are the same everywhere."""
+
+    def placed_on(self, images):
+        return self
+
+
+@pytest.mark.fault("Disk", "two `predict --heatmap` into one folder, of photos with one name", "each has its picture")
+def test_two_at_work_in_one_folder_do_not_take_each_others_names(tmp_path, monkeypatch):
+    save = heatmaps.save_picture
+
+    def save_late(pixels, place, texts):
+        time.sleep(0.1)  # in which the other finds the name free
+        return save(pixels, place, texts)
+
+    monkeypatch.setattr(heatmaps, "save_picture", save_late)
+    monkeypatch.setattr(heatmaps, "heat_maps", lambda explainer, images, classes: {"gradcam": images[:, 0]})
+
+    def draw(photo):
+        folder = heatmaps.HeatmapFolder(tmp_path, OneMap(), EVAL.at(32))
+        return folder.draw([photo], torch.rand(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64))
+
+    with ThreadPoolExecutor(2) as pool:  # threads lock each other out as processes do
+        places = [place for places in pool.map(draw, ["a/cat.jpg", "b/cat.jpg"]) for place in places]
+    assert {path.name for path in places} == {"cat_heatmap.png", "cat_heatmap_2.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"cat_heatmap.png", "cat_heatmap_2.png"}

@@ -114,6 +114,9 @@ def test_a_pretrained_model_needs_weights_and_their_head(tmp_path):
         build_pretrained(model_spec("resnet18"), str(tmp_path / "w.pth"))
 
 
+@pytest.mark.fault(
+    "Machine and environment", "weights that cannot be downloaded", "one line that names the flags that need no network"
+)
 def test_a_pretrained_model_that_cannot_be_downloaded_says_so(monkeypatch):
     def refuse(*arguments, **settings):
         raise URLError("no network")

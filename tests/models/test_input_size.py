@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dogs_accel.models.input_size import describe_input_size
+from dogs_accel.models.input_size import describe_input_size, refuses_one_image
 from dogs_accel.models.specs import model_spec
 from tests.support.random_models import build
 
@@ -35,6 +35,11 @@ def test_pixels_that_no_patch_covers_are_said_and_change_no_answer(name, size, u
         assert not torch.allclose(*model(edge), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fault(
+    "Training and models",
+    "an image size that a model cannot have",
+    "one line with sizes that work, before the data are read",
+)
 @pytest.mark.parametrize("name", ["vit_b_16", "timm/levit_128s"])
 def test_a_size_that_a_model_cannot_have_is_refused_with_some_that_it_can(name):
     with pytest.raises(
@@ -42,3 +47,10 @@ def test_a_size_that_a_model_cannot_have_is_refused_with_some_that_it_can(name):
         match=r"^models: cannot (build|run) .* at 100 px \(.*\); 96, 112 px work, its own size is 224 px$",
     ):
         describe_input_size(model_spec(name, 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "refuses"), [("resnet18", 32, True), ("resnet18", 33, False), (VIT, 32, False)]
+)
+def test_one_image_is_too_few_where_a_batch_norm_has_one_value_a_channel(name, size, refuses):
+    assert refuses_one_image(model_spec(name, size)) is refuses

@@ -168,6 +168,20 @@ def test_a_bad_file_is_named(command, dogs_root, tmp_path, capsys):
     assert f"{bad}: not an image" in capsys.readouterr().err
 
 
+@pytest.mark.fault("Photos", "a bad photo for `parity`", "named before any weights are downloaded")
+def test_photos_are_looked_at_before_weights_are_downloaded(command, dogs_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "build_pretrained", lambda *_: pytest.fail("it downloads"))
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "b").mkdir()
+    for name in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / "photos" / name).write_bytes(b"no picture")
+    arguments = [part for part in command if part != "--weights" and not part.endswith("weights.pth")]
+    assert stopped([*arguments, "--data", str(tmp_path / "photos"), "--loader", "cached", "--recipe", "eval"]) == 2
+    error = capsys.readouterr().err
+    assert "a/1.jpg: not an image" in error
+    assert "dogs-accel-parity-" not in error  # the stores, which are gone
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_loaders_are_exact_on_real_photos(shared_data, tmp_path, capsys):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.threads import bound_threads
 from pipelines import cores
 from pipelines.cores import available_cores, cpu_quota
@@ -15,6 +16,11 @@ def write(folder, **contents):
         (folder / name.replace("__", ".")).write_text(f"{content}\n")
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "a container with a CPU quota (cgroup v1 or v2)",
+    "no more threads than the quota gives time for",
+)
 @pytest.mark.parametrize(
     ("listed", "files", "expected"),
     [
@@ -58,3 +64,8 @@ def test_torch_takes_as_many_threads_as_there_are_cores_time(monkeypatch):
     assert environ == {"OMP_NUM_THREADS": "7"}
     monkeypatch.setattr("dogs_accel.runtime.threads.cpu_quota", lambda: None)
     assert not bound_threads({})
+
+
+def test_the_quota_stands_in_the_record_of_the_environment(monkeypatch):
+    monkeypatch.setattr("dogs_accel.runtime.environment.cpu_quota", lambda: 1.5)
+    assert describe_environment()["cpu_quota"] == 1.5

@@ -3,10 +3,13 @@
 import ctypes
 import functools
 import multiprocessing
+import multiprocessing.spawn
 import os
 import resource
 import shutil
+import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from dogs_accel.ending import ending_in_a_line
 from dogs_accel.throughput.cold_start import tree_memory_bytes
 from pipelines import (
     CIFAR_TRAIN,
@@ -31,6 +35,7 @@ from pipelines import (
     BadImageError,
     Recipe,
     make_loader,
+    torchloader,
 )
 from pipelines.loader import WorkerError, epoch_order
 from pipelines.store.build import plan_store
@@ -281,6 +286,7 @@ def test_unusual_pictures_look_the_same_in_all(tmp_path, backend):
     assert torch.equal(load(paths, backend=backend, batch_size=40)[0], load(paths, batch_size=40)[0])
 
 
+@pytest.mark.fault("Photos", "unusual pictures of every kind, in any of the loaders", "the same pixels, bit for bit")
 @pytest.mark.parametrize("backend", FAST)
 def test_pictures_as_people_have_them_look_the_same_in_all(shared_data, backend):
     found = {path.name: path for path in (shared_data / "odd-images").iterdir() if not path.name.startswith(".")}
@@ -295,6 +301,7 @@ def test_pictures_as_people_have_them_look_the_same_in_all(shared_data, backend)
         load([heic], EVAL.at(32), backend=backend)
 
 
+@pytest.mark.fault("Photos", "half of a JPEG", "a bad file for every loader, and no grey half")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_half_of_a_jpeg_is_a_bad_file(shared_data, backend):
     """Of some damaged files DALI returns what it has, without a word."""
@@ -305,6 +312,9 @@ def test_half_of_a_jpeg_is_a_bad_file(shared_data, backend):
             load([path], EVAL.at(32), backend=backend)
 
 
+@pytest.mark.fault(
+    "Photos", "a PNG called .jpg; a photo turned by EXIF", "read by its content, the same in every loader"
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_png_called_jpg_and_exif_orientation_are_read_as_pil_reads_them(tmp_path, backend):
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 12, 3), dtype=np.uint8))
@@ -367,6 +377,7 @@ def test_a_closed_loader_says_so_and_keeps_nothing(photos, backend):
     assert len(process.children()) <= children
 
 
+@pytest.mark.fault("Folders and names", "file names that are not UTF-8, in a loader", "read like any other")
 def test_file_names_that_are_not_utf8(photos, tmp_path):
     name = tmp_path / b"h\xfcndchen.jpg".decode("utf-8", "surrogateescape")
     name.write_bytes(photos[0].read_bytes())
@@ -573,11 +584,17 @@ class TestOnAGpu:
                 sums.zero_()
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "a container's small /dev/shm, few file descriptors, a long TMPDIR",
+    "loading works: batches need none of them",
+)
 def test_workers_need_no_descriptor_a_batch_no_shared_memory_and_no_short_tmpdir(photos, tmp_path, monkeypatch):
     """Tensors between processes would need all three, of which a container may have little."""
     long = tmp_path / ("x" * 90)
     long.mkdir()
     monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(long))
+    monkeypatch.setattr(torchloader, "_TIMEOUT_S", 30)  # a worker that lacks one of them may wait for ever
     expected = load(photos, EVAL.at(32), batch_size=1, num_threads=1)[0]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with make_loader(photos, range(23), EVAL.at(32), backend="torch", batch_size=1, device="cpu", num_threads=2) as two:
@@ -593,6 +610,45 @@ def test_workers_need_no_descriptor_a_batch_no_shared_memory_and_no_short_tmpdir
     assert torch.equal(torch.cat([batch.images for batch in kept]), expected)
 
 
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE = 0x20000, 0x10000000, 0x4000, 1 << 18
+NO_NAMESPACES = 77
+"""An exit code: the system lets this process mount nothing, not even for itself."""
+
+
+def load_with_little_shared_memory(photos, file):
+    """The body of a process: a /dev/shm of 1 MB, where a batch is 3 MB."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    alone = libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if os.geteuid() else 0)) == 0
+    alone = alone and libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0  # for nobody else
+    if not alone or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=1m") != 0:
+        os._exit(NO_NAMESPACES)
+    torch.set_num_threads(1)  # those of the parent did not come along
+    assert os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize == 1 << 20
+    np.save(file, load(photos[:10])[0].double().sum(dim=(1, 2, 3)).numpy())
+    assert not os.listdir("/dev/shm")  # noqa: PTH208
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a /dev/shm of 1 MB, as containers have little", "the torch loader loads as ever"
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mount namespaces")
+def test_a_container_s_little_shared_memory_is_enough(photos, tmp_path):
+    child = multiprocessing.get_context("fork").Process(
+        target=load_with_little_shared_memory, args=(photos, tmp_path / "sums.npy")
+    )
+    child.start()
+    child.join(timeout=120)
+    if child.exitcode == NO_NAMESPACES:
+        pytest.skip("the system lets this process have no mount namespace of its own")
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "sums.npy"), load(photos[:10])[0].double().sum(dim=(1, 2, 3)))
+
+
+@pytest.mark.fault(
+    "Machine and environment",
+    "worker processes that cannot start",
+    "threads decode the same pixels, which is said once",
+)
 def test_where_workers_cannot_start_threads_decode_the_same(photos, caplog):
     expected = load(photos, RESNET_TRAIN.at(32), num_threads=2)[0]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -611,6 +667,7 @@ def test_where_workers_cannot_start_threads_decode_the_same(photos, caplog):
     ]
 
 
+@pytest.mark.fault("Machine and environment", "a few pictures for the torch loader", "no worker processes at all")
 @pytest.mark.parametrize("settings", [{"num_threads": 1}, {"num_threads": 6, "batch_size": 5}])
 def test_few_pictures_need_no_worker_processes(photos, settings):
     children = len(psutil.Process().children())
@@ -622,6 +679,7 @@ def test_few_pictures_need_no_worker_processes(photos, settings):
     assert torch.equal(images, expected)
 
 
+@pytest.mark.fault("Signals and processes", "a loader's worker that is killed", "an error in one line, never a hang")
 def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
     with make_loader(
         list(photos) * 20, range(460), EVAL, backend="torch", batch_size=5, device="cpu", num_threads=2
@@ -631,7 +689,9 @@ def test_the_death_of_a_worker_is_an_error_in_one_line(photos):
         next(batches)
         [first, *_] = set(psutil.Process().children()) - children
         first.kill()
-        with pytest.raises(WorkerError, match=r"^torch loader: DataLoader worker .*; fewer threads need less memory"):
+        with pytest.raises(
+            WorkerError, match=r"^torch loader: DataLoader worker .*; a system that runs out of memory ends"
+        ):
             list(batches)
 
 
@@ -681,3 +741,81 @@ class TestStoresOfLess:
         given = {"paths": photos, "labels": range(23), "recipe": self.MINE, "backend": "auto"} | settings
         with pytest.raises(ValueError, match=message):
             make_loader(**given, device="cpu", store_max_side=9)
+
+
+class Slow:
+    """Samples that take their time, in a worker that is forked."""
+
+    def __init__(self, samples, seconds):
+        self.samples, self.seconds = samples, seconds
+
+    def __getitems__(self, request):
+        time.sleep(self.seconds)
+        return self.samples.__getitems__(request)
+
+
+@pytest.mark.fault(
+    "Signals and processes",
+    "a loader's worker that hangs",
+    "an error in one line after ten minutes; a slow one is waited for",
+)
+@pytest.mark.parametrize(("most_s", "error"), [(60, None), (0.2, "^torch loader: a worker gave nothing for 0.2 s$")])
+def test_a_slow_worker_is_waited_for_and_one_that_hangs_is_an_error(photos, monkeypatch, most_s, error):
+    samples = torchloader._Samples
+    monkeypatch.setattr(torchloader, "_Samples", lambda *settings: Slow(samples(*settings), 0.5))
+    monkeypatch.setattr(torchloader, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(torchloader, "_TIMEOUT_S", most_s)
+    with make_loader(
+        photos[:4], range(4), EVAL.at(32), backend="torch", batch_size=2, device="cpu", num_threads=2
+    ) as loader:
+        if error is None:
+            assert torch.cat([batch.index for batch in loader]).tolist() == [0, 1, 2, 3]
+        else:
+            with pytest.raises(WorkerError, match=error):
+                list(loader)
+
+
+@pytest.mark.fault(
+    "Signals and processes",
+    "a loop without a main guard, under spawn or forkserver",
+    "the worker that would run it again ends with a line that names the guard",
+)
+def test_a_loop_without_a_main_guard_is_told_so_by_its_workers(photos, monkeypatch, capsys):
+    """Under spawn and forkserver a worker runs the script first, and would run its loop."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    monkeypatch.setattr(torchloader.DataLoader, "__iter__", lambda _: multiprocessing.spawn._check_not_importing_main())
+    with (
+        pytest.raises(SystemExit) as stop,
+        make_loader(photos, range(23), EVAL.at(32), backend="torch", batch_size=2, device="cpu", num_threads=2) as two,
+    ):
+        list(two)
+    assert stop.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "put the loop below if __name__ == '__main__':" in line
+
+
+@pytest.mark.fault(
+    "Signals and processes", "the system ends a loader's worker, also while a step computes",
+    "one line that names the worker, the likely reason and what helps",
+)  # fmt: skip
+def test_a_worker_that_dies_while_something_else_is_done_is_one_line_too(photos, capsys):
+    settings = {"backend": "torch", "batch_size": 5, "device": "cpu", "num_threads": 2}
+    killed = []
+
+    def work():
+        with make_loader(list(photos) * 20, range(460), EVAL, **settings) as loader:
+            children = set(psutil.Process().children())
+            next(iter(loader))
+            [first, *_] = set(psutil.Process().children()) - children
+            killed.append(first.pid)
+            first.kill()
+            time.sleep(30)  # a step of training, which SIGCHLD interrupts
+
+    with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
+        work()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"it: error: torch loader: DataLoader worker (pid {killed[0]}) is killed by signal: Killed; a system that runs "
+        "out of memory ends processes like that: fewer threads (--num-threads) need less memory, and the other loaders "
+        "(--loader) have no worker processes\n"
+    )

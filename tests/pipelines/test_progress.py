@@ -13,6 +13,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.fault("Command line", "standard error that goes into a log file", "no progress bar in it")
 @pytest.mark.parametrize(("stream", "shown", "expected"), [(Terminal, True, True), (Terminal, False, False),
                                                            (io.StringIO, True, False)])  # fmt: skip
 def test_a_bar_is_shown_where_somebody_watches(monkeypatch, stream, shown, expected):

@@ -110,3 +110,9 @@ def test_every_augmentation_makes_a_recipe_random():
         "erasing_area", "erasing_ratio", "interpolation",
     }  # fmt: skip
     assert fixed | on.keys() == {field.name for field in fields(Recipe)}
+
+
+def test_sides_that_the_operators_cannot_have_are_refused():
+    assert EVAL.at(14336).resize == (16384, 16384)
+    with pytest.raises(ValueError, match=r"^resize: got \(16385, 16385\), crop 14337, expected at most 16384 px"):
+        EVAL.at(14337)

@@ -60,6 +60,7 @@ def test_every_station_stands_in_the_published_order(full):
     assert positions == sorted(positions)
 
 
+@pytest.mark.fault("Disk", "a finished folder of an earlier version", "its report names what it lacks")
 def test_what_an_older_folder_lacks_is_named(old):
     html = page(old)
     for name in ("pairwise_comparison.csv", "gradcam_gallery.png or attention_gallery.png", "calibration_bins.csv",
@@ -146,6 +147,7 @@ def test_short_times_have_digits(full):
     assert [seconds(value) for value in (0.0, 0.31, 1.0, 200.0)] == ["less than 0.01 s", "0.31 s", "1.0 s", "3.3 min"]
 
 
+@pytest.mark.fault("Scores and figures", "a score without an interval, in the report", "said to have none, and why")
 def test_what_has_no_interval_is_said_to_have_none(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     [path] = folder.glob("*/resnet50_full/metrics.json")
@@ -276,6 +278,7 @@ def test_the_command(full, old, tmp_path, capsys):
         assert message in line
 
 
+@pytest.mark.fault("Disk", "a file of a finished run that is damaged", "`report` names it in one line")
 def test_a_broken_file_is_named(old, tmp_path):
     folder = Path(shutil.copytree(old, tmp_path / "copy"))
     path = folder / "eda" / "random_class_samples.png"
@@ -355,7 +358,7 @@ def test_explanations_are_summed_up_by_method(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     mean = {"mean": 0.25, "interval": [0.2, 0.3], "num_images": 64}
     nothing = {"mean": None, "interval": None, "num_images": 0}
-    content = {"library": "captum", "methods": {"gradcam": {"drop_hottest": mean, "verdict": "better than random",
+    content = {"library": "own", "methods": {"gradcam": {"drop_hottest": mean, "verdict": "better than random",
                                                             "heat_in_box": nothing}}}  # fmt: skip
     (folder / "cnn/resnet50_full/explanations.json").write_text(json.dumps(content))
     html = page(folder)
@@ -400,6 +403,9 @@ def test_a_run_without_a_mistake_needs_no_gallery_of_mistakes(full, tmp_path):
     assert "Every test image is classified correctly." in html
 
 
+@pytest.mark.fault(
+    "Scores and figures", "a class without a test image, in the report", "no score, where a zero would be wrong"
+)
 def test_a_class_without_a_test_image_has_no_score(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     for path in folder.glob("*/*/classification_report.csv"):
@@ -413,6 +419,9 @@ def test_a_class_without_a_test_image_has_no_score(full, tmp_path):
     assert "best" not in row[1]
 
 
+@pytest.mark.fault(
+    "Scores and figures", "a run without a temperature, in the report", "not called calibrated, with the reason"
+)
 def test_a_run_that_validation_gives_no_temperature_is_not_called_calibrated(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     measures(folder, resnet50_full={"temperature": {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}})
@@ -519,6 +528,9 @@ def test_the_words_are_those_of_the_data(plain, full):
     assert both.count('class="claims-table"') == 1
 
 
+@pytest.mark.fault(
+    "Folders and names", "classes called 001, 1e5, NA or True, in the report", "shown verbatim, and sorted as names"
+)
 def test_names_that_can_be_misread_are_shown_as_they_are(plain):
     html = page(plain)
     runs = json.loads(re.search(r'id="confusion-data">(.*?)</script>', html, re.DOTALL).group(1))["runs"]

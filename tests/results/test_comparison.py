@@ -138,6 +138,9 @@ def test_equal_runs_say_nothing_of_how_sure_their_mean_is():
     assert np.isnan(mean_interval(pd.Series([0.5, 0.5, 0.5]))).all()
 
 
+@pytest.mark.fault(
+    "Scores and figures", "a score without an interval, in a figure", "drawn without a bar, and the reason stands below"
+)
 def test_a_score_without_an_interval_is_drawn_with_the_reason():
     intervals = {"Macro F1": [None, None, [0.9, 0.92], [0.91, 0.94]], "ECE": [None] * 4}
     intervals["Test accuracy"] = [[row, 0.999] for row in comparison_table(RUNS)["Test accuracy"]]

@@ -1,14 +1,21 @@
 import hashlib
 import json
+import tempfile
+from contextlib import suppress
 
 import pytest
 
+from dogs_accel.runtime import files
 from dogs_accel.runtime.files import (
     BusyError,
+    FullDiskError,
+    UnwritableError,
     is_unused,
     only_process_in,
     remove_partial,
     replacing,
+    replacing_folder,
+    temporary_folder,
     write_json,
     write_manifest,
 )
@@ -23,6 +30,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
+@pytest.mark.fault(
+    "Signals and processes",
+    "a process killed while it writes",
+    "its half-written file never has the final name, and is removed later",
+)
 def test_what_a_killed_process_was_writing_can_be_removed(tmp_path):
     path = tmp_path / "runs" / "result.json"
     write_json(path, {"a": 1})
@@ -33,6 +45,50 @@ def test_what_a_killed_process_was_writing_can_be_removed(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["result.json"]
 
 
+@pytest.mark.fault(
+    "Signals and processes", "killed while it unpacks or draws a set", "what it left goes at the next start"
+)
+def test_a_folder_takes_its_name_when_it_is_whole_and_abandoned_ones_go(tmp_path):
+    folder = tmp_path / "data" / "Images"
+    with suppress(ZeroDivisionError), replacing_folder(folder) as coming:
+        coming.mkdir()
+        (coming / "a.jpg").write_text(f"half {1 / 0}")
+    assert list(folder.parent.iterdir()) == []
+    (folder.parent / ".partial-Images-killed" / "Images").mkdir(parents=True)
+    (folder.parent / ".partial-a-killed.csv").write_text("half")
+    files._remove_abandoned.cache_clear()  # as another process has it
+    with replacing_folder(folder) as at_work:
+        at_work.mkdir()
+        with replacing_folder(folder) as coming:  # another process would be the same
+            (coming / "n1").mkdir(parents=True)
+        (at_work / "late").write_text("")
+    assert [path.name for path in folder.parent.iterdir()] == ["Images"]
+    assert [path.name for path in folder.iterdir()] == ["n1"]
+
+
+def test_a_full_disk_of_temporary_files_is_named_by_their_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def use(error):
+        with temporary_folder("stores-", "TMPDIR=DIR puts it elsewhere") as folder:
+            (folder / "a").write_text("")
+            raise error(folder)
+
+    def full(folder):
+        error = ValueError(f"store {folder}: full")
+        error.__cause__ = OSError(28, "No space left on device")
+        return error
+
+    with pytest.raises(FullDiskError, match=f"^{tmp_path}: no space left .* temporary files, TMPDIR=DIR puts it"):
+        use(full)
+    with pytest.raises(UnwritableError, match=f"^{tmp_path} cannot be written: Read-only file system; TMPDIR=DIR"):
+        use(lambda folder: OSError(30, "Read-only file system", str(folder / "b")))
+    with pytest.raises(OSError, match="Permission denied"):
+        use(lambda folder: OSError(13, "Permission denied", "photo.jpg"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault("Disk", "--out on a fresh volume (lost+found) or with a .DS_Store", "accepted as empty")
 def test_a_folder_is_unused_while_it_holds_nothing_of_anybody(tmp_path):
     folder = tmp_path / "new"
     assert is_unused(folder)
@@ -47,6 +103,7 @@ def test_a_folder_is_unused_while_it_holds_nothing_of_anybody(tmp_path):
     assert not is_unused(folder / "thesis.txt")
 
 
+@pytest.mark.fault("Signals and processes", "two commands in one folder of results", "the second is refused by name")
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     with (
         only_process_in(tmp_path),

@@ -20,6 +20,7 @@ def test_without_torchrun_a_process_is_alone():
     assert world_from_environment(given) == World(rank=3, size=4, local_rank=1, local_size=2)
 
 
+@pytest.mark.fault("Machine and environment", "half of torchrun's variables", "one line with those that are missing")
 def test_half_an_environment_is_refused_by_name():
     with pytest.raises(ValueError, match=r"^distributed: LOCAL_RANK, LOCAL_WORLD_SIZE not set beside the others"):
         world_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
@@ -40,11 +41,17 @@ def test_a_ring_needs_a_process():
         all_reduce_bytes(1, 0)
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "RANK and WORLD_SIZE=1 without LOCAL_RANK, as schedulers set them",
+    "one process, as without",
+)
 @pytest.mark.parametrize("more", [{}, {"RANK": "0"}, {"RANK": "0", "MASTER_ADDR": "there", "SLURM_PROCID": "0"}])
 def test_one_process_is_alone_whatever_else_is_said_of_it(more):
     assert world_from_environment({"WORLD_SIZE": "1", **more}) == ALONE
 
 
+@pytest.mark.fault("Signals and processes", "a MASTER_ADDR that nobody answers at", "one line within a minute")
 def test_a_first_process_that_cannot_be_reached_is_an_error_soon(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
@@ -71,6 +78,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.fault("Signals and processes", "torchrun killed alone", "its workers end too")
 @pytest.mark.skipif(sys.platform != "linux", reason="what the system does when a parent ends")
 def test_a_worker_ends_when_torchrun_is_gone():
     agent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)

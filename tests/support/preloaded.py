@@ -1,6 +1,5 @@
 """What a run of the benchmark imports, also late: for processes that are forked from one that has it all."""
 
-import captum.attr  # noqa: F401
 import scipy.io  # noqa: F401
 import sklearn.metrics
 import sklearn.model_selection  # noqa: F401

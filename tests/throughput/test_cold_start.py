@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -65,8 +66,31 @@ def test_the_first_batch_and_the_peak_are_those_of_a_known_loader(tmp_path):
     assert cold.peak_gpu_memory_mb is None
 
 
-def test_a_process_that_fails_is_named(capfd):
-    for make in (Broken, end_at_once):
-        with pytest.raises(RuntimeError, match=r"doomed: its process ended with exit code (1|3)"):
-            measure_cold_start(Candidate("doomed", make), WORKLOAD)
-    assert "paths: broken" in capfd.readouterr().err
+def test_a_process_that_fails_says_why_and_leaves_no_traceback(capfd):
+    with pytest.raises(ValueError, match=r"^paths: broken$"):
+        measure_cold_start(Candidate("doomed", Broken), WORKLOAD)
+    with pytest.raises(RuntimeError, match=r"doomed: its process ended with exit code 3"):
+        measure_cold_start(Candidate("doomed", end_at_once), WORKLOAD)
+    assert capfd.readouterr().err == ""
+
+
+class Stopped:
+    """Says in a file which process it is in, ends the one that measures it by a signal, and would go on for long."""
+
+    def __init__(self, workload):
+        Path(workload.paths[0]).write_text(str(os.getpid()))
+        os.kill(os.getppid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+
+@pytest.mark.fault("Signals and processes", "Ctrl-C while a loader is measured in a process of its own", "both end")
+def test_an_interruption_ends_the_process_that_is_measured_too(tmp_path, capfd):
+    workload = replace(WORKLOAD, paths=(str(tmp_path / "pid"),) * 2)
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        measure_cold_start(Candidate("long", Stopped), workload)
+    assert time.perf_counter() - start < 50
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert capfd.readouterr().err == ""

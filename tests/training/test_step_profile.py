@@ -1,11 +1,15 @@
 """The parts of an epoch's time, from the marks of its steps."""
 
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from dogs_accel.training.step_profile import PARTS, EpochProfile, step_seconds
+from dogs_accel.runtime import files
+from dogs_accel.runtime.files import FullDiskError
+from dogs_accel.training.step_profile import PARTS, EpochProfile, step_seconds, traced_steps
 from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")
@@ -80,3 +84,25 @@ def test_the_columns_of_an_epoch_add_up(passing):
     assert row["p95_step_ms"] == pytest.approx(29)
     assert row["epoch_seconds"] == pytest.approx(sum(row[f"{part}_s"] for part in (*PARTS, "other", "validation")))
     assert row["train_images_per_second"] == pytest.approx(30 / 0.15)
+
+
+@pytest.mark.fault(
+    "Disk", "--profile onto a full disk, which the profiler does not say", "one line, and no half of a trace"
+)
+def test_a_trace_that_is_cut_off_is_not_kept(tmp_path, monkeypatch):
+    def cut_off(self, path):
+        Path(path).write_text('{"traceEvents": [{"name": "x"')
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", cut_off)
+    path = tmp_path / "trace.json.gz"
+
+    def trace():
+        with traced_steps(path, 2) as step_done:
+            for _ in range(2):
+                step_done()
+
+    with pytest.raises(FullDiskError, match=f"^{path} cannot be written: no space left on its disk"):
+        trace()
+    assert list(tmp_path.iterdir()) == []

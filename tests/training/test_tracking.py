@@ -8,6 +8,7 @@ import time
 import pytest
 import wandb
 
+from dogs_accel.runtime import files
 from dogs_accel.training.tracking import JOB_TYPE, TrackedRun, TrackingError, check_tracking
 
 
@@ -31,6 +32,18 @@ def run(folder, mode):
     return one
 
 
+class FakeRun:
+    id, entity, url, summary = "1", None, None, {}
+
+    def log(self, *_, **__):
+        pass
+
+    finish = log
+
+
+FAKE = FakeRun()
+
+
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_what_is_recorded_of_a_run(tmp_path, mode):
     record = run(tmp_path / "wandb", mode).as_record()
@@ -50,6 +63,23 @@ def test_offline_writes_a_real_run(tmp_path):
     while time.monotonic() < until and not all(word in log.read_bytes() for word in expected):
         time.sleep(0.1)
     assert [word for word in expected if word not in log.read_bytes()] == []
+
+
+@pytest.mark.fault(
+    "Machine and environment", "W&B offline, whose client reports errors of its own", "it is told not to, unless you do"
+)
+@pytest.mark.parametrize(("said", "expected"), [(None, "false"), ("true", "true")])
+def test_offline_w_and_b_reports_no_errors_of_its_own_unless_told_to(tmp_path, monkeypatch, said, expected):
+    seen = []
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", said or "")
+    if said is None:
+        monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    monkeypatch.setattr("wandb.init", lambda **_: seen.append(os.environ.get("WANDB_ERROR_REPORTING")) or FAKE)
+    for mode in ("offline", "disabled", "online"):
+        run(tmp_path, mode)
+        if mode == "disabled" and said is None:
+            monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    assert seen == [expected, said]
 
 
 def test_disabled_writes_nothing(tmp_path):
@@ -75,6 +105,11 @@ def test_a_run_that_goes_on_replaces_what_it_left_behind(tmp_path):
     assert again.as_record()["created_at"] == first.created_at
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "WANDB_RUN_ID or WANDB_SWEEP_ID in the environment",
+    "every run has an id of its own, and the tables have the same ids",
+)
 def test_variables_of_one_run_do_not_name_all_of_them(tmp_path, monkeypatch):
     """As in the shell of a sweep's agent."""
     for name, value in {"WANDB_RUN_ID": "same", "WANDB_SWEEP_ID": "sweep", "WANDB_MODE": "disabled"}.items():
@@ -86,6 +121,9 @@ def test_variables_of_one_run_do_not_name_all_of_them(tmp_path, monkeypatch):
     assert os.environ["WANDB_RUN_ID"] == "same"
 
 
+@pytest.mark.fault(
+    "Machine and environment", "W&B that cannot start or fails on the way", "training goes on, with one line"
+)
 @pytest.mark.parametrize("when", ["start", "log"])
 def test_a_run_goes_on_without_a_tracker_that_fails_and_says_so(tmp_path, monkeypatch, caplog, when):
     def fail(*_, **__):
@@ -102,6 +140,11 @@ def test_a_run_goes_on_without_a_tracker_that_fails_and_says_so(tmp_path, monkey
     ]
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "W&B online where nobody is logged in",
+    "one line before anything else, with the flag that needs no account",
+)
 @pytest.mark.parametrize("logged_in", [False, None])
 def test_online_is_checked_before_anything_else(monkeypatch, logged_in):
     def login():
@@ -122,6 +165,7 @@ def test_online_is_checked_before_anything_else(monkeypatch, logged_in):
     assert ("api_key not configured" in str(caught.value)) is (logged_in is None)
 
 
+@pytest.mark.fault("Disk", "W&B's folder removed while a run goes on", "training goes on, with one line")
 def test_a_run_that_loses_its_folder_says_so(tmp_path, caplog):
     with tracked(tmp_path, "offline") as one:
         one.log({"val/acc": 0.5}, step=1)
@@ -129,3 +173,15 @@ def test_a_run_that_loses_its_folder_says_so(tmp_path, caplog):
         one.log({"val/acc": 0.6}, step=2)
     assert (one.state, one.summary["val/acc"]) == ("finished", 0.6)
     assert "wandb: the folder of ResNet-50, full is gone, and what was logged with it" in caplog.messages
+
+
+@pytest.mark.fault(
+    "Disk", "the disk of W&B's folder is full, which its service does not say", "the run goes on and says so"
+)
+def test_a_full_disk_that_the_tracker_does_not_notice_is_said_once(tmp_path, caplog, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    record = run(tmp_path, "offline").as_record()
+    assert (record["state"], record["summary"]["test/accuracy"]) == ("finished", 0.75)
+    said = "wandb: the disk is full, so what was logged of ResNet-50, full may lack its end"
+    assert caplog.messages.count(said) == 1

@@ -42,7 +42,7 @@ def tiny_net():
 
 
 @contextmanager
-def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True):  # noqa: B008  # frozen
+def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True, batch_size=8):  # noqa: B008  # frozen
     data = open_dataset(dogs_root)
     with ExitStack() as stack:
         made = {}
@@ -53,7 +53,7 @@ def made_loaders(dogs_root, recipe=VIT_TRAIN.at(32), shuffle=True):  # noqa: B00
                 data.labels[index],
                 each,
                 backend="dali",
-                batch_size=8,
+                batch_size=batch_size,
                 device="cpu",
                 seed=1,
                 shuffle=shuffle and split == "train",
@@ -112,6 +112,36 @@ def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
     losses, accuracies = plain_training(loaders, [HEAD, FULL])
     assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
     assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+
+
+class OneValueNet(nn.Module):
+    """Its BatchNorm has a value a channel and image."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3))
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, images):
+        return self.fc(self.body(images))
+
+
+@pytest.mark.fault(
+    "Training and models", "a last batch of one image, of a model whose BatchNorm needs two", "a step like any other"
+)
+def test_a_last_batch_of_one_image_is_a_step_like_others(dogs_root, tmp_path):
+    with made_loaders(dogs_root, batch_size=13) as loaders:
+        assert len(loaders["train"].labels) % 13 == 1
+        _, result = train(loaders, tmp_path / "plain", [HEAD, FULL])
+        losses, accuracies = plain_training(loaders, [HEAD, FULL])
+        assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
+        assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            OneValueNet().train()(torch.zeros(1, 3, 32, 32))
+        _, result = train(loaders, tmp_path / "one", [HEAD, FULL], OneValueNet())
+        shares = [40 * row["train_acc"] for row in result.history]
+        assert shares == pytest.approx([round(share) for share in shares])
+        assert all(row["train_loss"] < 3 for row in result.history)
 
 
 def test_the_loss_of_training_is_the_one_that_is_given_and_that_of_validation_the_cross_entropy(loaders, tmp_path):
@@ -212,6 +242,9 @@ def test_amp_auto_takes_bf16_only_where_the_chip_has_it(monkeypatch, capability,
     assert amp_dtype("auto", torch.device("cuda", 1)) == expected
 
 
+@pytest.mark.fault(
+    "Training and models", "a loss that becomes NaN", "the run stops, with the epoch and the last good checkpoint"
+)
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tmp_path):
     blow_up = Phase(name="full_finetune", mode="full_finetune", epochs=2, lr=1e38)
     with pytest.raises(DivergedError, match=r"net: the loss of full_finetune epoch [12] is .* at lr 1e\+38"):
@@ -219,6 +252,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(loaders, tm
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) >= 2
 
 
+@pytest.mark.fault("Training and models", "a NaN in the first epoch", "said to be the first, with no checkpoint named")
 def test_a_first_epoch_that_is_lost_names_no_checkpoint(loaders, tmp_path):
     model = TinyNet()
     next(model.parameters()).data.fill_(float("nan"))
@@ -307,6 +341,11 @@ def test_the_best_checkpoint_is_made_again_where_a_kill_came_before_it(dogs_root
     assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in last["model"].items())
 
 
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "--resume with a checkpoint that is damaged, of another run, of another kind, or lacks something",
+    "one line with the file and what is wrong",
+)
 def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_path):
     folder, _, _ = whole
 
@@ -329,6 +368,16 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_p
     refused(r"best\.pt does not belong to .*last\.pt")
     (tmp_path / "best.pt").unlink()
     refused(r"checkpoint: .*best\.pt cannot be read \(.*No such file")
+    torch.save({"a": torch.ones(2)}, tmp_path / "last.pt")
+    refused(r"checkpoint: .*last\.pt is not of format 3$")
+    for name in ("history", "model", "best"):
+        save_checkpoint(tmp_path / "last.pt", {**last, name: 3})
+        refused(rf"checkpoint: .*last\.pt is incomplete: {name} is absent or of another kind$")
+    first = next(iter(last["model"]))
+    for value in (torch.ones(7, 7), "text"):
+        best = {**last["best"], "epoch_total": len(last["history"])}
+        save_checkpoint(tmp_path / "last.pt", {**last, "best": best, "model": {**last["model"], first: value}})
+        refused(r"checkpoint: .*last\.pt does not fit the model \(")
 
 
 def test_what_makes_a_run_is_in_its_checkpoint(loaders, tmp_path):

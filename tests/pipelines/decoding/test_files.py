@@ -160,6 +160,7 @@ def undefined_huffman_table(data):
     return data[:at] + b"\x33" + data[at + 1 :]
 
 
+@pytest.mark.fault("Photos", "a file at which DALI gives up", "PIL has the last word on it, and no other file is lost")
 def test_a_file_at_which_dali_gives_up_costs_no_other(tmp_path, caplog):
     good = [encoded(picture(60 + seed, 40, seed=seed)) for seed in range(23)]
     bad = {3, 9, 10, 22}
@@ -195,6 +196,7 @@ def test_files_that_none_can_open(tmp_path):
     assert all(file.image is None for file in decoded(paths))
 
 
+@pytest.mark.fault("Photos", "a header that claims more pixels than memory holds", "refused by the header alone")
 def test_a_header_that_claims_too_much_is_refused(tmp_path):
     data = bytearray(encoded(picture(40, 30)))
     at = data.index(b"\xff\xc0") + 5
@@ -256,6 +258,11 @@ def test_what_says_nothing_of_a_file_ends_the_pass(tmp_path, monkeypatch, error)
         decoded(paths, batch_size=4)
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "no memory or descriptors left while files are decoded",
+    "the pass ends with that reason; no file is called bad for it",
+)
 def test_an_exhausted_system_is_not_a_bad_file(tmp_path, monkeypatch):
     [path] = write(tmp_path, [encoded(picture(30, 20))])
 

@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import subprocess
 import threading
 import warnings
 
@@ -11,10 +12,15 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipelines.decoding.files import decode_files
-from pipelines.decoding.pil import BadImageError, decode_rgb, open_image
+from pipelines.decoding.pil import BadImageError, decode_rgb, open_image, open_rgb
 from tests.support.picture_files import KINDS, UNUSUAL, encoded, picture
 
 
+@pytest.mark.fault("Photos", "16-bit grey (PNG, TIFF, PGM)", "scaled to 8 bits by 257, the whole range")
+@pytest.mark.fault(
+    "Photos", "transparency (RGBA, LA, a palette or one colour of it)", "drawn over white; hidden colours stay hidden"
+)
+@pytest.mark.fault("Photos", "large text or colour profiles, corrupt EXIF, animations", "the pixels, and no warning")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_the_pixels_follow_the_rule_without_a_warning(kind):
@@ -28,6 +34,7 @@ def problem_of(content):
     return str(refused.value)
 
 
+@pytest.mark.fault("Photos", "32-bit integers or floats", "refused by name: they have no rule for what is white")
 @pytest.mark.parametrize(
     ("pixels", "file_format", "kind"),
     [(np.float32, "TIFF", "32-bit float"), (np.int32, "TIFF", "32-bit integer"), (np.float32, "PPM", "32-bit float")],
@@ -42,6 +49,11 @@ def container(brand, *compatible):
     return (len(inside) + 4).to_bytes(4, "big") + inside + bytes(40)
 
 
+@pytest.mark.fault(
+    "Photos",
+    "HEIC, AVIF, JPEG XL, PDF, SVG, a video, a web page or an empty file, called .jpg",
+    "one line with what it is and what to do",
+)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -69,6 +81,9 @@ def test_what_is_no_picture_is_named_by_its_first_bytes(content, words):
     assert words in problem_of(content)
 
 
+@pytest.mark.fault(
+    "Photos", "a picture of more pixels than the limit", "one line with the limit and the variable that raises it"
+)
 def test_the_limit_is_ours_and_can_be_moved(monkeypatch):
     content = encoded(picture(40, 30), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow would warn, and refuse 1,001
@@ -113,6 +128,7 @@ def test_pillow_is_left_as_it_was_found():
     assert settings()[:3] == before[:3]
 
 
+@pytest.mark.fault("Photos", "a pipe, a socket or a device for a photo", "refused at once; nothing waits for it")
 def test_what_would_be_waited_for_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
@@ -125,3 +141,14 @@ def test_what_would_be_waited_for_is_refused_at_once(tmp_path):
                 decode_rgb(path)
         problems = [file.problem for files in decode_files(paths) for file in files]
     assert problems == ["not a regular file"] * 4
+
+
+@pytest.mark.fault("Photos", "PostScript that is called like a photo", "refused by name; no Ghostscript is started")
+def test_postscript_is_refused_and_never_run(tmp_path, monkeypatch):
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (20, 10)).save(path, "EPS")
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("Ghostscript is started"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with pytest.raises(BadImageError, match=r"photo\.jpg: a PostScript drawing, not a picture: export it as PNG$"):
+        open_rgb(str(path))

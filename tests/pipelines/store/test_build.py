@@ -181,6 +181,7 @@ class TestAStoreOfLess:
         assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.fault("Disk", "a disk without room for the store", "said before anything is written")
 def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=30 * 20 * 24 * 3 - 1))
@@ -190,6 +191,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path
     assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
 
 
+@pytest.mark.fault("Disk", "a store in the user's cache that is stale or damaged", "built anew, and said once")
 def test_a_stale_store_that_nobody_named_is_built_anew(photos, caplog):
     folder = default_store_folder(photos, SMALL)
     build(photos, SMALL, folder)
@@ -212,6 +214,11 @@ def test_a_stale_store_that_somebody_named_is_refused(photos, store, call):
         call(*arguments)
 
 
+@pytest.mark.fault(
+    "Machine and environment",
+    "no home, a user without a name, or a cache that cannot be written",
+    "photos are streamed; where the cache is asked for, one line names XDG_CACHE_HOME and --store",
+)
 @pytest.mark.parametrize("cache", ["a file", "no home"])
 def test_without_a_cache_auto_streams_and_cached_says_what_is_missing(photos, tmp_path, monkeypatch, cache):
     (tmp_path / "file").touch()
@@ -228,6 +235,11 @@ def test_without_a_cache_auto_streams_and_cached_says_what_is_missing(photos, tm
         plan_store(photos, SMALL, default_store_folder(photos, SMALL))
 
 
+@pytest.mark.fault(
+    "Disk",
+    "a file system without locks, fsync or reserved room (network drives)",
+    "the work goes on, with one notice for each",
+)
 def test_a_file_system_without_locks_and_syncs_is_written_with_a_notice(photos, tmp_path, monkeypatch, caplog):
     def lacking(code):
         def call(*_):

@@ -108,7 +108,9 @@ def wait_for_rows(folder, num, builder):
 
 
 @pytest.mark.fault(
-    "Signals and processes", "kill -9 while a store of any kind is built", "the next build goes on, to the same bytes"
+    "Signals and processes",
+    "a store's build that is killed again and again",
+    "goes on where it was; the same bytes in the end",
 )
 def test_killed_builds_end_in_the_same_bytes(photos, tmp_path, start_builders, decoded):
     [builder] = start_builders(1)
@@ -128,6 +130,9 @@ def test_killed_builds_end_in_the_same_bytes(photos, tmp_path, start_builders, d
         assert_same_store(folder, build(photos, recipe, tmp_path / f"{kind} whole"))
 
 
+@pytest.mark.fault(
+    "Signals and processes", "several processes that want one store", "one builds it, and the others wait for it"
+)
 def test_one_process_builds_and_the_others_wait(photos, tmp_path, start_builders):
     folder, recipe = tmp_path / "shared", EVAL.at(16)
     first, *others = start_builders(3)

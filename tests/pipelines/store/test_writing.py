@@ -152,6 +152,7 @@ def test_the_index_says_how_large_the_rows_of_different_sizes_are(photos, tmp_pa
     assert [(file["height"], file["width"]) for file in index["files"][4:7]] == [(34, 44), (0, 0), (36, 46)]
 
 
+@pytest.mark.fault("Folders and names", "file names that are not UTF-8, in a store", "kept as they are")
 def test_names_that_are_no_text(tmp_path):
     path = tmp_path / os.fsdecode(b'\xff caf\xc3\xa9 "quoted"\n.jpg')
     path.write_bytes(KINDS["4:2:0"])
@@ -192,6 +193,9 @@ def half_built(photos, tmp_path, monkeypatch, chunks_of_4):
     return half_built_store(photos, SMALL, tmp_path / "half", monkeypatch)
 
 
+@pytest.mark.fault(
+    "Disk", "the disk fills while a store is built", "one line; what is finished stays, and the same build goes on"
+)
 def test_a_full_disk_costs_nothing_that_was_finished(photos, half_built, store, decoded):
     assert (plan := plan_store(photos, SMALL, half_built)).num_done == 16
     assert plan.num_bytes == 14 * 20 * 24 * 3
@@ -301,6 +305,7 @@ class TestRowsOfDifferentSizes:
         assert_pils(open_store(build(photos, AS_IS, tmp_path / "store"), photos, AS_IS), photos, AS_IS)
 
 
+@pytest.mark.fault("Disk", "a store's journal that is torn", "counted up to the tear")
 @pytest.mark.parametrize("tail", [b'{"row": 17, "si', b"\0" * 300, b'{"row": 17}garbage\n{}\n'])
 def test_a_torn_journal_counts_up_to_the_tear(photos, half_built, store, decoded, tail):
     with (half_built / "journal.jsonl").open("ab") as file:

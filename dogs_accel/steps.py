@@ -1,4 +1,4 @@
-"""What is made of a run's answers, step by step: a step that fails costs itself alone, and is named."""
+"""What is made of the data and of a run's answers, step by step: one that fails costs itself alone, and is named."""
 
 from __future__ import annotations
 
