@@ -93,8 +93,8 @@ def test_labels_that_are_integers(photos, labels, recwarn):
         (pd.Categorical(list("ababa")), "labels: got 'a' among them, expected integers"),
         (pd.array([0, 1, None, 3, 4], dtype="Int64"), "labels: got nan at 2, expected integers"),
         ([1, None, 2, 3, 4], "labels: got None among them, expected integers"),
-        (np.eye(NUM), "labels: got shape (5, 5), expected (5,), one a path"),
-        (None, "labels: got shape (), expected (5,), one a path"),
+        (np.eye(NUM), "labels: got shape (5, 5), expected (5,), one an image"),
+        (None, "labels: got shape (), expected (5,), one an image"),
     ],
 )  # fmt: skip
 def test_labels_that_are_none(photos, labels, message):
