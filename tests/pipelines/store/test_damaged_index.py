@@ -7,28 +7,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.store.index import FileEntry, StaleStoreError, StoreIndex, StoreRequest, read_index, write_index
+from pipelines.store.rows import RowPlaces
 from pipelines.store.writing import JOURNAL_FILE, read_started
 from tests.support.fuzzing import fuzz, value_or_line
-from tests.support.small_stores import SMALL
+from tests.support.small_stores import SHORTER, SMALL
 
 ENTRY = {"size": 3, "mtime_ns": 5, "sha256": "a" * 64, "problem": None}
 
 
-@pytest.fixture(scope="module")
-def indexed(tmp_path_factory):
+@pytest.fixture(scope="module", params=[SMALL, SHORTER], ids=lambda recipe: recipe.name)
+def indexed(request, tmp_path_factory):
     """A folder with an index of three files, what was asked for, and the content."""
     root = tmp_path_factory.mktemp("indexed")
     paths = [root / "a" / name for name in ("1.jpg", "2.jpg", "3.jpg")]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"xyz")
-    request = StoreRequest.of(paths, SMALL)
+    asked = StoreRequest.of(paths, request.param)
+    equal = isinstance(request.param.resize, tuple)
+    places = RowPlaces.of_equal(3, request.param.resize) if equal else RowPlaces.of_sizes([(20, 20), (20, 30), (0, 0)])
     entries = {path.name: FileEntry(**ENTRY) for path in paths}
     (root / "store").mkdir()
-    write_index(root / "store", StoreIndex(terms=request.terms, root=request.root, entries=entries))
+    write_index(root / "store", StoreIndex(terms=asked.terms, root=asked.root, entries=entries, places=places))
     content = (root / "store" / "index.json").read_bytes()
-    assert read_index(root / "store", request).entries == entries
-    return root / "store", request, content
+    assert read_index(root / "store", asked).entries == entries
+    return root / "store", asked, content
 
 
 values = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({})
@@ -73,9 +76,9 @@ def test_what_is_no_index_is_said_to_be_damaged(indexed, content):
 )
 def test_a_row_of_a_journal_that_was_edited_is_said_to_be_damaged(indexed, tmp_path, row, monkeypatch):
     _, request, _ = indexed
-    monkeypatch.setattr("pipelines.store.writing._started_pixels", lambda folder, request: folder / "building.npy")
+    monkeypatch.setattr("pipelines.store.writing._started_pixels", lambda folder, places: folder / "building.npy")
     first = json.dumps({**request.terms, "root": request.root, "paths": request.paths})
-    monkeypatch.setattr("pipelines.store.writing._first_line", lambda request: json.loads(first))
+    monkeypatch.setattr("pipelines.store.writing._first_line", lambda *_: json.loads(first))
     (tmp_path / JOURNAL_FILE).write_text(f"{first}\n{json.dumps(row)}\n")
     with pytest.raises(StaleStoreError, match=r"journal\.jsonl is damaged \(row .*to build it anew"):
         read_started(tmp_path, request)
