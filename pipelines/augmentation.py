@@ -20,16 +20,16 @@ from dogs_accel.ops import AUGMENT_STEPS, NUM_STEP_COLUMNS
 from pipelines.philox import uniform
 from pipelines.recipe import MAGNITUDE_BINS, Recipe
 
-_STREAM = 1
+_STREAM, _RANDAUGMENT_STREAM = 1, 2
 _ATTEMPTS = 10
 _CHUNKS_AT_ONCE = 16
 """Drawing for one batch costs a sample eight times what drawing for many does."""
-# One column of random numbers for each use, so that switching one augmentation off leaves the others as they were.
-# New uses come behind the last ones, and RandAugment, which has two for each of its operations, behind them all.
+# One column of random numbers for each use, so that switching one augmentation off leaves the others as they were. New
+# uses come behind the last ones. RandAugment, which has two for each of its operations, has numbers of its own.
 _CROP_ATTEMPTS, _CROP_PLACE, _FLIP, _ANGLE, _FACTORS, _ORDER, _ERASE, _ERASE_ATTEMPTS, _ERASE_PLACE, _HUE = (
     0, 20, 22, 23, 24, 27, 30, 31, 51, 53,
 )  # fmt: skip
-_HUE_ORDER, _GRAYSCALE, _OPERATIONS = 54, 55, 56
+_HUE_ORDER, _GRAYSCALE, _NUM = 54, 55, 56
 
 RANDAUGMENT_OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation", "contrast",
@@ -71,18 +71,15 @@ def draw_params(
     """Draw the parameters of the samples `index` (N,) whose resized images have sizes (N, 2) = height, width."""
     num = len(index)
     num_operations = 0 if recipe.randaugment is None else recipe.randaugment[0]
-    num_columns = _OPERATIONS + 2 * num_operations if num_operations or recipe.grayscale or recipe.hue else _HUE
-    u = np.full((num, _OPERATIONS), 0.5)
-    if recipe.is_random:
-        drawn = uniform(seed, epoch, index, num_columns, _STREAM)
-        u = np.concatenate([drawn, u[:, num_columns:]], axis=1)
+    u = uniform(seed, epoch, index, _NUM, _STREAM) if recipe.is_random else np.full((num, _NUM), 0.5)
+    operations = uniform(seed, epoch, index, 2 * num_operations, _RANDAUGMENT_STREAM)
     widths = np.array([recipe.brightness, recipe.contrast, recipe.saturation])
     shifts = (2 * u[:, _HUE] - 1) * recipe.hue
     return AugmentParams(
         crop=_crop_boxes(recipe, sizes, u),
         flip=u[:, _FLIP] < recipe.flip,
-        operations=(u[:, _OPERATIONS::2] * len(RANDAUGMENT_OPERATIONS)).astype(np.int64),
-        signs=np.where(u[:, _OPERATIONS + 1 :: 2] < 0.5, -1.0, 1.0),
+        operations=(operations[:, ::2] * len(RANDAUGMENT_OPERATIONS)).astype(np.int64),
+        signs=np.where(operations[:, 1::2] < 0.5, -1.0, 1.0),
         angle_deg=(2 * u[:, _ANGLE] - 1) * recipe.rotation_deg,
         factors=np.column_stack([1 + (2 * u[:, _FACTORS:_ORDER] - 1) * widths, shifts]),
         order=np.argsort(u[:, [*range(_ORDER, _ERASE), _HUE_ORDER]], axis=1, kind="stable"),

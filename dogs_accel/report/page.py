@@ -24,7 +24,7 @@ from dogs_accel.report.summary import (
 )
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CLAIMS_FILE, PAIRWISE_FILE, REPORT_FILE
-from dogs_accel.runtime.files import MANIFEST, replacing, update_manifest
+from dogs_accel.runtime.files import replacing, update_manifest
 
 
 def write_report(folder: RunsFolder) -> Path:
@@ -40,7 +40,7 @@ def write_report(folder: RunsFolder) -> Path:
         written.append(write_claims(folder.folder, claims))
     else:
         (folder.folder / CLAIMS_FILE).unlink(missing_ok=True)  # that of an earlier version, which knew one dataset
-    update_manifest(folder.folder, written, gone=[CLAIMS_FILE, REPORT_FILE], manifest=folder.content(MANIFEST))
+    update_manifest(folder.folder, written, gone=[CLAIMS_FILE, REPORT_FILE], manifest=folder.manifest)
     return written[0]
 
 

@@ -110,9 +110,14 @@ class RunsFolder(ReadOnce):
         return of_runs + [f"{name} ({why})" for name, why in (self.content(NOT_MADE_FILE) or {}).items()]
 
     @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What MANIFEST.json has, read once; empty where there is none."""
+        return read_manifest(self.folder)
+
+    @cached_property
     def checksums(self) -> dict[str, dict[str, Any]]:
         """Size and sha256 of each file that a report is made from, as the manifest has them."""
-        files = read_manifest(self.folder)["files"]
+        files = self.manifest["files"]
         return {name: entry for name, entry in files.items() if name not in (REPORT_FILE, CLAIMS_FILE)}
 
     @cached_property

@@ -13,8 +13,8 @@ from typing import NoReturn
 from dogs_accel.runtime.terminal import escaped
 
 AMP_CHOICES = ("auto", "off", "bf16", "fp16")
-_MOST = 2**32 - 1
-"""Of every integer, as scikit-learn has it for seeds; torch has room for no more than its square."""
+_MOST = 2**31 - 1
+"""Of every integer: every library here takes as much."""
 _SHOWN = 40
 DATA_HELP = "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs"
 

@@ -130,7 +130,7 @@ def test_several_processes_say_once_what_is_wrong():
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("error: argument --epochs: got '0', expected an integer >= 1") == 1
-    assert done.stderr.count("usage: ") == 1
+    assert "usage: " not in done.stderr
 
 
 def test_spinning_is_bounded_where_torch_is_not_there_yet(monkeypatch):

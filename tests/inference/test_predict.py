@@ -360,6 +360,7 @@ def test_two_at_work_in_one_folder_do_not_take_each_others_names(tmp_path, monke
         return save(pixels, place, texts)
 
     monkeypatch.setattr(heatmaps, "save_picture", save_late)
+    monkeypatch.setattr(heatmaps, "find_explainer", lambda model, size_px: model)
     monkeypatch.setattr(heatmaps, "heat_maps", lambda explainer, images, classes: {"gradcam": images[:, 0]})
 
     def draw(photo):

@@ -151,44 +151,105 @@ def check_squash(images: Any, size: tuple[int, int], interpolation: str, num_thr
         np.testing.assert_array_equal(row.numpy(), image_reference.resize(image.numpy(), *size, interpolation))
 
 
-def good_augment(draw: st.DrawFn) -> dict[str, Any]:
-    height, width, size = (draw(st.sampled_from([1, 2, 16, 17, 30])) for _ in range(3))
-    num_images, num_samples = draw(st.integers(1, 3)), draw(st.integers(0, 4))
-    rows = []
-    for _ in range(num_samples):
+NUMBERS_OF_STEPS = {
+    "none": st.just(()),
+    "affine": st.sampled_from([(1, 0, 0, 0, 1, 0), (0.5, 1, -3, -1, 0.5, 3), (0, 0, 32766, 0, 0, -32766)]),
+    **dict.fromkeys(
+        ("brightness", "contrast", "saturation", "sharpness"),
+        st.tuples(st.sampled_from([0.0, 5e-324, 0.5, 1.0, 2.0, 1e6])),
+    ),
+    "hue": st.tuples(st.sampled_from([0, 1, 128, 255])),
+    "grayscale": st.just(()),
+    "posterize": st.tuples(st.integers(1, 8)),
+    "solarize": st.tuples(st.sampled_from([0, 5e-324, 127.5, 256])),
+    "autocontrast": st.just(()),
+    "equalize": st.just(()),
+}
+
+
+def good_rows(draw: st.DrawFn, sizes: list[tuple[int, int]], size: int) -> Tensor:
+    """Parameters of a sample for each image size, with up to three steps."""
+    num_steps = draw(st.integers(0, 3))
+    rows = np.zeros((len(sizes), len(ops.AUGMENT_PARAMS) + ops.NUM_STEP_COLUMNS * num_steps))
+    for row, (height, width) in zip(rows, sizes, strict=True):
         tall, wide = draw(st.integers(1, height)), draw(st.integers(1, width))
-        crop = [draw(st.integers(0, height - tall)), draw(st.integers(0, width - wide)), tall, wide]
-        matrix = draw(st.sampled_from([(1, 0, 0, 0, 1, 0), (0.5, 1, -3, -1, 0.5, 3), (0, 0, 32766, 0, 0, -32766)]))
-        factors = [draw(st.sampled_from([0.0, 5e-324, 0.5, 1.0, 2.0, 1e6])) for _ in range(3)]
+        place = (draw(st.integers(0, height - tall)), draw(st.integers(0, width - wide)))
+        if draw(st.booleans()):  # anywhere, also beyond the image
+            tall, wide, place = (
+                *(draw(st.integers(1, 40)) for _ in range(2)),
+                draw(st.tuples(*[st.integers(-50, 50)] * 2)),
+            )
         erased = [draw(st.integers(0, size)) for _ in range(2)]
-        place = [draw(st.integers(0, size - side)) for side in erased]
-        rows.append([*crop, draw(st.booleans()), *matrix, *factors, *draw(st.permutations(range(3))), *place, *erased])
-    images = draw(tensors_of([0, 1, 7, 200, 255], (num_images, height, width, 3), torch.uint8))
-    params = torch.tensor(rows, dtype=torch.float64).reshape(num_samples, len(ops.AUGMENT_PARAMS))
+        row[:9] = [
+            *place,
+            tall,
+            wide,
+            draw(st.booleans()),
+            *(draw(st.integers(0, size - side)) for side in erased),
+            *erased,
+        ]
+        for step in row[9:].reshape(-1, ops.NUM_STEP_COLUMNS):
+            name = draw(st.sampled_from(ops.AUGMENT_STEPS))
+            numbers = draw(NUMBERS_OF_STEPS[name])
+            step[: 1 + len(numbers)] = [ops.AUGMENT_STEPS.index(name), *numbers]
+    params: Tensor = draw(hostile.any_layout(torch.from_numpy(rows)))
+    return params
+
+
+def good_settings(draw: st.DrawFn, size: int) -> dict[str, Any]:
     return {
-        "images": images.contiguous(),
-        "index": draw(tensors_of(list(range(num_images)), (num_samples,), torch.int64)),
-        "params": draw(hostile.any_layout(params)),
         "size": size,
         "mean": [0.5, 0.25, 0.0],
         "std": [0.25, 1e-3, 2.0],
         "interpolation": draw(st.sampled_from(["bilinear", "bicubic"])),
         "dtype": draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16])),
         "num_threads": draw(st.sampled_from([0, 1, 2, 100, 10**9, 2**63 - 1])),
+        "fill": draw(st.sampled_from([(0, 0, 0), (255, 1, 7)])),
+    }
+
+
+def good_augment(draw: st.DrawFn) -> dict[str, Any]:
+    height, width, size = (draw(st.sampled_from([1, 2, 16, 17, 30])) for _ in range(3))
+    num_images, num_samples = draw(st.integers(1, 3)), draw(st.integers(0, 4))
+    images = draw(tensors_of([0, 1, 7, 200, 255], (num_images, height, width, 3), torch.uint8))
+    return {
+        "images": images.contiguous(),
+        "index": draw(tensors_of(list(range(num_images)), (num_samples,), torch.int64)),
+        "params": good_rows(draw, [(height, width)] * num_samples, size),
+        **good_settings(draw, size),
     }
 
 
 def check_augment(**arguments: Any) -> None:
-    got = ops.augment(**arguments)
-    images, index, params, size = (arguments[name] for name in ("images", "index", "params", "size"))
-    assert (got.shape, got.dtype) == ((len(index), 3, size, size), arguments["dtype"])
-    constants = (size, arguments["mean"], arguments["std"], arguments["interpolation"])
-    for row, i, packed in zip(got, index.tolist(), params.resolve_neg().numpy(), strict=True):
+    images, index = (arguments[name] for name in ("images", "index"))
+    check_batch(ops.augment(**arguments), [images[i] for i in index.tolist()], None, arguments)
+
+
+def good_augment_ragged(draw: st.DrawFn) -> dict[str, Any]:
+    size, images = draw(st.sampled_from([1, 2, 16, 17])), images_of(draw, draw(st.integers(1, 4)))
+    sides = st.sampled_from([1, 2, 16, 33])
+    resized = [draw(st.just(tuple(image.shape[:2])) | st.tuples(sides, sides)) for image in images]
+    return {
+        "images": images,
+        "resized": draw(hostile.any_layout(torch.tensor(resized))),
+        "params": good_rows(draw, resized, size),
+        **good_settings(draw, size),
+    }
+
+
+def check_augment_ragged(**arguments: Any) -> None:
+    check_batch(ops.augment_ragged(**arguments), arguments["images"], arguments["resized"].tolist(), arguments)
+
+
+def check_batch(got: Tensor, images: Any, resized: Any, arguments: dict[str, Any]) -> None:
+    size, dtype = arguments["size"], arguments["dtype"]
+    assert (got.shape, got.dtype) == ((len(images), 3, size, size), dtype)
+    constants = [arguments[name] for name in ("size", "mean", "std", "interpolation")]
+    rows = arguments["params"].resolve_neg().numpy()
+    for row, image, packed, first in zip(got, images, rows, resized or [None] * len(images), strict=True):
         with np.errstate(all="ignore"):
-            expected = image_reference.augment(images[i].numpy(), packed, *constants)
-        torch.testing.assert_close(
-            row, torch.from_numpy(expected).to(arguments["dtype"]), rtol=0, atol=0, equal_nan=True
-        )
+            expected = image_reference.augment(image.numpy(), packed, *constants, first, arguments["fill"])
+        torch.testing.assert_close(row, torch.from_numpy(expected).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 OPERATORS = {
@@ -199,6 +260,7 @@ OPERATORS = {
     "stats_of_sums": Operator(ops.stats_of_sums, good_sums, check_sums),
     "squash": Operator(ops.squash, good_squash, check_squash),
     "augment": Operator(ops.augment, good_augment, check_augment),
+    "augment_ragged": Operator(ops.augment_ragged, good_augment_ragged, check_augment_ragged),
 }
 
 

@@ -121,7 +121,7 @@ def test_images_that_cannot_be_paired_end_in_exit_code_1(command, monkeypatch, c
     monkeypatch.setattr(run, "compare_logits", refuse)
     assert stopped([*command, "--loader", "dali", "--recipe", "eval"]) == 1
     printed = capsys.readouterr()
-    assert "dali     eval          FAIL  loader dali, recipe eval: image 2 comes twice" in printed.out
+    assert "dali     eval              FAIL  loader dali, recipe eval: image 2 comes twice" in printed.out
     assert "\nFAIL  loader dali, recipe eval: image 2 comes twice" in printed.out
     assert printed.err.count("image 2 comes twice in an epoch") == 2
 
@@ -145,7 +145,7 @@ def test_without_weights_the_model_is_left_out_and_the_command_says_so(command, 
     ("arguments", "message"),
     [
         (["--loader", "torch"], "loader: got 'torch', expected one of dali"),
-        (["--recipe", "train"], "recipe: got 'train', expected one of eval, resnet-train, vit-train, or all"),
+        (["--recipe", "train"], "recipe: got 'train', expected some of eval, resnet-train, vit-train, imagenet-eval, "),
         (["--num-images", "0"], "--num-images: got '0', expected an integer >= 1"),
         (["--weights", "none"], "weights: got none, expected imagenet or a file"),
         (["--weights", "/nowhere.pth"], "weights: no file '/nowhere.pth'"),

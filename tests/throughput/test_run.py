@@ -57,7 +57,7 @@ def test_the_command_writes_what_it_says(dogs_root, tmp_path, monkeypatch, capsy
     ("options", "message"),
     [
         (["--loader", "torch,cachd"], "loader: got 'cachd', expected one of"),
-        (["--recipe", "evil"], "recipe: got 'evil', expected one of eval, resnet-train, vit-train (did you"),
+        (["--recipe", "evil"], "recipe: got 'evil', expected one of eval, resnet-train, vit-train, imagenet-eval, "),
         (["--model", "resnet51"], "models: got 'resnet51'"),
         (["--device", "cuda:77"], "--device cuda:77: torch"),
         (["--model", "resnet18", "--image-size", "32", "--batch-size", "1"], "batch_size: got 1, which leaves one of "),
