@@ -1,17 +1,18 @@
 # Two commands do everything on a fresh Debian with Python, make and g++:
 #   make benchmark    set up, then run the comparison on the embedded pictures (ARGS="--data DIR" for your own)
 #   make test         set up, then run the tests
-# Two more look where the tests have no time to:
+# Three more look where the tests have no time to:
 #   make sanitize     the operators under AddressSanitizer and UBSan, with many drawn arguments (needs gcc's libasan)
 #   make soak         thousands of epochs, and each command again and again: nothing held grows (DOGS_ACCEL_SOAK=0.1 for
 #                     a tenth)
+#   make faults       each write of each command fails in turn, and each is stopped by each signal: hours
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 CSRC   := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 ARGS   ?=
 
-.PHONY: benchmark test sanitize soak bench gpu-check lint format setup clean FORCE
+.PHONY: benchmark test sanitize soak faults bench gpu-check lint format setup clean FORCE
 
 benchmark: setup
 	$(BIN)/python -m dogs_accel.benchmark $(ARGS)
@@ -37,6 +38,9 @@ sanitize: setup
 
 soak: setup
 	$(BIN)/python -m pytest -s -m soak tests/soak $(ARGS)
+
+faults: setup
+	$(BIN)/python -m pytest -m soak tests/commands $(ARGS)
 
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark $(ARGS)

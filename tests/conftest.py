@@ -5,6 +5,7 @@ from dogs_accel.runtime.threads import bound_spinning
 bound_spinning()  # before the first import of torch
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from dogs_accel import ops
 from dogs_accel.benchmark import main
 from dogs_accel.datasets.synthetic import write_synthetic
 
+# Where the tests are started in the background Ctrl-C is ignored, also by every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make soak` runs, and skip what needs a GPU where there is none."""
+    """Leave out what only `make soak` and `make faults` run, and skip what needs a GPU where there is none."""
     if "soak" not in config.option.markexpr:
         soaks = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if not item.get_closest_marker("soak")]

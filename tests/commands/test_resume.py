@@ -18,7 +18,6 @@ from dogs_accel.runtime.files import sha256
 from dogs_accel.training.checkpoint import load_checkpoint
 from tests.support.same_results import assert_same_results
 
-NUM_KILLS = 20
 MOST_SECONDS = 2
 """Until a kill: about what a run takes to train and to evaluate."""
 SEED = 20261122
@@ -70,15 +69,16 @@ def undisturbed(start, arguments, tmp_path_factory):
 
 @pytest.mark.fault(
     "Signals and processes",
-    "a run that is killed twenty times, wherever it is",
+    "a run that is killed again and again, wherever it is",
     "--resume each time; it ends with the bits of an undisturbed run",
 )
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(start, arguments, undisturbed, tmp_path):
+@pytest.mark.parametrize("num_kills", [8, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_run_killed_many_times_ends_as_the_undisturbed_one(start, arguments, undisturbed, tmp_path, num_kills):
     out, chance = tmp_path / "killed", random.Random(SEED)
     command = [*arguments, "--out", str(out), "--resume"]
     reached = []
-    for kill in range(NUM_KILLS):
+    for kill in range(num_kills):
         process = start(*command)
         # A quarter of the kills at any moment, the others once a run is under way or after another epoch: however
         # slow the machine is, there is some progress, and most of the work is there.

@@ -164,7 +164,7 @@ def epochs_of(loader, device, num_epochs):
     return np.array(used).T
 
 
-@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), *DEVICES[1:]])
+@pytest.mark.parametrize("device", DEVICES[1:])  # tests/soak has them on a CPU, more of them
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_twenty_epochs_leave_memory_as_three_did(photos, device, backend):
     settings = settings_of(device, batch_size=8)
