@@ -261,7 +261,7 @@ def _torch_moved(image, params, row, recipe):
         image = v2.rotate(image, float(params.angle_deg[row]))
     if recipe.jitters:
         steps = (v2.adjust_brightness, v2.adjust_contrast, v2.adjust_saturation)
-        for which in params.order[row]:
+        for which in params.order[row][params.order[row] < len(steps)]:  # the published recipes leave the hue
             image = steps[which](image, float(params.factors[row, which]))
     return image
 
@@ -275,7 +275,7 @@ def test_augment(bench, measured, recipe):
     order = torch.randperm(num_stored, generator=torch.Generator().manual_seed(0))
     chunks = order[: num_stored // num * num].to(DEVICE).split(num)
     params = draw_params(recipe, np.tile([height, width], (num, 1)), 0, 0, np.arange(num))
-    packed = torch.from_numpy(pack_params(params, size)).to(DEVICE)
+    packed = torch.from_numpy(pack_params(params, recipe)).to(DEVICE)
     ours, theirs = itertools.cycle(chunks), itertools.cycle(chunks)
 
     def augmented():
