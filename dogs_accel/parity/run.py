@@ -165,7 +165,7 @@ def _header() -> str:
 
 def _row(parity: Parity) -> str:
     return (
-        f"{parity.loader:<8} {parity.recipe:<13} {parity.num_images:>6,}  {parity.mean:>7.4f}  {parity.p999:>6.4g}  "
+        f"{parity.loader:<8} {parity.recipe:<17} {parity.num_images:>6,}  {parity.mean:>7.4f}  {parity.p999:>6.4g}  "
         f"{parity.max:>6.4g}  {parity.share_differing:>9.4%}  {'pass' if parity.passes else 'FAIL'}  {parity.gate}"
     )
 

@@ -92,7 +92,7 @@ def test_the_command_compares_all_recipes_and_a_model(command, tmp_path, capsys)
         figure = tmp_path / "out" / f"parity_dali_{row['recipe']}.png"
         assert Image.open(figure).width > 800
         assert f"  {figure}\n" in printed
-        assert f"dali     {row['recipe']:<13}     10  {row['mean']:>7.4f}" in printed
+        assert f"dali     {row['recipe']:<17}     10  {row['mean']:>7.4f}" in printed
     [answers] = written["models"]
     assert answers["top1_agreement"] == 1
     assert answers["model"] == "ResNet-18"
