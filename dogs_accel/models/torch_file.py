@@ -72,6 +72,8 @@ def _zip_problem(file: IO[bytes], checksums: bool) -> str | None:
 def _reason(error: Exception) -> str:
     """Say in a few words why a file cannot be read: torch says a page, which advises to run what is in the file."""
     text = str(error)
+    if isinstance(error, MemoryError):  # of a large file that is whole, or of a damaged one that claims to be large
+        return "it takes more memory than there is"
     if isinstance(error, pickle.UnpicklingError):
         found = re.search(r"(?:GLOBAL|class) ([\w.]{1,100})", text)
         held = f"an object of {found[1]}" if found else "something else"
