@@ -16,6 +16,7 @@ from pipelines.fused import FusedLoader
 from pipelines.loader import Batch
 from pipelines.store.build import build_store, default_store_folder
 from pipelines.store.reading import OpenStore
+from pipelines.store.rows import image_at
 
 _GPU_SHARE = 0.25
 """Of the GPU's memory, what the images of one loader may take: there are others, and a model. The rest stays on the
@@ -51,10 +52,10 @@ class CachedLoader(FusedLoader):
         self.store_dir: Path | None = None
         self._images: torch.Tensor | None
         """(N, height, width, 3) where the images have one size and no first resize is left to do."""
-        if self.pixels is None:
+        if self._given is None:
             self._take_store(store_dir, store_max_side, store)
         else:
-            self._take_array(self.pixels)
+            self._take_array(self._given)
         if self.device.type == "cuda" and self._fits_on_gpu():
             self._move_to_gpu()
 
@@ -73,9 +74,8 @@ class CachedLoader(FusedLoader):
             taken.content, taken.offsets, taken.sizes, taken.sizes,
         )  # fmt: skip
 
-    def _take_array(self, pixels: NDArray[np.uint8]) -> None:
-        num, height, width, _ = pixels.shape
-        images = torch.from_numpy(np.ascontiguousarray(pixels))
+    def _take_array(self, images: torch.Tensor) -> None:
+        num, height, width, _ = images.shape
         resized = self.recipe.resized(height, width)
         self._images = images if resized == (height, width) else None
         self._rows = torch.arange(num)
@@ -102,8 +102,11 @@ class CachedLoader(FusedLoader):
             if len(some):
                 content[offsets[some[0]] : ends[some[-1]]].copy_(self._gathered(some))
         if self._images is not None:
-            self._images = content.view(len(positions), *self._images.shape[1:])
-            self._rows = torch.arange(len(positions), device=self.device)
+            good = np.flatnonzero(self._num_bytes)
+            self._images = content.view(len(good), *self._images.shape[1:])
+            rows = np.full(len(positions), -1, dtype=np.int64)
+            rows[good] = np.arange(len(good))
+            self._rows = torch.from_numpy(rows).to(self.device)
         self._content, self._offsets = content, offsets
 
     def _gathered(self, positions: NDArray[np.int64]) -> torch.Tensor:
@@ -111,8 +114,7 @@ class CachedLoader(FusedLoader):
         return torch.cat([self._view(position).reshape(-1) for position in positions])
 
     def _view(self, position: int) -> torch.Tensor:
-        height, width = self._sizes[position].tolist()
-        return self._content.as_strided((height, width, 3), (3 * width, 3, 1), int(self._offsets[position]))
+        return image_at(self._content, self._offsets[position], self._sizes[position])
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
         bad = np.array(sorted(self._left_out), dtype=np.int64)

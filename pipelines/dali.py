@@ -72,8 +72,8 @@ class DaliLoader(FusedLoader):
 
     def _images(self, epoch: int, order: NDArray[np.int64]) -> Iterator[_Image | None]:
         """Yield the images of samples, in order; None for a bad one."""
-        if self.pixels is not None:
-            yield from (_Image(at, self._to_device(torch.from_numpy(self.pixels[at]))) for at in order.tolist())
+        if self._given is not None:
+            yield from (_Image(at, self._to_device(self._given[at])) for at in order.tolist())
             return
         drawn: dict[int, NDArray[np.float64]] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ class FusedLoader(Loader):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._device_labels = self.labels.to(self.device)
+        self._given = None if self.pixels is None else _as_tensor(self.pixels)
+        """The images, (N, H, W, 3), where they were given as such."""
 
     def _packed(
         self, epoch: int, chunks: Sequence[NDArray[np.int64]], sizes: NDArray[np.int64]
@@ -65,3 +68,9 @@ class FusedLoader(Loader):
         images = torch.empty(0, 3, size, size, dtype=self.dtype, device=self.device)
         index = torch.empty(0, dtype=torch.int64, device=self.device)
         return Batch(images, self._device_labels[index], index)
+
+
+def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an array that cannot be written to; nobody does
+        return torch.from_numpy(pixels)

@@ -150,7 +150,8 @@ class Loader(abc.ABC):
         dtype: torch.dtype,
         on_bad_image: str = "error",
     ) -> None:
-        self.pixels = paths if are_pixels(paths) else None
+        # Row by row in memory, as of a picture whose channels somebody has turned round.
+        self.pixels = np.ascontiguousarray(paths) if are_pixels(paths) else None
         """The images, (N, H, W, 3) uint8, where they were given as such; there are no paths then."""
         self.paths = [] if are_pixels(paths) else file_paths(paths)
         self.labels = _as_labels(labels, self.dataset_size)

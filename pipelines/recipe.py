@@ -127,7 +127,7 @@ class Recipe:
 
     @classmethod
     def recorded(cls, fields: Mapping[str, Any]) -> Recipe:
-        """Read what `dataclasses.asdict` gave of a recipe and JSON has kept, in which tuples are lists."""
+        """Read what `as_dict` gave of a recipe and JSON has kept, in which tuples are lists."""
         own: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
         return cls(**own)
 

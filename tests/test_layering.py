@@ -75,6 +75,13 @@ def test_a_name_with_an_underscore_stays_in_its_module(path, name):
     assert [alias.name for node in ours for alias in node.names if alias.name.startswith("_")] == []
 
 
+def test_the_packages_hold_modules_and_templates_alone():
+    """A merge leaves other files behind, and the wheel would take them along."""
+    paths = [path for package in ("pipelines", "dogs_accel") for path in (ROOT / package).rglob("*") if path.is_file()]
+    others = [path for path in paths if path.parent.name not in ("__pycache__", "templates")]
+    assert {path.suffix for path in others} <= {".py", ".so"}
+
+
 def test_one_name_means_one_thing():
     places = {}
     for path, name in modules():

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipelines.store.disk import flush_path, lock
+from pipelines.store.disk import DISK_IS_FULL, flush_path, lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,6 @@ ERROR_LOG = "error.log"
 _PARTIAL = ".partial-"
 _OF_SYSTEMS = {"lost+found", ".DS_Store", ".Trashes", ".Spotlight-V100", ".fseventsd", "Thumbs.db", "desktop.ini"}
 """What file systems and desktops put into folders unasked."""
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LEAST_FREE = 1 << 16
 """Bytes below which a disk is full to whatever library does not say why it could not write."""
 
@@ -47,7 +46,7 @@ def is_disk_full(error: BaseException) -> bool:
     """Say whether an error, or one in whose handling it was raised, is a lack of room on a disk."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, FullDiskError) or (isinstance(found, OSError) and found.errno in _FULL):
+        if isinstance(found, FullDiskError) or (isinstance(found, OSError) and found.errno in DISK_IS_FULL):
             return True
         found = found.__cause__ or found.__context__
     return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from dogs_accel import ops
+from pipelines.store.disk import DISK_IS_FULL
 from pipelines.store.index import FileEntry, FileStamp, StoreError, StoreRequest, absolute_path
 from pipelines.store.writing import RowWriter, StartedBuild, open_writer, publish, read_started
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _MOST_SQUASHED_PX = 1 << 14
 """Height or width that `ops.squash` makes at most."""
-_DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class StoreFiller:
@@ -162,7 +161,7 @@ def store_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno not in _DISK_IS_FULL:
+        if error.errno not in DISK_IS_FULL:
             raise StoreError(f"store {folder}: it cannot be used ({reason})") from error
         raise StoreError(
             f"store {folder}: the disk is full ({reason}); what is finished stays, and the same build goes on "

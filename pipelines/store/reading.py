@@ -25,7 +25,7 @@ from pipelines.store.index import (
     write_index,
 )
 from pipelines.store.lock import locked
-from pipelines.store.rows import RowPlaces
+from pipelines.store.rows import RowPlaces, image_at
 from pipelines.store.writing import JOURNAL_FILE, PIXELS_FILE
 
 _SHOWN = 10
@@ -57,8 +57,7 @@ class StoreRows:
 
     def image(self, position: int) -> torch.Tensor:
         """Return the image of a path asked for, (height, width, 3) uint8, in the same memory."""
-        (height, width), offset = self.sizes[position].tolist(), int(self.offsets[position])
-        return self.content[offset : offset + height * width * 3].view(height, width, 3)
+        return image_at(self.content, self.offsets[position], self.sizes[position])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

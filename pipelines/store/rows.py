@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipelines.cores import available_cores
@@ -61,6 +62,12 @@ class RowPlaces:
         """(height, width) in px of a row."""
         height, width = self.sizes[row].tolist()
         return height, width
+
+
+def image_at(content: torch.Tensor, offset: np.int64, size: NDArray[np.int64]) -> torch.Tensor:
+    """View the image of a size (2,), height and width, that begins at a byte of content (n,): (height, width, 3)."""
+    height, width = size.tolist()
+    return content.as_strided((height, width, _CHANNELS), (_CHANNELS * width, _CHANNELS, 1), int(offset))
 
 
 def _num_bytes(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

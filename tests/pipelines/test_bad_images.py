@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import EVAL, BadImageError, make_loader
+from pipelines import EVAL, IMAGENET_TRAIN, BadImageError, make_loader
 
 BACKENDS = ["torch", "dali", "cached"]
 RECIPE = EVAL.at(32)
@@ -66,6 +66,22 @@ def test_every_loader_leaves_out_the_same_images(good, hard, tmp_path, caplog):
     for position, image in found["torch"].items():
         assert torch.equal(found["dali"][position], image), paths[position]
         assert torch.equal(found["cached"][position], image), paths[position]
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, IMAGENET_TRAIN.at(32)], ids=lambda recipe: recipe.name)
+def test_images_that_are_copied_together_are_the_good_ones(good, tmp_path, recipe):
+    """What a GPU does with a store that fits its memory, here in that of the host."""
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    paths = [*good[:5], str(tmp_path / "bad.jpg"), *good[5:9]]
+    settings = {"batch_size": 4, "device": "cpu", "num_threads": 1, "on_bad_image": "skip"}
+    with make_loader(paths, range(10), recipe, backend="cached", store_dir=tmp_path / "store", **settings) as loader:
+        loader.set_epoch(3)
+        expected = list(loader)
+        loader._move_to_gpu()
+        loader.set_epoch(3)
+        for batch, before in zip(loader, expected, strict=True):
+            assert torch.equal(batch.index, before.index)
+            assert torch.equal(batch.images, before.images)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -239,6 +239,20 @@ def test_images_may_be_given_as_an_array(tmp_path, recipe, backend):
     assert torch.equal(index, order)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_array_may_be_turned_round_and_read_only(backend):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    turned = pixels[..., ::-1]
+    turned.flags.writeable = False
+    fixed = pixels.copy()
+    fixed.flags.writeable = False
+    recipe = EVAL.at(24)
+    expected = load(pixels[..., ::-1].copy(), recipe, num_threads=1)[0]
+    assert torch.equal(load(turned, recipe, backend=backend, num_threads=1)[0], expected)
+    assert torch.equal(load(fixed, recipe, backend=backend, num_threads=1)[0], load(pixels, recipe, num_threads=1)[0])
+
+
 def test_an_array_is_loaded_by_cached_where_nobody_says_otherwise():
     pixels = np.zeros((3, 32, 32, 3), dtype=np.uint8)
     with make_loader(pixels, range(3), CIFAR_TRAIN, device="cpu") as loader:
