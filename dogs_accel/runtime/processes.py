@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import signal
 import socket
@@ -244,9 +245,11 @@ def share_gradients(model: nn.Module, world: World, device: torch.device) -> nn.
     # Of weights with sides of 1, such as a class token, whose strides may be said in several ways.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
-    )
+    wrap = nn.parallel.DistributedDataParallel
+    # torch 2.15 renamed the switch, and warns of the old name.
+    renamed = "forward_sync_buffers" in inspect.signature(wrap).parameters
+    leave_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return wrap(model, device_ids=ids, gradient_as_bucket_view=True, **leave_buffers)
 
 
 def gather_samples(

@@ -1,6 +1,5 @@
 """Several processes against one: real ones, on the CPU; those that run the command are started by torchrun."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -26,6 +25,7 @@ from dogs_accel.experiment.plan import make_plan
 from dogs_accel.runtime.processes import ALONE, World
 from tests.support import distributed_worker as worker
 from tests.support.blank_figures import blank_figures
+from tests.support.forked_torchrun import TWO_PROCESSES, ForkedTorchrun, benchmark
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = "tests.support.undrawn_benchmark"
@@ -35,15 +35,15 @@ MEASURED = ("seconds", "images_per_second", "_s", "_ms", "_mib")
 """How the columns of a history end that differ from run to run."""
 
 
-def torchrun(num_processes, *arguments, folder=None, rendezvous=()):
-    """Start a command in several processes of this machine."""
+def torchrun(num_processes, *arguments, folder):
+    """Start a command in several processes of this machine, as a user does."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     # A run of W&B in this process leaves word where its service is, which a command of its own would join.
     environment = {name: value for name, value in os.environ.items() if "WANDB_SERVICE" not in name}
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)),
-            *map(str, [*(rendezvous or ["--standalone"]), *arguments]),
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes), "--standalone"),
+            *map(str, arguments),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,16 +85,14 @@ def free_port():
         return free.getsockname()[1]
 
 
-def finished(process, timeout=SECONDS):
+def finished(started, timeout=SECONDS):
     """The exit code and the output of a command that must end by itself."""
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        return started.finished(timeout)
+    except TimeoutError:
+        for each in [*psutil.Process(started.pid).children(recursive=True), psutil.Process(started.pid)]:
             each.kill()
-        stdout, stderr = process.communicate()
-        pytest.fail(f"hangs:\n{stdout}\n{stderr}")
-    return process.returncode, stdout, stderr
+        pytest.fail(f"hangs:\n{started.finished(SECONDS)}")
 
 
 def said(stderr):
@@ -290,9 +288,11 @@ def undisturbed(dogs_root, tmp_path_factory):
 @pytest.mark.slow
 def test_the_command_in_two_processes(dogs_root, undisturbed, tmp_path):
     out = tmp_path / "out"
-    code, stdout, stderr = finished(torchrun(2, "-m", BENCHMARK, *arguments_of(dogs_root, out), folder=tmp_path))
-    assert code == 0, stderr
+    process = torchrun(2, "-m", BENCHMARK, *arguments_of(dogs_root, out), folder=tmp_path)
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, stderr
     assert said(stderr) == []
+    assert "Warning" not in stderr
     assert stdout.count("preset   demo") == stdout.count("epoch  5/5") == stdout.count("test accuracy") == 1
     assert "batch 8 (4 in each of 2 processes), 64 in evaluation" in stdout
     assert "world    2 processes, learning rates as for the whole batch; BatchNorm sees the images of its own" in stdout
@@ -309,17 +309,6 @@ def test_the_command_in_two_processes(dogs_root, undisturbed, tmp_path):
     assert row["train_images_per_second"] * training_seconds == pytest.approx(recorded["num_images"]["train"])
 
 
-def processes_in(process):
-    """Processes that a torchrun has started, by rank."""
-    found = {}
-    for each in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            # A process that torchrun has just forked has torchrun's own command line, and no rank yet.
-            if BENCHMARK in each.cmdline() and (rank := each.environ().get("RANK")) is not None:
-                found[int(rank)] = each
-    return found
-
-
 @pytest.mark.fault(
     "Signals and processes",
     "one of several training processes is killed",
@@ -329,20 +318,17 @@ def processes_in(process):
 @pytest.mark.usefixtures("undrawn")
 def test_a_killed_process_ends_all_and_one_goes_on(dogs_root, undisturbed, tmp_path):
     out = tmp_path / "out"
-    started = torchrun(2, "-m", BENCHMARK, *arguments_of(dogs_root, out))
+    started = ForkedTorchrun(TWO_PROCESSES, benchmark, arguments_of(dogs_root, out), tmp_path / "said")
     deadline = time.monotonic() + SECONDS
     history_file = out / RUN / f"{Path(RUN).name}_history.csv"
-    while 1 not in processes_in(started) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    second = processes_in(started)[1]
     while not history_file.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    second.send_signal(signal.SIGKILL)
+    os.kill(started.pids[1], signal.SIGKILL)
     children = psutil.Process(started.pid).children(recursive=True)
     code, _, stderr = finished(started, timeout=60)  # much less than collectives wait for each other
     assert code == 1
     assert "rank      : 1 (local_rank: 1)\n  exitcode  : -9" in stderr.partition("Root Cause")[2]
-    assert stderr.count("Traceback (most recent call last)") == 1  # torchrun's own
+    assert f'File "{ROOT / "dogs_accel"}' not in stderr  # the tracebacks are torchrun's own
     assert not psutil.wait_procs(children, timeout=10)[1]
     num_done = len(history(out))
     assert 1 <= num_done < 5
@@ -377,13 +363,11 @@ def test_two_machines_go_on_with_what_one_process_began(dogs_root, undisturbed, 
             main(arguments_of(dogs_root, out))
         assert stopped.value.code == 130
     port = free_port()
+    machines = ["--nnodes", 2, "--rdzv-backend", "static", "--master-addr", "localhost", "--master-port", port]
     agents = [
-        torchrun(
-            1, "-m", BENCHMARK, "--resume", "run", folder=machine,
-            rendezvous=[
-                *("--nnodes", 2, "--node-rank", rank, "--rdzv-backend", "static"),
-                *("--master-addr", "localhost", "--master-port", port),
-            ],
+        ForkedTorchrun(
+            [*machines, "--nproc-per-node", 1, "--node-rank", rank], benchmark, ["--resume", "run"],
+            tmp_path / f"said {rank}", machine,
         )
         for rank, machine in enumerate((first, second))
     ]  # fmt: skip
@@ -410,7 +394,7 @@ def test_what_cannot_be_ends_all_with_one_line(dogs_root, tmp_path, problem):
     else:
         next(data.glob("Images/*/*.jpg")).write_bytes(b"nothing")
         expected = "rank 0: error: 1 of 72 files cannot be decoded, see "
-    code, stdout, stderr = finished(torchrun(2, "-m", BENCHMARK, *arguments))
+    code, stdout, stderr = finished(ForkedTorchrun(TWO_PROCESSES, benchmark, arguments, tmp_path / "said"))
     (line,) = said(stderr)
     assert expected in line
     assert code == 1

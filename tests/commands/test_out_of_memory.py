@@ -1,9 +1,6 @@
 """Commands whose batch does not fit: one line that names what does, and what it names is so."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +8,8 @@ from dogs_accel import cli
 from dogs_accel.benchmark import main
 from dogs_accel.experiment import run
 from dogs_accel.inference import trained
+from tests.support.forked_torchrun import TWO_PROCESSES, ForkedTorchrun, benchmark
 from tests.support.limited_memory import failing, limited_model
-
-ROOT = Path(__file__).parents[2]
 
 
 def arguments_of(dogs_root, out, *more):
@@ -83,29 +79,18 @@ def test_predict_has_a_batch_size_to_try(tiny_results, dogs_root, monkeypatch, c
     assert cli.main([*command, "--batch-size", "3"]) == 0
 
 
-LIMITED_COMMAND = """
-import sys
-from tests.support.limited_memory import limited_model
-from dogs_accel.experiment import run
-from dogs_accel.benchmark import main
-
-run.build_model = limited_model(4, 99)
-sys.exit(main(sys.argv[1:]))
-"""
+def limited_benchmark(arguments):
+    run.build_model = limited_model(4, 99)
+    return benchmark(arguments)
 
 
 @pytest.mark.slow
 def test_two_processes_end_and_say_it(dogs_root, tmp_path):
-    script = tmp_path / "limited.py"
-    script.write_text(LIMITED_COMMAND)
     arguments = [*arguments_of(dogs_root, tmp_path / "out"), "--batch-size", "16"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", script, *arguments],
-        capture_output=True, text=True, timeout=240, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 1
-    said = [line for line in done.stderr.splitlines() if "dogs_accel.benchmark: rank" in line]
+    started = ForkedTorchrun(TWO_PROCESSES, limited_benchmark, arguments, tmp_path / "said")
+    code, _, stderr = started.finished(240)
+    assert code == 1
+    said = [line for line in stderr.splitlines() if "dogs_accel.benchmark: rank" in line]
     assert said
     for line in said:
         assert "error: batch_size: 16 images of 32 px in 2 processes do not fit" in line
