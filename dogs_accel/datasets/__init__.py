@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
-from dogs_accel.datasets.class_folders import open_class_folders
 from dogs_accel.datasets.dataset import Box, Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.facts import DatasetFacts
+from dogs_accel.datasets.layouts.caltech256 import is_caltech256, open_caltech256
+from dogs_accel.datasets.layouts.cats_and_dogs import is_cats_and_dogs, open_cats_and_dogs
+from dogs_accel.datasets.layouts.class_folders import open_class_folders
+from dogs_accel.datasets.layouts.inaturalist import is_inaturalist, open_inaturalist
+from dogs_accel.datasets.layouts.oxford_pets import is_oxford_pets, open_oxford_pets
+from dogs_accel.datasets.layouts.stanford_dogs import check_images_folder, is_stanford_dogs, open_stanford_dogs
 from dogs_accel.datasets.published import Published
-from dogs_accel.datasets.stanford_dogs import check_images_folder, is_stanford_dogs, open_stanford_dogs
 from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
 from dogs_accel.runtime.arguments import did_you_mean
 
@@ -17,7 +23,14 @@ __all__ = [
     "published_about",
 ]  # fmt: skip
 
-LAYOUTS = ("stanford-dogs", "class-folders")
+_RECOGNISED: dict[str, Callable[[str | os.PathLike[str]], bool]] = {
+    "stanford-dogs": is_stanford_dogs,
+    "oxford-iiit-pet": is_oxford_pets,
+    "caltech-256": is_caltech256,
+    "inaturalist-12k": is_inaturalist,
+    "cats-and-dogs": is_cats_and_dogs,
+}
+LAYOUTS = (*_RECOGNISED, "class-folders")
 """What `open_dataset` knows, in the order in which it looks for them."""
 
 
@@ -32,7 +45,7 @@ def open_dataset(
     """Open the dataset in a folder, whichever layout it has.
 
     Args:
-        root: the folder: Stanford Dogs or a subset of it, or any folder of class folders.
+        root: the folder: one of the datasets of LAYOUTS or a subset of it, or any folder of class folders.
         layout: one of LAYOUTS; None recognises it, and `facts.layout` of what is returned says which it was.
         unpack: unpack archives of a known dataset that lie in the folder first; else nothing is written.
         check_files: raise where a single listed image is not on disk; else that shows when it is read.
@@ -56,10 +69,24 @@ def open_dataset(
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}{did_you_mean(layout, LAYOUTS)}")
-    if layout == "stanford-dogs" or (layout is None and is_stanford_dogs(root)):
-        dataset = open_stanford_dogs(root, unpack=unpack, check_files=check_files, progress=progress)
-        check_images_folder(dataset.root)
-        return dataset
+    if layout is None:
+        layout = next((name for name, is_so in _RECOGNISED.items() if is_so(root)), LAYOUTS[-1])
+    if layout != LAYOUTS[-1] and not Path(root).expanduser().is_dir():
+        got = "a file" if Path(root).expanduser().exists() else "no such folder"
+        raise DatasetNotFoundError(f"{Path(root).expanduser().resolve()}: {got}, expected the folder of the dataset")
+    match layout:
+        case "stanford-dogs":
+            dataset = open_stanford_dogs(root, unpack=unpack, check_files=check_files, progress=progress)
+            check_images_folder(dataset.root)
+            return dataset
+        case "oxford-iiit-pet":
+            return open_oxford_pets(root, check_files=check_files)
+        case "caltech-256":
+            return open_caltech256(root)
+        case "inaturalist-12k":
+            return open_inaturalist(root)
+        case "cats-and-dogs":
+            return open_cats_and_dogs(root)
     return open_class_folders(root)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from xml.parsers.expat import ExpatError, ParserCreate
@@ -20,6 +21,7 @@ Box = tuple[int, int, int, int]
 MOST_ANNOTATION_BYTES = 1 << 20
 """Of the annotation of one image, which has some hundred for each box."""
 _MOST_PX = 1 << 31
+_SHOWN = 3
 
 
 class DatasetError(ValueError):
@@ -33,13 +35,21 @@ class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """Something that a dataset needs is not on disk."""
 
 
+def first_of(names: Iterable[str]) -> str:
+    """Name the first few of many, in the order of their letters, for an error."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:_SHOWN]) + (", ..." if len(ordered) > _SHOWN else "")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
     """The images of a dataset, in a fixed order, with their labels, classes and official parts.
 
     ids, paths, labels and official_split have one entry per image: what tells it apart, absolute path, 0-based label
-    as (N,) int64, and one of `splits.OFFICIAL_PARTS`. class_names and folder_names have one entry per label. Paths are
-    below `image_root`.
+    as (N,) int64, and one of `splits.OFFICIAL_PARTS`. class_names, folder_names (what folders or
+    file names call the classes) and class_groups (what kind a class is of, where the data say so) have one entry per
+    label. Paths are below `image_root`, annotations below `annotation_dir`, each called as `annotation_name` says
+    with the folder's name and the photo's without its ending.
     """
 
     facts: DatasetFacts
@@ -51,7 +61,9 @@ class Dataset:
     class_names: list[str]
     folder_names: list[str]
     official_split: list[str]
+    class_groups: list[str] | None = None
     annotation_dir: Path | None = None
+    annotation_name: str = "{folder}/{stem}"
 
     def __post_init__(self) -> None:
         """Raise DatasetError for names that no table, JSON or page could hold."""
@@ -134,7 +146,8 @@ class Dataset:
         """Name the annotation of an image, None where the dataset has none of it."""
         if self.annotation_dir is None:
             return None
-        path = self.annotation_dir / self.folder_names[int(self.labels[index])] / PurePath(self.paths[index]).stem
+        folder, stem = self.folder_names[int(self.labels[index])], PurePath(self.paths[index]).stem
+        path = self.annotation_dir / self.annotation_name.format(folder=folder, stem=stem)
         return path if path.is_file() else None
 
 

@@ -16,6 +16,7 @@ PHOTO_SUFFIXES = (
 """Endings of photos, in any case."""
 HIDDEN, OTHER_KIND = "hidden file", "file of another kind"
 """Why a file is left out: its name or that of a folder around it begins with a dot, or it ends as no photo does."""
+_DEEPER = "file in a folder below"
 _FOLDERS_OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin"}
 
 
@@ -44,6 +45,20 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def is_hidden_folder(name: str) -> bool:
     """Whether a folder of this name holds nothing of the user's, such as .git or __MACOSX."""
     return name.startswith(".") or name.lower() in _FOLDERS_OF_SYSTEMS
+
+
+def photos_in(folder: str | os.PathLike[str], left_out: Counter[str]) -> list[str]:
+    """Name the photos that lie in a folder, sorted; left_out counts what else does, and files in folders below it."""
+    photos = []
+    with os.scandir(folder) as found:
+        for entry in found:
+            if is_folder(entry):
+                left_out[HIDDEN if is_hidden_folder(entry.name) else _DEEPER] += count_files(entry.path)
+            elif (reason := why_no_photo(entry)) is None:
+                photos.append(entry.name)
+            else:
+                left_out[reason] += 1
+    return sorted(photos)
 
 
 def walk_photos(folder: str, left_out: Counter[str], around: Sequence[str] = ()) -> Iterator[str]:

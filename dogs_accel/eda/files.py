@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
+from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.datasets.splits import OFFICIAL_PARTS, SPLITS
-from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
 from dogs_accel.ops import IMAGE_STATS
 
 METADATA_FILE = "metadata_with_quality.csv"

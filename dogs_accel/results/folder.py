@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
-from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
+from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.files import METADATA_COLUMNS, METADATA_FILE, SPLIT_FILE
 from dogs_accel.ending import CheckFailedError
 from dogs_accel.ops import IMAGE_STATS

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dogs_accel.datasets.cartoon import COATS, MAX_BREEDS, draw_animal, make_breeds
-from dogs_accel.datasets.class_folders import class_names
+from dogs_accel.datasets.layouts.class_folders import class_names
 
 
 @pytest.mark.parametrize("num_breeds", [1, 2, 12, 37, MAX_BREEDS])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dogs_accel.datasets import LAYOUTS, DatasetError, DatasetNotFoundError, open_dataset
-from dogs_accel.datasets.class_folders import class_names
+from dogs_accel.datasets.layouts.class_folders import class_names
 from dogs_accel.datasets.splits import SPLITS
 from pipelines.decoding.files import decode_files
 from tests.support.fuzzing import fuzz, value_or_line

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from dogs_accel.datasets import DatasetError
+from dogs_accel.datasets.layouts.stanford_dogs import read_list
 from dogs_accel.datasets.matlab import MOST_LIST_BYTES, MatlabLists, read_matlab
-from dogs_accel.datasets.stanford_dogs import read_list
 from tests.support.fuzzing import fuzz, value_or_line
 
 NUMERIC = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")

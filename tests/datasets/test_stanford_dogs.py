@@ -15,7 +15,7 @@ from scipy.io import savemat
 from dogs_accel.datasets import Dataset, DatasetError, DatasetNotFoundError, open_dataset
 from dogs_accel.datasets.dataset import read_boxes
 from dogs_accel.datasets.download import ARCHIVES, unpack_archive
-from dogs_accel.datasets.stanford_dogs import open_stanford_dogs, read_list
+from dogs_accel.datasets.layouts.stanford_dogs import open_stanford_dogs, read_list
 from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE
 
 TRAIN = ["n1-a/n1_1.jpg", "n1-a/n1_2.jpg", "n2-b_c/n2_1.jpg"]

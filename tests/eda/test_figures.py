@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dogs_accel.datasets import DatasetFacts
-from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
+from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.figures import (
     class_quality_figure,
     dataset_distributions_figure,

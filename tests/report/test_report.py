@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dogs_accel.cli import main
-from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
+from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.explain.run import picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliability_chart
 from dogs_accel.report.claims import judge_claims

@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
-from dogs_accel.datasets.stanford_dogs import stanford_dogs_facts
+from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.files import AUGMENTED_FIGURE, DUPLICATES_FILE, SAMPLES_FIGURE, read_metadata
 from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE, write_misclassified
 from dogs_accel.evaluation.predictions import Predictions

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dogs_accel.datasets.class_folders import class_names
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
 from dogs_accel.datasets.facts import DatasetFacts
+from dogs_accel.datasets.layouts.class_folders import class_names
 from dogs_accel.datasets.matlab import MOST_LIST_BYTES, read_matlab
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 from dogs_accel.datasets.synthetic import SYNTHETIC_NOTICE, is_synthetic
@@ -25,7 +24,6 @@ TEST_LIST = "test_list.mat"
 _FILES, _LABELS = "file_list", "labels"
 """What is read of a list."""
 _OFFICIAL_SIZE = (12_000, 8_580, 120)
-_SHOWN = 3
 _MOST_SHOWN, _MOST_NAME_BYTES = 100, 255
 """Letters of a wrong name that are shown, and bytes that file systems allow a name."""
 
@@ -179,11 +177,11 @@ def _file_name(text: str, path: Path) -> str:
 def _check_listed_once(train_files: list[str], test_files: list[str]) -> None:
     both = set(train_files) & set(test_files)
     if both:
-        raise DatasetError(f"{len(both)} files are in {TRAIN_LIST} and in {TEST_LIST}: {_first(both)}")
+        raise DatasetError(f"{len(both)} files are in {TRAIN_LIST} and in {TEST_LIST}: {first_of(both)}")
     for name, files in ((TRAIN_LIST, train_files), (TEST_LIST, test_files)):
         repeated = [file for file, count in Counter(files).items() if count > 1]
         if repeated:
-            raise DatasetError(f"{len(repeated)} files are more than once in {name}: {_first(repeated)}")
+            raise DatasetError(f"{len(repeated)} files are more than once in {name}: {first_of(repeated)}")
 
 
 def _folder_of_each_label(files: list[str], labels: np.ndarray, *, num_train: int) -> list[str]:
@@ -197,7 +195,7 @@ def _folder_of_each_label(files: list[str], labels: np.ndarray, *, num_train: in
         )
     absent = sorted(set(range(num_classes)) - set(labels[:num_train].tolist()))
     if absent:
-        shown = _first(str(label + 1) for label in absent)
+        shown = first_of(str(label + 1) for label in absent)
         raise DatasetError(
             f"{TRAIN_LIST}: labels: expected every label of 1..{num_classes}, {len(absent)} missing: {shown}"
         )
@@ -214,11 +212,6 @@ def _folder_of_each_label(files: list[str], labels: np.ndarray, *, num_train: in
                 f"{file}: label {label + 1}, but others of its folder have {label_of[folder] + 1}, expected one"
             )
     return [folder_of[label] for label in range(num_classes)]
-
-
-def _first(names: Iterable[str]) -> str:
-    ordered = list(names)
-    return ", ".join(sorted(ordered)[:_SHOWN]) + (", ..." if len(ordered) > _SHOWN else "")
 
 
 # --- files and archives -----------------------------------------------------------------------------------------
@@ -242,7 +235,7 @@ def _check_on_disk(root: Path, files: list[str]) -> None:
         gone = sum(not (images / folder).is_dir() for folder in listed)
         raise DatasetNotFoundError(
             f"{images}: {len(missing)} of {len(files)} listed images are missing "
-            f"({gone} of {len(listed)} class folders are): {_first(missing)}"
+            f"({gone} of {len(listed)} class folders are): {first_of(missing)}"
         )
 
 
