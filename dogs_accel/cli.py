@@ -67,17 +67,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_download(commands: Any) -> None:
-    command = commands.add_parser("download", help="fetch Stanford Dogs, verify it and unpack it")
+    command = commands.add_parser("download", help="fetch a known dataset, verify it and unpack it")
     command.add_argument(
         "--data", required=True, type=user_path, metavar="DIR", help="folder for the archives and the images"
     )
+    command.add_argument(
+        "--dataset", default="stanford-dogs", metavar="NAME",
+        help="stanford-dogs, oxford-iiit-pet, caltech-256, cifar-10 or inaturalist-12k (default: stanford-dogs)",
+    )  # fmt: skip
     command.set_defaults(run=_download, when_stopped="stopped; the same command goes on from here")
 
 
 def _download(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.datasets.download import download
+    from dogs_accel.datasets.sources import download_dataset
 
-    yield from map(escaped, download(options.data).values())
+    yield from map(escaped, download_dataset(options.dataset, options.data))
 
 
 def _add_prepare(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""Fetching the Stanford Dogs archives: resumed, verified, unpacked safely."""
+"""Fetching archives, resumed where a connection breaks, and those of Stanford Dogs verified and unpacked safely."""
 
 from __future__ import annotations
 
@@ -139,13 +139,22 @@ def _byte_bar(title: str, total: int, progress: bool) -> tqdm:
 
 def _fetch(url: str, path: Path, archive: Archive, progress: bool) -> None:
     part = path.with_name(path.name + ".part")
-    with _locked(part) as file, _byte_bar(path.name, archive.size_bytes, progress) as bar:
-        _fill(file, url, archive, bar)
+    fetch(url, part, size_bytes=archive.size_bytes, called=archive.file_name, progress=progress)
     digest = sha256_of(part, progress=progress)
     if digest != archive.sha256:
         part.unlink()
         raise DownloadError(f"{url}: got sha256 {digest}, expected {archive.sha256}; what was fetched is deleted")
     part.replace(path)
+
+
+def fetch(url: str, part: Path, *, size_bytes: int | None, called: str, progress: bool = True) -> None:
+    """Fetch a file into `part`, going on with what is there of it.
+
+    size_bytes None is as many as the server says; one that says no number is taken at the end of its answer. called is
+    the file's name for people. Raises DownloadError where it cannot be had or the server's is of another size.
+    """
+    with _locked(part) as file, _byte_bar(called, size_bytes or 0, progress) as bar:
+        _fill(file, url, size_bytes, called, bar)
 
 
 @contextlib.contextmanager
@@ -160,36 +169,36 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _fill(file: IO[bytes], url: str, archive: Archive, bar: tqdm) -> None:
+def _fill(file: IO[bytes], url: str, size: int | None, called: str, bar: tqdm) -> None:
     """Append to `file` until it is complete; a broken connection is taken up again as long as bytes still come."""
     have = file.seek(0, os.SEEK_END)
-    if have > archive.size_bytes:
+    if size is not None and have > size:
         have = file.truncate(0)
-    while have < archive.size_bytes:
+    while size is None or have < size:
         before, problem = have, "the connection was closed"
         try:
-            have = _append(file, url, have, archive.size_bytes, bar)
+            have, size = _append(file, url, have, size, bar)
         except urllib.error.HTTPError as error:
-            raise DownloadError(_advice(url, f"HTTP {error.code} {error.reason}", file.name, archive)) from error
+            raise DownloadError(_advice(url, f"HTTP {error.code} {error.reason}", file.name, size, called)) from error
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, DownloadError | UnwritableError):
                 raise
             problem = str(getattr(error, "reason", error)) or type(error).__name__
             have = file.seek(0, os.SEEK_END)
-        if have <= before:
-            raise DownloadError(_advice(url, problem, file.name, archive))
+        if have <= before and have != size:
+            raise DownloadError(_advice(url, problem, file.name, size, called))
 
 
-def _advice(url: str, problem: str, part_name: str, archive: Archive) -> str:
-    folder = Path(part_name).parent
+def _advice(url: str, problem: str, part_name: str, size: int | None, called: str) -> str:
+    asked = "" if size is None else f" (asked for {size} bytes)"
     return (
-        f"{url}: {problem} (asked for {archive.size_bytes} bytes); run again to go on, "
-        f"or put {archive.file_name} into {folder} by hand and run again"
+        f"{url}: {problem}{asked}; run again to go on, or put {called} into {Path(part_name).parent} by hand and run "
+        "again"
     )
 
 
-def _append(file: IO[bytes], url: str, have: int, size: int, bar: tqdm) -> int:
-    """Ask for what is missing and append what comes; give the bytes that are there afterwards."""
+def _append(file: IO[bytes], url: str, have: int, size: int | None, bar: tqdm) -> tuple[int, int]:
+    """Ask for what is missing and append what comes; give the bytes that are there afterwards, and those of all."""
     headers = {"User-Agent": "dogs-accel", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -198,26 +207,34 @@ def _append(file: IO[bytes], url: str, have: int, size: int, bar: tqdm) -> int:
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
             raise
+        offered = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        if size is None and offered is not None and int(offered[1]) == have:
+            return have, have
         # The server's file ends before our part does: nothing of the part can be trusted.
         return _append(file, url, _restart(file), size, bar)
     with response:
         start, total = _offered_range(response)
-        if total is not None and total != size:
+        if None not in (size, total) and total != size:
             raise DownloadError(f"{url}: the server offers {total} bytes, expected {size}; it is another file")
         if start != have:
             if start != 0:
                 raise DownloadError(f"{url}: the server sends from byte {start}, asked for {have}")
             have = _restart(file)
-        bar.n = have
+        size = total if size is None else size
+        bar.total, bar.n = size, have
         bar.refresh()
-        while have < size and (chunk := response.read(min(_CHUNK_BYTES, size - have))):
+        while (size is None or have < size) and (chunk := response.read(_most(have, size))):
             left = memoryview(chunk)
             while left:
                 with writing_to(Path(file.name)):
                     left = left[file.write(left) :]
             have += len(chunk)
             bar.update(len(chunk))
-    return have
+    return have, have if size is None else size
+
+
+def _most(have: int, size: int | None) -> int:
+    return _CHUNK_BYTES if size is None else min(_CHUNK_BYTES, size - have)
 
 
 def _restart(file: IO[bytes]) -> int:

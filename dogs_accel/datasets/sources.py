@@ -1,0 +1,151 @@
+"""Where known datasets are published, and fetching them: resumed, verified, unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dogs_accel.datasets.download import DownloadError, download, fetch
+from dogs_accel.runtime.arguments import did_you_mean
+from dogs_accel.runtime.files import UnwritableError, replacing_folder
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """An archive of a dataset: where it is, and the folder that it unpacks to."""
+
+    url: str
+    md5: str | None
+    """As the publisher or torchvision has it; None where nobody does."""
+    inside: str
+    """The folder in the archive that is the dataset's."""
+    folder: str
+    """Where it goes, below the folder that the user names."""
+
+    @property
+    def file_name(self) -> str:
+        """What the archive is called."""
+        return self.url.rpartition("/")[2]
+
+
+_PETS = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "oxford-iiit-pet": (
+        Source(
+            url=f"{_PETS}images.tar.gz", md5="5c4f3ee8e5d25df40f4fd59a7f44e54c", inside="images",
+            folder="oxford-iiit-pet/images",
+        ),
+        Source(
+            url=f"{_PETS}annotations.tar.gz", md5="95a8c909bbe2e81eed6a22bccdf3f68f", inside="annotations",
+            folder="oxford-iiit-pet/annotations",
+        ),
+    ),
+    "caltech-256": (
+        Source(
+            url="https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+            md5="67b4f42ca05d46448c6bb8ecd2220f6d", inside="256_ObjectCategories",
+            folder="caltech256/256_ObjectCategories",
+        ),
+    ),
+    "cifar-10": (
+        Source(
+            url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", md5="c58f30108f718f92721af3b95e74349a",
+            inside="cifar-10-batches-py", folder="cifar-10-batches-py",
+        ),
+    ),
+    "inaturalist-12k": (
+        Source(
+            url="https://storage.googleapis.com/wandb_datasets/nature_12K.zip", md5=None, inside="inaturalist_12K",
+            folder="inaturalist_12K",
+        ),
+    ),
+}  # fmt: skip
+"""The archives of each dataset but Stanford Dogs; checksums are those that torchvision has."""
+_BY_HAND = {
+    "cats-and-dogs": (
+        "Kaggle gives it to who has an account: https://www.kaggle.com/competitions/dogs-vs-cats/data; "
+        "unpack its train.zip in the folder, so that it has train/cat.0.jpg"
+    ),
+}
+DOWNLOADS = ("stanford-dogs", *SOURCES, *_BY_HAND)
+"""Names that `download_dataset` knows."""
+
+
+def download_dataset(name: str, root: str | os.PathLike[str], *, progress: bool = True) -> Iterator[str]:
+    """Fetch a dataset into a folder, verify and unpack it; gives what was done for each archive, in words.
+
+    What is unpacked already is left alone, an archive that is there is verified and not fetched again, and a broken
+    download goes on from its .part file. Raises ValueError for an unknown name, and DownloadError where an archive
+    cannot be had, is not the published one, or cannot be unpacked.
+    """
+    if name in _BY_HAND:
+        raise DownloadError(f"{name}: {_BY_HAND[name]}")
+    if name not in DOWNLOADS:
+        raise ValueError(
+            f"dataset: got {name!r}, expected one of {', '.join(DOWNLOADS)}{did_you_mean(name, DOWNLOADS)}"
+        )
+    if name not in SOURCES:
+        yield from download(root, progress=progress).values()
+        return
+    folder = Path(root).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in SOURCES[name]:
+        yield _provide(source, folder, progress)
+
+
+def _provide(source: Source, root: Path, progress: bool) -> str:
+    target, path = root / source.folder, root / source.file_name
+    if target.exists():
+        return f"{target} is there already"
+    done = "verified"
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        fetch(source.url, part, size_bytes=None, called=source.file_name, progress=progress)
+        part.replace(path)
+        done = "downloaded, verified"
+    if source.md5 is None:
+        done = done.replace("verified", "not verified, since its publisher gives no checksum")
+    elif (digest := _md5(path)) != source.md5:
+        raise DownloadError(f"{path}: got md5 {digest}, expected {source.md5}; delete it to fetch it again")
+    _unpack(path, source.inside, target)
+    return f"{path} {done} and unpacked to {target}"
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _unpack(path: Path, inside: str, target: Path) -> None:
+    """Unpack an archive so that `target`, a folder in it, appears at once and complete."""
+    if not hasattr(tarfile, "data_filter"):
+        raise DownloadError("Python is too old to unpack archives safely: expected 3.10.12, 3.11.4, 3.12 or newer")
+    try:
+        with replacing_folder(target) as content:
+            unpacked = content.with_name(f"{content.name}-unpacked")
+            unpacked.mkdir()
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(unpacked)  # which leaves out what leads out of the folder
+            else:
+                shutil.unpack_archive(path, unpacked, filter="data")
+            if not (unpacked / inside).is_dir():
+                raise DownloadError(f"{path}: got no folder {inside} in it, expected it")
+            (unpacked / inside).rename(content)
+    except (UnwritableError, DownloadError):
+        raise
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise DownloadError(f"{path}: cannot be unpacked: {reason}; delete it to fetch it again") from error
