@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 OF_ONE_DATASET = {
     "dogs_accel/datasets/layouts/caltech256.py",
     "dogs_accel/datasets/layouts/cats_and_dogs.py",
+    "dogs_accel/datasets/layouts/cifar10.py",
     "dogs_accel/datasets/layouts/oxford_pets.py",
     "dogs_accel/datasets/layouts/stanford_dogs.py",
     "dogs_accel/datasets/stanford_dogs_published.py",
@@ -18,7 +19,7 @@ OF_ONE_DATASET = {
     # What files of earlier versions call their columns.
     "dogs_accel/results/older.py",
 }
-NAMES = re.compile(r"dogs[_-]accel|stanford[ _-]+dogs\w*|(is_|open_)?cats[ _-]and[ _-]dogs", re.IGNORECASE)
+NAMES = re.compile(r"dogs[_-]accel|stanford[ _-]+dogs\w*|(is_|open_)?cats[ _-]and[ _-]dogs|dogs-vs-cats", re.IGNORECASE)
 """Of the project and of datasets, which may be said anywhere."""
 WORDS = re.compile(r"breed|dog", re.IGNORECASE)
 KINDS = ("*.py", "*.pyi", "*.j2", "*.js", "*.css", "*.cpp", "*.h", "*.cu")

@@ -10,6 +10,7 @@ from dogs_accel.datasets.dataset import Box, Dataset, DatasetError, DatasetNotFo
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.layouts.caltech256 import is_caltech256, open_caltech256
 from dogs_accel.datasets.layouts.cats_and_dogs import is_cats_and_dogs, open_cats_and_dogs
+from dogs_accel.datasets.layouts.cifar10 import is_cifar10, open_cifar10
 from dogs_accel.datasets.layouts.class_folders import open_class_folders
 from dogs_accel.datasets.layouts.inaturalist import is_inaturalist, open_inaturalist
 from dogs_accel.datasets.layouts.oxford_pets import is_oxford_pets, open_oxford_pets
@@ -26,6 +27,7 @@ __all__ = [
 _RECOGNISED: dict[str, Callable[[str | os.PathLike[str]], bool]] = {
     "stanford-dogs": is_stanford_dogs,
     "oxford-iiit-pet": is_oxford_pets,
+    "cifar-10": is_cifar10,
     "caltech-256": is_caltech256,
     "inaturalist-12k": is_inaturalist,
     "cats-and-dogs": is_cats_and_dogs,
@@ -47,7 +49,8 @@ def open_dataset(
     Args:
         root: the folder: one of the datasets of LAYOUTS or a subset of it, or any folder of class folders.
         layout: one of LAYOUTS; None recognises it, and `facts.layout` of what is returned says which it was.
-        unpack: unpack archives of a known dataset that lie in the folder first; else nothing is written.
+        unpack: unpack archives of Stanford Dogs that lie in the folder, and write the arrays of CIFAR-10 as pictures,
+            where that is not done; else nothing is written.
         check_files: raise where a single listed image is not on disk; else that shows when it is read.
         progress: show a bar on stderr while archives are unpacked.
 
@@ -81,6 +84,8 @@ def open_dataset(
             return dataset
         case "oxford-iiit-pet":
             return open_oxford_pets(root, check_files=check_files)
+        case "cifar-10":
+            return open_cifar10(root, unpack=unpack, progress=progress)
         case "caltech-256":
             return open_caltech256(root)
         case "inaturalist-12k":

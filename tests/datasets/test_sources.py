@@ -140,4 +140,4 @@ def test_an_unknown_name_has_its_nearest(tmp_path):
 
 
 def test_what_can_be_fetched_can_be_opened():
-    assert set(DOWNLOADS) <= set(LAYOUTS) | {"cifar-10"}
+    assert set(DOWNLOADS) <= set(LAYOUTS)
