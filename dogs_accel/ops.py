@@ -622,7 +622,7 @@ def augment_ragged(
     """
     batch: Tensor = _call(
         torch.ops.dogs_accel.augment_ragged,
-        list(images),
+        _listed(images),
         resized,
         params,
         size,
