@@ -13,7 +13,12 @@ import torch
 from torch import nn
 
 from dogs_accel.datasets import published_about
-from dogs_accel.evaluation.galleries import MISCLASSIFIED_FILE, write_misclassified
+from dogs_accel.evaluation.galleries import (
+    MISCLASSIFIED_FILE,
+    PREDICTION_GRID_FIGURE,
+    write_misclassified,
+    write_prediction_grid,
+)
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FILE, write_quality_error
 from dogs_accel.experiment.examine import ExaminedData
@@ -335,6 +340,11 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
     assert metadata is not None  # on rank 0, which writes
     with work.steps.step(MISCLASSIFIED_FILE):
         write_misclassified(folder, test, data.class_names, metadata.splits, planned.eval_recipe, planned.title)
+    with work.steps.step(PREDICTION_GRID_FIGURE):
+        # By the seed of the settings, so that every run shows the same images.
+        write_prediction_grid(
+            folder, test, data.class_names, metadata.splits, planned.eval_recipe, planned.title, work.plan.config.seed
+        )
     with work.steps.step(QUALITY_ERROR_FILE):
         write_quality_error(folder, test, metadata.quality, planned.title)
     here = work.loaders.in_this_process()

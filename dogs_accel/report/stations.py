@@ -25,7 +25,7 @@ from dogs_accel.eda.files import (
     SPLIT_TABLE_FILE,
     quality_boxplots_file,
 )
-from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE
+from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE, PREDICTION_GRID_FIGURE
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, quality_trends
 from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY, picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
@@ -340,6 +340,7 @@ def _mistakes(folder: RunsFolder, view: RunView) -> dict[str, Any]:
     return {
         "view": view,
         "gallery": _run_picture(folder, view, MISCLASSIFIED_FIGURE, "the most confident mistakes"),
+        "grid": _run_picture(folder, view, PREDICTION_GRID_FIGURE, "answers on test images, balanced over the classes"),
         "confusion": _run_picture(folder, view, CONFUSION_SHARES_FIGURE, "confusion matrix", _LARGE_PX),
         "quality": _run_picture(folder, view, QUALITY_ERROR_FIGURE, "accuracy by image quality"),
         "quality_rows": _quality_rows(quality) if quality is not None and is_measured else [],

@@ -42,6 +42,7 @@ FILES_OF_A_RUN = {
     "metrics.json",
     "misclassified.csv",
     "misclassified_gallery.png",
+    "prediction_grid.png",
     "quality_vs_error.csv",
     "quality_vs_error.png",
     "test_logits.npz",

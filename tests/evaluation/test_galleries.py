@@ -7,8 +7,15 @@ import torch
 
 from dogs_accel.datasets import open_dataset
 from dogs_accel.eda.files import read_metadata
-from dogs_accel.evaluation.galleries import fed_image, misclassified_figure, write_misclassified
+from dogs_accel.evaluation.galleries import (
+    balanced_sample,
+    fed_image,
+    misclassified_figure,
+    prediction_grid,
+    write_misclassified,
+)
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.plots import shortened
 from dogs_accel.runtime.files import read_json
 from pipelines import EVAL, RESNET_TRAIN, make_loader
 
@@ -112,3 +119,35 @@ def test_the_augmented_preview_is_what_the_model_got_in_its_first_epoch(tiny_res
     [preview] = shown
     level = 1 / 255 / min(planned.train_recipe.std)
     torch.testing.assert_close(preview, torch.stack([fed[at] for at in range(8)]), rtol=0, atol=1.01 * level)
+
+
+@pytest.mark.parametrize(("num_classes", "num"), [(10, 30), (4, 30), (120, 30), (7, 10), (3, 300)])
+def test_a_sample_has_as_many_of_each_class_or_one_more(num_classes, num):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(num_classes), 12))
+    chosen = balanced_sample(labels, num, seed=3)
+    assert len(chosen) == len(set(chosen.tolist())) == min(num, len(labels))
+    counts = np.bincount(labels[chosen], minlength=num_classes)
+    assert counts.max() - counts.min() <= 1
+    assert (np.diff(labels[chosen]) >= 0).all()
+    assert balanced_sample(labels, num, seed=3).tolist() == chosen.tolist()
+    assert num >= len(labels) or balanced_sample(labels, num, seed=4).tolist() != chosen.tolist()
+
+
+def test_a_small_class_is_not_asked_for_more_than_it_has():
+    labels = np.array([0] * 20 + [1])
+    assert np.bincount(labels[balanced_sample(labels, 10, seed=0)]).tolist() == [9, 1]
+    assert balanced_sample(np.array([], dtype=np.int64), 30, seed=0).size == 0
+
+
+def test_the_grid_tells_right_from_wrong_in_words_too(two_mistakes):
+    test, splits, names = two_mistakes
+    paths = dict(zip(splits["image_id"], splits["image_path"], strict=True))
+    figure = prediction_grid(test, names, paths, RECIPE, "a run", seed=1)
+    shown = balanced_sample(test.labels, 30, seed=1)
+    assert len(figure.axes) == len(shown) == 3
+    for axes, at in zip(figure.axes, shown, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), fed_image(paths[test.ids[at]], RECIPE))
+        assert axes.get_title() == names[test.labels[at]]
+        said = "right" if at == 0 else f"wrong: {shortened(names[test.predicted[at]], 18)}"
+        assert axes.get_xlabel() == f"{said}\n{test.confidence[at]:.0%}"
+    assert "3 test images balanced over the classes: 1 right" in figure.get_suptitle()
