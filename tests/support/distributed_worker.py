@@ -74,17 +74,17 @@ def trained(data, world, folder, num_images):
     """Gradients, samples and history of two epochs in which the weights stay all but the same."""
     torch.manual_seed(0)
     model, gradients = PlainNet(), []
-    make_optimizer = trainer.make_optimizer
+    phase_optimizer = trainer.phase_optimizer
 
     def watched_optimizer(*arguments):
-        optimizer = make_optimizer(*arguments)
+        optimizer = phase_optimizer(*arguments)
         parameters = list(model.parameters())
         optimizer.register_step_pre_hook(
             lambda *_: gradients.append(torch.cat([each.grad.flatten() for each in parameters]).tolist())
         )
         return optimizer
 
-    trainer.make_optimizer = watched_optimizer
+    trainer.phase_optimizer = watched_optimizer
     try:
         with (
             loader_of(
@@ -96,7 +96,7 @@ def trained(data, world, folder, num_images):
             watched.steps = []
             result = watched.run([Phase(name="all", mode="full_finetune", epochs=2, lr=1e-12)])
     finally:
-        trainer.make_optimizer = make_optimizer
+        trainer.phase_optimizer = phase_optimizer
     return {"gradients": gradients, "steps": watched.steps, "history": result.history}
 
 
