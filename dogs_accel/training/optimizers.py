@@ -36,7 +36,13 @@ def phase_optimizer(model: nn.Module, phase: Phase, settings: StepSettings) -> t
     """Make the optimiser that a phase starts with. Raises ValueError as `param_groups` does."""
     own = {"momentum": phase.momentum, "nesterov": phase.nesterov} if phase.optimizer == "sgd" else {}
     groups = param_groups(model, phase)
-    return make_optimizer(groups, phase.lr, phase.weight_decay, settings, phase.optimizer, **own)
+    optimizer = make_optimizer(groups, phase.lr, phase.weight_decay, settings, phase.optimizer, **own)
+    if phase.optimizer == "sgd" and phase.unfreeze_every:
+        # The fused kernel fails where some parameters of a group have taken their first step and others have not. From
+        # zero the first step is the same.
+        for parameter in (each for group in groups for each in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, epoch: int, step: int = 0, num_steps: int = 1) -> None:
