@@ -16,8 +16,8 @@ from torch import nn
 from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.models.specs import ModelSpec
-from dogs_accel.training.optimizers import make_optimizer
-from dogs_accel.training.phases import Phase
+from dogs_accel.training.optimizers import phase_optimizer
+from dogs_accel.training.phases import Phase, Stage
 from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, prepare_model
 from pipelines.loader import Batch, Loader
 
@@ -63,7 +63,8 @@ def estimate_run(
     """Estimate a run from some of its batches and about a second of steps of the model with random weights.
 
     The steps are those of training and evaluation, each with its own batch size, but not compiled, which would take
-    longer than the rest. A head on cached features costs the forward that makes them. On a GPU loading and computing
+    longer than the rest; a phase that unfreezes gradually is timed as it ends. A head on cached features costs the
+    forward that makes them. On a GPU loading and computing
     overlap, on a CPU they share the cores. Each rate is probed several times, so that other work on the machine, which
     slows some probes down, does not make the estimate too long: it has two ends.
     """
@@ -73,7 +74,10 @@ def estimate_run(
     model = prepare_model(build_model(spec, num_classes, "none").model, device, settings)
     forward_rate = _rate(_evaluation(model, device, settings), _random_images(loaders["val"], spec, settings))
     images = _random_images(loaders["train"], spec, settings)
-    train_rate = {mode: _rate(_training(model, mode, device, settings), images) for mode in _modes(phases)}
+    train_rate: dict[Stage, Rates] = {}
+    for phase in phases:
+        if phase.stage not in train_rate:
+            train_rate[phase.stage] = _rate(_training(model, phase, device, settings), images)
     num_train, num_val, num_test = (loaders[split].num_samples for split in ("train", "val", "test"))
 
     def minutes(speed: Literal["fast", "slow"]) -> float:
@@ -86,10 +90,10 @@ def estimate_run(
             if cache_features and phase.mode == "head_only":
                 total += seconds(num_train + num_val, forward_rate)
                 continue
-            total += phase.epochs * (seconds(num_train, train_rate[phase.mode]) + seconds(num_val, forward_rate))
+            total += phase.epochs * (seconds(num_train, train_rate[phase.stage]) + seconds(num_val, forward_rate))
         return total / 60
 
-    return Estimate((minutes("fast"), minutes("slow")), loader_rate.fast, train_rate[phases[-1].mode].fast)
+    return Estimate((minutes("fast"), minutes("slow")), loader_rate.fast, train_rate[phases[-1].stage].fast)
 
 
 def rates_of(probes: Sequence[float]) -> Rates:
@@ -134,10 +138,6 @@ def _timed(batches: Iterator[Batch], device: torch.device) -> float:
     return num_images / (time.perf_counter() - start)
 
 
-def _modes(phases: Sequence[Phase]) -> list[str]:
-    return list(dict.fromkeys(phase.mode for phase in phases))
-
-
 def _random_images(loader: Loader, spec: ModelSpec, settings: StepSettings) -> torch.Tensor:
     """Images of a whole batch of a loader."""
     images = torch.randn(loader.batch_size, 3, spec.image_size, spec.image_size, device=loader.device)
@@ -158,11 +158,11 @@ def _evaluation(model: nn.Module, device: torch.device, settings: StepSettings) 
     return work
 
 
-def _training(model: nn.Module, mode: str, device: torch.device, settings: StepSettings) -> TimedStep:
-    set_trainable_stage(model, mode)
+def _training(model: nn.Module, phase: Phase, device: torch.device, settings: StepSettings) -> TimedStep:
+    set_trainable_stage(model, *phase.stage)
     set_train_mode(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    step = TrainingStep(model, make_optimizer(trained, 1e-4, 1e-4, settings), device=device, settings=settings)
+    optimizer = phase_optimizer(model, phase, settings)
+    step = TrainingStep(model, optimizer, device=device, settings=settings, clip_norm=phase.clip_norm)
     return lambda images: step(images, _labels(images))
 
 

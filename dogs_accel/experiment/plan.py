@@ -25,7 +25,8 @@ from dogs_accel.runtime.files import check_folder, is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
 from dogs_accel.training.features import head_of
-from dogs_accel.training.phases import Phase, strategy_label, strategy_phases
+from dogs_accel.training.optimizers import param_groups
+from dogs_accel.training.phases import Phase, starts_at_random, strategy_label, strategy_phases
 from dogs_accel.training.step import StepSettings, has_compiler
 from dogs_accel.training.tracking import check_tracking
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
@@ -45,6 +46,8 @@ class PlannedRun:
     seed: int
     """Of the new head, of order and of augmentation; the split has the seed of the settings."""
     spec: ModelSpec
+    weights: str
+    """imagenet, none, or a file: those of the settings, or none where the strategy starts at random."""
     phases: list[Phase]
     train_recipe: Recipe
     eval_recipe: Recipe
@@ -120,6 +123,7 @@ class Plan:
 def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     """Lay out the grid of models, strategies and seeds of resolved settings, or the part that --runs names."""
     assert config.models is not None
+    assert config.weights is not None
     lr = PRESETS[config.preset_name].lr
     families = config.families or {}
     if unknown := [name for name in families if name not in config.models]:
@@ -138,6 +142,7 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     configuration=configuration,
                     seed=seed,
                     spec=spec,
+                    weights="none" if starts_at_random(strategy) else config.weights,
                     phases=strategy_phases(strategy, spec.kind, lr, config.phase_epochs(strategy)),
                     train_recipe=train_recipe.at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
@@ -168,12 +173,26 @@ def _named_runs(runs: Sequence[PlannedRun], names: Sequence[str]) -> list[Planne
 
 
 def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> None:
-    """Build every model once, so that a download or a file that fails does so before hours of training."""
-    assert config.weights is not None
-    for spec in dict.fromkeys(run.spec for run in runs):
-        built = build_model(spec, num_classes, config.weights)
+    """Build every model once, so that a download or a file that fails does so before hours of training.
+
+    Phases that do not fit their model, whose layer groups and names are known by then, are refused too.
+    """
+    for spec, weights in dict.fromkeys((run.spec, run.weights) for run in runs):
+        model = build_model(spec, num_classes, weights).model
         if config.cache_features:
-            head_of(built.model)
+            head_of(model)
+        configurations = {run.configuration: run for run in runs if (run.spec, run.weights) == (spec, weights)}
+        for phase in itertools.chain.from_iterable(run.phases for run in configurations.values()):
+            param_groups(model, phase)
+
+
+def _weights_notice(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
+    """Say which runs do not start with the weights that are asked for."""
+    names = dict.fromkeys(run.configuration for run in runs if run.weights != config.weights)
+    if not names:
+        return []
+    start = "starts" if len(names) == 1 else "start"
+    return [f"{', '.join(names)} {start} at random, whatever --weights says ({config.weights} here)"]
 
 
 def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
@@ -214,7 +233,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     if world.is_rank_zero and not config.dry_run:
         check_folder(out, "out")
-    notices = _size_notices(config, runs)
+    notices = [*_size_notices(config, runs), *_weights_notice(config, runs)]
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     check_models(config, runs, data.num_classes)

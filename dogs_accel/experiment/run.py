@@ -66,7 +66,7 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
         run = Run(folder, record)
         plan.world.broadcast(lambda: _require_whole(run))
         return run
-    built = build_model(planned.spec, plan.data.num_classes, _weights(plan), planned.seed)
+    built = build_model(planned.spec, plan.data.num_classes, planned.weights, planned.seed)
     print(f"\n{planned.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
     tracked = _tracked_run(plan, planned, count_total_params(built.model), record)
 
@@ -150,11 +150,6 @@ def _require_whole(run: Run) -> None:
         raise CheckpointError(f"checkpoint: {error}; remove {run.folder} to run that run again") from error
 
 
-def _weights(plan: Plan) -> str:
-    assert plan.config.weights is not None
-    return plan.config.weights
-
-
 def _record(tracked: TrackedRun, identity: dict[str, Any]) -> RunRecord:
     """Make the record of a run that has begun."""
     return RunRecord.from_json({**tracked.as_record(), "identity": identity})
@@ -194,7 +189,7 @@ def run_identity(plan: Plan, planned: PlannedRun, examined: ExaminedData) -> dic
         "model": planned.spec.name,
         "image_size": planned.spec.image_size,
         "num_classes": plan.data.num_classes,
-        "weights": _weights(plan) if _weights(plan) in ("imagenet", "none") else sha256(Path(_weights(plan))),
+        "weights": planned.weights if planned.weights in ("imagenet", "none") else sha256(Path(planned.weights)),
         "seed": planned.seed,
         "batch_size": plan.batch_size,
         "phases": [phase.as_dict() for phase in planned.phases],
@@ -381,7 +376,7 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         flops = [
             None
             if plan.config.cache_features and phase.mode == "head_only"
-            else count_flops(planned.spec, plan.data.num_classes, phase.mode)
+            else count_flops(planned.spec, plan.data.num_classes, *phase.stage)
             for phase in planned.phases
         ]
         profile = summarise_profile(trained.history, flops, _peak(plan, trained.sessions), plan.world.size)

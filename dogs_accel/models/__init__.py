@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-MODES = ("head_only", "full_finetune")
-"""What trains: the classifier on a frozen backbone, or everything."""
+MODES = ("head_only", "full_finetune", "partial_finetune")
+"""What trains: the classifier on a frozen backbone, everything, or a part."""
 DEFAULT_FAMILY = "cnn"
 """Networks that are of no family with settings of its own are trained as this one."""
 _FAMILY_NAME = {"cnn": "CNN", "vit": "Transformer"}

@@ -34,8 +34,12 @@ class ModelFlops:
     """Forward and backward of a training step; the optimiser's own are not an image's."""
 
 
-def count_flops(spec: ModelSpec, num_classes: int, mode: str) -> ModelFlops:
+def count_flops(
+    spec: ModelSpec, num_classes: int, mode: str, num_groups: int = 0, groups: Sequence[str] = ()
+) -> ModelFlops:
     """Count the operations of a model's matrix products and convolutions, in a phase's mode.
+
+    num_groups and groups are those of partial_finetune, as `freezing.trained_names` takes them.
 
     What is cheap beside them (biases, norms, activations, the loss) is left out, as usual. The model is built on
     torch's meta device, which knows shapes and no values, so this takes neither memory nor time; one that needs values
@@ -44,16 +48,18 @@ def count_flops(spec: ModelSpec, num_classes: int, mode: str) -> ModelFlops:
     if mode not in MODES:
         raise ValueError(f"mode: got {mode!r}, expected one of {', '.join(MODES)}")
     try:
-        return _count_on("meta", spec, num_classes, mode)
+        return _count_on("meta", spec, num_classes, mode, num_groups, groups)
     except RuntimeError:  # an operator without a meta kernel, or a value that is read
-        return _count_on("cpu", spec, num_classes, mode)
+        return _count_on("cpu", spec, num_classes, mode, num_groups, groups)
 
 
-def _count_on(device: str, spec: ModelSpec, num_classes: int, mode: str) -> ModelFlops:
+def _count_on(
+    device: str, spec: ModelSpec, num_classes: int, mode: str, num_groups: int, groups: Sequence[str]
+) -> ModelFlops:
     with torch.random.fork_rng(devices=[]):
         with torch.device(device):
             model = build_model(spec, num_classes, "none").model
-        set_trainable_stage(model, mode)
+        set_trainable_stage(model, mode, num_groups, groups)
         images = torch.zeros(_BATCH, 3, spec.image_size, spec.image_size, device=device)
         return _count_step(model, images)
 

@@ -38,7 +38,7 @@ from dogs_accel.results.layout import CLAIMS_FILE, METRICS_FILE, PAIRWISE_FILE, 
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_json
-from dogs_accel.training.phases import strategy_phases
+from dogs_accel.training.phases import strategy_of, strategy_phases
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
     "reproduced",
@@ -207,7 +207,12 @@ def _note(published: PublishedRun, run: Run) -> str:
 
 def _find_run(folder: RunsFolder, published: PublishedRun) -> tuple[Run | None, str]:
     modes = [phase.mode for phase in strategy_phases(published.strategy, published.family)]
-    alike = [run for run in folder.runs if [phase["mode"] for phase in run.record.config.phases] == modes]
+    alike = [
+        run
+        for run in folder.runs
+        if [phase["mode"] for phase in run.record.config.phases] == modes
+        and strategy_of(run.record.config.phases) in (published.strategy, None)  # None: with settings of its own
+    ]
     for run in alike:
         if run.model == published.model:
             return run, ""

@@ -19,6 +19,7 @@ from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, 
 from dogs_accel.results.older import with_scores_of_now
 from dogs_accel.results.reading import ReadOnce, read_predictions
 from dogs_accel.results.record import RunRecord
+from dogs_accel.training.phases import strategy_of
 
 if TYPE_CHECKING:
     from dogs_accel.evaluation.pairwise import ComparedRun
@@ -67,15 +68,8 @@ class Run(ReadOnce):
     @property
     def schedule(self) -> str:
         """Name the schedule in a word where it is one of the usual ones."""
-        match [phase["mode"] for phase in self.record.config.phases]:
-            case ["full_finetune"]:
-                return "full"
-            case ["head_only", "full_finetune"]:
-                return "staged"
-            case ["head_only"]:
-                return "head only"
-            case _:
-                return self.strategy
+        strategy = strategy_of(self.record.config.phases)
+        return "head only" if strategy == "head" else strategy or self.strategy
 
     @property
     def title(self) -> str:

@@ -15,9 +15,11 @@ from dogs_accel.models.torch_file import read_torch_file
 from dogs_accel.runtime.files import patient_file, replacing
 
 BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE = "best.pt", "last.pt"
-"""Of a run's folder: the weights of the best validation accuracy, and the state after the last epoch."""
+"""Of a run's folder: the weights of the best epoch, and the state after the last one."""
 OF_BEST = MappingProxyType({"model": dict, "row": dict})
 """What a checkpoint of the best weights has."""
+EMA = "ema"
+"""Where the last checkpoint has averages of weights by name, if the phase keeps any; what is validated."""
 _OF_LAST = {
     "identity": dict, "model": dict, "optimizer": dict, "scaler": dict, "history": list, "best": dict,
     "training_seconds": float, "checkpoint_seconds": float, "sessions": list,
@@ -79,7 +81,7 @@ def load_resumable(last_path: Path, best_path: Path, identity: Mapping[str, Any]
     require_same_run(last_path, state["identity"], identity)
     if state["best"].get("epoch_total") == len(state["history"]):
         # The run may have been killed between writing the two.
-        save_checkpoint(best_path, {"model": state["model"], "row": state["best"]})
+        save_checkpoint(best_path, {"model": state["model"] | state.get(EMA, {}), "row": state["best"]})
     elif load_checkpoint(best_path, OF_BEST)["row"] != state["best"]:
         raise CheckpointError(f"checkpoint: {best_path} does not belong to {last_path}")
     return state

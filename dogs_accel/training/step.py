@@ -93,7 +93,10 @@ class TrainingStep:
         scaler: torch.amp.GradScaler | None = None,
         clock: StepClock | None = None,
         loss: Loss = nn.functional.cross_entropy,
+        clip_norm: float = 0.0,
+        after_step: Callable[[], None] | None = None,
     ) -> None:
+        """Make the step; clip_norm is the longest gradient, 0 for any, and after_step is called after each step."""
         self.optimizer = optimizer
         self.scaler = scaler or make_scaler(device, settings)
         self.clock = clock
@@ -101,11 +104,8 @@ class TrainingStep:
         self._forward = forward_of(model, device, settings, loss)
         self._use_graph = settings.cuda_graphs
         self._graph: _CapturedStep | None = None
-
-    def set_lr(self, factor: float) -> None:
-        """Set the learning rate of each group to a share of its initial one."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = factor * group["initial_lr"]
+        self._clip_norm = clip_norm
+        self._after_step = after_step
 
     def __call__(
         self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0
@@ -129,14 +129,22 @@ class TrainingStep:
                 self.scaler.scale(loss if weight == 1 else loss * weight).backward()
             self._mark("backward")
         with torch.profiler.record_function("optimizer"):
+            if self._clip_norm:
+                self.scaler.unscale_(self.optimizer)  # the length is that of the gradients themselves
+                nn.utils.clip_grad_norm_(self._parameters(), self._clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            if self._after_step is not None:
+                self._after_step()
         self._mark("optimizer")
         return loss.detach(), logits.detach()
 
     def drop_graph(self) -> None:
         """Let go of the captured graph and its memory; the next step captures anew."""
         self._graph = None
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _mark(self, part: str) -> None:
         if self.clock is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +16,25 @@ import torch
 from torch import nn
 
 from dogs_accel.evaluation.scores import ScoreCounter, Scores
-from dogs_accel.models.freezing import count_trainable_params, set_train_mode
-from dogs_accel.models.layer_groups import layer_groups, set_trainable_groups
+from dogs_accel.models.freezing import count_trainable_params, set_train_mode, set_trainable_stage, trained_names
+from dogs_accel.models.layer_groups import layer_groups
 from dogs_accel.runtime.out_of_memory import Demand, within_memory
 from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_statistics
 from dogs_accel.training.checkpoint import (
     BEST_WEIGHTS_FILE,
+    EMA,
     LAST_CHECKPOINT_FILE,
     OF_BEST,
+    CheckpointError,
     load_checkpoint,
     load_resumable,
     load_weights_of,
     save_checkpoint,
 )
+from dogs_accel.training.ema import AveragedWeights
 from dogs_accel.training.features import FeatureLoader, cache_features, head_of
-from dogs_accel.training.optimizers import load_optimizer_state, make_optimizer, param_groups
-from dogs_accel.training.phases import Phase
+from dogs_accel.training.optimizers import load_optimizer_state, phase_optimizer, set_rates
+from dogs_accel.training.phases import MONITORED, Phase, Stage
 from dogs_accel.training.step import Forward, Loss, StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
 from dogs_accel.training.step_profile import EpochProfile, traced_steps
 from pipelines.clock import StepClock
@@ -76,10 +81,10 @@ class Trainer:
     All randomness follows from (seed, epoch, rank), so that a run that goes on from a checkpoint sees what it would
     have seen. The batch of all processes together is the one that counts: `batch_size` of the loaders times the size
     of the world. Where `plain_train_loader` is given, the training images without augmentation, the head is trained on
-    features of the frozen backbone that are computed once. `loss` is that of training; the loss of validation is the
-    cross-entropy whatever that is, so that runs compare. identity says what makes this run the run that it is; a
-    checkpoint of another one is refused. session says where this process computes it, for the record. on_epoch and
-    on_resume get the history so far.
+    features of the frozen backbone that are computed once. `loss` is that of training, the cross-entropy where a phase
+    smooths labels; the loss of validation is the cross-entropy whatever that is, so that runs compare. identity says
+    what makes this run the run that it is; a checkpoint of another one is refused. session says where this process
+    computes it, for the record. on_epoch and on_resume get the history so far.
     """
 
     def __init__(
@@ -127,23 +132,30 @@ class Trainer:
         self.sessions: list[dict[str, Any]] = [{"first_epoch": 1, **(session or {})}]
         self._best: HistoryRow | None = None
         self._optimizer_state: dict[str, Any] | None = None
+        self._averages: dict[str, torch.Tensor] | None = None
+        self._chooser: Phase | None = None
         self._training_seconds = 0.0
         self._checkpoint_seconds = 0.0
         self._num_groups = len(layer_groups(self.model))
         train_loader.clock = self.clock
 
     def run(self, phases: Sequence[Phase], *, resume: bool = False) -> TrainResult:
-        """Train through the phases; at the end the model holds the weights of its best validation accuracy.
+        """Train through the phases; at the end the model holds the weights of its best epoch.
 
-        resume goes on after the epoch that ended last in the folder, if any did. Raises DivergedError as soon as an
-        epoch's loss is not finite, CheckpointError for checkpoints that are damaged or another run's, and
-        BatchTooLargeError, which names a batch that fits, where the memory does not suffice.
+        That is the one of the highest validation accuracy, or of the lowest validation loss where the last phase
+        monitors the loss; the first one of equals. resume goes on after the epoch that ended last in the folder, if any
+        did. Raises DivergedError as soon as an epoch's loss is not finite, CheckpointError for checkpoints that are
+        damaged or another run's, and BatchTooLargeError, which names a batch that fits, where the memory does not
+        suffice.
         """
         if not phases:
             raise ValueError("phases: got none, expected at least one")
         num_images, num_processes = self.train_loader.dataset_size, self.world.size
         if num_images < num_processes:
             raise ValueError(f"train_loader: got {num_images} images for {num_processes} processes, expected more")
+        if self.loss is not nn.functional.cross_entropy and any(phase.label_smoothing for phase in phases):
+            raise ValueError("label_smoothing: got it with a loss that is not the cross-entropy, expected 0")
+        self._chooser = phases[-1]
         if resume:
             self._restore()
         for stage, phase in enumerate(phases, start=1):
@@ -164,7 +176,7 @@ class Trainer:
 
     @property
     def best_path(self) -> Path:
-        """Checkpoint with the weights of the best validation accuracy so far."""
+        """Checkpoint with the weights of the best epoch so far."""
         return self.folder / BEST_WEIGHTS_FILE
 
     @property
@@ -173,29 +185,41 @@ class Trainer:
         return self.folder / LAST_CHECKPOINT_FILE
 
     def _run_phase(self, stage: int, phase: Phase) -> None:
-        accuracies = [row["val_acc"] for row in self.history if row["stage"] == stage]
-        if len(accuracies) == phase.epochs or phase.stops_after(accuracies):
+        column = MONITORED[phase.monitor]
+        monitored = [row[column] for row in self.history if row["stage"] == stage]
+        if len(monitored) == phase.epochs or phase.stops_after(monitored):
             return
         course = self._course(stage, phase)
-        if not accuracies:  # else it was counted before the run was stopped
+        optimizer = phase_optimizer(self.model, phase, self.settings)
+        if monitored:
+            self._take_up(course, optimizer)
+        else:  # later it was counted before the run was stopped
             self._training_seconds += course.features_seconds
-        optimizer = make_optimizer(param_groups(self.model, phase), phase.lr, phase.weight_decay, self.settings)
-        if accuracies:
-            assert self._optimizer_state is not None
-            load_optimizer_state(optimizer, self._optimizer_state)
-        self._optimizer_state = None
-        step, num_trained = None, -1
-        while len(accuracies) < phase.epochs and not phase.stops_after(accuracies):
-            epoch = len(accuracies)
-            num_groups = phase.num_trainable_groups(epoch, self._num_groups)
-            if step is None or num_groups != num_trained:
-                step, num_trained = self._make_step(course, optimizer, num_groups), num_groups
+        self._optimizer_state = self._averages = None
+        step, trained = None, None
+        while len(monitored) < phase.epochs and not phase.stops_after(monitored):
+            epoch = len(monitored)
+            stage_now = phase.stage_at(epoch, self._num_groups)
+            if step is None or stage_now != trained:
+                step, trained = self._make_step(course, optimizer, stage_now), stage_now
             row = self._run_epoch(course, epoch, step)
-            accuracies.append(row["val_acc"])
+            monitored.append(row[column])
             self.history.append(row)
-            self._save(optimizer)
+            self._save(course, optimizer)
             if self.on_epoch is not None:
                 self.on_epoch(self.history)
+
+    def _take_up(self, course: _Course, optimizer: torch.optim.Optimizer) -> None:
+        """Go on with the optimiser and the average of the checkpoint, in the middle of a phase."""
+        assert self._optimizer_state is not None
+        load_optimizer_state(optimizer, self._optimizer_state)
+        if course.average is not None:
+            if self._averages is None:
+                raise CheckpointError(f"checkpoint: {self.last_path} is incomplete: {EMA} is absent")
+            try:
+                course.average.load_state_dict(self._averages)
+            except ValueError as error:
+                raise CheckpointError(f"checkpoint: {self.last_path} does not fit the phase ({error})") from error
 
     def _course(self, stage: int, phase: Phase) -> _Course:
         """Choose what a phase runs: the whole model over images, or its head over features."""
@@ -210,7 +234,11 @@ class Trainer:
             model = head_of(model)
             features_seconds = time.perf_counter() - start
         forward = forward_of(model, self.device, self.settings)
-        return _Course(stage, phase, model, train, val, forward, features_seconds)
+        average = None
+        if phase.ema_decay:
+            trained = trained_names(self.model, *phase.stage_at(phase.epochs - 1, self._num_groups))
+            average = AveragedWeights(self.model, trained, phase.ema_decay)
+        return _Course(stage, phase, model, train, val, forward, features_seconds, average)
 
     def _cache_features(self, loader: Loader, like: Loader) -> FeatureLoader:
         forward = forward_of(self.model, self.device, self.settings)
@@ -220,8 +248,8 @@ class Trainer:
             lambda num_images: self._evaluate_dummy_batch(forward, num_images),
         )
 
-    def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, num_groups: int) -> TrainingStep:
-        set_trainable_groups(self.model, num_groups)
+    def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, stage: Stage) -> TrainingStep:
+        set_trainable_stage(self.model, *stage)
         return TrainingStep(
             share_gradients(course.model, self.world, self.device),
             optimizer,
@@ -229,8 +257,15 @@ class Trainer:
             settings=self.settings,
             scaler=self.scaler,
             clock=self.clock,
-            loss=self.loss,
+            loss=self._loss_of(course.phase),
+            clip_norm=course.phase.clip_norm,
+            after_step=None if course.average is None else course.average.update,
         )
+
+    def _loss_of(self, phase: Phase) -> Loss:
+        if not phase.label_smoothing:
+            return self.loss
+        return functools.partial(nn.functional.cross_entropy, label_smoothing=phase.label_smoothing)
 
     def _run_epoch(self, course: _Course, epoch: int, step: TrainingStep) -> HistoryRow:
         phase = course.phase
@@ -261,7 +296,7 @@ class Trainer:
             "epoch_total": len(self.history) + 1,
             **train.as_columns("train"),
             **val.as_columns("val"),
-            "lr": phase.lr * phase.lr_factor(epoch + 1),
+            "lr": phase.lr_after(epoch, self._num_steps(course)),
             "phase": phase.name,
             "trainable_params": count_trainable_params(self.model),
             "seconds": self._training_seconds,
@@ -274,21 +309,25 @@ class Trainer:
             return "it is the first epoch of the run, so that no checkpoint was written"
         return f"the state of the epoch before is in {self.last_path}"
 
+    def _num_steps(self, course: _Course) -> int:
+        """Steps of an epoch, in which all processes take part."""
+        return -(-course.train.dataset_size // (course.train.batch_size * self.world.size))
+
     def _train_epoch(self, course: _Course, epoch: int, step: TrainingStep, title: str) -> Scores:
         set_train_mode(self.model, self.bn_when_frozen)
         counter = ScoreCounter(self.num_classes, self.device)
         # The global epoch, so that no two phases see the same crops.
         course.train.set_epoch(len(self.history))
         torch.manual_seed(_epoch_seed(self.seed, len(self.history), self.world.rank))
-        num_steps = -(-course.train.dataset_size // (course.train.batch_size * self.world.size))
-        step.set_lr(course.phase.lr_factor(epoch))
+        num_steps = self._num_steps(course)
+        set_rates(step.optimizer, course.phase, epoch, 0, num_steps)
         trace_path = self._trace_path(course, epoch)
         with self._bar(course.train, title) as bar, traced_steps(trace_path, num_steps) as step_done:
             self.clock.mark("start")
             for at, (batch, weight) in enumerate(self._weighted(course.train, num_steps)):
                 self.clock.mark("data_wait")
-                if epoch < course.phase.warmup_epochs:
-                    step.set_lr(course.phase.lr_factor(epoch + (at + 1) / num_steps))
+                if course.phase.moves_within(epoch):
+                    set_rates(step.optimizer, course.phase, epoch, at, num_steps)
                 num_images = len(batch.labels)
                 # The rest of an epoch may be one image, which BatchNorm may refuse; two of it have the same loss.
                 shown = _twice(batch) if num_images == 1 < course.train.batch_size else batch
@@ -299,6 +338,8 @@ class Trainer:
                 step_done()
         # Where BatchNorm sees the batch of its own process only, all go on with the statistics of the first.
         self.world.broadcast_tensors(self.model.buffers())
+        if course.average is not None:
+            self.world.broadcast_tensors(course.average.buffers)
         return counter.scores(self.world)
 
     def _weighted(self, loader: EpochLoader, num_steps: int) -> Iterator[tuple[Batch, float]]:
@@ -322,11 +363,10 @@ class Trainer:
         wanted = self.trace and epoch == 0 and self.world.is_rank_zero
         return self.folder / f"trace_{course.stage}_{course.phase.name}.json.gz" if wanted else None
 
-    @torch.inference_mode()
     def _validate(self, course: _Course, title: str) -> Scores:
         self.model.eval()
         counter = ScoreCounter(self.num_classes, self.device)
-        with self._bar(course.val, title) as bar:
+        with course.averaged(), torch.inference_mode(), self._bar(course.val, title) as bar:
             for images, labels, _ in course.val:
                 loss, logits = course.forward(images, labels)
                 counter.add(loss, logits, labels)
@@ -374,20 +414,20 @@ class Trainer:
         """Progress in images of this process with rate and time left, of the first one, on a terminal only."""
         return passing_bar(loader.num_samples, title, shown=self.world.is_rank_zero)
 
-    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, course: _Course, optimizer: torch.optim.Optimizer) -> None:
         start = time.perf_counter()
         row = self.history[-1]
-        is_best = self._best is None or row["val_acc"] > self._best["val_acc"]
+        assert self._chooser is not None
+        is_best = self._chooser.is_better(row, self._best)
         if is_best:
             self._best = row
         if self.world.is_rank_zero:
-            model = self.model.state_dict()
             # In this order: where the last one says that it is the best too, the best can be made from it.
             save_checkpoint(
                 self.last_path,
                 {
                     "identity": self.identity,
-                    "model": model,
+                    "model": self.model.state_dict(),
                     "optimizer": optimizer.state_dict()["state"],
                     "scaler": self.scaler.state_dict(),
                     "history": self.history,
@@ -395,10 +435,12 @@ class Trainer:
                     "training_seconds": self._training_seconds,
                     "checkpoint_seconds": self._checkpoint_seconds,
                     "sessions": self.sessions,
+                    **({} if course.average is None else {EMA: course.average.state_dict()}),
                 },
             )
             if is_best:
-                save_checkpoint(self.best_path, {"model": model, "row": row})
+                with course.averaged():
+                    save_checkpoint(self.best_path, {"model": self.model.state_dict(), "row": row})
         self._checkpoint_seconds += time.perf_counter() - start
 
     def _restore(self) -> None:
@@ -419,7 +461,7 @@ class Trainer:
         self._checkpoint_seconds = state["checkpoint_seconds"]
         [own] = self.sessions
         self.sessions = [*state["sessions"], {**own, "first_epoch": len(self.history) + 1}]
-        self._optimizer_state = state["optimizer"]
+        self._optimizer_state, self._averages = state["optimizer"], state.get(EMA)
         if self.on_resume is not None:
             self.on_resume(self.history)
 
@@ -437,6 +479,12 @@ class _Course:
     """Of validation."""
     features_seconds: float
     """What caching features took."""
+    average: AveragedWeights | None
+    """Of the weights, where the phase has one."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that are validated and kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:

@@ -173,7 +173,7 @@ def test_a_machine_with_other_images_is_refused(ranks):
 def test_the_batch_of_all_processes_is_that_of_one(ranks, alone, num_images):
     per_rank = [found["trained"][str(num_images)]["steps"] for found in ranks]
     expected = alone["trained"][str(num_images)]["steps"]
-    assert {len(steps) for steps in per_rank} == {len(expected)} == {2 * -(-num_images // worker.BATCH_SIZE)}
+    assert {len(steps) for steps in per_rank} == {len(expected)} == {3 * -(-num_images // worker.BATCH_SIZE)}
     for (index, weight), *parts in zip(expected, *per_rank, strict=True):
         assert weight == 1
         counted = [(part, weight) for part, weight in parts if weight]
@@ -181,13 +181,14 @@ def test_the_batch_of_all_processes_is_that_of_one(ranks, alone, num_images):
         assert [weight for _, weight in counted] == [len(part) * len(ranks) / len(index) for part, _ in counted]
         assert sum(weight for _, weight in counted) == pytest.approx(len(ranks))
     seen = sorted(i for index, _ in expected for i in index)
-    assert seen == sorted(2 * list(range(num_images)))
+    assert seen == sorted(3 * list(range(num_images)))
 
 
 @pytest.mark.parametrize("num_images", worker.NUM_TRAIN)
 def test_gradients_and_histories_are_those_of_one_process(ranks, alone, num_images):
     expected = alone["trained"][str(num_images)]
     gradients = np.array(expected["gradients"])
+    assert np.linalg.norm(gradients, axis=1) == pytest.approx(0.1, abs=1e-4)  # all were cut
     tolerance = 1e-5 * np.abs(gradients).max()
     for found in (facts["trained"][str(num_images)] for facts in ranks):
         np.testing.assert_allclose(found["gradients"], gradients, rtol=0, atol=tolerance)

@@ -89,7 +89,7 @@ def test_a_model_that_reads_values_is_counted_on_the_cpu(monkeypatch):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="mode: got 'half', expected one of head_only, full_finetune"):
+    with pytest.raises(ValueError, match="mode: got 'half', expected one of head_only, full_finetune, partial"):
         count_flops(model_spec("resnet18"), 10, "half")
 
 

@@ -30,6 +30,11 @@ NUM_VAL = 7
 EVALUATED = (("resnet18", 23), ("timm/vit_tiny_patch16_224", 23), ("resnet18", 2))
 """Models and numbers of test images, which leave the last process with fewer than the others, or with none."""
 CPU = torch.device("cpu")
+PHASE = Phase(
+    name="all", mode="full_finetune", epochs=9, lr=0.02, optimizer="sgd", schedule="one_cycle", unfreeze_every=1,
+    patience=2, min_delta=10, monitor="loss", clip_norm=0.1, label_smoothing=0.1, ema_decay=0.5,
+)  # fmt: skip
+"""It ends after three epochs."""
 
 
 class PlainNet(nn.Module):
@@ -70,21 +75,24 @@ def loader_of(data, split, num_images, recipe, batch_size, world, *, shuffle=Fal
     )
 
 
+def gradient_of(model):
+    """All of a model in one row, 0 where it is frozen."""
+    found = [torch.zeros_like(each) if each.grad is None else each.grad for each in model.parameters()]
+    return torch.cat([each.flatten() for each in found])
+
+
 def trained(data, world, folder, num_images):
-    """Gradients, samples and history of two epochs in which the weights stay all but the same."""
+    """Gradients, samples and history of an epoch of the head alone and two of everything."""
     torch.manual_seed(0)
     model, gradients = PlainNet(), []
-    make_optimizer = trainer.make_optimizer
+    phase_optimizer = trainer.phase_optimizer
 
     def watched_optimizer(*arguments):
-        optimizer = make_optimizer(*arguments)
-        parameters = list(model.parameters())
-        optimizer.register_step_pre_hook(
-            lambda *_: gradients.append(torch.cat([each.grad.flatten() for each in parameters]).tolist())
-        )
+        optimizer = phase_optimizer(*arguments)
+        optimizer.register_step_pre_hook(lambda *_: gradients.append(gradient_of(model).tolist()))
         return optimizer
 
-    trainer.make_optimizer = watched_optimizer
+    trainer.phase_optimizer = watched_optimizer
     try:
         with (
             loader_of(
@@ -94,9 +102,9 @@ def trained(data, world, folder, num_images):
         ):
             watched = Watched(model, few, val, num_classes=4, device=CPU, folder=folder, world=world)
             watched.steps = []
-            result = watched.run([Phase(name="all", mode="full_finetune", epochs=2, lr=1e-12)])
+            result = watched.run([PHASE])
     finally:
-        trainer.make_optimizer = make_optimizer
+        trainer.phase_optimizer = phase_optimizer
     return {"gradients": gradients, "steps": watched.steps, "history": result.history}
 
 

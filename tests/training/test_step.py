@@ -8,13 +8,17 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
-from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.runtime.precision import autocast
+from dogs_accel.training.ema import AveragedWeights
+from dogs_accel.training.optimizers import make_optimizer, set_rates
+from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
 from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)
 PLAIN = StepSettings(channels_last=False, fused_optimizer=False)
+COSINE = Phase(name="tune", mode="full_finetune", epochs=2, lr=1e-2)
 BATCHES = (8, 8, 8, 3, 8, 3)
 """Batch sizes of the steps; the last one of an epoch is partial."""
 needs_gpu = pytest.mark.gpu
@@ -151,7 +155,7 @@ def test_a_batch_size_is_compiled_once_and_training_and_evaluation_apart(quick_c
     for images, labels in batches() * 2:
         step(images, labels)
     assert counters["stats"]["unique_graphs"] == 2
-    step.set_lr(0.5)
+    set_rates(step.optimizer, COSINE, 1)
     step(*batches()[0])
     forward = forward_of(model, CPU, COMPILED)
     model.eval()
@@ -211,11 +215,9 @@ def test_the_learning_rate_is_a_share_of_each_groups_own():
         {"params": list(model.body.parameters()), "lr": 1e-3},
     ]
     step = TrainingStep(model, make_optimizer(groups, 1.0, 1e-2, PLAIN), device=CPU, settings=PLAIN)
-    step.set_lr(0.5)
-    assert [group["lr"] for group in step.optimizer.param_groups] == [5e-3, 5e-4]
-    step.set_lr(0.1)
-    assert [group["lr"] for group in step.optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
-    step.set_lr(0.0)
+    for epoch, expected in ((1, [5e-3, 5e-4]), (0, [1e-2, 1e-3]), (2, [0, 0])):
+        set_rates(step.optimizer, COSINE, epoch)
+        assert [group["lr"] for group in step.optimizer.param_groups] == expected
     before = {name: value.clone() for name, value in model.named_parameters()}
     step(*batches()[0])
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
@@ -283,6 +285,39 @@ def test_a_clock_gets_the_parts_in_their_order_and_none_is_needed():
     assert [part for part, _ in clock.read()] == ["forward", "backward", "optimizer"] * 2
     _, step = make_step(PLAIN)
     assert step.clock is None
+
+
+@pytest.mark.parametrize("amp", [None, pytest.param(torch.float16, id="fp16")])
+@pytest.mark.parametrize("clip_norm", [0.05, 1e6])
+def test_gradients_are_cut_as_torch_cuts_them(amp, clip_norm):
+    """With a scaled loss too: it is the gradients themselves that have a length."""
+    settings = StepSettings(amp=amp, fused_optimizer=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**6, enabled=amp is not None)
+    model, step = make_step(settings, clip_norm=clip_norm, scaler=scaler)
+    expected = prepare_model(tiny_net(), CPU, settings).train()
+    optimizer = make_optimizer(expected.parameters(), 1e-2, 1e-2, settings)
+    for images, labels in batches():
+        step(images, labels)
+        optimizer.zero_grad()
+        with autocast(CPU, amp):
+            loss = nn.functional.cross_entropy(expected(images), labels)
+        (loss * scaler.get_scale()).backward()
+        for parameter in expected.parameters():
+            parameter.grad /= scaler.get_scale()
+        length = nn.utils.clip_grad_norm_(expected.parameters(), clip_norm)
+        assert 0.05 < length < 1e6
+        optimizer.step()
+    for value, other in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=0)
+
+
+def test_what_follows_a_step_comes_after_its_weights_have_moved():
+    model, seen = tiny_net(), []
+    _, step = make_step(PLAIN, model=model, after_step=lambda: seen.append(model.fc.weight.detach().clone()))
+    before = model.fc.weight.detach().clone()
+    step(*batches()[0])
+    assert [torch.equal(each, model.fc.weight) for each in seen] == [True]
+    assert not torch.equal(before, model.fc.weight)
 
 
 def test_only_float16_is_scaled():
@@ -381,14 +416,18 @@ def test_dropout_draws_from_the_seed_also_in_a_graph(exact_kernels):
 @needs_gpu
 @pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("graphed", [False, True])
-def test_no_step_waits_for_the_gpu(amp, graphed):
-    _, step = make_step(StepSettings(amp=amp, cuda_graphs=graphed), GPU, clock=StepClock(GPU))
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_no_step_waits_for_the_gpu(amp, graphed, decay):
+    model = prepare_model(tiny_net(), GPU, StepSettings())
+    average = AveragedWeights(model, ["fc.weight"], decay)
+    how = {"clip_norm": 1.0, "after_step": average.update} if decay else {}
+    _, step = make_step(StepSettings(amp=amp, cuda_graphs=graphed), GPU, model, clock=StepClock(GPU), **how)
     given = batches(GPU)
     take_steps(step, given)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for images, labels in given:
-            step.set_lr(0.5)
+            set_rates(step.optimizer, COSINE, 1)
             step(images, labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")

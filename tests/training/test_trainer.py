@@ -1,6 +1,7 @@
 """The engine against a plain float32 loop, and what it promises about phases, best weights and checkpoints."""
 
 import copy
+import dataclasses
 import gzip
 import json
 import shutil
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dogs_accel.datasets import open_dataset
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.runtime.precision import amp_dtype
+from dogs_accel.runtime.processes import World
 from dogs_accel.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep
@@ -78,6 +82,12 @@ def train(loaders, folder, phases, model=None, resume=False, **settings):
 
 HEAD = Phase(name="head_only", mode="head_only", epochs=2, lr=1e-2)
 FULL = Phase(name="full_finetune", mode="full_finetune", epochs=3, lr=5e-3)
+RICH = Phase(
+    name="rich", mode="full_finetune", epochs=9, lr=0.05, optimizer="sgd", nesterov=True, schedule="one_cycle",
+    unfreeze_every=1, patience=2, min_delta=10, monitor="loss", decay_norms=False, clip_norm=0.5, label_smoothing=0.1,
+    ema_decay=0.5,
+)  # fmt: skip
+"""What has a state of its own, or changes from step to step; it ends after three epochs."""
 
 
 def plain_training(loaders, phases):
@@ -105,6 +115,68 @@ def plain_training(loaders, phases):
             accuracies.append((logits.argmax(1) == labels).double().mean().item())
             epoch_total += 1
     return losses, accuracies
+
+
+@pytest.mark.parametrize(
+    ("fields", "make_optimizer"),
+    [
+        (
+            {"optimizer": "sgd", "nesterov": True, "schedule": "one_cycle"},
+            lambda groups: torch.optim.SGD(groups, lr=0.02, momentum=0.9, nesterov=True),
+        ),
+        (
+            {"optimizer": "adam", "schedule": "step", "step_epochs": 1},
+            lambda groups: torch.optim.Adam(groups, lr=0.02),
+        ),
+    ],
+    ids=["sgd", "adam"],
+)
+def test_settings_of_a_phase_are_those_of_a_plain_loop(loaders, tmp_path, fields, make_optimizer):
+    """Rates by name, decay without norms and biases, a cut gradient, smoothed labels and an average, all by torch."""
+    phase = Phase(
+        name="rich", mode="full_finetune", epochs=3, lr=0.02, weight_decay=0.05, lrs={"fc": 0.05}, decay_norms=False,
+        clip_norm=0.5, label_smoothing=0.1, ema_decay=0.7, **fields,
+    )  # fmt: skip
+    trainer, result = train(loaders, tmp_path, [phase], settings=StepSettings(fused_optimizer=False))
+    model = tiny_net()
+    groups = [{"params": [model.body[0].weight], "weight_decay": 0.05, "lr": 0.02}]
+    groups += [{"params": [model.body[0].bias, *model.body[1].parameters()], "weight_decay": 0.0, "lr": 0.02}]
+    groups += [{"params": [model.fc.weight], "weight_decay": 0.05, "lr": 0.05}]
+    groups += [{"params": [model.fc.bias], "weight_decay": 0.0, "lr": 0.05}]
+    optimizer = make_optimizer(groups)
+    num_steps = len(loaders["train"])
+    if fields["schedule"] == "one_cycle":
+        peaks = [group["lr"] for group in groups]
+        scheduler = lr_scheduler.OneCycleLR(optimizer, peaks, epochs=3, steps_per_epoch=num_steps)
+    else:
+        scheduler = lr_scheduler.StepLR(optimizer, num_steps)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7), use_buffers=True)
+    for epoch, row in enumerate(result.history):
+        losses, lengths = [], []
+        loaders["train"].set_epoch(epoch)
+        model.train()
+        for images, labels, _ in loaders["train"]:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels, label_smoothing=0.1)
+            losses += [loss.item()] * len(labels)
+            loss.backward()
+            lengths.append(nn.utils.clip_grad_norm_(model.parameters(), 0.5).item())
+            optimizer.step()
+            scheduler.step()
+            averaged.update_parameters(model)
+        averaged.eval()
+        with torch.no_grad():
+            batches = [(averaged(images), labels) for images, labels, _ in loaders["val"]]
+        logits, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+        assert max(lengths) > 0.5
+        assert row["train_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
+        assert row["val_loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-3)
+        assert row["val_acc"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+        if row["epoch_total"] == result.best_epoch:
+            best = copy.deepcopy(averaged.module.state_dict())
+    for name, value in trainer.model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, best[name], rtol=1e-3, atol=1e-4)
 
 
 def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
@@ -195,6 +267,29 @@ def test_the_model_ends_with_the_weights_of_its_best_epoch(loaders, tmp_path):
     assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(best["val_loss"], rel=1e-5)
 
 
+def test_the_best_epoch_is_that_of_the_lowest_loss_where_the_last_phase_monitors_it(loaders, tmp_path):
+    by_loss = dataclasses.replace(FULL, epochs=4, monitor="loss")
+    trainer, result = train(loaders, tmp_path, [FULL, by_loss])
+    losses, accuracies = ([row[f"val_{each}"] for row in result.history] for each in ("loss", "acc"))
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    assert result.best_epoch != 1 + int(np.argmax(accuracies))
+    assert result.best_val_accuracy == accuracies[result.best_epoch - 1]
+    assert load_checkpoint(trainer.last_path)["best"]["val_loss"] == min(losses)
+
+
+def test_all_processes_go_on_with_the_statistics_and_the_averages_of_the_first(loaders, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(World, "broadcast_tensors", lambda _, tensors: given.append([each.shape for each in tensors]))
+    train(loaders, tmp_path, [dataclasses.replace(HEAD, epochs=1, ema_decay=0.5)])
+    assert given == [[(8,), (8,), ()], [(8,), (8,)]]
+
+
+def test_labels_are_not_smoothed_in_a_loss_of_ones_own(loaders, tmp_path):
+    smoothed = dataclasses.replace(HEAD, label_smoothing=0.1)
+    with pytest.raises(ValueError, match="label_smoothing: got it with a loss that is not the cross-entropy"):
+        train(loaders, tmp_path, [smoothed], loss=lambda logits, labels: logits.sum())
+
+
 def test_every_epoch_leaves_a_checkpoint_that_holds_the_whole_state(loaders, tmp_path):
     trainer, result = train(loaders, tmp_path, [HEAD, FULL])
     last = load_checkpoint(trainer.last_path)
@@ -281,7 +376,8 @@ def whole(dogs_root, tmp_path_factory):
     """An undisturbed training run of two phases, with dropout: (folder, result, final weights)."""
     folder = tmp_path_factory.mktemp("whole")
     with made_loaders(dogs_root) as loaders:
-        trainer, result = train(loaders, folder, [HEAD, FULL], model=DropoutNet(), seed=3)
+        trainer, result = train(loaders, folder, [HEAD, RICH], model=DropoutNet(), seed=3)
+    assert [row["trainable_params"] for row in result.history[2:]] == [132, 372, 372]
     return folder, result, trainer.model.state_dict()
 
 
@@ -300,11 +396,11 @@ def published(history):
 def test_a_run_that_goes_on_ends_in_the_same_bits(dogs_root, whole, tmp_path, num_epochs):
     _, expected, weights = whole
     with made_loaders(dogs_root) as loaders, pytest.raises(StopError):
-        train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, on_epoch=stopped_after(num_epochs))
+        train(loaders, tmp_path, [HEAD, RICH], model=DropoutNet(), seed=3, on_epoch=stopped_after(num_epochs))
     seen = []
     with made_loaders(dogs_root) as loaders:
         trainer, result = train(
-            loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, resume=True,
+            loaders, tmp_path, [HEAD, RICH], model=DropoutNet(), seed=3, resume=True,
             on_resume=lambda history: seen.append(len(history)),
         )  # fmt: skip
     assert seen == [num_epochs]
@@ -336,9 +432,11 @@ def test_the_best_checkpoint_is_made_again_where_a_kill_came_before_it(dogs_root
     save_checkpoint(tmp_path / "last.pt", {**last, "best": best})
     shutil.copy(folder / "best.pt", tmp_path / "best.pt")
     with made_loaders(dogs_root) as loaders:
-        trainer, result = train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, resume=True)
+        trainer, result = train(loaders, tmp_path, [HEAD, RICH], model=DropoutNet(), seed=3, resume=True)
     assert result.best_epoch == 5
-    assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in last["model"].items())
+    expected = last["model"] | last["ema"]
+    assert all(torch.equal(value, trainer.model.state_dict()[key]) for key, value in expected.items())
+    assert not torch.equal(last["model"]["fc.weight"], last["ema"]["fc.weight"])
 
 
 @pytest.mark.fault(
@@ -351,18 +449,18 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_p
 
     def refused(message, **settings):
         with made_loaders(dogs_root) as loaders, pytest.raises(CheckpointError, match=message):
-            train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), resume=True, **settings)
+            train(loaders, tmp_path, [HEAD, RICH], model=DropoutNet(), resume=True, **settings)
 
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     content = (folder / "last.pt").read_bytes()
     for cut in (0, 100, len(content) // 2, len(content) - 1):
         (tmp_path / "last.pt").write_bytes(content[:cut])
         refused(r"checkpoint: .*last\.pt cannot be read")
+    last = load_checkpoint(folder / "last.pt")
     damaged = bytearray(content)
-    damaged[len(content) // 2] ^= 0xFF
+    damaged[content.index(last["model"]["fc.weight"].numpy().tobytes())] ^= 0xFF
     (tmp_path / "last.pt").write_bytes(damaged)
     refused(r"checkpoint: .*last\.pt cannot be read \(a checksum is wrong\)")
-    last = load_checkpoint(folder / "last.pt")
     save_checkpoint(tmp_path / "last.pt", {**last, "best": last["history"][1]})
     save_checkpoint(tmp_path / "best.pt", {"model": last["model"], "row": last["history"][0]})
     refused(r"best\.pt does not belong to .*last\.pt")
@@ -373,6 +471,11 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(dogs_root, whole, tmp_p
     for name in ("history", "model", "best"):
         save_checkpoint(tmp_path / "last.pt", {**last, name: 3})
         refused(rf"checkpoint: .*last\.pt is incomplete: {name} is absent or of another kind$")
+    cut = {**last, "history": last["history"][:4], "best": last["history"][3]}
+    save_checkpoint(tmp_path / "last.pt", {key: value for key, value in cut.items() if key != "ema"})
+    refused(r"checkpoint: .*last\.pt is incomplete: ema is absent$")
+    save_checkpoint(tmp_path / "last.pt", {**cut, "ema": {"fc.weight": last["ema"]["fc.weight"]}})
+    refused(r"checkpoint: .*last\.pt does not fit the phase \(the averages are of other weights\)$")
     first = next(iter(last["model"]))
     for value in (torch.ones(7, 7), "text"):
         best = {**last["best"], "epoch_total": len(last["history"])}
@@ -470,12 +573,22 @@ def test_a_trace_has_the_steps_and_their_parts(loaders, tmp_path):
         assert "aten::convolution" in names
 
 
-def test_a_head_on_cached_features_learns_what_it_learns_on_the_frozen_backbone(dogs_root, tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"optimizer": "adam", "schedule": "constant"},
+        {"optimizer": "sgd", "schedule": "one_cycle", "clip_norm": 0.1, "label_smoothing": 0.1, "ema_decay": 0.5},
+    ],
+    ids=["adamw", "adam", "sgd"],
+)
+def test_a_head_on_cached_features_learns_what_it_learns_on_the_frozen_backbone(dogs_root, tmp_path, fields):
     """The slow way: images without augmentation in the same order, through the backbone every time."""
+    head = Phase(name="head_only", mode="head_only", epochs=2, lr=1e-2, **fields)
     with made_loaders(dogs_root, EVAL.at(32)) as loaders:
-        _, slow = train(loaders, tmp_path / "slow", [HEAD])
+        _, slow = train(loaders, tmp_path / "slow", [head])
     with made_loaders(dogs_root) as loaders, made_loaders(dogs_root, EVAL.at(32), shuffle=False) as plain:
-        trainer, fast = train(loaders, tmp_path / "fast", [HEAD, FULL], plain_train_loader=plain["train"])
+        trainer, fast = train(loaders, tmp_path / "fast", [head, FULL], plain_train_loader=plain["train"])
     for one, other in zip(slow.history, fast.history, strict=False):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
