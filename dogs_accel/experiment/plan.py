@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.data import open_data
-from dogs_accel.experiment.presets import PRESETS
+from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.experiment.settings.presets import PRESETS
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
 from dogs_accel.models.input_size import describe_input_size, refuses_one_image

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dogs_accel.datasets import DatasetNotFoundError, open_dataset
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.plan import make_plan, plan_runs
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.runtime.devices import choose_device
 
 

@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogs_accel.experiment.config import (
-    BenchmarkConfig,
-    add_arguments,
-    config_from_json,
-    parse_config,
-    parse_epochs,
-    parse_families,
-)
+from dogs_accel.experiment.settings.command_line import add_arguments, parse_config
+from dogs_accel.experiment.settings.config import BenchmarkConfig, parse_epochs, parse_families
+from dogs_accel.experiment.settings.files import config_from_json
 from dogs_accel.runtime.arguments import natural, positive
 from dogs_accel.runtime.files import write_json
 from tests.support.fuzzing import fuzz, value_or_line

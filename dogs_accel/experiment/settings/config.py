@@ -1,33 +1,24 @@
-"""The settings of a benchmark: one dataclass, from which the command line is derived, and two presets."""
+"""The settings of a benchmark: one dataclass, from which the command line and files are derived."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogs_accel.experiment.presets import PRESETS
+from dogs_accel.experiment.settings.presets import PRESETS
 from dogs_accel.models import check_family
-from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.results.record import check_kinds
+from dogs_accel.results.layout import EDA_FOLDER, SUMMARY_FILE
 from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, share, user_path
-from dogs_accel.runtime.files import read_json
-from dogs_accel.runtime.terminal import escaped
 from dogs_accel.training.phases import STRATEGIES
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
 from pipelines.recipe import MAX_INPUT_PX
 
-_MAY_CHANGE = {
-    "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
-    "fused_optimizer", "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
-}  # fmt: skip
-"""Settings that may change when a run goes on: they say where and how it is computed, not what. Where data and weights
-lie is among them; that they are the same is seen by what they hold."""
 _MOST_SEEDS = 1000
 """Beyond, the plan alone takes minutes."""
 _NO_FAMILY = {EDA_FOLDER, WANDB_FOLDER, Path(SUMMARY_FILE).parts[0]}
@@ -221,92 +212,3 @@ class BenchmarkConfig:
         """Epochs a phase that override a strategy's own, if any."""
         epochs = self.epochs or {}
         return epochs.get(strategy, epochs.get(""))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser one flag for each field of BenchmarkConfig."""
-    for field in dataclasses.fields(BenchmarkConfig):
-        options = dict(field.metadata)
-        if isinstance(field.default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-            options["help"] += " (default: yes)" * field.default
-        elif field.default is not None:
-            shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            options["help"] += f" (default: {shown})"
-        options["help"] = options["help"].replace("%", "%%")
-        # What is not said stays unsaid, so that a run that goes on can tell.
-        parser.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, **options)
-
-
-def parse_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> BenchmarkConfig:
-    """Read the command line; a flag that is wrong by itself ends the program with one line and exit code 2.
-
-    Raises ValueError for settings that contradict each other, or those of the run that is to go on.
-    """
-    given = vars(parser.parse_args(arguments))
-    return BenchmarkConfig(**given) if given.get("resume") is None else _resumed_config(given)
-
-
-def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
-    """Take the settings of a run that is to go on, and of those that were said now the ones that may change."""
-    folder = given["resume"] or given.get("out")
-    if folder is None:
-        raise ValueError("resume: got no folder, expected --resume DIR, or --out DIR beside it")
-    if Path(given.get("out", folder)) != Path(folder):
-        raise ValueError(f"resume: got {folder} and --out {given['out']}, expected one folder")
-    path = Path(folder) / CONFIG_FILE
-    if not path.is_file():
-        if given["resume"]:
-            raise ValueError(f"resume: {folder} holds no run ({CONFIG_FILE} is missing); start it with --out {folder}")
-        return BenchmarkConfig(**given | {"resume": None})
-    recorded = config_from_json(read_json(path))
-    for name, value in given.items():
-        if name not in _MAY_CHANGE and value != getattr(recorded, name):
-            raise ValueError(f"{name}: got {value}, but the run in {folder} has {getattr(recorded, name)}")
-    changed: dict[str, Any] = {name: value for name, value in given.items() if name in _MAY_CHANGE}
-    if {"gpu", "device"} & set(given):
-        changed = {"gpu": None, "device": None} | changed
-    return dataclasses.replace(recorded, **changed | {"resume": folder, "out": folder})
-
-
-def config_from_json(recorded: Any) -> BenchmarkConfig:
-    """Read settings as config.json holds them, in which tuples have become lists.
-
-    Raises ValueError, which names the file and the field, for anything else.
-    """
-
-    def restored(value: Any) -> Any:
-        if isinstance(value, list):
-            return tuple(map(restored, value))
-        return {key: restored(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-    if not isinstance(recorded, Mapping):
-        raise ValueError(f"{CONFIG_FILE}: got {str(recorded)[:40]!r}, expected the settings of a run")
-    known = {field.name for field in dataclasses.fields(BenchmarkConfig)}
-    if unknown := sorted(recorded.keys() - known):
-        raise ValueError(f"{CONFIG_FILE}: got {escaped(', '.join(unknown))}, expected settings of this version")
-    try:
-        _check_recorded(recorded)
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"{CONFIG_FILE}: {error}") from error
-    return BenchmarkConfig(**{name: restored(value) for name, value in recorded.items()})
-
-
-def _check_recorded(recorded: Mapping[str, Any]) -> None:
-    """Raise ValueError or ArgumentTypeError for values that the command line would not take."""
-    check_kinds(BenchmarkConfig, recorded)
-    for field in dataclasses.fields(BenchmarkConfig):
-        value, choices, kind = recorded.get(field.name), field.metadata.get("choices"), field.metadata.get("type")
-        if value is None:
-            continue
-        if choices is not None and value not in choices:
-            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected one of {', '.join(choices)}")
-        if kind in (positive, natural):
-            kind(str(value))
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-        expected = list if field.name == "epochs" else str
-        if not all(isinstance(each, expected) for each in inner):
-            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected other values")
-    for numbers in (recorded.get("epochs") or {}).values():
-        for number in numbers:
-            positive(str(number))
