@@ -66,7 +66,9 @@ class Run(ReadOnce):
 
     @property
     def schedule(self) -> str:
-        """Name the schedule in a word where it is one of the usual ones."""
+        """Name the schedule in a word: as it was typed, or of an older version where it is one of the usual ones."""
+        if (typed := self.record.strategy_name) not in ("", "head"):
+            return typed
         match [phase["mode"] for phase in self.record.config.phases]:
             case ["full_finetune"]:
                 return "full"

@@ -10,11 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogs_accel.experiment.settings.phase_settings import (
+    PHASE_FIELDS,
+    base_strategy,
+    check_settings,
+    names_in_force,
+    parse_setting,
+    read_settings,
+    set_phases,
+)
 from dogs_accel.experiment.settings.presets import PRESETS
-from dogs_accel.models import check_family
+from dogs_accel.models import DEFAULT_FAMILY, check_family
 from dogs_accel.results.layout import EDA_FOLDER, SUMMARY_FILE
 from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, share, user_path
-from dogs_accel.training.phases import STRATEGIES
+from dogs_accel.training.phases import STRATEGIES, Phase, strategy_phases
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
 from pipelines.recipe import MAX_INPUT_PX
@@ -29,17 +38,34 @@ def _option(default: Any, help: str, **argument: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **argument})
 
 
-def _names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read "a,b" as names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+class _EachOnce(argparse.Action):
+    """Gathers the names and values of a flag that may be repeated."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        name, value = values
+        given = getattr(namespace, self.dest, {})
+        if name in given:
+            raise argparse.ArgumentError(self, f"got {name} twice, expected each setting once")
+        setattr(namespace, self.dest, {**given, name: value})
 
 
 def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
     """Read "2", "1+3" or "full=4,staged=1+3" as epochs a phase, by strategy; the key "" stands for every strategy."""
     epochs: dict[str, tuple[int, ...]] = {}
-    for part in _names(text):
+    for part in parse_names(text):
         strategy, _, numbers = part.rpartition("=")
-        if strategy and strategy not in STRATEGIES:
-            raise argparse.ArgumentTypeError(f"got {strategy!r}, expected one of {', '.join(STRATEGIES)}")
+        if strategy:
+            try:
+                base_strategy(strategy)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(str(error)) from error
         if strategy in epochs:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected each strategy once")
         epochs[strategy] = tuple(positive(number) for number in numbers.split("+"))
@@ -51,7 +77,7 @@ def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
 def parse_families(text: str) -> dict[str, str]:
     """Read "resnet50=residual,timm/mixer_b16_224=mixer" as labels by the names of models."""
     families: dict[str, str] = {}
-    for part in _names(text):
+    for part in parse_names(text):
         name, given, label = part.rpartition("=")
         if not (given and name):
             raise argparse.ArgumentTypeError(f"got {part!r}, expected a model and its label such as resnet50=residual")
@@ -80,7 +106,10 @@ class BenchmarkConfig:
         "(default: paper with --data, demo without)", choices=tuple(PRESETS),
     )  # fmt: skip
     models: tuple[str, ...] | None = _option(
-        None, "models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>", type=_names, metavar="NAMES"
+        None,
+        "models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>",
+        type=parse_names,
+        metavar="NAMES",
     )
     families: Mapping[str, str] | None = _option(
         None, "labels under which the runs of models are gathered and compared, such as "
@@ -88,10 +117,14 @@ class BenchmarkConfig:
         type=parse_families, metavar="LABELS",
     )  # fmt: skip
     strategies: tuple[str, ...] = _option(
-        ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}", type=_names, metavar="NAMES"
-    )
+        ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}; head-slow is a variant of head, "
+        "with settings of its own", type=parse_names, metavar="NAMES",
+    )  # fmt: skip
     runs: tuple[str, ...] | None = _option(
-        None, "only these of the planned runs, comma-separated, such as resnet50_staged", type=_names, metavar="NAMES"
+        None,
+        "only these of the planned runs, comma-separated, such as resnet50_staged",
+        type=parse_names,
+        metavar="NAMES",
     )
     loader: str = _option("auto", "what loads the images", choices=BACKENDS)
     store: str | None = _option(
@@ -109,6 +142,11 @@ class BenchmarkConfig:
     epochs: Mapping[str, tuple[int, ...]] | None = _option(
         None, "epochs of each phase: 2 for every phase, 1+3 for two, full=4,staged=1+3 by strategy",
         type=parse_epochs, metavar="N",
+    )  # fmt: skip
+    set: Mapping[str, Any] | None = _option(
+        None, "[STRATEGY.[PHASE.]]FIELD=VALUE sets a field of phases, as in weight_decay=0.01 or "
+        f"staged.head_only.lr=3e-4; repeatable, the more specific one wins; fields: {', '.join(PHASE_FIELDS)} "
+        "(docs/training.md says what each does)", type=parse_setting, action=_EachOnce, metavar="SETTING",
     )  # fmt: skip
     val_ratio: float = _option(
         0.15, "share of the training images that is validation, where the data have no such part; small sets need more",
@@ -176,10 +214,12 @@ class BenchmarkConfig:
                     f"{ratio}: got {getattr(self, ratio)}, expected a number between 0 and 1, both excluded"
                 )
         for strategy in self.strategies:
-            if strategy not in STRATEGIES:
-                raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")
+            try:
+                base_strategy(strategy)
+            except ValueError as error:
+                raise ValueError(f"strategies: {error}") from error
         for strategy in self.epochs or {}:
-            if strategy and strategy not in self.strategies:
+            if strategy and strategy not in {*self.strategies, *map(base_strategy, self.strategies)}:
                 raise ValueError(
                     f"epochs: got {strategy}=..., expected one of the strategies {','.join(self.strategies)}"
                 )
@@ -190,6 +230,29 @@ class BenchmarkConfig:
             names = getattr(self, field)
             if names is not None and (not names or len(set(names)) < len(names)):
                 raise ValueError(f"{field}: got {','.join(names)!r}, expected one or more names, each once")
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        """Raise ValueError for settings of phases that contradict each other, or variants that have none."""
+        settings = self.set or {}
+        try:
+            read_settings(settings)
+        except ValueError as error:
+            raise ValueError(f"set: {error}") from error
+        own = {strategy: self._own_phases(strategy, DEFAULT_FAMILY) for strategy in self.strategies}
+        check_settings(settings, own)
+        for strategy, phases in own.items():
+            names = {*(self.epochs or {}), *(name.partition(".")[0] for name in settings)}
+            if strategy not in STRATEGIES and strategy not in names:
+                raise ValueError(
+                    f"strategies: got {strategy}, a variant without a setting of its own, expected --set "
+                    f"{strategy}.FIELD=VALUE"
+                )
+            for phase in phases:
+                name = names_in_force(strategy, phase.name, settings).get("epochs")
+                if name is not None and self.phase_epochs(strategy) is not None:
+                    raise ValueError(f"set: got {name} beside --epochs for {strategy}, expected one of them")
+            self.phases(strategy, DEFAULT_FAMILY)
 
     @property
     def preset_name(self) -> str:
@@ -211,4 +274,22 @@ class BenchmarkConfig:
     def phase_epochs(self, strategy: str) -> tuple[int, ...] | None:
         """Epochs a phase that override a strategy's own, if any."""
         epochs = self.epochs or {}
-        return epochs.get(strategy, epochs.get(""))
+        return next((epochs[name] for name in (strategy, base_strategy(strategy), "") if name in epochs), None)
+
+    def phases(self, strategy: str, family: str) -> list[Phase]:
+        """Phases of a strategy for a family of models, with what is set of them."""
+        return set_phases(self._own_phases(strategy, family), strategy, self.set or {})
+
+    def changes_phases(self, strategy: str, family: str) -> bool:
+        """Whether what is set makes the phases of a strategy other ones than the preset's, beside their epochs."""
+
+        def without_epochs(phases: list[Phase]) -> list[dict[str, Any]]:
+            return [{**phase.as_dict(), "epochs": None} for phase in phases]
+
+        own = self._own_phases(strategy, family)
+        return without_epochs(own) != without_epochs(self.phases(strategy, family))
+
+    def _own_phases(self, strategy: str, family: str) -> list[Phase]:
+        """Phases as the strategy, the preset and --epochs have them."""
+        lr = PRESETS[self.preset_name].lr
+        return strategy_phases(base_strategy(strategy), family, lr, self.phase_epochs(strategy))

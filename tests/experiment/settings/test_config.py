@@ -42,6 +42,7 @@ SAID = {
     "eval_batch_size": ("16", 16),
     "image_size": ("96", 96),
     "epochs": ("full=2,staged=1+3", {"full": (2,), "staged": (1, 3)}),
+    "set": ("full.lr=3e-4", {"full.lr": 3e-4}),
     "val_ratio": ("0.25", 0.25),
     "test_ratio": ("0.3", 0.3),
     "seed": ("7", 7),
