@@ -30,7 +30,7 @@ from torch import nn
 
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.experiment.plan import EVAL_BATCH_SIZE
-from dogs_accel.experiment.presets import PRESETS
+from dogs_accel.experiment.settings.presets import PRESETS
 from dogs_accel.models.build import build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage

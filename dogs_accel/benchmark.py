@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_acc
     with ending_in_a_line(prog) as ending:
         # Here, where an interruption is said in a line. torch and what else a run needs take seconds to import, for
         # which --help and a wrong flag do not wait.
-        from dogs_accel.experiment.config import add_arguments, parse_config
+        from dogs_accel.experiment.settings.command_line import add_arguments, parse_config
 
         ending.stopped = "stopped; nothing was written"
         parser = Parser(prog=prog, description=_PURPOSE)

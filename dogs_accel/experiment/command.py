@@ -13,10 +13,10 @@ from pathlib import Path
 from torch.distributed import DistError
 
 from dogs_accel.ending import Ending
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.loaders import Loaders, choose_loaders
 from dogs_accel.experiment.plan import Plan, check_alike, make_plan
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import CONFIG_FILE, record_paths
 from dogs_accel.runtime.arguments import error_line

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dogs_accel.datasets import Dataset, open_dataset
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.datasets.synthetic import VERSION, write_synthetic
-from dogs_accel.experiment.config import BenchmarkConfig
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from pipelines.store.user_cache import NoCacheError, cache_folder, is_writable
 
 EMBEDDED: dict[str, Any] = {"num_classes": 12, "train_per_class": 40, "test_per_class": 20}

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.splits import SPLITS
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.data import open_data
-from dogs_accel.experiment.presets import PRESETS
+from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.experiment.settings.phase_settings import base_strategy
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
 from dogs_accel.models.input_size import describe_input_size, refuses_one_image
@@ -26,7 +26,7 @@ from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
 from dogs_accel.training.features import head_of
 from dogs_accel.training.optimizers import param_groups
-from dogs_accel.training.phases import Phase, starts_at_random, strategy_label, strategy_phases
+from dogs_accel.training.phases import STRATEGIES, Phase, starts_at_random, strategy_label
 from dogs_accel.training.step import StepSettings, has_compiler
 from dogs_accel.training.tracking import check_tracking
 from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
@@ -51,6 +51,10 @@ class PlannedRun:
     phases: list[Phase]
     train_recipe: Recipe
     eval_recipe: Recipe
+    strategy_name: str
+    """As it is typed: staged, or staged-slow of a variant."""
+    is_set: bool = False
+    """Whether settings make its phases other ones than the preset's, beside their epochs."""
     cache_features: bool = False
     """Whether phases that train the head alone do so on features that are computed once."""
 
@@ -58,7 +62,10 @@ class PlannedRun:
     def strategy(self) -> str:
         """The strategy as the published tables name it, and what of it is not as published."""
         kept = self.cache_features and any(phase.mode == "head_only" for phase in self.phases)
-        return strategy_label(self.phases) + ", head on cached features without augmentation" * kept
+        label = " -> ".join(map(str, self.phases)) if self.is_set else strategy_label(self.phases)
+        if self.strategy_name not in STRATEGIES:
+            label = f"{self.strategy_name}: {label}"
+        return label + ", head on cached features without augmentation" * kept
 
     @property
     def title(self) -> str:
@@ -124,7 +131,6 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     """Lay out the grid of models, strategies and seeds of resolved settings, or the part that --runs names."""
     assert config.models is not None
     assert config.weights is not None
-    lr = PRESETS[config.preset_name].lr
     families = config.families or {}
     if unknown := [name for name in families if name not in config.models]:
         raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(config.models)}")
@@ -142,15 +148,29 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     configuration=configuration,
                     seed=seed,
                     spec=spec,
-                    weights="none" if starts_at_random(strategy) else config.weights,
-                    phases=strategy_phases(strategy, spec.kind, lr, config.phase_epochs(strategy)),
+                    weights="none" if starts_at_random(base_strategy(strategy)) else config.weights,
+                    phases=config.phases(strategy, spec.kind),
+                    strategy_name=strategy,
+                    is_set=config.changes_phases(strategy, spec.kind),
                     train_recipe=train_recipe.at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
                     cache_features=config.cache_features,
                 )
                 for seed in range(config.seed, config.seed + config.seeds)
             ]
+    _check_strategies([run for run in runs if run.seed == config.seed])
     return runs if config.runs is None else _named_runs(runs, config.runs)
+
+
+def _check_strategies(runs: Sequence[PlannedRun]) -> None:
+    """Refuse two strategies with the same phases, which would be one experiment under two names; runs: of one seed."""
+    for one, other in itertools.combinations(runs, 2):
+        if (one.spec, one.weights, one.phases) == (other.spec, other.weights, other.phases):
+            raise ValueError(
+                f"strategies: got {one.strategy_name} and {other.strategy_name}, which both are "
+                f"{' -> '.join(map(str, one.phases))}, expected a --set {other.strategy_name}.FIELD=VALUE that tells "
+                "them apart"
+            )
 
 
 def _check_labels(labels: set[str]) -> None:

@@ -174,9 +174,7 @@ def run_obstacle(name: str, run: Run, published: Published) -> str:
     theirs, record, config = published.runs[name], run.record, run.record.config
     if "ImageNet weights" not in record.weights:
         return f"other weights: {record.weights or 'unknown weights'}"
-    if _schedule(config.phases) != _schedule(
-        each.as_dict() for each in strategy_phases(theirs.strategy, theirs.family)
-    ):
+    if not _has_schedule(run, theirs):
         return f"another schedule: {record.phase_plan or config.strategy}"
     if record.cache_features:
         return "another experiment: head on cached features without augmentation"
@@ -190,6 +188,11 @@ def run_obstacle(name: str, run: Run, published: Published) -> str:
 
 def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _has_schedule(run: Run, published: PublishedRun) -> bool:
+    phases = [phase.as_dict() for phase in strategy_phases(published.strategy, published.family)]
+    return _schedule(run.record.config.phases) == _schedule(phases)
 
 
 def _schedule(phases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -213,9 +216,9 @@ def _find_run(folder: RunsFolder, published: PublishedRun) -> tuple[Run | None, 
         if [phase["mode"] for phase in run.record.config.phases] == modes
         and strategy_of(run.record.config.phases) in (published.strategy, None)  # None: with settings of its own
     ]
-    for run in alike:
-        if run.model == published.model:
-            return run, ""
+    if same_model := [run for run in alike if run.model == published.model]:
+        # Of several, as with settings of a user and without, the one with the published ones.
+        return next((run for run in same_model if _has_schedule(run, published)), same_model[0]), ""
     for run in alike:
         if run.family == published.family:
             return None, f"another model: {run.model} ({run.name}), published {published.model}"

@@ -62,6 +62,8 @@ class RunRecord:
     summary: Mapping[str, Any] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What makes the run the run that it is; see `experiment.run.run_identity`."""
+    strategy_name: str = ""
+    """As it was typed: staged, or staged-slow of a variant."""
     phase_plan: str = ""
     weights: str = ""
     """Where they came from, and what of them was left out."""

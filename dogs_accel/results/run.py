@@ -67,7 +67,9 @@ class Run(ReadOnce):
 
     @property
     def schedule(self) -> str:
-        """Name the schedule in a word where it is one of the usual ones."""
+        """Name the schedule in a word: as it was typed, or of an older version where it is one of the usual ones."""
+        if (typed := self.record.strategy_name) not in ("", "head"):
+            return typed
         strategy = strategy_of(self.record.config.phases)
         return "head only" if strategy == "head" else strategy or self.strategy
 

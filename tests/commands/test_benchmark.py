@@ -16,6 +16,9 @@ from dogs_accel.benchmark import main
 from dogs_accel.calibration import expected_calibration_error
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.experiment.plan import plan_runs
+from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.experiment.settings.files import read_settings_file
 from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.runtime.files import sha256
 from pipelines import EVAL
@@ -461,15 +464,30 @@ def test_what_had_ended_survives_what_stops_the_rest(dogs_root, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_label_is_the_folder_of_a_models_runs(dogs_root, tmp_path, undrawn, capsys):
+def test_a_label_is_the_folder_of_a_models_runs_and_a_variant_a_run_of_its_own(dogs_root, tmp_path, undrawn, capsys):
     out = tmp_path / "labelled"
     assert main([
         "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
-        "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb", "disabled",
-        "--out", str(out),
+        "--strategies", "head,head-hot", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb",
+        "disabled", "--set", "head-hot.lr=0.1", "--set", "weight_decay=0", "--out", str(out),
     ]) == 0  # fmt: skip
-    [run] = read_runs_folder(out).runs
-    assert run.folder.relative_to(out).as_posix() == "small-nets/resnet18_full"
-    assert run.family == run.record.config.family == "small-nets"
-    assert pd.read_csv(out / "model_comparison.csv")["Family"].tolist() == ["small-nets"]
-    assert (out / "report.html").exists()
+    runs = read_runs_folder(out).runs
+    folders = ["small-nets/resnet18_head", "small-nets/resnet18_head-hot"]
+    assert [run.folder.relative_to(out).as_posix() for run in runs] == folders
+    assert {run.family for run in runs} == {run.record.config.family for run in runs} == {"small-nets"}
+    table = pd.read_csv(out / "model_comparison.csv")
+    labels = ["head_only(1, 0.003, weight_decay=0)", "head-hot: head_only(1, 0.1, weight_decay=0)"]
+    assert (table["Family"].tolist(), table["Training strategy"].tolist()) == (["small-nets"] * 2, labels)
+    assert [run.title for run in runs] == [f"ResNet-18, {label}" for label in labels]
+    assert [run.schedule for run in runs] == ["head only", "head-hot"]
+    assert [run.record.config.phases[0]["lr"] for run in runs] == [3e-3, 0.1]
+    pairs = pd.read_csv(out / "pairwise_comparison.csv")[["run_a", "run_b"]].drop_duplicates()
+    assert pairs.to_numpy().tolist() == [["resnet18_head", "resnet18_head-hot"]]
+    assert "ResNet-18, head-hot" in (out / "report.html").read_text()
+    # The file of its settings plans the same runs again, and it goes on with no others.
+    planned = plan_runs(BenchmarkConfig(**read_settings_file(out / "config.json")))
+    assert [(run.name, run.title) for run in planned] == [(run.name, run.title) for run in runs]
+    phases = [[phase.as_dict() for phase in run.phases] for run in planned]
+    assert phases == [run.record.identity["phases"] for run in runs]
+    _, error = stop_message(["--resume", str(out), "--set", "head-hot.lr=0.2"], capsys)
+    assert "set: got {'head-hot.lr': 0.2}, but the run in" in error

@@ -20,8 +20,8 @@ from dogs_accel.benchmark import main
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment import run
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.plan import make_plan
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.runtime.processes import ALONE, World
 from tests.support import distributed_worker as worker
 from tests.support.blank_figures import blank_figures

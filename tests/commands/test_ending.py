@@ -22,7 +22,7 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.eda import run as eda
 from dogs_accel.ending import ending_in_a_line, write_traceback
 from dogs_accel.experiment import command, execute, run
-from dogs_accel.experiment.config import add_arguments, parse_config
+from dogs_accel.experiment.settings.command_line import add_arguments, parse_config
 from dogs_accel.inference import export
 from dogs_accel.results import comparison
 from dogs_accel.runtime import files
@@ -462,7 +462,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 @pytest.mark.fault("Command line", "several starts in one second", "a folder each")
 def test_starts_of_one_second_get_a_folder_each(dogs_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dogs_accel.experiment.config.time.strftime", lambda _: "20261122-171958")
+    monkeypatch.setattr("dogs_accel.experiment.settings.config.time.strftime", lambda _: "20261122-171958")
     outs = []
     monkeypatch.setattr(command, "_carry_out", lambda ending, plan, loaders: outs.append((plan.out, plan.config.out)))
     for _ in range(3):

@@ -99,8 +99,9 @@ def test_without_a_mistake_there_is_no_picture(two_mistakes, tmp_path):
 @pytest.mark.slow
 def test_the_augmented_preview_is_what_the_model_got_in_its_first_epoch(tiny_results, tmp_path, monkeypatch):
     from dogs_accel.eda import run
-    from dogs_accel.experiment.config import CONFIG_FILE, config_from_json
     from dogs_accel.experiment.plan import plan_runs
+    from dogs_accel.experiment.settings.files import config_from_json
+    from dogs_accel.results.layout import CONFIG_FILE
 
     config = config_from_json(read_json(tiny_results / CONFIG_FILE))
     [planned] = plan_runs(config)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from dogs_accel.experiment import estimate, execute
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_estimates
 from dogs_accel.experiment.estimate import Estimate, Rates, estimate_run
 from dogs_accel.experiment.loaders import choose_loaders
 from dogs_accel.experiment.plan import make_plan
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.models.specs import model_spec
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dogs_accel.datasets import DatasetNotFoundError, open_dataset
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.plan import make_plan, plan_runs
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.runtime.devices import choose_device
 
 
@@ -176,6 +176,29 @@ def test_a_label_changes_where_runs_are_gathered_and_nothing_else():
     assert [run.spec.kind for run in labelled.values()] == ["cnn", "cnn", "vit", "vit"]
     for one, other in zip(plain.values(), labelled.values(), strict=True):
         assert (one.name, one.phases, one.train_recipe) == (other.name, other.phases, other.train_recipe)
+
+
+def test_what_is_set_is_in_the_label_of_a_run():
+    settings = {"full.lr": 3e-4, "staged.full_finetune.epochs": 5, "staged-b.head_only.patience": 2}
+    planned = runs(preset="paper", models=("resnet50",), strategies=("full", "staged", "staged-b"), set=settings)
+    assert {name: run.strategy for name, run in planned.items()} == {
+        "resnet50_full": "full_finetune(12, 0.0003)",
+        "resnet50_staged": "Head 3 + full fine-tune 5 epochs",
+        "resnet50_staged-b": "staged-b: head_only(3, 0.001, patience=2) -> full_finetune(5, 0.0001)",
+    }
+    assert list(runs(preset="paper", models=("resnet50",), strategies=("head-b",), set={"head-b.lr": 1e-3})) == [
+        "resnet50_head-b"
+    ]
+
+
+def test_a_setting_that_is_the_presets_own_changes_no_label():
+    [run] = runs(preset="paper", models=("resnet50",), strategies=("full",), set={"lr": 1e-4}).values()
+    assert run.strategy == "Full fine-tuning for 12 epochs"
+
+
+def test_a_variant_that_trains_as_its_strategy_is_refused():
+    with pytest.raises(ValueError, match=r"^strategies: got head and head-b, which both are head_only\(3, 0\.001\)"):
+        runs(preset="paper", strategies=("head", "head-b"), set={"head-b.lr": 1e-3})
 
 
 @pytest.mark.parametrize(

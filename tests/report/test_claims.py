@@ -109,6 +109,20 @@ def test_another_experiment_cannot_be_compared(paper, change, reason):
     assert row["ours"] == pytest.approx(0.8597)
 
 
+def test_of_runs_of_one_model_the_one_with_the_published_schedule_is_judged(paper):
+    own, other = (paper / "cnn" / name for name in ("resnet50_full", "resnet50_full-hot"))
+    shutil.copytree(own, other)
+    (other / "resnet50_full_run_metadata.json").rename(other / "resnet50_full-hot_run_metadata.json")
+
+    def as_first(record):
+        record["config"]["phases"][0].update(lr=1e-3)
+        record.update(run_name="resnet50_full-hot", created_at="")
+
+    edit(other / "resnet50_full-hot_run_metadata.json", as_first)
+    row = judged(paper)["resnet50_full", "test accuracy"]
+    assert (row["verdict"], row["run"]) == (REPRODUCED, "resnet50_full")
+
+
 def test_time_is_judged_on_the_published_hardware_only(paper):
     assert judged(paper)["vit_b16_full", "training seconds"]["reason"].startswith("other hardware: AMD EPYC")
     edit(paper / "environment.json", lambda env: env.update(gpus=[{"name": "NVIDIA A100 80GB PCIe"}]))

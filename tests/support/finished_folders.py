@@ -12,8 +12,8 @@ from dogs_accel.eda.files import AUGMENTED_FIGURE, DUPLICATES_FILE, SAMPLES_FIGU
 from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE, write_misclassified
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, write_quality_error
-from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.plan import plan_runs
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY, picture_name
 from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.results.layout import (

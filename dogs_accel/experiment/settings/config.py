@@ -1,33 +1,33 @@
-"""The settings of a benchmark: one dataclass, from which the command line is derived, and two presets."""
+"""The settings of a benchmark: one dataclass, from which the command line and files are derived."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogs_accel.experiment.presets import PRESETS
-from dogs_accel.models import check_family
-from dogs_accel.results.layout import CONFIG_FILE, EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.results.record import check_kinds
+from dogs_accel.experiment.settings.phase_settings import (
+    PHASE_FIELDS,
+    base_strategy,
+    check_settings,
+    names_in_force,
+    parse_setting,
+    read_settings,
+    set_phases,
+)
+from dogs_accel.experiment.settings.presets import PRESETS
+from dogs_accel.models import DEFAULT_FAMILY, check_family
+from dogs_accel.results.layout import EDA_FOLDER, SUMMARY_FILE
 from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, share, user_path
-from dogs_accel.runtime.files import read_json
-from dogs_accel.runtime.terminal import escaped
-from dogs_accel.training.phases import STRATEGIES
+from dogs_accel.training.phases import STRATEGIES, Phase, strategy_phases
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
 from pipelines.recipe import MAX_INPUT_PX
 
-_MAY_CHANGE = {
-    "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
-    "fused_optimizer", "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
-}  # fmt: skip
-"""Settings that may change when a run goes on: they say where and how it is computed, not what. Where data and weights
-lie is among them; that they are the same is seen by what they hold."""
 _MOST_SEEDS = 1000
 """Beyond, the plan alone takes minutes."""
 _NO_FAMILY = {EDA_FOLDER, WANDB_FOLDER, Path(SUMMARY_FILE).parts[0]}
@@ -38,17 +38,34 @@ def _option(default: Any, help: str, **argument: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **argument})
 
 
-def _names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read "a,b" as names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+class _EachOnce(argparse.Action):
+    """Gathers the names and values of a flag that may be repeated."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        name, value = values
+        given = getattr(namespace, self.dest, {})
+        if name in given:
+            raise argparse.ArgumentError(self, f"got {name} twice, expected each setting once")
+        setattr(namespace, self.dest, {**given, name: value})
 
 
 def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
     """Read "2", "1+3" or "full=4,staged=1+3" as epochs a phase, by strategy; the key "" stands for every strategy."""
     epochs: dict[str, tuple[int, ...]] = {}
-    for part in _names(text):
+    for part in parse_names(text):
         strategy, _, numbers = part.rpartition("=")
-        if strategy and strategy not in STRATEGIES:
-            raise argparse.ArgumentTypeError(f"got {strategy!r}, expected one of {', '.join(STRATEGIES)}")
+        if strategy:
+            try:
+                base_strategy(strategy)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(str(error)) from error
         if strategy in epochs:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected each strategy once")
         epochs[strategy] = tuple(positive(number) for number in numbers.split("+"))
@@ -60,7 +77,7 @@ def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
 def parse_families(text: str) -> dict[str, str]:
     """Read "resnet50=residual,timm/mixer_b16_224=mixer" as labels by the names of models."""
     families: dict[str, str] = {}
-    for part in _names(text):
+    for part in parse_names(text):
         name, given, label = part.rpartition("=")
         if not (given and name):
             raise argparse.ArgumentTypeError(f"got {part!r}, expected a model and its label such as resnet50=residual")
@@ -89,7 +106,10 @@ class BenchmarkConfig:
         "(default: paper with --data, demo without)", choices=tuple(PRESETS),
     )  # fmt: skip
     models: tuple[str, ...] | None = _option(
-        None, "models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>", type=_names, metavar="NAMES"
+        None,
+        "models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>",
+        type=parse_names,
+        metavar="NAMES",
     )
     families: Mapping[str, str] | None = _option(
         None, "labels under which the runs of models are gathered and compared, such as "
@@ -97,10 +117,14 @@ class BenchmarkConfig:
         type=parse_families, metavar="LABELS",
     )  # fmt: skip
     strategies: tuple[str, ...] = _option(
-        ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}", type=_names, metavar="NAMES"
-    )
+        ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}; head-slow is a variant of head, "
+        "with settings of its own", type=parse_names, metavar="NAMES",
+    )  # fmt: skip
     runs: tuple[str, ...] | None = _option(
-        None, "only these of the planned runs, comma-separated, such as resnet50_staged", type=_names, metavar="NAMES"
+        None,
+        "only these of the planned runs, comma-separated, such as resnet50_staged",
+        type=parse_names,
+        metavar="NAMES",
     )
     loader: str = _option("auto", "what loads the images", choices=BACKENDS)
     store: str | None = _option(
@@ -118,6 +142,11 @@ class BenchmarkConfig:
     epochs: Mapping[str, tuple[int, ...]] | None = _option(
         None, "epochs of each phase: 2 for every phase, 1+3 for two, full=4,staged=1+3 by strategy",
         type=parse_epochs, metavar="N",
+    )  # fmt: skip
+    set: Mapping[str, Any] | None = _option(
+        None, "[STRATEGY.[PHASE.]]FIELD=VALUE sets a field of phases, as in weight_decay=0.01 or "
+        f"staged.head_only.lr=3e-4; repeatable, the more specific one wins; fields: {', '.join(PHASE_FIELDS)} "
+        "(docs/training.md says what each does)", type=parse_setting, action=_EachOnce, metavar="SETTING",
     )  # fmt: skip
     val_ratio: float = _option(
         0.15, "share of the training images that is validation, where the data have no such part; small sets need more",
@@ -185,10 +214,12 @@ class BenchmarkConfig:
                     f"{ratio}: got {getattr(self, ratio)}, expected a number between 0 and 1, both excluded"
                 )
         for strategy in self.strategies:
-            if strategy not in STRATEGIES:
-                raise ValueError(f"strategies: got {strategy!r}, expected some of {', '.join(STRATEGIES)}")
+            try:
+                base_strategy(strategy)
+            except ValueError as error:
+                raise ValueError(f"strategies: {error}") from error
         for strategy in self.epochs or {}:
-            if strategy and strategy not in self.strategies:
+            if strategy and strategy not in {*self.strategies, *map(base_strategy, self.strategies)}:
                 raise ValueError(
                     f"epochs: got {strategy}=..., expected one of the strategies {','.join(self.strategies)}"
                 )
@@ -199,6 +230,29 @@ class BenchmarkConfig:
             names = getattr(self, field)
             if names is not None and (not names or len(set(names)) < len(names)):
                 raise ValueError(f"{field}: got {','.join(names)!r}, expected one or more names, each once")
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        """Raise ValueError for settings of phases that contradict each other, or variants that have none."""
+        settings = self.set or {}
+        try:
+            read_settings(settings)
+        except ValueError as error:
+            raise ValueError(f"set: {error}") from error
+        own = {strategy: self._own_phases(strategy, DEFAULT_FAMILY) for strategy in self.strategies}
+        check_settings(settings, own)
+        for strategy, phases in own.items():
+            names = {*(self.epochs or {}), *(name.partition(".")[0] for name in settings)}
+            if strategy not in STRATEGIES and strategy not in names:
+                raise ValueError(
+                    f"strategies: got {strategy}, a variant without a setting of its own, expected --set "
+                    f"{strategy}.FIELD=VALUE"
+                )
+            for phase in phases:
+                name = names_in_force(strategy, phase.name, settings).get("epochs")
+                if name is not None and self.phase_epochs(strategy) is not None:
+                    raise ValueError(f"set: got {name} beside --epochs for {strategy}, expected one of them")
+            self.phases(strategy, DEFAULT_FAMILY)
 
     @property
     def preset_name(self) -> str:
@@ -220,93 +274,22 @@ class BenchmarkConfig:
     def phase_epochs(self, strategy: str) -> tuple[int, ...] | None:
         """Epochs a phase that override a strategy's own, if any."""
         epochs = self.epochs or {}
-        return epochs.get(strategy, epochs.get(""))
+        return next((epochs[name] for name in (strategy, base_strategy(strategy), "") if name in epochs), None)
 
+    def phases(self, strategy: str, family: str) -> list[Phase]:
+        """Phases of a strategy for a family of models, with what is set of them."""
+        return set_phases(self._own_phases(strategy, family), strategy, self.set or {})
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser one flag for each field of BenchmarkConfig."""
-    for field in dataclasses.fields(BenchmarkConfig):
-        options = dict(field.metadata)
-        if isinstance(field.default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-            options["help"] += " (default: yes)" * field.default
-        elif field.default is not None:
-            shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            options["help"] += f" (default: {shown})"
-        options["help"] = options["help"].replace("%", "%%")
-        # What is not said stays unsaid, so that a run that goes on can tell.
-        parser.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, **options)
+    def changes_phases(self, strategy: str, family: str) -> bool:
+        """Whether what is set makes the phases of a strategy other ones than the preset's, beside their epochs."""
 
+        def without_epochs(phases: list[Phase]) -> list[dict[str, Any]]:
+            return [{**phase.as_dict(), "epochs": None} for phase in phases]
 
-def parse_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> BenchmarkConfig:
-    """Read the command line; a flag that is wrong by itself ends the program with one line and exit code 2.
+        own = self._own_phases(strategy, family)
+        return without_epochs(own) != without_epochs(self.phases(strategy, family))
 
-    Raises ValueError for settings that contradict each other, or those of the run that is to go on.
-    """
-    given = vars(parser.parse_args(arguments))
-    return BenchmarkConfig(**given) if given.get("resume") is None else _resumed_config(given)
-
-
-def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
-    """Take the settings of a run that is to go on, and of those that were said now the ones that may change."""
-    folder = given["resume"] or given.get("out")
-    if folder is None:
-        raise ValueError("resume: got no folder, expected --resume DIR, or --out DIR beside it")
-    if Path(given.get("out", folder)) != Path(folder):
-        raise ValueError(f"resume: got {folder} and --out {given['out']}, expected one folder")
-    path = Path(folder) / CONFIG_FILE
-    if not path.is_file():
-        if given["resume"]:
-            raise ValueError(f"resume: {folder} holds no run ({CONFIG_FILE} is missing); start it with --out {folder}")
-        return BenchmarkConfig(**given | {"resume": None})
-    recorded = config_from_json(read_json(path))
-    for name, value in given.items():
-        if name not in _MAY_CHANGE and value != getattr(recorded, name):
-            raise ValueError(f"{name}: got {value}, but the run in {folder} has {getattr(recorded, name)}")
-    changed: dict[str, Any] = {name: value for name, value in given.items() if name in _MAY_CHANGE}
-    if {"gpu", "device"} & set(given):
-        changed = {"gpu": None, "device": None} | changed
-    return dataclasses.replace(recorded, **changed | {"resume": folder, "out": folder})
-
-
-def config_from_json(recorded: Any) -> BenchmarkConfig:
-    """Read settings as config.json holds them, in which tuples have become lists.
-
-    Raises ValueError, which names the file and the field, for anything else.
-    """
-
-    def restored(value: Any) -> Any:
-        if isinstance(value, list):
-            return tuple(map(restored, value))
-        return {key: restored(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-    if not isinstance(recorded, Mapping):
-        raise ValueError(f"{CONFIG_FILE}: got {str(recorded)[:40]!r}, expected the settings of a run")
-    known = {field.name for field in dataclasses.fields(BenchmarkConfig)}
-    if unknown := sorted(recorded.keys() - known):
-        raise ValueError(f"{CONFIG_FILE}: got {escaped(', '.join(unknown))}, expected settings of this version")
-    try:
-        _check_recorded(recorded)
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"{CONFIG_FILE}: {error}") from error
-    return BenchmarkConfig(**{name: restored(value) for name, value in recorded.items()})
-
-
-def _check_recorded(recorded: Mapping[str, Any]) -> None:
-    """Raise ValueError or ArgumentTypeError for values that the command line would not take."""
-    check_kinds(BenchmarkConfig, recorded)
-    for field in dataclasses.fields(BenchmarkConfig):
-        value, choices, kind = recorded.get(field.name), field.metadata.get("choices"), field.metadata.get("type")
-        if value is None:
-            continue
-        if choices is not None and value not in choices:
-            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected one of {', '.join(choices)}")
-        if kind in (positive, natural):
-            kind(str(value))
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-        expected = list if field.name == "epochs" else str
-        if not all(isinstance(each, expected) for each in inner):
-            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected other values")
-    for numbers in (recorded.get("epochs") or {}).values():
-        for number in numbers:
-            positive(str(number))
+    def _own_phases(self, strategy: str, family: str) -> list[Phase]:
+        """Phases as the strategy, the preset and --epochs have them."""
+        lr = PRESETS[self.preset_name].lr
+        return strategy_phases(base_strategy(strategy), family, lr, self.phase_epochs(strategy))

@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogs_accel.experiment.config import (
-    BenchmarkConfig,
-    add_arguments,
-    config_from_json,
-    parse_config,
-    parse_epochs,
-    parse_families,
-)
+from dogs_accel.experiment.settings.command_line import add_arguments, parse_config
+from dogs_accel.experiment.settings.config import BenchmarkConfig, parse_epochs, parse_families
+from dogs_accel.experiment.settings.files import config_from_json
 from dogs_accel.runtime.arguments import natural, positive
 from dogs_accel.runtime.files import write_json
 from tests.support.fuzzing import fuzz, value_or_line
@@ -47,6 +42,7 @@ SAID = {
     "eval_batch_size": ("16", 16),
     "image_size": ("96", 96),
     "epochs": ("full=2,staged=1+3", {"full": (2,), "staged": (1, 3)}),
+    "set": ("full.lr=3e-4", {"full.lr": 3e-4}),
     "val_ratio": ("0.25", 0.25),
     "test_ratio": ("0.3", 0.3),
     "seed": ("7", 7),
