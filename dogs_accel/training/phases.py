@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dogs_accel.models import DEFAULT_FAMILY, MODES
+from dogs_accel.runtime.arguments import did_you_mean
 
+MIXES = ("none", "mixup", "cutmix", "mixup_or_cutmix")
 _PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
 
@@ -36,6 +38,14 @@ class Phase:
     """Epochs in a row without a gain of validation accuracy that end the phase; 0 never does."""
     min_delta: float = 0.0
     """A gain of validation accuracy, a share of 1, counts where it is larger than this."""
+    mix: str = "none"
+    """What training images are made of: none (each is itself), mixup, cutmix, or mixup_or_cutmix, either by chance."""
+    mixup_alpha: float = 0.2
+    """Of Beta(alpha, alpha), from which mixup draws the share of each image's own label."""
+    cutmix_alpha: float = 1.0
+    """The same of CutMix."""
+    mix_probability: float = 1.0
+    """Share of the steps that mix."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -64,12 +74,20 @@ class Phase:
             raise ValueError(f"patience: got {self.patience}, expected an integer >= 0")
         if not self.min_delta >= 0:
             raise ValueError(f"min_delta: got {self.min_delta}, expected a number >= 0")
+        if self.mix not in MIXES:
+            near = did_you_mean(str(self.mix), MIXES)
+            raise ValueError(f"mix: got {self.mix!r}, expected one of {', '.join(MIXES)}{near}")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number > 0")
+        if not 0 < self.mix_probability <= 1:
+            raise ValueError(f"mix_probability: got {self.mix_probability}, expected a number > 0 and <= 1")
 
     def __str__(self) -> str:
         """Name, epochs, learning rate and what else is not as published: "head_only(3, 0.001, patience=2)"."""
         values = [f"{self.epochs}", f"{self.lr:g}"]
         values += [
-            f"{field.name}={getattr(self, field.name):g}"
+            f"{field.name}={_shown(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
             if field.default is not dataclasses.MISSING and self._is_set(field)
         ]
@@ -118,6 +136,10 @@ class Phase:
             else:
                 num_without_gain += 1
         return 0 < self.patience <= num_without_gain
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 STRATEGIES: dict[str, tuple[tuple[str, int], ...]] = {

@@ -1,6 +1,7 @@
 """The engine against a plain float32 loop, and what it promises about phases, best weights and checkpoints."""
 
 import copy
+import dataclasses
 import gzip
 import json
 import shutil
@@ -15,6 +16,7 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dogs_accel.training.mixing import draw_mix
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep
 from dogs_accel.training.step_profile import PARTS
@@ -78,6 +80,24 @@ def train(loaders, folder, phases, model=None, resume=False, **settings):
 
 HEAD = Phase(name="head_only", mode="head_only", epochs=2, lr=1e-2)
 FULL = Phase(name="full_finetune", mode="full_finetune", epochs=3, lr=5e-3)
+MIXED = dataclasses.replace(FULL, mix="mixup_or_cutmix", mixup_alpha=1.0, mix_probability=0.8)
+
+
+def plain_loss(model, images, labels, phase, epoch, step):
+    """The loss of a step; images that are mixed are made one by one."""
+    if phase.mix == "none" or len(labels) == 1:
+        return nn.functional.cross_entropy(model(images), labels)
+    draw = draw_mix(phase, seed=0, epoch=epoch, step=step, num_images=len(labels), height=32, width=32)
+    mixed = []
+    for image, other in zip(images, images[draw.permutation], strict=True):
+        mixed.append(image * draw.lam + other * (1 - draw.lam))
+        if draw.box is not None:
+            left, top, right, bottom = draw.box
+            mixed[-1] = image.clone()
+            mixed[-1][:, top:bottom, left:right] = other[:, top:bottom, left:right]
+    logits, others = model(torch.stack(mixed)), labels[draw.permutation]
+    own = nn.functional.cross_entropy(logits, labels)
+    return draw.lam * own + (1 - draw.lam) * nn.functional.cross_entropy(logits, others)
 
 
 def plain_training(loaders, phases):
@@ -93,9 +113,9 @@ def plain_training(loaders, phases):
                 group["lr"] = phase.lr * (1 + np.cos(np.pi * epoch / phase.epochs)) / 2
             set_train_mode(model)
             loaders["train"].set_epoch(epoch_total)
-            for images, labels, _ in loaders["train"]:
+            for step, (images, labels, _) in enumerate(loaders["train"]):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(images), labels).backward()
+                plain_loss(model, images, labels, phase, epoch_total, step).backward()
                 optimizer.step()
             model.eval()
             with torch.no_grad():
@@ -112,6 +132,24 @@ def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
     losses, accuracies = plain_training(loaders, [HEAD, FULL])
     assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
     assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+
+
+def test_images_are_mixed_in_training_and_never_in_validation(dogs_root, tmp_path):
+    with made_loaders(dogs_root, batch_size=13) as loaders:  # the last batch is one image
+        _, result = train(loaders, tmp_path, [HEAD, MIXED])
+        losses, accuracies = plain_training(loaders, [HEAD, MIXED])
+    assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
+    assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+    assert [row.get("mix") for row in result.history] == [None] * 2 + ["mixup_or_cutmix"] * 3
+    shares = [40 * row["train_acc"] for row in result.history]
+    assert [share == pytest.approx(round(share)) for share in shares] == [True] * 2 + [False] * 3
+
+
+def test_features_that_are_cached_are_not_mixed(loaders, tmp_path):
+    mixed = dataclasses.replace(HEAD, mix="mixup")
+    with pytest.raises(ValueError, match=r"^mix: got mixup in head_only with cached features, expected none"):
+        train(loaders, tmp_path, [FULL, mixed], plain_train_loader=loaders["train"])
+    assert not list(tmp_path.iterdir())
 
 
 class OneValueNet(nn.Module):
@@ -278,10 +316,10 @@ def stopped_after(num_epochs):
 
 @pytest.fixture(scope="module")
 def whole(dogs_root, tmp_path_factory):
-    """An undisturbed training run of two phases, with dropout: (folder, result, final weights)."""
+    """An undisturbed run of two phases, with dropout and mixed images: (folder, result, final weights)."""
     folder = tmp_path_factory.mktemp("whole")
     with made_loaders(dogs_root) as loaders:
-        trainer, result = train(loaders, folder, [HEAD, FULL], model=DropoutNet(), seed=3)
+        trainer, result = train(loaders, folder, [HEAD, MIXED], model=DropoutNet(), seed=3)
     return folder, result, trainer.model.state_dict()
 
 
@@ -300,11 +338,11 @@ def published(history):
 def test_a_run_that_goes_on_ends_in_the_same_bits(dogs_root, whole, tmp_path, num_epochs):
     _, expected, weights = whole
     with made_loaders(dogs_root) as loaders, pytest.raises(StopError):
-        train(loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, on_epoch=stopped_after(num_epochs))
+        train(loaders, tmp_path, [HEAD, MIXED], model=DropoutNet(), seed=3, on_epoch=stopped_after(num_epochs))
     seen = []
     with made_loaders(dogs_root) as loaders:
         trainer, result = train(
-            loaders, tmp_path, [HEAD, FULL], model=DropoutNet(), seed=3, resume=True,
+            loaders, tmp_path, [HEAD, MIXED], model=DropoutNet(), seed=3, resume=True,
             on_resume=lambda history: seen.append(len(history)),
         )  # fmt: skip
     assert seen == [num_epochs]
