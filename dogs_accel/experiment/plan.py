@@ -25,6 +25,7 @@ from dogs_accel.runtime.files import check_folder, is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
 from dogs_accel.training.features import head_of
+from dogs_accel.training.mixing import refuse_mixed_features
 from dogs_accel.training.phases import Phase, strategy_label, strategy_phases
 from dogs_accel.training.step import StepSettings, has_compiler
 from dogs_accel.training.tracking import check_tracking
@@ -204,6 +205,8 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     device = choose_device(config.device, config.gpu, world)
     _check_world(config, world, device)
     runs = plan_runs(config)
+    for run in runs if config.cache_features else ():
+        refuse_mixed_features(run.phases)
     amp = amp_dtype(config.amp, device)
     if config.compile and not has_compiler():
         raise ValueError("compile: there is no C++ compiler, which torch.compile calls; install g++ or name one by CXX")

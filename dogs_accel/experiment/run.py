@@ -40,6 +40,7 @@ from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import UnwritableError, sha256, write_csv, write_json
 from dogs_accel.steps import Steps
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
+from dogs_accel.training.mixing import mixed_scores_note
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
 from dogs_accel.training.tracking import TrackedRun
 from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
@@ -257,9 +258,10 @@ def _trainer(
         require_folder(work.plan)
         write(history)
         row = history[-1]
+        mixed = " of mixed images" * ("mix" in row)
         print(
             f"  epoch {row['epoch_total']:>2}/{num_epochs}  {row['phase']:<13}  train loss {row['train_loss']:.3f} "
-            f"acc {row['train_acc']:.3f}  val loss {row['val_loss']:.3f} acc {row['val_acc']:.3f}",
+            f"acc {row['train_acc']:.3f}{mixed}  val loss {row['val_loss']:.3f} acc {row['val_acc']:.3f}",
             flush=True,
         )
         _log(tracked, row)
@@ -388,6 +390,7 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         "cache_features": plan.config.cache_features,
         "training_seconds": trained.training_seconds,
         "training_seconds_note": TIMING_NOTE,
+        "training_scores_note": mixed_scores_note(planned.phases),
         "checkpoint_seconds": trained.checkpoint_seconds,
         "images_per_second": trained.images_per_second,
         "best_epoch": trained.best_epoch,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dogs_accel.datasets import DatasetNotFoundError, open_dataset
+from dogs_accel.experiment import plan
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.plan import make_plan, plan_runs
@@ -35,6 +36,15 @@ def test_runs_can_be_chosen():
     assert list(runs(preset="paper", runs=("vit_b16_full",))) == ["vit_b16_full"]
     with pytest.raises(ValueError, match="runs: got 'vit_full', expected some of resnet50_full"):
         runs(preset="paper", runs=("vit_full",))
+
+
+@pytest.mark.fault("Training and models", "mixed images for a head on cached features", "one line, before any work")
+def test_a_head_on_cached_features_mixes_nothing(monkeypatch):
+    planned = plan_runs(BenchmarkConfig(strategies=("head",)).resolved())
+    mixed = [replace(run, phases=[replace(phase, mix="mixup") for phase in run.phases]) for run in planned]
+    monkeypatch.setattr(plan, "plan_runs", lambda _: mixed)
+    with pytest.raises(ValueError, match=r"^mix: got mixup in head_only with cached features, expected none: "):
+        make_plan(BenchmarkConfig(strategies=("head",), cache_features=True, device="cpu"))
 
 
 @pytest.mark.fault("Machine and environment", "a GPU that is not there", "one line that says what to type instead")
