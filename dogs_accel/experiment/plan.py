@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.splits import SPLITS
+from dogs_accel.evaluation.tta import NO_TTA, View, tta_views
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.data import open_data
 from dogs_accel.experiment.presets import PRESETS
@@ -51,12 +52,19 @@ class PlannedRun:
     eval_recipe: Recipe
     cache_features: bool = False
     """Whether phases that train the head alone do so on features that are computed once."""
+    tta: str = NO_TTA
+    """Over which views of an image the model's answers are averaged too."""
 
     @property
     def strategy(self) -> str:
         """The strategy as the published tables name it, and what of it is not as published."""
         kept = self.cache_features and any(phase.mode == "head_only" for phase in self.phases)
         return strategy_label(self.phases) + ", head on cached features without augmentation" * kept
+
+    @property
+    def views(self) -> list[View]:
+        """The views of an image in evaluation, the first of which is the evaluation recipe's own."""
+        return tta_views(self.tta, self.eval_recipe, self.train_recipe)
 
     @property
     def title(self) -> str:
@@ -143,6 +151,7 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     train_recipe=train_recipe.at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
                     cache_features=config.cache_features,
+                    tta=config.tta,
                 )
                 for seed in range(config.seed, config.seed + config.seeds)
             ]

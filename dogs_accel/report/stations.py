@@ -162,7 +162,8 @@ def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
     if area := recipe.get("random_area"):
         steps.append(f"random crop of {area[0]:g} to {area[1]:g} of the area, to {crop} {_TIMES} {crop}")
     else:
-        steps.append(f"{'random' if recipe.get('random_crop') else 'centre'} crop {crop} {_TIMES} {crop}")
+        place = "random" if recipe.get("random_crop") else recipe.get("crop_place", "centre").replace("_", " ")
+        steps.append(f"{place} crop {crop} {_TIMES} {crop}")
     if recipe.get("flip"):
         steps.append(f"flip with p = {recipe['flip']:g}")
     if randaugment := recipe.get("randaugment"):
