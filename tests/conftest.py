@@ -71,8 +71,8 @@ def undrawn() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_results(dogs_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of one run of one epoch on the small dataset, resnet18_full at 32 px, tested by two views too, undrawn; only
-    to be read."""
+    """Results of one run of one epoch on the small dataset, resnet18_full at 32 px, tested by two views too, undrawn;
+    only to be read."""
     from tests.support.blank_figures import blank_figures
 
     out = tmp_path_factory.mktemp("results") / "tiny"

@@ -28,7 +28,7 @@ class View:
 
 def check_tta(text: str) -> str:
     """Return the text if it names views: none, flip, five-crop or how many. Raises ValueError."""
-    is_number = text.isascii() and text.isdecimal() and 2 <= int(text) <= _MOST_VIEWS
+    is_number = text.isascii() and text.isdecimal() and len(text) < 9 and 2 <= int(text) <= _MOST_VIEWS
     if text not in _NAMED and not is_number:
         raise ValueError(
             f"tta: got {text!r}, expected {', '.join(_NAMED)} or the number of views, 2 to {_MOST_VIEWS:,}"

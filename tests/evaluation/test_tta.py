@@ -1,6 +1,6 @@
 """The views of test-time augmentation against a plain loop over PIL and torchvision, on every loader."""
 
-import gc
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -132,10 +132,8 @@ def test_memory_does_not_grow_with_the_views():
     given, mean, held = predictions(np.random.default_rng(0).normal(size=(200, 50))), MeanOfViews(), set()
     for _ in range(20):
         mean.add(given)
-        kept = {id(each): each.numel() for each in gc.get_objects() if isinstance(each, torch.Tensor)}
-        held.add((len(kept), sum(kept.values())))
-    assert len(held) == 1
-    assert [value.shape for value in vars(mean).values() if isinstance(value, torch.Tensor)] == [(200, 50)]
+        held.add(len(pickle.dumps(mean)))
+    assert 8 * 200 * 50 < min(held) <= max(held) < 9 * 200 * 50
 
 
 @pytest.mark.parametrize("text", ["flop", "1", "0", "-2", "2.5", "1001", "", "٣"])

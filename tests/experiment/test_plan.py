@@ -7,6 +7,7 @@ from dogs_accel.datasets import DatasetNotFoundError, open_dataset
 from dogs_accel.experiment import plan
 from dogs_accel.experiment.config import BenchmarkConfig
 from dogs_accel.experiment.describe import describe_plan
+from dogs_accel.experiment.loaders import choose_loaders
 from dogs_accel.experiment.plan import make_plan, plan_runs
 from dogs_accel.runtime.devices import choose_device
 
@@ -30,6 +31,19 @@ def test_the_paper_is_the_published_experiment():
 def test_a_model_gets_the_normalisation_of_its_weights():
     run = runs(models=("timm/tf_efficientnet_lite0",), strategies=("head",))["tf_efficientnet_lite0_head"]
     assert run.train_recipe.mean == run.eval_recipe.mean == (0.5, 0.5, 0.5)
+
+
+def test_views_are_of_the_recipes_of_a_run_and_have_loaders(dogs_root, tmp_path):
+    planned = runs(tta="3")["resnet18_full"]
+    assert [view.recipe for view in planned.views] == [planned.eval_recipe, *[planned.train_recipe] * 2]
+    assert [view.recipe for view in runs()["resnet18_full"].views] == [planned.eval_recipe]
+    config = BenchmarkConfig(
+        data=str(dogs_root), preset="demo", image_size=32, weights="none", models=("resnet18",), device="cpu",
+        tta="five-crop", out=str(tmp_path / "out"), loader="torch",
+    )  # fmt: skip
+    made = make_plan(config)
+    assert "\ntta      five-crop, 5 views\n" in describe_plan(made)
+    assert {view.recipe for run in made.runs for view in run.views} <= choose_loaders(made).choices.keys()
 
 
 def test_runs_can_be_chosen():

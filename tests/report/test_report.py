@@ -168,6 +168,22 @@ def test_what_has_no_interval_is_said_to_have_none(full, tmp_path):
     assert html.count('<td class="n">none</td>') == 1
 
 
+def test_scores_by_views_stand_beside_the_plain_ones(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    plain, seen = read_runs_folder(full).runs[0].metrics, page(full)
+    gain = {"difference": 0.0125, "low": -0.01, "high": 0.02, "mcnemar_p": 0.5, "verdict": "no difference shown"}
+    of_views = {"accuracy": 0.98765, "macro_f1": 0.9, "ece": 0.1, "intervals": {"accuracy": [0.91234, 0.99876]}}
+    of_views |= {"views": "flip", "num_views": 2, "differences": {"accuracy": gain}}
+    measures(folder, resnet50_full={"tta": of_views})
+    shown = page(folder)
+    for title in ("Accuracy, views", "Macro F1, views", "ECE, views"):
+        assert f">{title}</button>" in shown
+        assert title not in seen
+    assert ">0.9877<small>0.9123 to 0.9988</small></td>" in shown
+    assert "ResNet-50, full, flip, 2 views: accuracy +0.013 (-0.010 to +0.020), no difference shown." in shown
+    assert read_runs_folder(folder).runs[0].metrics["accuracy"] == plain["accuracy"]
+
+
 def test_top_5_of_5_classes_is_no_column(full, large_folder):
     assert ">Top-5<" not in page(full)
     assert ">Top-5<" in page(large_folder)
