@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -39,7 +40,9 @@ from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import amp_dtype, set_numerics
 from dogs_accel.runtime.timing import Timing, interleaved
 from dogs_accel.training.features import head_of
+from dogs_accel.training.mixing import mixer_of
 from dogs_accel.training.optimizers import make_optimizer
+from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, prepare_model
 
 ON_GPU = torch.cuda.is_available()
@@ -417,6 +420,41 @@ def test_heads(bench, work_of, family):
         1,
         "img",
         cached_against_head_only=timings["head on cached features"].ratio_to(timings["head only"]),
+        device=device_name(),
+    )
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_mixing(bench, work_of, family):
+    work = work_of(family, PRESET.batch_size)
+
+    def steps(mix: str) -> Callable[[int], None]:
+        model, images = work.model(DEFAULTS), work.images(DEFAULTS)
+        set_train_mode(model)
+        step = TrainingStep(
+            model, make_optimizer(model.parameters(), 1e-4, 1e-4, DEFAULTS), device=DEVICE, settings=DEFAULTS
+        )
+        phase = Phase(name=mix, mode="full_finetune", epochs=1, lr=1e-4, mix=mix, mixup_alpha=1.0)
+        mixer, labels, numbers = mixer_of(phase, seed=0, epoch=0), labels_of(images), itertools.count()
+
+        def turn(num: int) -> None:
+            for _ in range(num):
+                step(images, labels, 1.0, None if mixer is None else mixer(next(numbers), images, labels))
+            finish()
+
+        return turn
+
+    turns = {mix: steps(mix) for mix in ("none", "mixup", "cutmix")}
+    num_steps = steps_for(turns["none"], bench.turn_seconds if bench.measure else 0.0)
+    for turn in turns.values():
+        turn(1)  # the first step chooses kernels and allocates
+    bench.report(
+        f"training_mixing_{work.spec.slug}",
+        f"Training on mixed images: {work}, default switches",
+        interleaved({mix: functools.partial(turn, num_steps) for mix, turn in turns.items()}, bench.rounds),
+        "none",
+        num_steps * work.batch_size,
+        "img",
         device=device_name(),
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from dogs_accel import benchmark
 from dogs_accel.ending import CheckFailedError, ending_in_a_line
+from dogs_accel.evaluation.tta import NO_TTA, check_tta, describe_views
 from dogs_accel.runtime.arguments import DATA_HELP, Parser, did_you_mean, natural, positive, share, user_path
 from dogs_accel.runtime.files import check_folder
 from dogs_accel.runtime.start import begin_command
@@ -385,6 +386,11 @@ def _add_predict(commands: Any) -> None:
         help="a file of any format that PIL opens, or a folder of photos",
     )
     _add_run(command)
+    command.add_argument(
+        "--tta", default=NO_TTA, metavar="VIEWS",
+        help="average over views of each photo: flip, five-crop, or N, the photo and N - 1 draws of the training "
+        f"recipe (default: {NO_TTA})",
+    )  # fmt: skip
     command.add_argument("--top", type=positive, default=5, metavar="N", help="classes to name (default: 5)")
     command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
     command.add_argument(
@@ -421,6 +427,7 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
 
+    check_tta(options.tta)
     if options.heatmap:
         check_folder(Path(options.heatmap), "heatmap")
     folder = Path(options.results)
@@ -434,19 +441,22 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
         from dogs_accel.inference.heatmaps import HeatmapFolder
 
         draw = HeatmapFolder(Path(options.heatmap), trained.model, trained.recipe).draw
-    answers = predict_images(trained, named_photos(options.images), top=options.top, draw=draw)
+    answers = predict_images(trained, named_photos(options.images), top=options.top, draw=draw, tta=options.tta)
     notice = run.record.data_notice
     if options.json:
         described = {"run": run.name, "model": run.title, "temperature": trained.temperature, "data_notice": notice}
         if trained.temperature is None:
             described["not_calibrated"] = run.why_no_temperature
+        if options.tta != NO_TTA:
+            described["tta"] = options.tta
         images = [answer.as_json() for answer in answers]
         # In ASCII, whatever the encoding of the reader is; DEL is the one control character that JSON does not escape.
         yield json.dumps({**described, "images": images}, indent=2).replace("\x7f", "\\u007f")
     else:
         if notice:
             yield escaped(notice)
-        yield escaped(describe_trained(trained))
+        views = "" if options.tta == NO_TTA else f"; {describe_views(options.tta, len(trained.views(options.tta)))}"
+        yield escaped(describe_trained(trained) + views)
         yield from map(describe_prediction, answers)
     failures = []
     if num_bad := sum(answer.problem is not None for answer in answers):

@@ -237,6 +237,9 @@ def _boxes_in(recipe: Recipe, sizes: NDArray[np.int64], u: NDArray[np.float64]) 
         # Where an image is smaller than the crop, torchvision's random crop may be anywhere that has all of the image.
         place = np.minimum(spare, 0) + np.floor(u[:, _CROP_PLACE:_FLIP] * (np.abs(spare) + 1)).astype(np.int64)
         centre = np.where(spare < 0, -(-spare // 2), np.rint(spare / 2).astype(np.int64))
+        if recipe.crop_place != "centre":
+            is_far = np.array([recipe.crop_place.startswith("bottom"), recipe.crop_place.endswith("right")])
+            centre = np.where(spare < 0, centre, spare * is_far)
         return np.concatenate([place if recipe.random_crop else centre, size], axis=1)
     height, width = sizes[:, :1], sizes[:, 1:]
     tall, wide = _attempts(height * width, recipe.random_area, recipe.random_ratio, u[:, _CROP_ATTEMPTS:_CROP_PLACE])

@@ -18,6 +18,7 @@ _FIRST_FIELDS = frozenset({
     "saturation", "mean", "std", "erasing", "erasing_area", "erasing_ratio", "interpolation",
 })  # fmt: skip
 """Fields that every record has."""
+CROP_PLACES = ("centre", "top_left", "top_right", "bottom_left", "bottom_right")
 MAX_RESIZED_PX = 1 << 14
 """Of what an image is resized to: csrc/resample.h has the same."""
 
@@ -56,7 +57,7 @@ class Recipe:
     crop: int = 224
     """Side in px of the square output."""
     random_crop: bool = False
-    """Whether the crop, of the output's size, is at a random place; else it is in the centre."""
+    """Whether the crop, of the output's size, is at a random place; else it is where crop_place says."""
     random_area: tuple[float, float] | None = None
     """Share of the area that a random crop covers, which is then resized to the output; None is a crop of its size."""
     random_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -86,6 +87,9 @@ class Recipe:
     erasing_ratio: tuple[float, float] = (0.3, 3.3)
     interpolation: str = "bilinear"
     """bilinear or bicubic, for the resize and the crop, always antialiased as PIL does it."""
+    crop_place: str = "centre"
+    """Where a crop of the output's size lies that is not random: in the centre, or in a corner, as top_left and the
+    other three; along a side on which the image is smaller than the crop, always in the centre."""
 
     def __post_init__(self) -> None:
         if self.crop < 1:
@@ -118,6 +122,10 @@ class Recipe:
                     f"randaugment: got {self.randaugment}, expected 1 to {MOST_OPERATIONS} operations of a magnitude "
                     f"of 0 to {MAGNITUDE_BINS - 1}"
                 )
+        if self.crop_place not in CROP_PLACES:
+            raise ValueError(f"crop_place: got {self.crop_place!r}, expected one of {', '.join(CROP_PLACES)}")
+        if self.crop_place != "centre" and (self.random_crop or self.random_area is not None):
+            raise ValueError(f"crop_place: got {self.crop_place!r} beside a random crop, expected 'centre'")
         least = max(1, self.crop - 2 * self.padding)
         if self.random_area is None and self.resize is not None and min(self.resized(least, least)) < least:
             beside = f", with a padding of {self.padding} px" if self.padding else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,28 @@ class Predictions:
         if labels.size and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
             raise ValueError(f"labels: got {labels.min()} to {labels.max()} of {logits.shape[1]} classes")
         return cls(logits, labels, ids)
+
+
+class MeanOfViews:
+    """The mean of what a model says of several views of the same samples, in the memory of one.
+
+    Of the probabilities, in double precision, as logarithms: no small one becomes 0.
+    """
+
+    def __init__(self) -> None:
+        self.num_views = 0
+        self._log_sum: torch.Tensor | None = None
+
+    def add(self, view: Predictions) -> None:
+        """Add a view's predictions, of the same samples in the same order as those of the others."""
+        log_p = torch.from_numpy(view.logits).double().log_softmax(dim=1)
+        self._log_sum = log_p if self._log_sum is None else torch.logaddexp(self._log_sum, log_p, out=self._log_sum)
+        self.num_views += 1
+
+    def logits(self) -> NDArray[np.float32]:
+        """(N, C) logarithms of the mean probabilities, whose softmax is that mean."""
+        assert self._log_sum is not None
+        return (self._log_sum - math.log(self.num_views)).float().numpy()
 
 
 @torch.inference_mode()

@@ -32,20 +32,39 @@ class ScoreCounter:
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.num_classes = num_classes
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self._counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+        self._counts = torch.zeros(num_classes * num_classes, dtype=torch.float64, device=device)
 
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: its mean loss, logits (B, C) and labels (B,)."""
+    def add(
+        self,
+        loss: torch.Tensor,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        mixed: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> None:
+        """Add a batch: its mean loss, logits (B, C) and labels (B,).
+
+        mixed: where images were mixed, the labels (B,) of those mixed in and lam (). An image then counts lam in the
+        row of its own label and 1 - lam in that of the other, so that its accuracy is lam [answer = label] +
+        (1 - lam) [answer = other].
+        """
         self._loss_sum += loss.detach().double() * len(labels)
-        cell = labels * self.num_classes + logits.detach().argmax(dim=1)
+        predicted = logits.detach().argmax(dim=1)
+        if mixed is None:
+            self._count(labels, predicted, torch.ones_like(predicted, dtype=torch.float64))
+            return
+        others, lam = mixed[0][: len(labels)], mixed[1].double().expand(len(labels))
+        self._count(labels, predicted, lam)
+        self._count(others, predicted, 1 - lam)
+
+    def _count(self, labels: torch.Tensor, predicted: torch.Tensor, weights: torch.Tensor) -> None:
         # bincount would copy its largest value to the host, and so wait for the device.
-        self._counts.index_add_(0, cell, torch.ones_like(cell))
+        self._counts.index_add_(0, labels * self.num_classes + predicted, weights)
 
     def scores(self, world: World = ALONE) -> Scores:
         """Read the scores of everything added, in all processes; once only."""
         world.all_reduce(self._counts, self._loss_sum)
         counts = self._counts.cpu().numpy().reshape(self.num_classes, self.num_classes)
-        total = int(counts.sum())
+        total = round(counts.sum())  # the two weights of a mixed image add up to 1
         macro, weighted = f1_scores(counts)
         return Scores(
             loss=self._loss_sum.item() / max(total, 1),
@@ -55,8 +74,8 @@ class ScoreCounter:
         )
 
 
-def f1_scores(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """Macro and support-weighted F1 of a confusion matrix (C, C), rows true, columns predicted.
+def f1_scores(counts: NDArray[np.int64] | NDArray[np.float64]) -> tuple[float, float]:
+    """Macro and support-weighted F1 of a confusion matrix (C, C), rows true, columns predicted; counts may be weighted.
 
     As scikit-learn's f1_score: classes that are neither true nor predicted anywhere do not count.
     """

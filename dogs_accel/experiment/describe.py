@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dogs_accel.datasets.splits import describe_carving
+from dogs_accel.evaluation.tta import NO_TTA, describe_views
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.plan import Plan, PlannedRun
 from dogs_accel.runtime.terminal import escaped
@@ -38,6 +39,7 @@ def describe_plan(plan: Plan) -> str:
         *_describe_absent(plan),
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {escaped(plan.out)}",
+        *([] if config.tta == NO_TTA else [f"tta      {describe_views(config.tta, len(plan.runs[0].views))}"]),
         *([f"world    {_describe_world(plan)}"] if plan.world.size > 1 else []),
         "runs",
     ]

@@ -59,12 +59,13 @@ def estimate_run(
     settings: StepSettings,
     *,
     cache_features: bool = False,
+    num_views: int = 1,
 ) -> Estimate:
     """Estimate a run from some of its batches and about a second of steps of the model with random weights.
 
     The steps are those of training and evaluation, each with its own batch size, but not compiled, which would take
     longer than the rest; a phase that unfreezes gradually is timed as it ends. A head on cached features costs the
-    forward that makes them. On a GPU loading and computing
+    forward that makes them; the evaluation at the end is of num_views views. On a GPU loading and computing
     overlap, on a CPU they share the cores. Each rate is probed several times, so that other work on the machine, which
     slows some probes down, does not make the estimate too long: it has two ends.
     """
@@ -85,7 +86,7 @@ def estimate_run(
             times = [num_images / getattr(each, speed) for each in (rates, loader_rate)]
             return max(times) if device.type == "cuda" else sum(times)
 
-        total = seconds(num_val + num_test, forward_rate)
+        total = num_views * seconds(num_val + num_test, forward_rate)
         for phase in phases:
             if cache_features and phase.mode == "head_only":
                 total += seconds(num_train + num_val, forward_rate)

@@ -188,6 +188,12 @@ def dry_run(plan: Plan, loaders: Loaders) -> None:
                 for split in SPLITS
             }
             estimates[run.configuration] = estimate_run(
-                run.spec, run.phases, made, plan.data.num_classes, plan.step, cache_features=plan.config.cache_features
+                run.spec,
+                run.phases,
+                made,
+                plan.data.num_classes,
+                plan.step,
+                cache_features=plan.config.cache_features,
+                num_views=len(run.views),
             )
     print(describe_estimates(plan, estimates))

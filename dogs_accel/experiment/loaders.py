@@ -138,6 +138,7 @@ class Loaders:
 def choose_loaders(plan: Plan) -> Loaders:
     """Choose a backend for each recipe of a plan, over all of its files; nothing is written."""
     recipes = dict.fromkeys(recipe for run in plan.runs for recipe in (run.train_recipe, run.eval_recipe))
+    recipes |= dict.fromkeys(view.recipe for run in plan.runs for view in run.views)
     sizes = sorted({" ".join(map(str, made_for(recipe))) for recipe in recipes})
     if plan.config.store is not None and len(sizes) > 1:
         raise ValueError(

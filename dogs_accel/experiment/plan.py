@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.splits import SPLITS
+from dogs_accel.evaluation.tta import NO_TTA, View, tta_views
 from dogs_accel.experiment.data import open_data
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.phase_settings import base_strategy
@@ -25,6 +26,7 @@ from dogs_accel.runtime.files import check_folder, is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
 from dogs_accel.training.features import head_of
+from dogs_accel.training.mixing import refuse_mixed_features
 from dogs_accel.training.optimizers import param_groups
 from dogs_accel.training.phases import STRATEGIES, Phase, starts_at_random, strategy_label
 from dogs_accel.training.step import StepSettings, has_compiler
@@ -57,6 +59,8 @@ class PlannedRun:
     """Whether settings make its phases other ones than the preset's, beside their epochs."""
     cache_features: bool = False
     """Whether phases that train the head alone do so on features that are computed once."""
+    tta: str = NO_TTA
+    """Over which views of an image the model's answers are averaged too."""
 
     @property
     def strategy(self) -> str:
@@ -66,6 +70,11 @@ class PlannedRun:
         if self.strategy_name not in STRATEGIES:
             label = f"{self.strategy_name}: {label}"
         return label + ", head on cached features without augmentation" * kept
+
+    @property
+    def views(self) -> list[View]:
+        """The views of an image in evaluation, the first of which is the evaluation recipe's own."""
+        return tta_views(self.tta, self.eval_recipe, self.train_recipe)
 
     @property
     def title(self) -> str:
@@ -155,6 +164,7 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     train_recipe=train_recipe.at(spec.image_size, **normalisation),
                     eval_recipe=EVAL.at(spec.image_size, **normalisation),
                     cache_features=config.cache_features,
+                    tta=config.tta,
                 )
                 for seed in range(config.seed, config.seed + config.seeds)
             ]
@@ -243,6 +253,8 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     device = choose_device(config.device, config.gpu, world)
     _check_world(config, world, device)
     runs = plan_runs(config)
+    for run in runs if config.cache_features else ():
+        refuse_mixed_features(run.phases)
     amp = amp_dtype(config.amp, device)
     if config.compile and not has_compiler():
         raise ValueError("compile: there is no C++ compiler, which torch.compile calls; install g++ or name one by CXX")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,9 @@ from dogs_accel.evaluation.galleries import (
     write_misclassified,
     write_prediction_grid,
 )
-from dogs_accel.evaluation.predictions import Predictions, predict
+from dogs_accel.evaluation.predictions import MeanOfViews, Predictions, predict
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FILE, write_quality_error
+from dogs_accel.evaluation.tta import describe_views
 from dogs_accel.experiment.examine import ExaminedData
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan, PlannedRun
@@ -40,11 +43,12 @@ from dogs_accel.results.layout import (
 )
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
-from dogs_accel.results.writing import score_predictions, write_evaluation
+from dogs_accel.results.writing import ViewPredictions, score_predictions, write_evaluation
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import UnwritableError, sha256, write_csv, write_json
 from dogs_accel.steps import Steps
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
+from dogs_accel.training.mixing import mixed_scores_note
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
 from dogs_accel.training.tracking import TrackedRun
 from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
@@ -223,7 +227,8 @@ def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, di
     # The test split is read here, once, after every choice has been made on validation.
     with make(splits["test"], planned.eval_recipe, seed=seed) as test:
         predictions["test"] = _predict(work, trainer.model, test, "test")
-    metrics = score_predictions(planned.spec.display, predictions["val"], predictions["test"])
+    views = _predict_views(work, trainer.model, predictions)
+    metrics = score_predictions(planned.spec.display, predictions["val"], predictions["test"], views)
     _summarise(work.tracked, trained, metrics)
     known: dict[str, Any] = {}
     if plan.world.is_rank_zero:
@@ -234,6 +239,7 @@ def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, di
             predictions["val"],
             predictions["test"],
             metrics,
+            views=views,
             noun=plan.data.noun,
             step=work.steps.step,
         )
@@ -257,9 +263,10 @@ def _trainer(
         require_folder(work.plan)
         write(history)
         row = history[-1]
+        mixed = " of mixed images" * ("mix" in row)
         print(
             f"  epoch {row['epoch_total']:>2}/{num_epochs}  {row['phase']:<13}  train loss {row['train_loss']:.3f} "
-            f"acc {row['train_acc']:.3f}  val loss {row['val_loss']:.3f} acc {row['val_acc']:.3f}",
+            f"acc {row['train_acc']:.3f}{mixed}  val loss {row['val_loss']:.3f} acc {row['val_acc']:.3f}",
             flush=True,
         )
         _log(tracked, row)
@@ -308,20 +315,54 @@ def _predict(work: _Work, model: nn.Module, loader: Loader, split: str) -> Predi
     return predict(model, loader, ids, amp=work.plan.amp, world=work.plan.world, label=label)
 
 
+def _predict_views(work: _Work, model: nn.Module, plain: Mapping[str, Predictions]) -> ViewPredictions | None:
+    """Average what the model says of validation and test over their views, one view after the other.
+
+    plain: its predictions of each, which are those of the first view. Nothing is chosen by the result.
+    """
+    planned = work.planned
+    _, *others = planned.views
+    if not others:
+        return None
+    averaged: dict[str, Predictions] = {}
+    for split, predictions in plain.items():
+        mean = MeanOfViews()
+        mean.add(predictions)
+        for recipe, views in itertools.groupby(others, key=lambda view: view.recipe):
+            with work.loaders.of(work.examined.splits[split], recipe, seed=planned.seed) as loader:
+                for view in views:
+                    loader.set_epoch(view.epoch)
+                    mean.add(_predict(work, model, loader, split))
+        averaged[split] = dataclasses.replace(predictions, logits=mean.logits())
+    return ViewPredictions(tta=planned.tta, num_views=1 + len(others), **averaged)
+
+
 def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
     low, high = test["accuracy_ci95"]
+    views = test.get("tta")
     print(
         f"  test accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), macro F1 "
         f"{test['macro_f1']:.4f}, ECE {test['ece']:.4f} ({test['ece_bins']} bins)\n"
-        f"  trained in {trained.training_seconds:.1f} s at {trained.images_per_second:,.0f} img/s, best epoch "
+        + (f"  {_describe_tta(views)}\n" if views else "")
+        + f"  trained in {trained.training_seconds:.1f} s at {trained.images_per_second:,.0f} img/s, best epoch "
         f"{trained.best_epoch}"
     )
 
 
+def _describe_tta(views: Mapping[str, Any]) -> str:
+    gain = views["differences"]["accuracy"]
+    return (
+        f"with {describe_views(views['views'], views['num_views'])}: test accuracy {views['accuracy']:.4f} "
+        f"({gain['difference']:+.4f}, {gain['verdict']}), ECE {views['ece']:.4f}"
+    )
+
+
 def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, Any]) -> None:
+    scores = ("accuracy", "macro_f1", "weighted_f1", "ece")
     tracked.summarise(
         {
-            **{f"test/{name}": metrics[name] for name in ("accuracy", "macro_f1", "weighted_f1", "ece")},
+            **{f"test/{name}": metrics[name] for name in scores},
+            **({f"test_tta/{name}": metrics["tta"][name] for name in scores} if "tta" in metrics else {}),
             "trainer/training_seconds": trained.training_seconds,
             "evaluation/best_epoch": trained.best_epoch,
             "evaluation/val_accuracy": metrics["val"]["accuracy"],
@@ -394,6 +435,7 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         "cache_features": plan.config.cache_features,
         "training_seconds": trained.training_seconds,
         "training_seconds_note": TIMING_NOTE,
+        "training_scores_note": mixed_scores_note(planned.phases),
         "checkpoint_seconds": trained.checkpoint_seconds,
         "images_per_second": trained.images_per_second,
         "best_epoch": trained.best_epoch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from dogs_accel.datasets.photos import PHOTO_SUFFIXES, walk_photos
+from dogs_accel.evaluation.tta import NO_TTA, View
 from dogs_accel.explain.cells import UnexplainableError
 from dogs_accel.inference.trained import TrainedModel
 from dogs_accel.runtime.arguments import describe_error
@@ -57,6 +58,12 @@ DrawHeatmaps = Callable[[Sequence[str], torch.Tensor, torch.Tensor], Sequence[Pa
 (B,) int64 to a picture each."""
 
 
+Resize = tuple[tuple[int, int] | int | None, str]
+"""What a recipe resizes a photo to, and how it interpolates."""
+Photo = Mapping[Resize, Image.Image]
+"""A photo as each of several views has it after its resize."""
+
+
 def named_photos(arguments: Sequence[str]) -> list[str]:
     """Put in the place of each folder the photos below it, in the order of their names; one without any stays."""
     paths: list[str] = []
@@ -67,31 +74,35 @@ def named_photos(arguments: Sequence[str]) -> list[str]:
 
 
 def predict_images(
-    trained: TrainedModel, paths: Sequence[str], *, top: int = 5, draw: DrawHeatmaps | None = None
+    trained: TrainedModel, paths: Sequence[str], *, top: int = 5, draw: DrawHeatmaps | None = None, tta: str = NO_TTA
 ) -> list[ImagePrediction]:
     """Say of each file which classes are likeliest, in the order of the paths; a bad file has its problem instead.
+
+    tta: views of each photo, as `evaluation.tta` names them, over which the probabilities are averaged; draw gets the
+    first, which is the evaluation's own.
 
     Each file is decoded once, and those of about two batches are in memory at a time. draw is called with each batch
     that was answered; where it cannot draw, the answers say why.
     """
     answers: dict[int, ImagePrediction] = {}
+    views = trained.views(tta)
     with passing_bar(len(paths), trained.run.name) as bar:
-        photos = enumerate(_read_ahead(paths, trained.recipe, trained.batch_size))
+        photos = enumerate(_read_ahead(paths, [view.recipe for view in views], trained.batch_size))
         while batch := _next_batch(photos, paths, trained.batch_size, answers):
             named = [paths[position] for position in batch]
-            answers |= zip(batch, _answer(trained, named, list(batch.values()), top, draw), strict=True)
+            answers |= zip(batch, _answer(trained, views, named, list(batch.values()), top, draw), strict=True)
             bar.update(len(answers) - bar.n)
     return [answers[position] for position in range(len(paths))]
 
 
 def _next_batch(
-    photos: Iterator[tuple[int, Image.Image | str]],
+    photos: Iterator[tuple[int, Photo | str]],
     paths: Sequence[str],
     batch_size: int,
     answers: dict[int, ImagePrediction],
-) -> dict[int, Image.Image]:
+) -> dict[int, Photo]:
     """Gather the next photos for the model by their positions; nothing at the end. Bad ones are answers already."""
-    batch: dict[int, Image.Image] = {}
+    batch: dict[int, Photo] = {}
     for position, photo in photos:
         if isinstance(photo, str):
             answers[position] = ImagePrediction(path=paths[position], problem=photo)
@@ -103,10 +114,20 @@ def _next_batch(
 
 
 def _answer(
-    trained: TrainedModel, paths: Sequence[str], photos: Sequence[Image.Image], top: int, draw: DrawHeatmaps | None
+    trained: TrainedModel,
+    views: Sequence[View],
+    paths: Sequence[str],
+    photos: Sequence[Photo],
+    top: int,
+    draw: DrawHeatmaps | None,
 ) -> list[ImagePrediction]:
-    images = trained.batch(photos)
+    own, *others = views
+    images = trained.batch([photo[_resize_of(own.recipe)] for photo in photos], own)
     probabilities = trained.probabilities(trained.answer(images))
+    for view in others:
+        shown = trained.batch([photo[_resize_of(view.recipe)] for photo in photos], view)
+        probabilities += trained.probabilities(trained.answer(shown))
+    probabilities /= len(views)
     values, labels = probabilities.topk(min(top, len(trained.class_names)), dim=1)
     answers = map(_prediction, paths, itertools.repeat(trained.class_names), values.tolist(), labels.tolist())
     if draw is None:
@@ -118,23 +139,32 @@ def _answer(
     return [replace(answer, heatmap=str(picture)) for answer, picture in zip(answers, pictures, strict=True)]
 
 
-def _read_ahead(paths: Sequence[str], recipe: Recipe, num_ahead: int) -> Iterator[Image.Image | str]:
-    """Give each file's resized photo, or why it cannot be decoded, in order, while the next ones are decoded."""
-    reading: deque[Future[Image.Image | str]] = deque()
+def _read_ahead(paths: Sequence[str], recipes: Sequence[Recipe], num_ahead: int) -> Iterator[Photo | str]:
+    """Give each file's photo, resized as each recipe has it, or why it cannot be decoded, in order.
+
+    Meanwhile the next ones are decoded.
+    """
+    by_resize = {_resize_of(recipe): recipe for recipe in recipes}
+    reading: deque[Future[Photo | str]] = deque()
     with ThreadPoolExecutor(available_cores()) as pool:
         for path in paths:
-            reading.append(pool.submit(_read, path, recipe))
+            reading.append(pool.submit(_read, path, by_resize))
             if len(reading) > num_ahead:
                 yield reading.popleft().result()
         while reading:
             yield reading.popleft().result()
 
 
-def _read(path: str, recipe: Recipe) -> Image.Image | str:
+def _resize_of(recipe: Recipe) -> Resize:
+    return recipe.resize, recipe.interpolation
+
+
+def _read(path: str, recipes: Mapping[Resize, Recipe]) -> Photo | str:
     if Path(path).is_dir():
         return f"a folder without a photo, looked for {', '.join(PHOTO_SUFFIXES)}"
     try:
-        return resize_image(decode_rgb(path), recipe)
+        photo = decode_rgb(path)
+        return {resize: resize_image(photo, recipe) for resize, recipe in recipes.items()}
     except BadImageError as error:
         return " ".join(str(error).split())
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from dogs_accel.evaluation.predictions import Predictions, predict
+from dogs_accel.evaluation.tta import View, tta_views
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from dogs_accel.results.run import Run
@@ -50,10 +51,28 @@ class TrainedModel:
             ids = [str(path) for path in paths]
             return predict(self.model, loader, ids, amp=self.amp, label=self.run.name, flag="--batch-size")
 
-    def batch(self, resized: Sequence[Image.Image]) -> torch.Tensor:
-        """Make of resized photos what the model is fed, (B, 3, H, W) on its device: the reference loader's pixels."""
-        images = augment_images(resized, self.recipe, seed=0, epoch=0, index=np.arange(len(resized)))
+    def batch(self, resized: Sequence[Image.Image], view: View | None = None) -> torch.Tensor:
+        """Make of resized photos what the model is fed, (B, 3, H, W) on its device: the reference loader's pixels.
+
+        view: another way to show them than the evaluation's. What a random one draws is the same for every photo, so
+        that none depends on which others are asked with it.
+        """
+        view = View(self.recipe) if view is None else view
+        same = np.zeros(len(resized), dtype=np.int64)
+        images = augment_images(resized, view.recipe, seed=self.run.seed, epoch=view.epoch, index=same)
         return images.to(self.device)
+
+    def views(self, tta: str) -> list[View]:
+        """List the views of a photo that `evaluation.tta` names so; the first is the evaluation's own.
+
+        Raises ValueError for draws of a training recipe that an older version did not record.
+        """
+        if tta.isdecimal() and not self.run.record.train_recipe:
+            raise ValueError(
+                f"tta: got {tta}, but {self.run.name} recorded no training recipe; expected flip or five-crop"
+            )
+        training = Recipe.recorded(self.run.record.train_recipe) if tta.isdecimal() else self.recipe
+        return tta_views(tta, self.recipe, training)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the softmax of logits (B, C) / temperature, of the logits themselves without one: (B, C) float64."""

@@ -162,7 +162,8 @@ def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
     if area := recipe.get("random_area"):
         steps.append(f"random crop of {area[0]:g} to {area[1]:g} of the area, to {crop} {_TIMES} {crop}")
     else:
-        steps.append(f"{'random' if recipe.get('random_crop') else 'centre'} crop {crop} {_TIMES} {crop}")
+        place = "random" if recipe.get("random_crop") else recipe.get("crop_place", "centre").replace("_", " ")
+        steps.append(f"{place} crop {crop} {_TIMES} {crop}")
     if recipe.get("flip"):
         steps.append(f"flip with p = {recipe['flip']:g}")
     if randaugment := recipe.get("randaugment"):
@@ -273,6 +274,7 @@ def head_station(views: Sequence[RunView]) -> dict[str, Any]:
     goals = [goal for goal in _goals(views) if any(_seconds_to(view, goal) is not None for view in views)]
     return {
         "curves": _curves(views),
+        "mixed": [(view.label, view.run.record.training_scores_note) for view in views if _mixes(view)],
         "absent_histories": [view.label for view in views if view.run.history is None],
         "phases": [(view, view.run.record.config.phases) for view in views],
         "profiles": [_profile(view) for view in views if view.run.record.profile],
@@ -280,6 +282,10 @@ def head_station(views: Sequence[RunView]) -> dict[str, Any]:
         "goals": [f"{float(goal):g}" for goal in goals],
         "times": [(view, [_seconds_to(view, goal) for goal in goals]) for view in views],
     }
+
+
+def _mixes(view: RunView) -> bool:
+    return view.run.record.training_scores_note is not None
 
 
 def _goals(views: Sequence[RunView]) -> list[str]:
@@ -313,7 +319,9 @@ def _curves(views: Sequence[RunView]) -> list[tuple[str, Markup]]:
     for title, column in panels:
         lines = [
             Line(
-                view.label, [(x, y) for x, y in zip(history["epoch_total"], history[column], strict=True)], view.colour
+                view.label + ", mixed images" * (column == "train_loss" and _mixes(view)),
+                [(x, y) for x, y in zip(history["epoch_total"], history[column], strict=True)],
+                view.colour,
             )
             for view in drawn
             if not missing_columns(history := view.run.history, ["epoch_total", column]) and history is not None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
+from dogs_accel.evaluation.tta import describe_views
 from dogs_accel.plots import run_colours
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import score, seconds
@@ -30,8 +31,12 @@ SHOWN_MEASURES = (
     ("ece_15", "ECE, 15 bins", False),
     ("nll", "NLL", False),
     ("brier", "Brier", False),
+    ("tta_accuracy", "Accuracy, views", True),
+    ("tta_macro_f1", "Macro F1, views", True),
+    ("tta_ece", "ECE, views", False),
 )
-"""Name, title, and whether more is better, of each column of the model table."""
+"""Name, title, and whether more is better, of each column of the model table; the last are by the mean over views."""
+_OF_VIEWS = "tta_"
 METRIC_WORDS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "ece": "ECE"}
 
 
@@ -93,8 +98,20 @@ def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
         "columns": [{"title": title, "starts_down": starts_down} for _, title, starts_down in kept],
         "rows": [{"view": view, "cells": [cells[key] for key, *_ in kept]} for view, cells in rows],
         "no_interval": list(dict.fromkeys(reason for _, cells in rows for reason in _reasons(cells.values()))),
+        "views": [line for view in views if (line := _gain_of_views(view)) is not None],
         "forest": _forest(views),
     }
+
+
+def _gain_of_views(view: RunView) -> str | None:
+    """Say what the mean over views of an image gave a run; None where there was none."""
+    found = view.run.metrics.get("tta")
+    if found is None:
+        return None
+    gain = found["differences"]["accuracy"]
+    ends = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
+    views = describe_views(found["views"], found["num_views"])
+    return f"{view.label}, {views}: accuracy {gain['difference']:+.3f}{ends}, {gain['verdict']}"
 
 
 def _cell(run: Run, key: str) -> dict[str, Any]:
@@ -104,6 +121,10 @@ def _cell(run: Run, key: str) -> dict[str, Any]:
     if key == "total_params":
         params = run.record.config.total_params
         return {"value": params, "text": f"{params / 1e6:.2f} M"} | no_interval
+    if key.startswith(_OF_VIEWS):
+        scores, name = run.metrics.get("tta", {}), key.removeprefix(_OF_VIEWS)
+        ends, reason = scores.get("intervals", {}).get(name), scores.get("no_interval", {}).get(name)
+        return {"value": scores.get(name), "text": score(scores.get(name)), "interval": ends, "no_interval": reason}
     value, reason = run.metrics.get(key), run.why_no_interval(key)
     return {"value": value, "text": score(value), "interval": run.interval(key), "no_interval": reason}
 

@@ -55,6 +55,6 @@ def history_file(name: str) -> str:
     return f"{name}_history.csv"
 
 
-def logits_file(split: str) -> str:
-    """Name the predictions of a split."""
-    return f"{split}_logits.npz"
+def logits_file(split: str, *, tta: bool = False) -> str:
+    """Name the predictions of a split, or those by the mean over views of its images."""
+    return f"{split}{'_tta' if tta else ''}_logits.npz"

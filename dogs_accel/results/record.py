@@ -85,6 +85,8 @@ class RunRecord:
     cache_features: bool = False
     training_seconds: float = 0.0
     training_seconds_note: str = ""
+    training_scores_note: str | None = None
+    """`training.mixing.mixed_scores_note`: what the training scores mean where images were mixed."""
     checkpoint_seconds: float = 0.0
     images_per_second: float = 0.0
     best_epoch: int = 0

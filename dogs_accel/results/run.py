@@ -134,11 +134,15 @@ class Run(ReadOnce):
             )
         return names
 
-    def predictions(self, split: str) -> Predictions:
-        """Logits of "val" or "test". Raises ValueError, naming the file, where it is absent or cannot be read."""
-        found = self.once(logits_file(split), read_predictions)
+    def predictions(self, split: str, *, tta: bool = False) -> Predictions:
+        """Logits of "val" or "test", or the logarithms of their mean probabilities over views.
+
+        Raises ValueError, naming the file, where it is absent or cannot be read.
+        """
+        name = logits_file(split, tta=tta)
+        found = self.once(name, read_predictions)
         if found is None:
-            raise ValueError(f"{self.folder / logits_file(split)}: not found, expected the logits of a run")
+            raise ValueError(f"{self.folder / name}: not found, expected the logits of a run")
         return found
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from dogs_accel.evaluation.figures import calibration_figure, confusion_figure
@@ -17,6 +19,7 @@ from dogs_accel.evaluation.metrics import (
     report_table,
     top_confusions,
 )
+from dogs_accel.evaluation.pairwise import compare_runs, compared_run
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.plots import save_figure
 from dogs_accel.results.layout import (
@@ -33,9 +36,40 @@ from dogs_accel.runtime.files import write_csv, write_json
 from dogs_accel.steps import Step, any_failure_ends
 
 
-def score_predictions(model: str, val: Predictions, test: Predictions) -> dict[str, Any]:
-    """Compute what metrics.json holds: the scores of the test split, and under "val" those of validation."""
-    return {"model": model, **evaluate_test(test, val), "val": evaluate_predictions(val)}
+@dataclass(frozen=True, kw_only=True)
+class ViewPredictions:
+    """What a model says by the mean over views of each image."""
+
+    tta: str
+    """As `evaluation.tta` names the views."""
+    num_views: int
+    val: Predictions
+    test: Predictions
+
+
+def score_predictions(
+    model: str, val: Predictions, test: Predictions, views: ViewPredictions | None = None
+) -> dict[str, Any]:
+    """Compute what metrics.json holds: the scores of the test split, and under "val" those of validation.
+
+    Where there are views, "tta" holds the same scores of their mean, and under "differences", by score, how much it is
+    above the plain one, with a paired interval and the verdict of `evaluation.pairwise`.
+    """
+    scores = {"model": model, **evaluate_test(test, val), "val": evaluate_predictions(val)}
+    if views is None:
+        return scores
+    of_views = {**evaluate_test(views.test, views.val), "val": evaluate_predictions(views.val)}
+    differences = compare_runs([compared_run("plain", "plain", 0, test), compared_run("tta", "tta", 0, views.test)])
+    of_views |= {"views": views.tta, "num_views": views.num_views, "differences": _differences(differences)}
+    return {**scores, "tta": of_views}
+
+
+def _differences(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Lay out the comparison of the plain scores, a, and those of views, b, by score; None of what there is not."""
+    words = {"a is better": "better without", "b is better": "better with"}
+    rows = table.set_index("metric")[["difference", "low", "high", "mcnemar_p", "verdict"]]
+    rows = rows.assign(verdict=rows["verdict"].replace(words)).astype(object)
+    return {str(metric): row for metric, row in rows.where(rows.notna(), None).to_dict("index").items()}
 
 
 def write_evaluation(
@@ -46,18 +80,22 @@ def write_evaluation(
     test: Predictions,
     metrics: dict[str, Any],
     *,
+    views: ViewPredictions | None = None,
     noun: str = "class",
     step: Step = any_failure_ends,
 ) -> dict[str, Any]:
     """Write logits, scores, and the tables and figures of the test split.
 
-    metrics: what `score_predictions` says; noun: what a class is called in the figures; step: the block of each thing
-    that nothing else needs. Returns what a `Run` of the folder then knows of its files.
+    metrics: what `score_predictions` says; views: the same as there; noun: what a class is called in the figures; step:
+    the block of each thing that nothing else needs. Returns what a `Run` of the folder then knows of its files.
     """
-    known = {logits_file("val"): val, logits_file("test"): test, METRICS_FILE: metrics}
+    known: dict[str, Any] = {logits_file("val"): val, logits_file("test"): test, METRICS_FILE: metrics}
+    if views is not None:
+        known |= {logits_file("val", tta=True): views.val, logits_file("test", tta=True): views.test}
     # The logits first, from which all the rest can be made again.
-    val.save(folder / logits_file("val"))
-    test.save(folder / logits_file("test"))
+    for name, predictions in known.items():
+        if isinstance(predictions, Predictions):
+            predictions.save(folder / name)
     write_json(folder / METRICS_FILE, metrics)
     write_csv(folder / CLASSES_FILE, report_table(test, class_names), index=True)
     counts = confusion_matrix(test.labels, test.predicted, labels=np.arange(len(class_names)))

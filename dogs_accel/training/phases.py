@@ -12,12 +12,15 @@ from dogs_accel.models import DEFAULT_FAMILY, MODES
 from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.training.schedules import SCHEDULES, OneCycle, cosine_factor, stepped_rate
 
+MIXES = ("none", "mixup", "cutmix", "mixup_or_cutmix")
 _PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 MONITORED = {"accuracy": "val_acc", "loss": "val_loss"}
 """Column of the history by what a phase monitors; a higher accuracy is better, and a lower loss."""
-_CHOICES = {"mode": MODES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "monitor": tuple(MONITORED)}
+_CHOICES = {
+    "mode": MODES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "monitor": tuple(MONITORED), "mix": MIXES
+}  # fmt: skip
 
 Stage = tuple[str, int, tuple[str, ...]]
 """Mode, num_groups and groups: what trains, as `models.freezing.set_trainable_stage` takes it."""
@@ -84,6 +87,14 @@ class Phase:
     ema_decay: float = 0.0
     """Decay of an exponential moving average of the weights over the steps of the phase, which is validated, kept and
     tested in place of the weights; 0 has none. The next phase goes on with the weights themselves."""
+    mix: str = "none"
+    """What training images are made of: none (each is itself), mixup, cutmix, or mixup_or_cutmix, either by chance."""
+    mixup_alpha: float = 0.2
+    """Of Beta(alpha, alpha), from which mixup draws the share of each image's own label."""
+    cutmix_alpha: float = 1.0
+    """The same of CutMix."""
+    mix_probability: float = 1.0
+    """Share of the steps that mix."""
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -269,6 +280,9 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "clip_norm": (lambda value: 0 <= value < math.inf, "a number >= 0"),
     "label_smoothing": (lambda value: 0 <= value < 1, "a number >= 0 and < 1"),
     "ema_decay": (lambda value: 0 <= value < 1, "a number >= 0 and < 1"),
+    "mixup_alpha": (lambda value: 0 < value < math.inf, "a number > 0"),
+    "cutmix_alpha": (lambda value: 0 < value < math.inf, "a number > 0"),
+    "mix_probability": (lambda value: 0 < value <= 1, "a number > 0 and <= 1"),
 }
 
 _DEFAULTS: dict[str, Any] = {

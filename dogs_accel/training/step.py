@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from dogs_accel.runtime.precision import autocast
+from dogs_accel.training.mixing import Mixed
 from pipelines.clock import StepClock
 
 _WARM_UP_STEPS = 3
@@ -21,7 +22,7 @@ _MAX_COMPILED = 64
 """Graphs of one function that torch.compile keeps before it gives up and runs it as it is: two batch sizes in training
 and two in evaluation for each model and phase, of all runs of a process. torch's own 8 are too few for four runs."""
 
-Forward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Forward = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (B, C), labels (B,) int64) -> the mean over the batch, a scalar; it runs under autocast, as models do."""
 
@@ -60,16 +61,21 @@ def forward_of(
 ) -> Forward:
     """Return (images, labels) -> (loss, logits), compiled if the settings say so.
 
+    Of mixed images it takes, behind their labels, those of the images mixed in and lam () as a tensor, so that another
+    value compiles nothing anew; the loss is then lam times that of the labels and 1 - lam times that of the others.
     Images may have any layout; loaders give channels-last ones, in which a convolution would run whatever the layout
     of its weights.
     """
 
-    def forward(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(images: torch.Tensor, labels: torch.Tensor, *mixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if images.ndim == 4:  # not the features of a frozen backbone
             images = images.contiguous(memory_format=settings.memory_format)
         with autocast(device, settings.amp):
             logits = model(images)
-            return loss(logits, labels), logits
+            if not mixed:
+                return loss(logits, labels), logits
+            others, lam = mixed
+            return lam * loss(logits, labels) + (1 - lam) * loss(logits, others), logits
 
     if not settings.compile:
         return forward
@@ -108,22 +114,24 @@ class TrainingStep:
         self._after_step = after_step
 
     def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0
+        self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0, mixed: Mixed | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step and return (mean loss, logits), which the next step may overwrite.
 
-        images: (B, 3, H, W), labels: (B,) int64; weight scales the gradient, not the loss that is returned.
+        images: (B, 3, H, W), labels: (B,) int64; weight scales the gradient, not the loss that is returned; mixed: the
+        second labels of images that were mixed, in all steps or in none.
         """
+        given = (images, labels, *(mixed or ()))
         if self._use_graph and self._graph is None:
-            self._graph = _CapturedStep(self._model, self._forward, self.scaler, images, labels)
-        if self._graph is not None and self._graph.fits(images) and weight == 1:
-            loss, logits = self._graph.replay(images, labels)
+            self._graph = _CapturedStep(self._model, self._forward, self.scaler, given)
+        if self._graph is not None and self._graph.fits(given) and weight == 1:
+            loss, logits = self._graph.replay(given)
             self._mark("graph")
         else:
             # The gradients that a graph writes to must stay where they are.
             self.optimizer.zero_grad(set_to_none=self._graph is None)
             with torch.profiler.record_function("forward"):
-                loss, logits = self._forward(images, labels)
+                loss, logits = self._forward(*given)
             self._mark("forward")
             with torch.profiler.record_function("backward"):
                 self.scaler.scale(loss if weight == 1 else loss * weight).backward()
@@ -169,27 +177,27 @@ class _CapturedStep:
         model: nn.Module,
         forward: Forward,
         scaler: torch.amp.GradScaler,
-        images: torch.Tensor,
-        labels: torch.Tensor,
+        given: Sequence[torch.Tensor],
     ) -> None:
-        self._images, self._labels = images.clone(), labels.clone()
+        self._given = [each.clone() for each in given]
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
         def run() -> tuple[torch.Tensor, torch.Tensor]:
-            loss, logits = forward(self._images, self._labels)
+            loss, logits = forward(*self._given)
             scaler.scale(loss).backward()
             # What holds the autograd graph would keep the nodes that add up gradients, which are bound to this stream.
             return loss.detach(), logits.detach()
 
         # One stream for both, on which the libraries have their workspaces when the capture begins.
-        stream = _capture_stream(images.device)
-        with torch.random.fork_rng(devices=[images.device]):  # warming up draws what the steps are to draw
-            stream.wait_stream(torch.cuda.current_stream(images.device))
+        device = given[0].device
+        stream = _capture_stream(device)
+        with torch.random.fork_rng(devices=[device]):  # warming up draws what the steps are to draw
+            stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP_STEPS):
                     _drop_gradients(model)
                     run()
-            torch.cuda.current_stream(images.device).wait_stream(stream)
+            torch.cuda.current_stream(device).wait_stream(stream)
             # Without gradients at its beginning the capture makes them, and each replay overwrites them.
             _drop_gradients(model)
             self._graph = torch.cuda.CUDAGraph()
@@ -200,14 +208,14 @@ class _CapturedStep:
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
 
-    def fits(self, images: torch.Tensor) -> bool:
-        """Whether a batch has the shape that was captured."""
-        return images.shape == self._images.shape
+    def fits(self, given: Sequence[torch.Tensor]) -> bool:
+        """Whether a batch has the shapes that were captured."""
+        return [each.shape for each in given] == [each.shape for each in self._given]
 
-    def replay(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def replay(self, given: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Leave the gradients of a batch and return (mean loss, logits), which the next replay overwrites."""
-        self._images.copy_(images)
-        self._labels.copy_(labels)
+        for own, each in zip(self._given, given, strict=True):
+            own.copy_(each)
         self._graph.replay()
         return self._loss, self._logits
 

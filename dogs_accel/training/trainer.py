@@ -33,6 +33,7 @@ from dogs_accel.training.checkpoint import (
 )
 from dogs_accel.training.ema import AveragedWeights
 from dogs_accel.training.features import FeatureLoader, cache_features, head_of
+from dogs_accel.training.mixing import mixer_of, refuse_mixed_features
 from dogs_accel.training.optimizers import load_optimizer_state, phase_optimizer, set_rates
 from dogs_accel.training.phases import MONITORED, Phase, Stage
 from dogs_accel.training.step import Forward, Loss, StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
@@ -50,7 +51,8 @@ TIMING_NOTE = (
 HistoryRow = dict[str, Any]
 """One epoch. First the published columns: index counts rows from 0, stage the phases from 1, epoch the epochs of the
 phase and epoch_total those of the run from 1; lr is read after the scheduler's step, as in the published files. Then
-`seconds`, training_seconds so far, and what EpochProfile measures of the first process."""
+`seconds`, training_seconds so far, and what EpochProfile measures of the first process. An epoch that mixed its images
+says so under `mix`, and its training scores are those that ScoreCounter gives mixed images."""
 
 EpochLoader = Loader | FeatureLoader
 
@@ -150,6 +152,8 @@ class Trainer:
         """
         if not phases:
             raise ValueError("phases: got none, expected at least one")
+        if self.plain_train_loader is not None:
+            refuse_mixed_features(phases)
         num_images, num_processes = self.train_loader.dataset_size, self.world.size
         if num_images < num_processes:
             raise ValueError(f"train_loader: got {num_images} images for {num_processes} processes, expected more")
@@ -302,6 +306,7 @@ class Trainer:
             "seconds": self._training_seconds,
             **measured,
             "features_s": course.features_seconds if epoch == 0 else 0.0,
+            **({} if phase.mix == "none" else {"mix": phase.mix}),
         }
 
     def _what_is_kept(self) -> str:
@@ -321,6 +326,7 @@ class Trainer:
         torch.manual_seed(_epoch_seed(self.seed, len(self.history), self.world.rank))
         num_steps = self._num_steps(course)
         set_rates(step.optimizer, course.phase, epoch, 0, num_steps)
+        mixer = mixer_of(course.phase, seed=self.seed, epoch=len(self.history))
         trace_path = self._trace_path(course, epoch)
         with self._bar(course.train, title) as bar, traced_steps(trace_path, num_steps) as step_done:
             self.clock.mark("start")
@@ -331,9 +337,10 @@ class Trainer:
                 num_images = len(batch.labels)
                 # The rest of an epoch may be one image, which BatchNorm may refuse; two of it have the same loss.
                 shown = _twice(batch) if num_images == 1 < course.train.batch_size else batch
-                loss, logits = step(shown.images, shown.labels, weight)
+                mixed = None if mixer is None else mixer(at, shown.images, shown.labels)
+                loss, logits = step(shown.images, shown.labels, weight, mixed)
                 if weight:
-                    counter.add(loss, logits[:num_images], batch.labels)
+                    counter.add(loss, logits[:num_images], batch.labels, mixed)
                     bar.update(num_images)
                 step_done()
         # Where BatchNorm sees the batch of its own process only, all go on with the statistics of the first.

@@ -196,6 +196,26 @@ def test_gradients_and_histories_are_those_of_one_process(ranks, alone, num_imag
             assert not differences(pd.DataFrame([row]), pd.DataFrame([expected_row]), 1e-5)
 
 
+def test_mixed_images_give_the_same_gradients_in_all_processes_and_every_time(ranks, alone):
+    num_images = worker.NUM_TRAIN[0]
+    first, *others = (found["mixed"] for found in ranks)
+    one, again = first["runs"]
+    assert np.isfinite(one["gradients"]).all()
+    assert one["gradients"] == again["gradients"]
+    plain = np.array(alone["trained"][str(num_images)]["gradients"])
+    assert np.abs(np.array(one["gradients"]) - plain).max() > 1e-2 * np.abs(plain).max()
+    # The last batch of both epochs is one image, of the first process, which has no other to be mixed with.
+    steps = [[epoch, step] for epoch in range(2) for step in range(num_images // worker.BATCH_SIZE)]
+    assert [draw[:2] for draw in first["draws"]] == 2 * steps
+    for found in others:
+        assert [run["gradients"] for run in found["runs"]] == [one["gradients"]] * 2
+        assert found["draws"] == first["draws"]
+    expected = alone["trained"][str(num_images)]["history"]
+    for row, unmixed in zip(one["history"], expected, strict=True):
+        assert row["val_loss"] == pytest.approx(unmixed["val_loss"], abs=1e-6)
+        assert row["train_loss"] != pytest.approx(unmixed["train_loss"], abs=1e-6)
+
+
 @pytest.mark.parametrize(("name", "num_images"), worker.EVALUATED)
 def test_evaluation_gathers_each_sample_once_in_order(ranks, alone, name, num_images):
     expected = alone["evaluated"][f"{name} {num_images}"]

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from dogs_accel.datasets import DatasetNotFoundError, open_dataset
+from dogs_accel.experiment import plan
 from dogs_accel.experiment.describe import describe_plan
+from dogs_accel.experiment.loaders import choose_loaders
 from dogs_accel.experiment.plan import make_plan, plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.runtime.devices import choose_device
@@ -31,10 +33,32 @@ def test_a_model_gets_the_normalisation_of_its_weights():
     assert run.train_recipe.mean == run.eval_recipe.mean == (0.5, 0.5, 0.5)
 
 
+def test_views_are_of_the_recipes_of_a_run_and_have_loaders(dogs_root, tmp_path):
+    planned = runs(tta="3")["resnet18_full"]
+    assert [view.recipe for view in planned.views] == [planned.eval_recipe, *[planned.train_recipe] * 2]
+    assert [view.recipe for view in runs()["resnet18_full"].views] == [planned.eval_recipe]
+    config = BenchmarkConfig(
+        data=str(dogs_root), preset="demo", image_size=32, weights="none", models=("resnet18",), device="cpu",
+        tta="five-crop", out=str(tmp_path / "out"), loader="torch",
+    )  # fmt: skip
+    made = make_plan(config)
+    assert "\ntta      five-crop, 5 views\n" in describe_plan(made)
+    assert {view.recipe for run in made.runs for view in run.views} <= choose_loaders(made).choices.keys()
+
+
 def test_runs_can_be_chosen():
     assert list(runs(preset="paper", runs=("vit_b16_full",))) == ["vit_b16_full"]
     with pytest.raises(ValueError, match="runs: got 'vit_full', expected some of resnet50_full"):
         runs(preset="paper", runs=("vit_full",))
+
+
+@pytest.mark.fault("Training and models", "mixed images for a head on cached features", "one line, before any work")
+def test_a_head_on_cached_features_mixes_nothing(monkeypatch):
+    planned = plan_runs(BenchmarkConfig(strategies=("head",)).resolved())
+    mixed = [replace(run, phases=[replace(phase, mix="mixup") for phase in run.phases]) for run in planned]
+    monkeypatch.setattr(plan, "plan_runs", lambda _: mixed)
+    with pytest.raises(ValueError, match=r"^mix: got mixup in head_only with cached features, expected none: "):
+        make_plan(BenchmarkConfig(strategies=("head",), cache_features=True, device="cpu"))
 
 
 @pytest.mark.fault("Machine and environment", "a GPU that is not there", "one line that says what to type instead")

@@ -27,6 +27,7 @@ from dogs_accel.results.folder import choose_run, read_runs_folder
 from dogs_accel.runtime.files import FullDiskError
 from pipelines import EVAL
 from pipelines.decoding.pil import decode_rgb
+from pipelines.torchloader import augment_images, resize_image
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +151,45 @@ def test_the_command_prints_a_table(trained, tiny_results, test_rows, capsys):
     assert lines[2] == test_rows[0]
     assert lines[3].split() == ["1", *first.classes[0].split(), f"{first.probabilities[0]:.4f}"]
     assert len(lines) == 2 + 2 * 3
+
+
+def test_views_are_averaged_as_the_benchmark_does(trained, tiny_results, test_rows, capsys):
+    recorded = torch.from_numpy(trained.run.predictions("test", tta=True).logits).double().softmax(dim=1)
+    plain = replace(trained, temperature=None)
+    for row, answer in enumerate(predict_images(plain, test_rows, top=4, tta="flip")):
+        labels = [trained.class_names.index(name) for name in answer.classes]
+        np.testing.assert_allclose(answer.probabilities, recorded[row, labels], rtol=1e-3, atol=1e-5)
+    command = ["predict", *test_rows[:2], "--run", str(tiny_results), "--device", "cpu", "--tta", "five-crop"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("; five-crop, 5 views")
+    assert main([*command, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["tta"] == "five-crop"
+    assert f"{content['images'][0]['predictions'][0]['probability']:.4f}" in lines[3]
+    with pytest.raises(SystemExit) as stop:
+        main([*command[:-1], "flop"])
+    assert stop.value.code == 2
+    assert "error: tta: got 'flop', expected none, flip, " in capsys.readouterr().err
+
+
+def test_the_mean_of_views_has_each_at_its_temperature_and_draws_do_not_depend_on_company(trained, test_rows):
+    view_recipes = [view.recipe for view in trained.views("five-crop")]
+    with torch.inference_mode():
+        expected = [
+            (trained.model(augment_images([resize_image(decode_rgb(test_rows[0]), recipe)], recipe, seed=0, epoch=0,
+                                          index=np.arange(1))) / 2.5).softmax(dim=1)[0]
+            for recipe in view_recipes
+        ]  # fmt: skip
+    [answer] = predict_images(trained, test_rows[:1], top=4, tta="five-crop")
+    mean = torch.stack(expected).mean(dim=0).sort(descending=True).values
+    np.testing.assert_allclose(answer.probabilities, mean, rtol=1e-3, atol=1e-5)
+    assert {view.recipe.name for view in trained.views("4")[1:]} == {"resnet-train"}
+    first, *_ = predict_images(trained, test_rows[:5], tta="4")
+    _, last = predict_images(trained, [test_rows[3], test_rows[0]], tta="4")
+    np.testing.assert_allclose(first.probabilities, last.probabilities, rtol=1e-3)
+    [alone] = predict_images(trained, test_rows[:1])
+    assert np.abs(np.array(alone.probabilities) - first.probabilities).max() > 1e-4
 
 
 @pytest.mark.fault(

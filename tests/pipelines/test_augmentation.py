@@ -14,6 +14,7 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from pipelines import CIFAR_TRAIN, EVAL, RESNET_TRAIN, STANDARD_TRAIN, VIT_TRAIN, Recipe
 from pipelines.augmentation import RANDAUGMENT_OPERATIONS, SIGNED, draw_params, pack_params, randaugment_magnitudes
+from pipelines.recipe import CROP_PLACES
 from pipelines.torchloader import augment_image, augment_images
 
 NUM = 4000
@@ -138,6 +139,25 @@ def test_the_centre_is_that_of_center_crop(size):
     got = augment_images([image], recipe, seed=0, epoch=0, index=np.arange(1))
     expected = transforms.Normalize(recipe.mean, recipe.std)(transforms.ToTensor()(transforms.CenterCrop(32)(image)))
     assert torch.equal(got[0], expected)
+
+
+@pytest.mark.parametrize("size", [(40, 51), (32, 32), (33, 32)])
+def test_corners_are_those_of_five_crop(size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    *corners, centre = transforms.FiveCrop(32)(image)
+    expected = dict(zip(("top_left", "top_right", "bottom_left", "bottom_right", "centre"), [*corners, centre],
+                        strict=True))  # fmt: skip
+    assert set(expected) == set(CROP_PLACES)
+    for place, crop in expected.items():
+        recipe = Recipe(name="corner", resize=None, crop=32, crop_place=place, mean=(0, 0, 0), std=(1, 1, 1))
+        got = augment_images([image], recipe, seed=0, epoch=0, index=np.arange(1))
+        assert torch.equal(got[0], transforms.ToTensor()(crop))
+
+
+def test_a_corner_of_an_image_smaller_than_the_crop_is_in_the_middle_of_that_side():
+    place, centre = (Recipe(name="corner", resize=None, crop=32, crop_place=at) for at in ("bottom_right", "centre"))
+    boxes = [draw(recipe, (20, 50), num=1).crop[0].tolist() for recipe in (place, centre)]
+    assert boxes == [[-6, 18, 32, 32], [-6, 9, 32, 32]]
 
 
 def test_padding_and_its_fill_are_those_of_random_crop():

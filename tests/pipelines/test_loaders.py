@@ -269,6 +269,7 @@ def test_an_array_is_loaded_by_cached_where_nobody_says_otherwise():
     [
         ("flip", 1.0), ("rotation_deg", 15.0), ("brightness", 0.9), ("contrast", 0.9), ("saturation", 0.9),
         ("hue", 0.5), ("grayscale", 1.0), ("randaugment", (2, 9)), ("padding", 40), ("erasing", 0.9),
+        ("crop_place", "bottom_left"),
     ],
 )  # fmt: skip
 def test_each_augmentation_alone_is_the_same_in_all(photos, references, field, value, backend):

@@ -108,9 +108,18 @@ def test_every_augmentation_makes_a_recipe_random():
     assert all(replace(still, **{name: value}).is_random for name, value in on.items())
     fixed = {
         "name", "resize", "padding", "fill", "crop", "random_ratio", "rotation_after_jitter", "mean", "std",
-        "erasing_area", "erasing_ratio", "interpolation",
+        "erasing_area", "erasing_ratio", "interpolation", "crop_place",
     }  # fmt: skip
     assert fixed | on.keys() == {field.name for field in fields(Recipe)}
+
+
+def test_a_crop_has_one_place():
+    assert replace(EVAL, crop_place="top_left").as_dict() == EVAL.as_dict() | {"crop_place": "top_left"}
+    with pytest.raises(ValueError, match=r"^crop_place: got 'left', expected one of centre, top_left, "):
+        replace(EVAL, crop_place="left")
+    for recipe in (RESNET_TRAIN, CIFAR_TRAIN):
+        with pytest.raises(ValueError, match=r"^crop_place: got 'top_left' beside a random crop, expected 'centre'$"):
+            replace(recipe, crop_place="top_left")
 
 
 def test_sides_that_the_operators_cannot_have_are_refused():

@@ -17,8 +17,11 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
 from dogs_accel.report.recommend import recommend
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
+from dogs_accel.results.layout import record_path
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.timing import describe_seconds
+from dogs_accel.training.mixing import mixed_scores_note
+from dogs_accel.training.phases import Phase
 from tests.support.finished_folders import PLAIN, make_older, picture, with_older_names, write_folder
 
 NAMES = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
@@ -163,6 +166,22 @@ def test_what_has_no_interval_is_said_to_have_none(full, tmp_path):
     html = page(folder)
     assert html.count("No interval: nothing varies either.") == 1
     assert html.count('<td class="n">none</td>') == 1
+
+
+def test_scores_by_views_stand_beside_the_plain_ones(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    plain, seen = read_runs_folder(full).runs[0].metrics, page(full)
+    gain = {"difference": 0.0125, "low": -0.01, "high": 0.02, "mcnemar_p": 0.5, "verdict": "no difference shown"}
+    of_views = {"accuracy": 0.98765, "macro_f1": 0.9, "ece": 0.1, "intervals": {"accuracy": [0.91234, 0.99876]}}
+    of_views |= {"views": "flip", "num_views": 2, "differences": {"accuracy": gain}}
+    measures(folder, resnet50_full={"tta": of_views})
+    shown = page(folder)
+    for title in ("Accuracy, views", "Macro F1, views", "ECE, views"):
+        assert f">{title}</button>" in shown
+        assert title not in seen
+    assert ">0.9877<small>0.9123 to 0.9988</small></td>" in shown
+    assert "ResNet-50, full, flip, 2 views: accuracy +0.013 (-0.010 to +0.020), no difference shown." in shown
+    assert read_runs_folder(folder).runs[0].metrics["accuracy"] == plain["accuracy"]
 
 
 def test_top_5_of_5_classes_is_no_column(full, large_folder):
@@ -329,6 +348,20 @@ def test_what_differs_between_the_runs_is_said_and_what_does_not_is_not(full):
     )
     single = RunsFolder(folder.folder, folder.runs[:1])
     assert "Recipes differ" not in dict(limits(single))
+
+
+def test_training_scores_of_mixed_images_are_said_to_be_so(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "mixed"))
+    note = mixed_scores_note([Phase(name="tune", mode="full_finetune", epochs=1, lr=1e-3, mix="cutmix")])
+    path = record_path(folder / "cnn" / "resnet50_full")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"training_scores_note": note}))
+    shown = page(folder)
+    assert shown.count('<p class="small">ResNet-50, full: in tune (cutmix) the training scores are of mixed') == 1
+    *_, losses, _, _ = re.findall(r"<figure class=\"card\"><h4>.*?</figure>", shown, re.DOTALL)
+    assert "<h4>Training loss</h4>" in losses
+    assert "<title>ResNet-50, full, mixed images: 1, 2.0000</title>" in losses
+    assert shown.count("mixed images") == 1 + losses.count("mixed images")
+    assert "mixed images" not in page(full)
 
 
 def test_pairs_of_configurations_with_several_seeds_are_shown_by_their_names(full, tmp_path):

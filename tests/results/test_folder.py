@@ -10,6 +10,7 @@ from dogs_accel.calibration import fit_temperature
 from dogs_accel.datasets import open_dataset
 from dogs_accel.inference.trained import eval_recipe, load_model
 from dogs_accel.results.folder import choose_run, read_runs_folder
+from dogs_accel.results.writing import score_predictions
 from dogs_accel.training.checkpoint import CheckpointError
 from pipelines import EVAL
 
@@ -37,6 +38,26 @@ def test_a_finished_run_knows_what_it_was(tiny_results, dogs_root):
     assert run.class_names == open_dataset(dogs_root).class_names
     assert (run.record.identity["model"], run.record.config.image_size) == ("resnet18", 32)
     assert run.val_accuracy == json.loads((run.folder / "metrics.json").read_text())["val"]["accuracy"]
+
+
+def test_scores_by_views_are_those_of_their_mean_and_the_plain_ones_stay(tiny_results):
+    run = chosen(tiny_results)
+    plain, by_views = ({split: run.predictions(split, tta=tta) for split in ("val", "test")} for tta in (False, True))
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    found = metrics.pop("tta")
+    assert metrics == as_json(score_predictions("ResNet-18", plain["val"], plain["test"]))
+    assert (found.pop("views"), found.pop("num_views")) == ("flip", 2)
+    gain = found.pop("differences")["accuracy"]
+    expected = as_json(score_predictions("ResNet-18", by_views["val"], by_views["test"]))
+    assert found | {"model": "ResNet-18"} == expected
+    assert gain["difference"] == pytest.approx(found["accuracy"] - metrics["accuracy"])
+    assert gain["verdict"] in ("no difference shown", "better with", "better without")
+    assert by_views["test"].ids.tolist() == plain["test"].ids.tolist()
+    assert run.record.summary["test_tta/accuracy"] == found["accuracy"]
+
+
+def as_json(content):
+    return json.loads(json.dumps(content))
 
 
 def test_the_temperature_is_the_recorded_one_or_fitted_on_validation(results):

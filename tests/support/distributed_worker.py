@@ -18,7 +18,7 @@ from dogs_accel.experiment.plan import check_alike
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from dogs_accel.runtime.processes import OtherProcessError, World, joined, world_from_environment
-from dogs_accel.training import trainer
+from dogs_accel.training import mixing, trainer
 from dogs_accel.training.phases import Phase
 from pipelines import EVAL, VIT_TRAIN, make_loader
 
@@ -81,8 +81,11 @@ def gradient_of(model):
     return torch.cat([each.flatten() for each in found])
 
 
-def trained(data, world, folder, num_images):
-    """Gradients, samples and history of an epoch of the head alone and two of everything."""
+def trained(data, world, folder, num_images, **how):
+    """Gradients, samples and history of an epoch of the head alone and two of everything.
+
+    how: more settings of the phase.
+    """
     torch.manual_seed(0)
     model, gradients = PlainNet(), []
     phase_optimizer = trainer.phase_optimizer
@@ -102,7 +105,7 @@ def trained(data, world, folder, num_images):
         ):
             watched = Watched(model, few, val, num_classes=4, device=CPU, folder=folder, world=world)
             watched.steps = []
-            result = watched.run([PHASE])
+            result = watched.run([dataclasses.replace(PHASE, **how)])
     finally:
         trainer.phase_optimizer = phase_optimizer
     return {"gradients": gradients, "steps": watched.steps, "history": result.history}
@@ -136,6 +139,24 @@ def work(data, world, folder):
         "trained": {num: trained(data, world, folder / str(num), num) for num in NUM_TRAIN},
         "evaluated": {f"{name} {num}": evaluated(data, world, name, num) for name, num in EVALUATED},
     }
+
+
+def mixed(data, world, folder):
+    """What each step drew and its gradients, of the same training on mixed images twice."""
+    draws, draw_mix = [], mixing.draw_mix
+
+    def watched_draw(*arguments, **sizes):
+        drawn = draw_mix(*arguments, **sizes)
+        draws.append([sizes["epoch"], sizes["step"], drawn.lam, drawn.box])
+        return drawn
+
+    mixing.draw_mix = watched_draw
+    try:
+        how = {"mix": "mixup_or_cutmix", "mixup_alpha": 1.0}
+        runs = [trained(data, world, folder / f"mixed {number}", NUM_TRAIN[0], **how) for number in range(2)]
+    finally:
+        mixing.draw_mix = draw_mix
+    return {"draws": draws, "runs": runs}
 
 
 def outcome(call):
@@ -211,6 +232,7 @@ def main(root, out):
         folder = Path(world.broadcast(lambda: own))
         found = {"world": world_facts(world, folder), **work(data, world, folder)}
         found["other_data"] = other_data(data, world)
+        found["mixed"] = mixed(data, world, folder)
         with loader_of(data, "train", world.size - 1, EVAL.at(32), 1, world) as loader:
             plain = trainer.Trainer(PlainNet(), loader, loader, num_classes=4, device=CPU, folder=folder, world=world)
             found["too_few"] = outcome(lambda: plain.run([Phase(name="all", mode="full_finetune", epochs=1, lr=1.0)]))

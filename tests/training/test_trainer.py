@@ -19,6 +19,7 @@ from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import World
 from dogs_accel.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dogs_accel.training.mixing import draw_mix
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep
 from dogs_accel.training.step_profile import PARTS
@@ -85,9 +86,27 @@ FULL = Phase(name="full_finetune", mode="full_finetune", epochs=3, lr=5e-3)
 RICH = Phase(
     name="rich", mode="full_finetune", epochs=9, lr=0.05, optimizer="sgd", nesterov=True, schedule="one_cycle",
     unfreeze_every=1, patience=2, min_delta=10, monitor="loss", decay_norms=False, clip_norm=0.5, label_smoothing=0.1,
-    ema_decay=0.5,
+    ema_decay=0.5, mix="mixup_or_cutmix", mixup_alpha=1.0, mix_probability=0.8,
 )  # fmt: skip
 """What has a state of its own, or changes from step to step; it ends after three epochs."""
+MIXED = dataclasses.replace(FULL, mix="mixup_or_cutmix", mixup_alpha=1.0, mix_probability=0.8)
+
+
+def plain_loss(model, images, labels, phase, epoch, step):
+    """The loss of a step; images that are mixed are made one by one."""
+    if phase.mix == "none" or len(labels) == 1:
+        return nn.functional.cross_entropy(model(images), labels)
+    draw = draw_mix(phase, seed=0, epoch=epoch, step=step, num_images=len(labels), height=32, width=32)
+    mixed = []
+    for image, other in zip(images, images[draw.permutation], strict=True):
+        mixed.append(image * draw.lam + other * (1 - draw.lam))
+        if draw.box is not None:
+            left, top, right, bottom = draw.box
+            mixed[-1] = image.clone()
+            mixed[-1][:, top:bottom, left:right] = other[:, top:bottom, left:right]
+    logits, others = model(torch.stack(mixed)), labels[draw.permutation]
+    own = nn.functional.cross_entropy(logits, labels)
+    return draw.lam * own + (1 - draw.lam) * nn.functional.cross_entropy(logits, others)
 
 
 def plain_training(loaders, phases):
@@ -103,9 +122,9 @@ def plain_training(loaders, phases):
                 group["lr"] = phase.lr * (1 + np.cos(np.pi * epoch / phase.epochs)) / 2
             set_train_mode(model)
             loaders["train"].set_epoch(epoch_total)
-            for images, labels, _ in loaders["train"]:
+            for step, (images, labels, _) in enumerate(loaders["train"]):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(images), labels).backward()
+                plain_loss(model, images, labels, phase, epoch_total, step).backward()
                 optimizer.step()
             model.eval()
             with torch.no_grad():
@@ -184,6 +203,24 @@ def test_history_is_that_of_a_plain_loop(loaders, tmp_path):
     losses, accuracies = plain_training(loaders, [HEAD, FULL])
     assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
     assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+
+
+def test_images_are_mixed_in_training_and_never_in_validation(dogs_root, tmp_path):
+    with made_loaders(dogs_root, batch_size=13) as loaders:  # the last batch is one image
+        _, result = train(loaders, tmp_path, [HEAD, MIXED])
+        losses, accuracies = plain_training(loaders, [HEAD, MIXED])
+    assert [row["val_loss"] for row in result.history] == pytest.approx(losses, rel=1e-3)
+    assert [row["val_acc"] for row in result.history] == pytest.approx(accuracies)
+    assert [row.get("mix") for row in result.history] == [None] * 2 + ["mixup_or_cutmix"] * 3
+    shares = [40 * row["train_acc"] for row in result.history]
+    assert [share == pytest.approx(round(share)) for share in shares] == [True] * 2 + [False] * 3
+
+
+def test_features_that_are_cached_are_not_mixed(loaders, tmp_path):
+    mixed = dataclasses.replace(HEAD, mix="mixup")
+    with pytest.raises(ValueError, match=r"^mix: got mixup in head_only with cached features, expected none"):
+        train(loaders, tmp_path, [FULL, mixed], plain_train_loader=loaders["train"])
+    assert not list(tmp_path.iterdir())
 
 
 class OneValueNet(nn.Module):
@@ -373,7 +410,7 @@ def stopped_after(num_epochs):
 
 @pytest.fixture(scope="module")
 def whole(dogs_root, tmp_path_factory):
-    """An undisturbed training run of two phases, with dropout: (folder, result, final weights)."""
+    """An undisturbed run of two phases, with dropout and mixed images: (folder, result, final weights)."""
     folder = tmp_path_factory.mktemp("whole")
     with made_loaders(dogs_root) as loaders:
         trainer, result = train(loaders, folder, [HEAD, RICH], model=DropoutNet(), seed=3)

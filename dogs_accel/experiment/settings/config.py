@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogs_accel.evaluation.tta import NO_TTA, check_tta
 from dogs_accel.experiment.settings.phase_settings import (
     PHASE_FIELDS,
     base_strategy,
@@ -194,10 +195,15 @@ class BenchmarkConfig:
         "--out, which is started if it is not there", nargs="?", const=False, type=user_path, metavar="DIR",
     )  # fmt: skip
     dry_run: bool = _option(False, "print the plan, with the time it will take, and stop")
+    tta: str = _option(
+        NO_TTA, "score the mean over views of each image too: none, flip, five-crop, or N, the image and N - 1 draws "
+        "of the training recipe", metavar="VIEWS",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.gpu is not None and self.device is not None:
             raise ValueError(f"device: got both --gpu {self.gpu} and --device {self.device}, expected one of them")
+        check_tta(self.tta)
         if not 1 <= self.seeds <= _MOST_SEEDS:
             raise ValueError(f"seeds: got {self.seeds}, expected 1 to {_MOST_SEEDS:,}")
         if self.image_size is not None and self.image_size > MAX_INPUT_PX:

@@ -55,6 +55,7 @@ SAID = {
     "out": ("results", "results"),
     "wandb": ("disabled", "disabled"),
     "resume": ("results", "results"),
+    "tta": ("flip", "flip"),
 }
 """What is said behind each flag that takes a value, and the setting that it means; none is the default."""
 MAY_CHANGE = {
@@ -200,6 +201,7 @@ def test_a_wrong_flag_ends_in_one_line(arguments, message, capsys):
             "models: got 'resnet50,resnet50', expected one or more names, each once",
         ),
         ({"runs": ()}, "runs: got ''"),
+        ({"tta": "flop"}, "^tta: got 'flop', expected none, flip, five-crop or the number of views, 2 to 1,000$"),
         ({"cache_features": True, "bn_when_frozen": "train"}, "cache_features: got it with --bn-when-frozen train"),
     ],
 )
