@@ -56,7 +56,8 @@ def finish(process):
 def arguments(dogs_root, tmp_path_factory):
     return [
         "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--strategies", "staged",
-        "--epochs", "1+2", "--device", "cpu", "--store", str(tmp_path_factory.mktemp("resume") / "store"),
+        "--epochs", "1+2", "--set", "staged.head_only.lr=2e-3", "--device", "cpu",
+        "--store", str(tmp_path_factory.mktemp("resume") / "store"),
     ]  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def _value_of(name: str, value: Any) -> Any:
 def _parts(name: str) -> tuple[str, str, str]:
     """Split a name into strategy, phase and field, of which the first two may be ""."""
     *scope, field = name.split(".")
-    if len(scope) > 2 or "" in scope:
+    if len(scope) > 2 or not all(re.fullmatch(r"[\w-]+", part) for part in scope):
         raise ValueError(f"got {name[:_SHOWN]!r}, expected {_FORM}")
     if field not in PHASE_FIELDS:
         known = f"expected a field of a phase: {', '.join(PHASE_FIELDS)}"

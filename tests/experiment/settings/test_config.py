@@ -304,12 +304,14 @@ def test_what_is_not_there_is_started_or_refused(tmp_path):
 
 FLAGS = [
     "--families", "--epochs", "--models", "--strategies", "--runs", "--seeds", "--seed", "--batch-size", "--gpu",
-    "--image-size", "--val-ratio", "--num-threads",
+    "--image-size", "--val-ratio", "--num-threads", "--set",
 ]  # fmt: skip
 words = st.sampled_from(
-    ["resnet50", "full", "staged", "timm/x", "cnn", "vit", "1", "03", "+2", "-1", "1e9", "²", "9" * 30]
+    ["resnet50", "full", "staged", "full-a", "lr", "timm/x", "cnn", "vit", "1", "03", "+2", "-1", "1e9", "²", "9" * 30]
 )
-texts = st.lists(words | st.sampled_from([",", "=", "+", " ", "\n", "\x1b", "$", "../", "%s"]), max_size=7).map("".join)
+texts = st.lists(words | st.sampled_from([",", "=", "+", ".", " ", "\n", "\x1b", "$", "../", "%s"]), max_size=7).map(
+    "".join
+)
 
 
 @fuzz(80)

@@ -197,6 +197,7 @@ def test_settings_of_an_earlier_version_have_none_of_phases(tmp_path):
         ("a.toml", "set.full.lr = [1]", r"a\.toml: set: full\.lr: got '\[1\]', expected a number"),
         ("a.toml", 'set = {full.lr = 1, "full.lr" = 2}', r"a\.toml: set: got full\.lr twice"),
         ("a.json", {"set": {"a": {"b": {"c": {"lr": 1}}}}}, r"a\.json: set: got 'c', expected a field of a phase"),
+        ("a.json", {"set": {"a\nb": {"lr": 1}}}, r"a\.json: set: got 'a\\nb\.lr', expected \[STRATEGY"),
         ("a.toml", "set.head.lr = 1", r"a\.toml: set: got head\.lr, expected one of the strategies full, staged"),
         ("a.toml", "set.full.epochs = 0", r"a\.toml: set: full_finetune of full: epochs: got 0, expected an integer"),
         ("a.toml", 'resume = "runs/a"', r"a\.toml: got resume, which is said on the command line alone"),
