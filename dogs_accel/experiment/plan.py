@@ -19,6 +19,7 @@ from dogs_accel.experiment.presets import PRESETS
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
 from dogs_accel.models.input_size import describe_input_size, refuses_one_image
+from dogs_accel.models.names import parse_model_name
 from dogs_accel.models.specs import ModelSpec, model_spec, with_family
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import check_folder, is_unused
@@ -122,9 +123,12 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     assert config.models is not None
     lr = PRESETS[config.preset_name].lr
     families = config.families or {}
-    if unknown := [name for name in families if name not in config.models]:
-        raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(config.models)}")
-    specs = [with_family(model_spec(name, config.image_size), families) for name in config.models]
+    models = [str(parse_model_name(name)) for name in config.models]
+    if len(set(models)) < len(models):
+        raise ValueError(f"models: got {','.join(config.models)!r}, which names a model twice, expected each once")
+    if unknown := [name for name in families if str(parse_model_name(name)) not in models]:
+        raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(models)}")
+    specs = [with_family(model_spec(name, config.image_size), families) for name in models]
     _check_labels({spec.family for spec in specs})
     runs = []
     for spec in specs:
@@ -178,9 +182,9 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
 
 def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
     """Say which models do not see all of their images. Raises ValueError for a model that cannot have such images."""
-    if config.image_size is None:  # each model's own
-        return []
-    notices = map(describe_input_size, dict.fromkeys(run.spec for run in runs))
+    specs = dict.fromkeys(run.spec for run in runs)
+    # A model's own size is one that it can have, unless it was typed with fields.
+    notices = [describe_input_size(spec) for spec in specs if config.image_size is not None or ":" in spec.name]
     return [notice for notice in notices if notice is not None]
 
 
