@@ -25,7 +25,7 @@ from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import check_folder, is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
-from dogs_accel.training.features import head_of
+from dogs_accel.training.features import dropped_before_head, head_of
 from dogs_accel.training.phases import Phase, strategy_label, strategy_phases
 from dogs_accel.training.step import StepSettings, has_compiler
 from dogs_accel.training.tracking import check_tracking
@@ -171,13 +171,25 @@ def _named_runs(runs: Sequence[PlannedRun], names: Sequence[str]) -> list[Planne
     return list(chosen.values())
 
 
-def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> None:
-    """Build every model once, so that a download or a file that fails does so before hours of training."""
+def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> list[str]:
+    """Build every model once, so that a download or a file that fails does so before hours of training.
+
+    Returns a line for each model whose features, where they are computed once, are without a dropout that it has.
+    """
     assert config.weights is not None
+    notices = []
     for spec in dict.fromkeys(run.spec for run in runs):
         built = build_model(spec, num_classes, config.weights)
-        if config.cache_features:
-            head_of(built.model)
+        if not config.cache_features:
+            continue
+        head_of(built.model)
+        if layers := dropped_before_head(built.model):
+            others = f" and {len(layers) - 1} more layers" if len(layers) > 1 else ""
+            notices.append(
+                f"{spec.display}: features that are computed once are without the dropout of the frozen {layers[0]}"
+                f"{others}; that of the head stays"
+            )
+    return notices
 
 
 def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
@@ -221,7 +233,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     notices = _size_notices(config, runs)
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
-    check_models(config, runs, data.num_classes)
+    notices += check_models(config, runs, data.num_classes)
     splits = {
         name: data.split(name, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio)
         for name in SPLITS

@@ -76,12 +76,12 @@ def test_a_block_is_convolution_norm_activation_pooling():
     x = images
     for block in model.blocks:
         x = nn.functional.max_pool2d(nn.functional.mish(block[1](block[0](x))), 2)
-    torch.testing.assert_close(model(images), model.fc(model.dense(x.flatten(1))))
-    assert model.dropout.p == 0.3
+    torch.testing.assert_close(model(images), model.classifier(model.dense(x.flatten(1))))
+    assert model.classifier[0].p == 0.3
     model.train()
     model.dense.register_forward_hook(lambda *_: torch.ones(2, 256))  # behind it nothing but dropout changes anything
     given = []
-    model.fc.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    model.classifier[1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     model(images)
     assert {round(value, 4) for value in given[0].unique().tolist()} == {0.0, round(1 / 0.7, 4)}
 

@@ -33,13 +33,11 @@ class Cnn5(nn.Module):
         self.flatten = nn.Flatten()
         self.dense = nn.Linear(_last_side(image_size) ** 2 * channels, options.dense)
         self.dense_activation = _activation(options.dense_activation)
-        self.dropout = nn.Dropout(options.dropout)
-        self.fc = nn.Linear(options.dense, num_classes)
+        self.classifier = nn.Sequential(nn.Dropout(options.dropout), nn.Linear(options.dense, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits."""
-        features = self.dense_activation(self.dense(self.flatten(self.blocks(images))))
-        return self.fc(self.dropout(features))
+        return self.classifier(self.dense_activation(self.dense(self.flatten(self.blocks(images)))))
 
 
 def _check_size(image_size: int) -> None:
