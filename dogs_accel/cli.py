@@ -262,7 +262,7 @@ def _add_parity(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--model", default="resnet50", metavar="NAME",
-        help="whose answers are compared: resnet50, vit_b_16, resnet18, timm/<name> (default: resnet50)",
+        help="whose answers are compared, as --models of benchmark has it (default: resnet50)",
     )  # fmt: skip
     command.add_argument(
         "--weights",
@@ -322,8 +322,8 @@ def _add_throughput(commands: Any) -> None:
     )
     command.add_argument(
         "--model", metavar="NAME",
-        help="resnet50, vit_b_16, timm/<name>, or none; its weights are random (default: resnet50 on a GPU; on a CPU "
-        "resnet18 at 64 px, so that it ends soon)",
+        help="a model as --models of benchmark has it, or none; its weights are random (default: resnet50 on a GPU; on "
+        "a CPU resnet18 at 64 px, so that it ends soon)",
     )  # fmt: skip
     command.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a batch (default: 32)")
     command.add_argument("--image-size", type=positive, metavar="PX", help="side of the output (default: the recipe's)")

@@ -20,12 +20,13 @@ from dogs_accel.experiment.settings.phase_settings import base_strategy
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
 from dogs_accel.models.input_size import describe_input_size, refuses_one_image
+from dogs_accel.models.names import parse_model_name
 from dogs_accel.models.specs import ModelSpec, model_spec, with_family
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.runtime.files import check_folder, is_unused
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import ALONE, World
-from dogs_accel.training.features import head_of
+from dogs_accel.training.features import dropped_before_head, head_of
 from dogs_accel.training.mixing import refuse_mixed_features
 from dogs_accel.training.optimizers import param_groups
 from dogs_accel.training.phases import STRATEGIES, Phase, starts_at_random, strategy_label
@@ -141,9 +142,12 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     assert config.models is not None
     assert config.weights is not None
     families = config.families or {}
-    if unknown := [name for name in families if name not in config.models]:
-        raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(config.models)}")
-    specs = [with_family(model_spec(name, config.image_size), families) for name in config.models]
+    models = [str(parse_model_name(name)) for name in config.models]
+    if len(set(models)) < len(models):
+        raise ValueError(f"models: got {','.join(config.models)!r}, which names a model twice, expected each once")
+    if unknown := [name for name in families if str(parse_model_name(name)) not in models]:
+        raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(models)}")
+    specs = [with_family(model_spec(name, config.image_size), families) for name in models]
     _check_labels({spec.family for spec in specs})
     runs = []
     for spec in specs:
@@ -202,18 +206,28 @@ def _named_runs(runs: Sequence[PlannedRun], names: Sequence[str]) -> list[Planne
     return list(chosen.values())
 
 
-def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> None:
+def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> list[str]:
     """Build every model once, so that a download or a file that fails does so before hours of training.
 
-    Phases that do not fit their model, whose layer groups and names are known by then, are refused too.
+    Phases that do not fit their model, whose layer groups and names are known by then, are refused too. Returns a line
+    for each model whose features, where they are computed once, are without a dropout that it has.
     """
+    notices: dict[str, None] = {}
     for spec, weights in dict.fromkeys((run.spec, run.weights) for run in runs):
         model = build_model(spec, num_classes, weights).model
-        if config.cache_features:
-            head_of(model)
         configurations = {run.configuration: run for run in runs if (run.spec, run.weights) == (spec, weights)}
         for phase in itertools.chain.from_iterable(run.phases for run in configurations.values()):
             param_groups(model, phase)
+        if not config.cache_features:
+            continue
+        head_of(model)
+        if layers := dropped_before_head(model):
+            others = f" and {len(layers) - 1} more layers" if len(layers) > 1 else ""
+            notices[
+                f"{spec.display}: features that are computed once are without the dropout of the frozen {layers[0]}"
+                f"{others}; that of the head stays"
+            ] = None
+    return list(notices)
 
 
 def _weights_notice(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
@@ -227,9 +241,9 @@ def _weights_notice(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list
 
 def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
     """Say which models do not see all of their images. Raises ValueError for a model that cannot have such images."""
-    if config.image_size is None:  # each model's own
-        return []
-    notices = map(describe_input_size, dict.fromkeys(run.spec for run in runs))
+    specs = dict.fromkeys(run.spec for run in runs)
+    # A model's own size is one that it can have, unless it was typed with fields.
+    notices = [describe_input_size(spec) for spec in specs if config.image_size is not None or ":" in spec.name]
     return [notice for notice in notices if notice is not None]
 
 
@@ -268,7 +282,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     notices = [*_size_notices(config, runs), *_weights_notice(config, runs)]
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
-    check_models(config, runs, data.num_classes)
+    notices += check_models(config, runs, data.num_classes)
     splits = {
         name: data.split(name, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio)
         for name in SPLITS

@@ -1,4 +1,4 @@
-"""The networks: torchvision's ResNets and ViTs and any timm model, with a new head for the classes at hand."""
+"""Models by name: torchvision's classifiers, timm's models and this project's, with a new head for the classes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from urllib.error import URLError
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from dogs_accel.models.heads import head_names, with_new_head
-from dogs_accel.models.specs import TORCHVISION, ModelSpec, timm_spec
+from dogs_accel.models.names import NETWORKS, HeadOptions, ModelName, parse_model_name
+from dogs_accel.models.networks import create_network
+from dogs_accel.models.positions import fit_positions
+from dogs_accel.models.specs import ModelSpec, timm_facts, torchvision_weights
 from dogs_accel.models.weights import load_weights, num_rows, read_state
+
+_TRAINED_WITH_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+"""Models that had classifiers halfway when they were trained, and how the entries of those begin."""
 
 
 def create_resnet50(num_classes: int, weights: Any = None) -> nn.Module:
@@ -23,18 +29,29 @@ def create_resnet50(num_classes: int, weights: Any = None) -> nn.Module:
 
 def create_vit_b16(num_classes: int, weights: Any = None, image_size: int = 224) -> nn.Module:
     """ViT-B/16 with a new head: 85,890,936 parameters at 120 classes and 224 px."""
-    model = torchvision.models.vit_b_16(image_size=image_size)
+    return with_new_head(_create_torchvision("vit_b_16", image_size, weights), num_classes)
+
+
+def _create_torchvision(base: str, image_size: int, weights: Any = None) -> nn.Module:
+    """Build a torchvision model with the head that it has there."""
+    if base in _TRAINED_WITH_AUXILIARY:
+        # Their weights are for images that they normalise once more. The classifiers halfway helped deep networks to
+        # learn before there was BatchNorm; without them the model gives logits alone, as every other does.
+        settings: dict[str, Any] = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    elif base.startswith("vit_"):
+        settings = {"image_size": image_size}
+    else:
+        return torchvision.models.get_model(base, weights=weights)
+    model = torchvision.models.get_model(base, **settings)
     if weights is not None:
         state = weights.get_state_dict(progress=True, check_hash=True)
-        model.load_state_dict(_fit_positions(state, image_size))
-    return with_new_head(model, num_classes)
+        model.load_state_dict(fit_positions(model, _without_auxiliary(base, state))[0])
+    return model
 
 
-def _fit_positions(state: dict[str, torch.Tensor], image_size: int) -> dict[str, torch.Tensor]:
-    """Resample torchvision's ViT position embedding to another input size."""
-    from torchvision.models.vision_transformer import interpolate_embeddings
-
-    return interpolate_embeddings(image_size, 16, state, interpolation_mode="bicubic")
+def _without_auxiliary(base: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    left_out = _TRAINED_WITH_AUXILIARY.get(base, ())
+    return {key: value for key, value in state.items() if not key.startswith(left_out)} if left_out else state
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,8 @@ def build_model(spec: ModelSpec, num_classes: int, weights: str = "imagenet", se
         return BuiltModel(model, f"{spec.display}: ImageNet weights, new head for {num_classes} classes")
     if weights == "none":
         return BuiltModel(model, f"{spec.display}: random weights")
-    return BuiltModel(model, f"{spec.display}: {load_weights(model, weights)}")
+    left_out = _TRAINED_WITH_AUXILIARY.get(spec.name.partition(":")[0], ())
+    return BuiltModel(model, f"{spec.display}: {load_weights(model, weights, left_out)}")
 
 
 def build_pretrained(spec: ModelSpec, weights: str = "imagenet") -> BuiltModel:
@@ -88,56 +106,81 @@ def build_pretrained(spec: ModelSpec, weights: str = "imagenet") -> BuiltModel:
 
 
 def _create_pretrained(spec: ModelSpec) -> nn.Module:
-    if spec.name.startswith("timm/"):
+    name = parse_model_name(spec.name)
+    if name.head != HeadOptions():
+        raise ValueError(f"models: got {spec.name!r}, expected it with its own head, with which it was trained")
+    _check_has_weights(name)
+    if name.base.startswith("timm/"):
         import timm
 
-        return timm.create_model(spec.name.removeprefix("timm/"), pretrained=True)
-    return torchvision.models.get_model(spec.name, weights=TORCHVISION[spec.name][2])
+        return timm.create_model(name.base.removeprefix("timm/"), pretrained=True)
+    return torchvision.models.get_model(name.base, weights=torchvision_weights(name.base))
+
+
+def _check_has_weights(name: ModelName) -> None:
+    if name.base in NETWORKS:
+        raise ValueError(f"weights: got imagenet, expected none or a file: nobody published weights of {name.base}")
 
 
 def _num_classes_of_file(spec: ModelSpec, path: str) -> int:
-    with torch.device("meta"):
-        model = _create(spec, 1, pretrained=False)
+    model = _without_values(spec)
     *_, head = head_names(model)
-    state, _ = read_state(path, model.state_dict())
-    if f"{head}.weight" not in state or not (num_classes := num_rows(state[f"{head}.weight"])):
+    own = model.state_dict()
+    *_, weight = [key for key in own if key.startswith(f"{head}.") and key.endswith(".weight")]
+    state, _ = read_state(path, own)
+    if weight not in state or not (num_classes := num_rows(state[weight])):
         raise ValueError(f"weights: {path!r} holds no head {head!r} of {spec.name}")
     return num_classes
 
 
-def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
+def _without_values(spec: ModelSpec) -> nn.Module:
+    """Build a model for its names and shapes."""
     try:
-        if spec.name.startswith("timm/"):
-            return _create_timm(spec, num_classes, pretrained)
-        entry = torchvision.models.get_model_weights(spec.name)[TORCHVISION[spec.name][2]] if pretrained else None
-        if spec.name == "resnet50":
-            return create_resnet50(num_classes, entry)
-        if spec.name == "vit_b_16":
-            return create_vit_b16(num_classes, entry, spec.image_size)
-        return with_new_head(torchvision.models.get_model(spec.name, weights=entry), num_classes)
-    except (RuntimeError, TypeError, AssertionError) as error:
+        with torch.device("meta"):
+            return _create(spec, 1, pretrained=False)
+    except NotImplementedError:
+        return _create(spec, 1, pretrained=False)
+
+
+def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
+    name = parse_model_name(spec.name)
+    if pretrained:
+        _check_has_weights(name)
+    try:
+        if name.base.startswith("timm/"):
+            return _create_timm(name, spec.image_size, num_classes, pretrained)
+        if name.base in NETWORKS:
+            model = create_network(name.network, num_classes, spec.image_size)
+        else:
+            model = _create_torchvision(
+                name.base, spec.image_size, torchvision_weights(name.base) if pretrained else None
+            )
+        return with_new_head(model, num_classes, name.head)
+    except NotImplementedError:  # of a tensor on the meta device whose values are read, as RegNets do
+        raise
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"models: cannot build {spec.name} at {spec.image_size} px ({error})") from error
 
 
-def _create_timm(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
+def _create_timm(name: ModelName, image_size: int, num_classes: int, pretrained: bool) -> nn.Module:
     import timm
 
+    timm_name = name.base.removeprefix("timm/")
     # Models that keep a table of positions are built for one input size; the others take any.
-    own_size = timm_spec(spec.name, None).image_size
-    size: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size != own_size else {}
-    create = functools.partial(
-        timm.create_model, spec.name.removeprefix("timm/"), pretrained=pretrained, num_classes=num_classes
-    )
+    size: dict[str, Any] = {"img_size": image_size} if image_size != timm_facts(timm_name).image_size else {}
+    create = functools.partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=num_classes)
     try:
         model = create(**size)
     except TypeError:
         if not size:
             raise
         model = create()
+    if name.head != HeadOptions():
+        return with_new_head(model, num_classes, name.head)
     # Some of timm's heads start so large that a short head-only phase does not get over it (0.89 against 0.93 of
     # validation accuracy on 30 classes), so every model here starts with torch's own initialisation.
-    for name in head_names(model):
-        for module in model.get_submodule(name).modules():
+    for head in head_names(model):
+        for module in model.get_submodule(head).modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dogs_accel.models.build import build_model
+from dogs_accel.models.names import VitOptions, parse_model_name
 from dogs_accel.models.specs import ModelSpec, model_spec
 
 _STEPS_PX = (14, 16, 32, 56)
@@ -49,25 +50,30 @@ def _what_is_seen(spec: ModelSpec) -> _Seen:
     """Run a model on one image. Raises ValueError where that cannot be."""
     try:
         return _run_on("meta", spec)
-    except ValueError:  # also an operator without a meta kernel, or a value that is read
+    except NotImplementedError:
         return _run_on("cpu", spec)
 
 
 @functools.cache
 def refuses_one_image(spec: ModelSpec) -> bool:
     """Whether a BatchNorm gets a single value a channel where a model trains on one image, which torch refuses."""
-    for device in ("meta", "cpu"):  # the CPU for a model that reads values or has an operator without a meta kernel
+    for device in ("meta", "cpu"):
         try:
             _run_on(device, spec, is_training=True)
+        except NotImplementedError:
+            continue
         except ValueError as error:
-            if "more than 1 value per channel" in str(error):
-                return True
-        else:
-            return False
+            return "more than 1 value per channel" in str(error)
+        return False
     return False
 
 
 def _run_on(device: str, spec: ModelSpec, *, is_training: bool = False) -> _Seen:
+    """Run a model on one image.
+
+    Raises ValueError where that cannot be, NotImplementedError where the meta device cannot say: for a model that reads
+    values or has an operator without a meta kernel.
+    """
     seen: list[_Seen] = []
 
     def look(layer: nn.Conv2d, _: Any, output: Tensor) -> None:
@@ -83,6 +89,8 @@ def _run_on(device: str, spec: ModelSpec, *, is_training: bool = False) -> _Seen
             with torch.inference_mode():
                 model(torch.zeros(1, 3, spec.image_size, spec.image_size))
         except Exception as error:  # models check their input as they please
+            if device == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error).lower()):
+                raise NotImplementedError(str(error)) from error
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ValueError(f"models: cannot run {spec.name} at {spec.image_size} px ({reason})") from error
     return seen[0] if seen else _Seen()
@@ -98,16 +106,19 @@ def _seen_by(layer: nn.Conv2d, num_places: int, size_px: int) -> _Seen:
 
 
 def _sizes_that_work(spec: ModelSpec) -> str:
-    size = spec.image_size
-    near = {size // step * step + more for step in _STEPS_PX for more in (0, step)}
-    works: list[int] = []
+    size, network = spec.image_size, parse_model_name(spec.name).network
+    steps = (network.patch,) if isinstance(network, VitOptions) else _STEPS_PX
+    near = {size // step * step + more * step for step in steps for more in range(3)}
+    whole: list[int] = []
+    partly: list[int] = []
     for px in sorted(near - {0, size}, key=lambda px: (abs(px - size), px)):
         try:
             seen = _run_on("meta", dataclasses.replace(spec, image_size=px))  # for a guess that takes no time
-        except ValueError:
+        except (ValueError, NotImplementedError):
             continue
-        works += [px] * (not seen.unseen_px)
-        if len(works) == _NAMED:
+        (partly if seen.unseen_px else whole).append(px)
+        if len(whole) == _NAMED:
             break
-    own = f"its own size is {model_spec(spec.name).image_size} px"
-    return f"{', '.join(map(str, sorted(works)))} px work, {own}" if works else own
+    works = [f"{', '.join(map(str, sorted(whole or partly[:_NAMED])))} px work"] if whole or partly else []
+    own = model_spec(spec.name).image_size
+    return ", ".join(works + [f"its own size is {own} px"] * (own != size)) or "no other was found"

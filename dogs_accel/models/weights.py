@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dogs_accel.models.heads import head_names
+from dogs_accel.models.positions import fit_positions
 from dogs_accel.models.torch_file import read_torch_file
 
 _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
@@ -25,24 +26,47 @@ _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.
 """What torch.compile, FSDP and activation checkpointing put into the names of a model's entries, wherever they are."""
 
 
-def load_weights(model: nn.Module, path: str | Path) -> str:
+def load_weights(model: nn.Module, path: str | Path, left_out: tuple[str, ...] = ()) -> str:
     """Load a state dict from a file into a model; returns one line that says what was loaded.
 
-    The file is read as `read_state` says. A head that is of another size or not there is left out. Raises ValueError
-    where anything else is missing, left over, of another shape or without finite numbers, FileNotFoundError where there
-    is no file.
+    The file is read as `read_state` says. A head that is of another kind or size, or not there, is left out, and tables
+    of positions of another input size are resampled as `fit_positions` says. left_out: what names of entries that the
+    model does without begin with. Raises ValueError where anything else is missing, left over, of another shape or
+    without finite numbers, FileNotFoundError where there is no file.
     """
     own = model.state_dict()
     state, how = read_state(path, own)
     note = f"weights of {os.fspath(path)}{how}"
-    head = [key for key in own if key.startswith(tuple(f"{name}." for name in head_names(model)))]
-    if any(key not in state or _is_of_other_classes(state[key], own[key]) for key in head):
-        given = next((str(num_rows(state[key])) for key in sorted(head) if key in state), "no")
-        note += f", without the head (file: {given} classes, here: {num_rows(own[head[0]])})"
-        state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
+    if dropped := [key for key in state if key not in own and key.startswith(left_out)] if left_out else []:
+        note += f", without {len(dropped)} entries of auxiliary classifiers"
+        state = {key: value for key, value in state.items() if key not in dropped}
+    names = tuple(f"{name}." for name in head_names(model))
+    head = [key for key in own if key.startswith(names)]
+    # What the file has there, which may be a head of other layers.
+    given = [key for key in state if key.startswith(names)]
+    is_other = set(_without_counters(given)) != set(_without_counters(head))
+    if is_other or any(_is_of_other_classes(state[key], own[key]) for key in _without_counters(head)):
+        note += f", without the head (file: {_head_in_words(state, given)}, here: {_head_in_words(own, head, '')})"
+        state = {key: value for key, value in state.items() if key not in given} | {key: own[key] for key in head}
+    state, resampled = fit_positions(model, state)
+    note += f", {resampled}" if resampled else ""
     _check_fits(own, state, path)
     model.load_state_dict(state)
     return note
+
+
+def _without_counters(keys: Sequence[str]) -> list[str]:
+    """Leave out counters of batches seen, which are absent from old files and change nothing."""
+    return [key for key in keys if not key.endswith("num_batches_tracked")]
+
+
+def _head_in_words(state: Mapping[str, Tensor], keys: Sequence[str], noun: str = " classes") -> str:
+    """Count the classes of a head, and the layers that it has before the one that tells them apart."""
+    weights = [key for key in keys if key.endswith(".weight")] or list(keys)
+    if not weights:
+        return f"no{noun}"
+    hidden = sum(state[key].ndim > 1 for key in weights) - 1
+    return f"{num_rows(state[weights[-1]])}{noun}" + f" behind {hidden} hidden layer{'s' * (hidden > 1)}" * (hidden > 0)
 
 
 def read_state(path: str | Path, names: Collection[str]) -> tuple[dict[str, Tensor], str]:
@@ -67,6 +91,10 @@ def read_state(path: str | Path, names: Collection[str]) -> tuple[dict[str, Tens
     for wrapper in _WRAPPERS:
         state = {key.replace(wrapper, ""): value for key, value in state.items()}
     prefix = _prefix(state, names)
+    if part := _part(state, names, sum(key.startswith(prefix) and key.removeprefix(prefix) in names for key in state)):
+        state = {part + key: value for key, value in state.items()}
+        how = [f"under {'.'.join(keys)}"] if keys else []
+        return state, f" ({', '.join([*how, f'the part {part[:-1]}'])})"
     others = [key for key in state if not key.startswith(prefix)]
     how = [f"under {'.'.join(keys)}"] if keys else []
     how += [f"behind {prefix}"] if prefix else []
@@ -130,13 +158,25 @@ def _prefix(state: Collection[str], names: Collection[str]) -> str:
     return max(counts, key=lambda prefix: (counts[prefix], "ema" in prefix, -len(prefix)), default="")
 
 
+def _part(state: Collection[str], names: Collection[str], num_known: int) -> str:
+    """Find what the names of a state lack to be a model's, if more of them are then known: they are of a part of it."""
+    wanted = set(state)
+    counts: Counter[str] = Counter()
+    for name in names:
+        counts.update(name[: dot.end()] for dot in re.finditer(r"\.", name) if name[dot.end() :] in wanted)
+    part, count = max(counts.items(), key=lambda item: (item[1], -len(item[0])), default=("", 0))
+    return part if count > num_known else ""
+
+
 def _check_fits(own: Mapping[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
     missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    # Counters of batches seen are absent from old files and change nothing.
-    for key in [key for key in missing if key.endswith("num_batches_tracked")]:
-        state[key] = own[key]
-        missing.remove(key)
-    reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
+    state.update((key, own[key]) for key in missing if not _without_counters([key]))
+    missing = _without_counters(missing)
+    reshaped = [
+        f"{key}, {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} here"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
     broken = [key for key in own if key in state and not _has_numbers(state[key])]
     problems = [
         f"{len(keys)} {what} (first: {keys[0]})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,16 +20,34 @@ class FeatureError(ValueError):
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """Return the one layer that turns features into logits.
+    """Return the one layer, or the layers, that turn features into logits.
 
-    Raises FeatureError for a model with several, or whose features change every time.
+    They are those of head_names and a dropout right before them, as in torchvision's EfficientNets and VGGs, so that it
+    stays where features are computed once. Raises FeatureError for several heads.
     """
     names = head_names(model)
     if len(names) != 1:
         raise FeatureError(f"cache_features: the model has {len(names)} heads ({', '.join(names)}), expected one")
-    if random := [name for name, module in model.named_modules() if _drops(module)]:
-        raise FeatureError(f"cache_features: the model has dropout ({random[0]}), so its features change every time")
-    return model.get_submodule(names[0])
+    parent, _, leaf = names[0].rpartition(".")
+    owner = model.get_submodule(parent)
+    layers = [owner.get_submodule(leaf)]
+    if isinstance(owner, nn.Sequential):
+        before = [layer for _, layer in itertools.takewhile(lambda child: child[0] != leaf, owner.named_children())]
+        layers = [*reversed([*itertools.takewhile(_is_dropout, reversed(before))]), *layers]
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def _is_dropout(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Dropout)
+
+
+def dropped_before_head(model: nn.Module) -> list[str]:
+    """Name the layers below the head that leave things out at random in training.
+
+    Features that are computed once are those of evaluation, for which nothing is left out. Dropout of the head stays.
+    """
+    head = set(head_of(model).modules())
+    return [name for name, module in model.named_modules() if _drops(module) and module not in head]
 
 
 def _drops(module: nn.Module) -> bool:
@@ -84,7 +103,8 @@ def cache_features(
     features: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
     index: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    first = head[0] if isinstance(head, nn.Sequential) else head  # a dropout before the head is no part of it
+    hook = first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     try:
         for batch in loader:
             with autocast(loader.device, amp):

@@ -19,7 +19,8 @@ from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import read_settings_file
-from dogs_accel.results.folder import read_runs_folder
+from dogs_accel.inference.trained import load_trained
+from dogs_accel.results.folder import choose_run, read_runs_folder
 from dogs_accel.runtime.files import sha256
 from pipelines import EVAL
 from pipelines.store.build import plan_store
@@ -224,19 +225,36 @@ def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_cached_features_are_labelled_in_the_results(dogs_root, tmp_path):
-    arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--models", "resnet18"]
+def test_cached_features_and_variants_of_a_model_are_labelled_in_the_results(dogs_root, tmp_path):
+    """Two variants, one typed in another order: each has its folder, row and record, and its model comes back."""
+    plain, typed = "cnn5:filters=4:norm=batch", "cnn5:head_dropout=0.2:norm=batch:head=16+8:filters=4"
+    written = "cnn5:filters=4:norm=batch:head=16+8:head_dropout=0.2"
+    arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--models", f"{plain},{typed}"]
     arguments += ["--strategies", "staged", "--epochs", "2", "--device", "cpu", "--wandb", "disabled"]
-    assert main([*arguments, "--cache-features", "--profile", "--out", str(tmp_path / "out")]) == 0
+    arguments += ["--families", f"{written}=wide", "--cache-features", "--profile", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
     label = "Head 2 + full fine-tune 2 epochs, head on cached features without augmentation"
-    assert pd.read_csv(tmp_path / "out" / "model_comparison.csv")["Training strategy"].tolist() == [label]
-    folder = tmp_path / "out" / "cnn" / "resnet18_staged"
-    metadata = json.loads((folder / "resnet18_staged_run_metadata.json").read_text())
+    table = pd.read_csv(tmp_path / "out" / "model_comparison.csv")
+    assert table["Training strategy"].tolist() == [label] * 2
+    assert sorted(table["Model"]) == [
+        "cnn5 (filters=4, norm=batch)", "cnn5 (filters=4, norm=batch, head=16+8, head_dropout=0.2)"
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["models"] == [plain, typed]
+    folder = tmp_path / "out" / "cnn" / "cnn5_filters-4_norm-batch_staged"
+    metadata = json.loads((folder / f"{folder.name}_run_metadata.json").read_text())
     assert metadata["cache_features"] is True
     assert [phase["training_flops_per_image"] is None for phase in metadata["profile"]["phases"]] == [True, False]
-    history = pd.read_csv(folder / "resnet18_staged_history.csv")
+    history = pd.read_csv(folder / f"{folder.name}_history.csv")
     assert metadata["profile"]["peak_memory_mib"] == pytest.approx(history["peak_memory_mib"].max())
     assert (folder / "trace_2_full_finetune.json.gz").stat().st_size > 1000
+    name = "cnn5_filters-4_norm-batch_head-16-8_head_dropout-0_2_staged"
+    run = choose_run(read_runs_folder(tmp_path / "out"), name)
+    assert (run.family, run.record.identity["model"]) == ("wide", written)
+    trained = load_trained(run, torch.device("cpu"))
+    predictions = run.predictions("test")
+    paths = {path.stem: path for path in dogs_root.rglob("*.jpg")}
+    again = trained.logits([paths[each] for each in predictions.ids[:3]])
+    np.testing.assert_allclose(again.logits, predictions.logits[:3], rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture

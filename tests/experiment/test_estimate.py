@@ -100,7 +100,8 @@ def test_nothing_is_compiled_for_an_estimate(probed, monkeypatch):
 def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def estimated(spec, phases, loaders, num_classes, settings, cache_features):
+    def estimated(spec, phases, loaders, num_classes, settings, cache_features, num_views):
+        assert num_views == 1
         asked.append((len(phases), settings.channels_last, cache_features, loaders["val"].batch_size))
         return Estimate((1.5, 4.0), 1000.0, 50.0)
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -241,3 +242,62 @@ def test_a_variant_that_trains_as_its_strategy_is_refused():
 def test_labels_that_cannot_be_are_refused(families, message):
     with pytest.raises(ValueError, match=message):
         runs(preset="paper", families=families)
+
+
+def test_variants_of_a_model_are_runs_of_their_own():
+    planned = runs(models=("resnet50", "resnet50:head_dropout=0.5:head=mlp", "cnn5:filters=8"), strategies=("head",))
+    assert list(planned) == ["resnet50_head", "resnet50_head-mlp_head", "cnn5_filters-8_head"]
+    assert planned["resnet50_head-mlp_head"].title == "ResNet-50 (head=mlp), Head only for 3 epochs"
+    labelled = runs(
+        models=("cnn5:norm=batch:filters=8", "cnn5"), strategies=("head",),
+        families={"cnn5:filters=8:norm=batch": "wide", "cnn5:growth=same": "plain"},
+    )  # fmt: skip
+    assert [run.spec.family for run in labelled.values()] == ["wide", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": ("cnn5:dense=8:filters=4", "cnn5:filters=4:dense=8")}, "models: got 'cnn5:dense=8:filters=4,cnn5:"
+         "filters=4:dense=8', which names a model twice, expected each once"),
+        ({"models": ("cnn5", "cnn5:head=linear")}, "which names a model twice"),
+        ({"models": ("cnn5:filters=4",), "families": {"cnn5": "plain"}}, "families: got 'cnn5', expected some of the "
+         "models cnn5:filters=4"),
+        ({"models": ("resnet18:head=mpl",)}, "models: head of resnet18: got 'mpl', expected linear"),
+    ],
+)  # fmt: skip
+def test_a_model_is_named_once_however_it_is_typed(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        runs(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": ("vit:patch=15",), "weights": "none"}, "models: cannot build vit:patch=15 at 224 px (patches of "
+         "15 px do not divide it); 210, 225 px work"),
+        ({"models": ("cnn5",), "weights": "none", "image_size": 31}, "; 32, 42 px work, its own size is 224 px"),
+    ],
+)  # fmt: skip
+def test_a_network_of_a_size_that_it_cannot_have_is_refused_before_the_data_are_read(settings, message, tmp_path):
+    config = BenchmarkConfig(data=str(tmp_path / "absent"), device="cpu", **settings)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_plan(config)
+
+
+def test_a_network_without_published_weights_says_what_to_type(dogs_root, tmp_path):
+    config = BenchmarkConfig(data=str(dogs_root), out=str(tmp_path / "r"), models=("cnn5",), image_size=32)
+    with pytest.raises(ValueError, match=r"^weights: got imagenet, expected none or a file: nobody published .* cnn5$"):
+        make_plan(config)
+
+
+def test_the_plan_says_which_dropout_cached_features_are_without(dogs_root, tmp_path):
+    config = BenchmarkConfig(
+        data=str(dogs_root), out=str(tmp_path / "r"), models=("mobilenet_v3_small", "efficientnet_b0"), weights="none",
+        strategies=("head",), image_size=32, device="cpu", cache_features=True,
+    )  # fmt: skip
+    assert list(make_plan(config).notices) == [
+        "efficientnet_b0: features that are computed once are without the dropout of the frozen "
+        "features.2.0.stochastic_depth and 14 more layers; that of the head stays"
+    ]
+    assert list(make_plan(replace(config, cache_features=False)).notices) == []

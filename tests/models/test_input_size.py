@@ -50,7 +50,42 @@ def test_a_size_that_a_model_cannot_have_is_refused_with_some_that_it_can(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "refuses"), [("resnet18", 32, True), ("resnet18", 33, False), (VIT, 32, False)]
+    ("name", "size", "words"),
+    [
+        ("cnn5", 16, "build cnn5 at 16 px (five poolings leave nothing of it, expected 32 px or more); 32, 42 px work, "
+         "its own size is 224 px"),
+        ("cnn5:norm=batch:head=mlp", 31, "; 32, 42 px work, its own size is 224 px"),
+        ("vit:patch=4:dim=32:depth=1:heads=2", 30, "(patches of 4 px do not divide it); 28, 32 px work, its own size "
+         "is 224 px"),
+        ("vit:patch=15:dim=32:depth=1:heads=2", 224, "(patches of 15 px do not divide it); 210, 225 px work"),
+        ("vgg16", 16, "run vgg16 at 16 px (Given input size: (512x1x1). Calculated output size: (512x0x0). Output size "
+         "is too small); 32, 42 px work, its own size is 224 px"),
+        ("inception_v3", 64, "; 80, 84 px work, its own size is 299 px"),
+        ("maxvit_t", 100, "; its own size is 224 px"),
+    ],
+)  # fmt: skip
+def test_small_and_uneven_sizes_are_refused_too(name, size, words):
+    with pytest.raises(ValueError, match=rf"^models: cannot (build|run) {name} at {size} px \(") as refused:
+        describe_input_size(model_spec(name, size))
+    assert str(refused.value).endswith(words)
+
+
+def test_swin_takes_any_size():
+    assert describe_input_size(model_spec("swin_t", 20)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "refuses"),
+    [
+        ("resnet18", 32, True),
+        ("resnet18", 33, False),
+        (VIT, 32, False),
+        ("cnn5:norm=batch", 32, False),  # its last BatchNorm stands before the last pooling
+        ("resnet18:head=mlp", 33, False),
+        ("vgg16", 32, False),
+        ("inception_v3", 75, True),
+        ("regnet_x_400mf", 32, True),  # which cannot be built on the meta device
+    ],
 )
 def test_one_image_is_too_few_where_a_batch_norm_has_one_value_a_channel(name, size, refuses):
     assert refuses_one_image(model_spec(name, size)) is refuses

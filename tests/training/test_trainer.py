@@ -19,12 +19,14 @@ from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.runtime.precision import amp_dtype
 from dogs_accel.runtime.processes import World
 from dogs_accel.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dogs_accel.training.features import dropped_before_head, head_of
 from dogs_accel.training.mixing import draw_mix
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings, TrainingStep
 from dogs_accel.training.step_profile import PARTS
 from dogs_accel.training.trainer import DivergedError, Trainer
 from pipelines import EVAL, VIT_TRAIN, make_loader
+from tests.support.random_models import build
 
 CPU = torch.device("cpu")
 
@@ -636,11 +638,51 @@ def test_a_head_on_cached_features_learns_what_it_learns_on_the_frozen_backbone(
     assert set(load_checkpoint(trainer.best_path)["model"]) == set(tiny_net().state_dict())
 
 
-def test_features_need_one_head_and_no_dropout(dogs_root, tmp_path):
+def test_features_are_those_of_evaluation_and_the_heads_dropout_stays(dogs_root, tmp_path):
+    """A dropout below the head is off, so that the features are those of the net without it."""
+    assert dropped_before_head(DropoutNet()) == ["body.5"]
     with made_loaders(dogs_root, EVAL.at(32), shuffle=False) as plain:
         settings = {"plain_train_loader": plain["train"]}
-        with pytest.raises(ValueError, match=r"cache_features: the model has dropout \(body\.5\)"):
-            train(plain, tmp_path, [HEAD], model=DropoutNet(), **settings)
+        _, plain_net = train(plain, tmp_path / "plain", [HEAD], model=tiny_net(), **settings)
+        _, dropping = train(plain, tmp_path / "below", [HEAD], model=DropoutNet(), **settings)
+        at_head = tiny_net()
+        at_head.fc = nn.Sequential(nn.Dropout(0.5), at_head.fc)
+        assert dropped_before_head(at_head) == []
+        _, in_head = train(plain, tmp_path / "in_head", [HEAD], model=at_head, **settings)
+    losses = [[row["train_loss"] for row in result.history] for result in (plain_net, dropping, in_head)]
+    assert losses[0] == losses[1]
+    assert abs(losses[0][0] - losses[2][0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "dropped"),
+    [
+        ("efficientnet_b0", ["Dropout", "Linear"], ["StochasticDepth"]),
+        ("vgg11", ["Dropout", "Linear"], ["Dropout"]),  # between its two pretrained layers
+        ("mobilenet_v3_small", ["Dropout", "Linear"], []),
+        ("resnet18", ["Linear"], []),
+        ("resnet18:head=mlp", ["Head"], []),
+        ("vgg11:head=256:head_dropout=0.3", ["Dropout", "Head"], ["Dropout"]),
+        ("cnn5:dropout=0.3", ["Dropout", "Linear"], []),
+        ("timm/tf_efficientnet_lite0", ["Linear"], []),
+    ],
+)
+def test_a_dropout_right_before_the_head_is_of_the_head(name, head, dropped):
+    with torch.device("meta"):
+        model = build(name, image_size=64)
+        layers = head_of(model)
+        layers = layers if type(layers) is nn.Sequential else [layers]
+        assert [type(layer).__name__ for layer in layers] == head
+        assert sorted({type(model.get_submodule(each)).__name__ for each in dropped_before_head(model)}) == dropped
+
+
+def test_features_need_one_head_whose_output_are_the_logits(dogs_root, tmp_path):
+    with made_loaders(dogs_root, EVAL.at(32), shuffle=False) as plain:
+        settings = {"plain_train_loader": plain["train"]}
+        two = tiny_net()
+        two.get_classifier = lambda: (two.fc, two.body[0])
+        with pytest.raises(ValueError, match=r"cache_features: the model has 2 heads \(body\.0, fc\), expected one"):
+            train(plain, tmp_path, [HEAD], model=two, **settings)
         net = tiny_net()
         net.register_forward_hook(lambda module, inputs, logits: logits * 2)
         with pytest.raises(ValueError, match="cache_features: the model's logits are not the output of its head"):

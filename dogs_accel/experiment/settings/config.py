@@ -107,11 +107,9 @@ class BenchmarkConfig:
         "(default: paper with --data, demo without)", choices=tuple(PRESETS),
     )  # fmt: skip
     models: tuple[str, ...] | None = _option(
-        None,
-        "models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>",
-        type=parse_names,
-        metavar="NAMES",
-    )
+        None, "models by name, comma-separated: any classifier of torchvision, timm/<name>, cnn5, vit, resnet18_cifar, "
+        "each with fields if it has any, such as resnet50:head=mlp (docs/models.md)", type=parse_names, metavar="NAMES",
+    )  # fmt: skip
     families: Mapping[str, str] | None = _option(
         None, "labels under which the runs of models are gathered and compared, such as "
         "resnet50=residual,timm/mixer_b16_224=mixer (default: vit where a model has attention, else cnn)",
