@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,22 @@ from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_csv
 from dogs_accel.steps import Step, any_failure_ends
 
-MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
+_PRECISION_AND_RECALL = {
+    f"{average.capitalize()} {score}": f"{average}_{score}"
+    for score in ("precision", "recall")
+    for average in ("macro", "weighted")
+}
+"""Column and key of metrics.json."""
+MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)", *_PRECISION_AND_RECALL)
 """Columns of model_comparison.csv that differ from seed to seed."""
 _CONFIGURATION = ["Model", "Family", "Training strategy"]
 
 
 def experiment_to_row(run: Run) -> dict[str, Any]:
-    """Return the run as a row of model_comparison.csv; its ECE has 10 bins, as the published one."""
+    """Return the run as a row of model_comparison.csv; its ECE has 10 bins, as the published one.
+
+    The published columns come first. What an earlier version did not measure is NaN.
+    """
     return {
         "Model": run.model,
         "Family": family_name(run.family),
@@ -45,6 +55,7 @@ def experiment_to_row(run: Run) -> dict[str, Any]:
         "ECE": run.metrics["ece"],
         "Train time (s)": round(run.training_seconds, 2),
         "Params(M)": round(run.record.config.total_params / 1e6, 2),
+        **{column: run.metrics.get(key, math.nan) for column, key in _PRECISION_AND_RECALL.items()},
     }
 
 
