@@ -23,6 +23,19 @@ class Latency:
     high: float
     rounds: int
 
+    @property
+    def text(self) -> str:
+        """Write the median, with three digits or so."""
+        return self._written(self.median)
+
+    @property
+    def interval_text(self) -> str:
+        """Write the ends of the interval, with as many decimals as the median."""
+        return f"{self._written(self.low)} to {self._written(self.high)}"
+
+    def _written(self, milliseconds: float) -> str:
+        return f"{milliseconds:,.{2 if self.median < 10 else 1}f}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostSetting:

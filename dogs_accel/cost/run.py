@@ -127,7 +127,7 @@ def describe_costs(costs: Sequence[ModelCost]) -> Iterator[str]:
     yield "\n" + _table(
         ["model", "one image, ms", f"{batch}, ms", "images/s", "peak MB"],
         [
-            [cost.display, describe_latency(cost.one_image_ms), describe_latency(cost.batch_ms),
+            [cost.display, _with_interval(cost.one_image_ms), _with_interval(cost.batch_ms),
              f"{cost.images_per_second:,.1f}", f"{cost.peak_memory_bytes / 1e6:,.1f}"]
             for cost in costs
         ],
@@ -145,10 +145,8 @@ def _explained(cost: ModelCost, batch: str) -> Iterator[str]:
     yield f"peak MB  weights, buffers, and what torch allocates for a {batch} at most"
 
 
-def describe_latency(latency: Latency) -> str:
-    """Write a median and its interval in milliseconds, with three digits or so."""
-    decimals = 2 if latency.median < 10 else 1
-    return f"{latency.median:,.{decimals}f} ({latency.low:,.{decimals}f} to {latency.high:,.{decimals}f})"
+def _with_interval(latency: Latency) -> str:
+    return f"{latency.text} ({latency.interval_text})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -18,7 +18,7 @@ from dogs_accel.results.comparison import (
     write_comparison,
 )
 from dogs_accel.results.figures import comparison_figure
-from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.folder import RunsFolder, read_runs_folder
 from dogs_accel.results.layout import METRICS_FILE, logits_file
 from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
 from dogs_accel.results.run import Run
@@ -62,7 +62,8 @@ RUNS = [
 
 def test_the_published_columns_come_first():
     columns = "Model,Family,Params,Training strategy,Test accuracy,Macro F1,Weighted F1,ECE,Train time (s),Params(M)"
-    more = "Macro precision,Weighted precision,Macro recall,Weighted recall"
+    more = "Macro precision,Weighted precision,Macro recall,Weighted recall,MB,GMACs,GFLOPs,Latency (ms),Images/s,"
+    more += "Peak memory (MB)"
     assert ",".join(comparison_table(RUNS).columns) == f"{columns},{more}"
     assert comparison_table(RUNS)["Params(M)"].tolist() == [23.75] * 4
 
@@ -108,12 +109,21 @@ def test_runs_of_several_seeds_are_rows_with_their_seed():
     assert table["Test accuracy"].tolist() == [0.80, 0.82, 0.84, 0.70, 0.90, 0.91]
 
 
+def test_costs_are_columns_of_their_model(full_folder):
+    table = comparison_table(read_runs_folder(full_folder).runs).set_index("Model")
+    costs = ["MB", "GMACs", "GFLOPs", "Latency (ms)", "Images/s", "Peak memory (MB)"]
+    assert list(table.columns)[-6:] == costs
+    expected = [4 * 23.753912, 4.089184256, 8.178368512, 6.2, 32 / 0.124, 5 * 23.753912]
+    for row in table.loc["ResNet-50", costs].to_numpy():
+        assert row == pytest.approx(expected)
+
+
 def test_what_earlier_versions_did_not_measure_is_blank():
     old = [finished("ResNet-50", "cnn", "full", accuracy, 10.0, seed) for accuracy, seed in ((0.80, 7), (0.82, 8))]
     for run in old:
         for average, score in itertools.product(("macro", "weighted"), ("precision", "recall")):
             del run.metrics[f"{average}_{score}"]
-    assert comparison_table(old)["Macro precision"].isna().all()
+    assert comparison_table(old)[["Macro precision", "MB", "Latency (ms)"]].isna().all(axis=None)
     assert repeats_table(old)["Macro precision mean"].isna().all()
     assert best_per_family(comparison_table(old))["Accuracy"].tolist() == pytest.approx([0.81])
 
