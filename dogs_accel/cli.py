@@ -15,7 +15,16 @@ from typing import Any
 from dogs_accel import benchmark
 from dogs_accel.ending import CheckFailedError, ending_in_a_line
 from dogs_accel.evaluation.tta import NO_TTA, check_tta, describe_views
-from dogs_accel.runtime.arguments import DATA_HELP, Parser, did_you_mean, natural, positive, share, user_path
+from dogs_accel.runtime.arguments import (
+    AMP_CHOICES,
+    DATA_HELP,
+    Parser,
+    did_you_mean,
+    natural,
+    positive,
+    share,
+    user_path,
+)
 from dogs_accel.runtime.files import check_folder
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
@@ -61,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_eda(commands)
     _add_parity(commands)
     _add_throughput(commands)
+    _add_cost(commands)
     _add_predict(commands)
     _add_export(commands)
     _add_report(commands)
@@ -374,6 +384,78 @@ def _throughput(options: argparse.Namespace) -> Iterator[str]:
     )
     written = yield from measure_all(settings, Path(options.out))
     yield from _written(written)
+
+
+def _add_cost(commands: Any) -> None:
+    command = commands.add_parser(
+        "cost", help="what models cost: parameters, operations, memory, and the time of an image and of a batch"
+    )
+    command.add_argument(
+        "--models", required=True, metavar="NAMES",
+        help="models by name, comma-separated: resnet50, vit_b_16, resnet18, timm/<name>; their weights are random",
+    )  # fmt: skip
+    command.add_argument(
+        "--num-classes", type=positive, metavar="N",
+        help="classes of the head (default: those of each model's published weights, 1,000 of ImageNet as a rule)",
+    )  # fmt: skip
+    command.add_argument("--image-size", type=positive, metavar="PX", help="side of the input (default: each model's)")
+    command.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a batch (default: 32)")
+    command.add_argument(
+        "--rounds", type=positive, metavar="N",
+        help="how often each model takes its turn (default: as many as fit into about two seconds a model for one "
+        "image, and again for a batch, from 7 to 100)",
+    )  # fmt: skip
+    command.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+    command.add_argument(
+        "--amp", choices=AMP_CHOICES, default="auto",
+        help="mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU, as in the benchmark (default: auto)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print JSON for programs in place of tables")
+    command.add_argument("--out", type=user_path, metavar="DIR", help="also write cost.csv and cost.json to DIR")
+    command.set_defaults(run=_cost, when_stopped="stopped; nothing was written")
+
+
+def _cost(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.cost.run import (
+        CostRun,
+        costs_as_json,
+        describe_costs,
+        describe_run,
+        measure_models,
+        named_models,
+        write_costs,
+    )
+    from dogs_accel.runtime.devices import choose_device
+    from dogs_accel.runtime.memory import keep_freed_memory
+    from dogs_accel.runtime.precision import amp_dtype, set_numerics
+
+    device = choose_device(options.device)
+    run = CostRun(
+        specs=named_models(options.models, options.image_size),
+        num_classes=options.num_classes,
+        batch_size=options.batch_size,
+        device=device,
+        amp=amp_dtype(options.amp, device),
+        rounds=options.rounds,
+    )
+    # As a benchmark does.
+    set_numerics()
+    if device.type == "cpu":
+        keep_freed_memory()
+    described = [escaped(line) for line in describe_run(run)]
+    if not options.json:
+        yield from described
+    costs = measure_models(run)
+    if options.json:
+        yield json.dumps(costs_as_json(costs), indent=2)
+    else:
+        yield from describe_costs(costs)
+    if options.out is not None:
+        written = write_costs(Path(options.out), costs)
+        if not options.json:
+            yield from _written(written)
 
 
 def _add_predict(commands: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = [
     {"ops", "calibration"}, {"pipelines"}, {"runtime"}, {"ending"}, {"steps"}, {"glyphs"}, {"plots"}, {"datasets"},
-    {"models"}, {"evaluation"}, {"eda"}, {"training"}, {"explain"}, {"results"}, {"inference"}, {"parity"},
+    {"models"}, {"cost"}, {"evaluation"}, {"eda"}, {"training"}, {"explain"}, {"results"}, {"inference"}, {"parity"},
     {"throughput"}, {"report"}, {"experiment"}, {"benchmark", "cli"}, {"__main__"},
 ]  # fmt: skip
 """Each may import itself and what is before it."""

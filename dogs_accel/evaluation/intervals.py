@@ -7,11 +7,11 @@ images (Rao and Wu, "Resampling Inference with Complex Survey Data", JASA 83, 19
 stays as it is, and so adds nothing to the spread; neither do classes in which every answer is right. Where nothing adds
 to it, a score is the same in every resample, which says nothing of how sure it is: it has no interval then.
 
-F1, negative log-likelihood and Brier score have the percentile interval (Efron and Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapter 13). The expected calibration error has not: it sums absolute gaps, so noise makes it larger,
-in the sample as well as, once more, in each resample. Where predictions are calibrated, the percentile interval never
-held the true value in simulations, and the basic one (twice the estimate less the percentiles) in 47 to 77 % of them.
-Its interval comes from inverting a test, as `calibration_error_range` says.
+F1, precision, recall, negative log-likelihood and Brier score have the percentile interval (Efron and Tibshirani, "An
+Introduction to the Bootstrap", 1993, chapter 13). The expected calibration error has not: it sums absolute gaps, so
+noise makes it larger, in the sample as well as, once more, in each resample. Where predictions are calibrated, the
+percentile interval never held the true value in simulations, and the basic one (twice the estimate less the
+percentiles) in 47 to 77 % of them. Its interval comes from inverting a test, as `calibration_error_range` says.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ LEVEL = 0.95
 NUM_RESAMPLES = 2_000
 CALIBRATION_ERRORS = {"ece": 10, "ece_15": 15}
 """Names of the expected calibration errors and their bins."""
+PRECISION_AND_RECALL = ("macro_precision", "weighted_precision", "macro_recall")
+"""Those that are resampled; weighted recall is the accuracy."""
 ALONE_IN_THEIR_CLASSES = "no class has a second test image, so that resampling has nothing to vary"
 ALIKE_IN_THEIR_CLASSES = "within each class all answers are alike, so that resampling has nothing to vary"
 """Why a score has no interval."""
@@ -108,7 +110,8 @@ class BinGaps:
 class ResampledScores:
     """The scores of a split, and those of its R resamples.
 
-    Their names are accuracy, macro_f1, weighted_f1, ece (10 bins), ece_15, nll and brier.
+    Their names are accuracy, macro_f1, weighted_f1, those of PRECISION_AND_RECALL, ece (10 bins), ece_15, nll and
+    brier.
     """
 
     estimate: dict[str, float]
@@ -237,6 +240,7 @@ def _scores(total: NDArray[np.float64], sums: NDArray[np.float64], support: NDAr
     right, predicted, *by_bin, losses = np.split(every, ends, axis=1)
     macro, weighted = _f1(right, predicted, support)
     values = {"accuracy": right.sum(axis=1) / num, "macro_f1": macro, "weighted_f1": weighted}
+    values |= zip(PRECISION_AND_RECALL, _precision_and_recall(right, predicted, support), strict=True)
     gaps = {name: part / num for name, part in zip(CALIBRATION_ERRORS, by_bin, strict=True)}
     values |= {name: np.abs(gap).sum(axis=1) for name, gap in gaps.items()}
     values |= {"nll": losses[:, 0] / num, "brier": losses[:, 1] / num}
@@ -255,6 +259,23 @@ def _f1(
     total = support + predicted
     f1 = 2 * right / np.where(total > 0, total, 1)
     return f1.sum(axis=1) / (total > 0).sum(axis=1), f1 @ support / support.sum()
+
+
+def _precision_and_recall(
+    right: NDArray[np.float64], predicted: NDArray[np.float64], support: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Macro and weighted precision and macro recall of rows of counts (R, C).
+
+    As `dogs_accel.evaluation.scores.precision_recall_scores` defines them.
+    """
+    num_present = ((support + predicted) > 0).sum(axis=1)
+    precision = right / np.where(predicted > 0, predicted, 1)
+    recall = right / np.maximum(support, 1)
+    return (
+        precision.sum(axis=1) / num_present,
+        precision @ support / support.sum(),
+        recall.sum(axis=1) / num_present,
+    )
 
 
 def calibration_error_range(gaps: BinGaps, level: float = LEVEL) -> tuple[float, float, float]:

@@ -20,6 +20,7 @@ from dogs_accel.calibration import (
 )
 from dogs_accel.evaluation.intervals import (
     CALIBRATION_ERRORS,
+    PRECISION_AND_RECALL,
     Interval,
     ResampledScores,
     bootstrap_scores,
@@ -27,7 +28,7 @@ from dogs_accel.evaluation.intervals import (
     wilson_interval,
 )
 from dogs_accel.evaluation.predictions import TOP, Predictions
-from dogs_accel.evaluation.scores import f1_scores
+from dogs_accel.evaluation.scores import f1_scores, precision_recall_scores
 
 PUBLISHED_BINS = 10
 """Bins of the published ECE; 15 is the other common choice, so both are reported."""
@@ -41,13 +42,14 @@ def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:
     """Compute the scores of a split.
 
     accuracy (with its 95 % Wilson interval), top-5 accuracy (None of five classes or fewer, of which it would always be
-    1), macro and weighted F1 as `f1_scores` has them, and the expected calibration error with 10 bins (the published
-    number) and with 15.
+    1), macro and weighted F1 as `f1_scores` has them, precision and recall as `precision_recall_scores` has them, and
+    the expected calibration error with 10 bins (the published number) and with 15.
     """
     labels, predicted = predictions.labels, predictions.predicted
     num_classes = predictions.logits.shape[1]
     correct = int((labels == predicted).sum())
-    macro, weighted = f1_scores(confusion_matrix(labels, predicted, labels=np.arange(num_classes)))
+    counts = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+    macro, weighted = f1_scores(counts)
     logits = torch.from_numpy(predictions.logits)
     return {
         "num_images": len(labels),
@@ -57,6 +59,7 @@ def evaluate_predictions(predictions: Predictions) -> dict[str, Any]:
         "top5_accuracy": _num_in_top5(predictions) / len(labels) if num_classes > TOP else None,
         "macro_f1": macro,
         "weighted_f1": weighted,
+        **precision_recall_scores(counts),
         "ece": expected_calibration_error(logits, torch.from_numpy(labels), bins=PUBLISHED_BINS),
         "ece_bins": PUBLISHED_BINS,
         "ece_15": expected_calibration_error(logits, torch.from_numpy(labels), bins=15),
@@ -71,17 +74,19 @@ def _num_in_top5(predictions: Predictions) -> int:
 def evaluate_test(test: Predictions, val: Predictions) -> dict[str, Any]:
     """Compute the scores of the test split with their 95 % intervals, before and after a temperature.
 
-    To those of `evaluate_predictions` come `nll` and `brier`; `intervals`, by score, of accuracy and top5_accuracy
-    Wilson's and of the others those of the module `intervals`, None where there is none; `no_interval`, by score, why;
+    To those of `evaluate_predictions` come `nll` and `brier`; `intervals`, by score, of accuracy (which weighted recall
+    is too) and top5_accuracy Wilson's and of the others those of the module `intervals`, None where there is none;
+    `no_interval`, by score, why;
     `temperature`, fitted on val alone, with the ends of its interval, or None with the `reason` where
     `calibration.why_no_temperature` has one; and under `calibrated` the scores that change when the logits are divided
     by it, with intervals that take it as given, None without a temperature.
     """
     metrics = {**evaluate_predictions(test), **_probability_scores(test)}
     num, scores = len(test.labels), bootstrap_scores(test.logits, test.labels)
-    resampled = ("macro_f1", "weighted_f1", *_OF_PROBABILITIES)
+    resampled = ("macro_f1", "weighted_f1", *PRECISION_AND_RECALL, *_OF_PROBABILITIES)
     top5 = None if metrics["top5_accuracy"] is None else wilson_interval(_num_in_top5(test), num)
-    intervals = {"accuracy": wilson_interval(metrics["num_correct"], num), "top5_accuracy": top5}
+    of_accuracy = wilson_interval(metrics["num_correct"], num)
+    intervals = {"accuracy": of_accuracy, "top5_accuracy": top5, "weighted_recall": of_accuracy}
     fitted = fit_temperature(torch.from_numpy(val.logits), torch.from_numpy(val.labels))
     found = {"value": fitted.temperature, "low": fitted.interval[0], "high": fitted.interval[1], "fitted_on": "val"}
     calibrated = None

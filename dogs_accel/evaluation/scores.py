@@ -85,3 +85,25 @@ def f1_scores(counts: NDArray[np.int64] | NDArray[np.float64]) -> tuple[float, f
     if not present.any():
         return 0.0, 0.0
     return float(f1.mean()), float((f1 * support[present]).sum() / support.sum())
+
+
+def precision_recall_scores(counts: NDArray[np.int64]) -> dict[str, float]:
+    """Macro and support-weighted precision and recall of a confusion matrix (C, C), rows true, columns predicted.
+
+    As scikit-learn's precision_score and recall_score with zero_division=0: a class that is true somewhere and never
+    predicted has a precision of 0, one that is predicted somewhere and never true a recall of 0, and both count in the
+    macro means; classes that are neither do not. Weighted recall is the accuracy.
+    """
+    support, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    present = (support + predicted) > 0
+    if not present.any():
+        return dict.fromkeys(("macro_precision", "weighted_precision", "macro_recall", "weighted_recall"), 0.0)
+    right = counts.diagonal()
+    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
+    total = support.sum()
+    return {
+        "macro_precision": float(precision[present].mean()),
+        "weighted_precision": float((precision * support).sum() / total),
+        "macro_recall": float(recall[present].mean()),
+        "weighted_recall": float(right.sum() / total),
+    }

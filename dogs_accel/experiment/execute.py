@@ -96,7 +96,7 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
         examined = _examine(plan, loaders)
         plan.world.local_rank_zero_first(lambda: _build_stores(loaders))
         for planned in plan.runs:
-            runs.append(execute_run(plan, planned, loaders, examined))
+            runs.append(execute_run(plan, planned, loaders, examined, runs))
             if plan.world.is_rank_zero:
                 steps = Steps(plan.out, "tables over the runs")
                 write_tables(plan.out, runs, plan.data.facts, steps.step)

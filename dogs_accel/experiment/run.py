@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from dogs_accel.cost.measure import MeasuredModel, cost_setting, measure_costs
 from dogs_accel.datasets import published_about
 from dogs_accel.evaluation.galleries import (
     MISCLASSIFIED_FILE,
@@ -54,10 +55,16 @@ from dogs_accel.training.tracking import TrackedRun
 from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
 
+_COST_SECONDS = 0.2
+"""For which a model is measured with one image, and again with a batch; of each there are seven rounds at least."""
 
-def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: ExaminedData) -> Run:
+
+def execute_run(
+    plan: Plan, planned: PlannedRun, loaders: Loaders, examined: ExaminedData, earlier: Sequence[Run] = ()
+) -> Run:
     """Train, evaluate and write one run into its folder, or find what it has left there if it is finished.
 
+    earlier: runs of the same plan; what a model costs is not measured again where one of them has measured it.
     What a later step needs is on disk before it starts: a failure costs that step and nothing before it. What fails
     once the answers are on disk is named in the record, and the rest is made. Of several processes rank 0 alone writes,
     and knows the run's files.
@@ -81,9 +88,10 @@ def execute_run(plan: Plan, planned: PlannedRun, loaders: Loaders, examined: Exa
     plan.world.broadcast(begin)
     with ExitStack() as stack:
         plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
-        work = _Work(plan, planned, loaders, examined, folder, tracked, identity, Steps(plan.out, planned.name))
-        trained, backends, known = _train_and_evaluate(work, built)
-        described = _describe_run(work, trained, built.note, backends)
+        steps = Steps(plan.out, planned.name)
+        work = _Work(plan, planned, loaders, examined, folder, tracked, identity, steps, list(earlier))
+        trained, backends, known, cost = _train_and_evaluate(work, built)
+        described = _describe_run(work, trained, built.note, backends) | {"cost": cost}
     record = plan.world.broadcast(
         lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described).recorded()
     )
@@ -107,6 +115,7 @@ class _Work:
     identity: dict[str, Any]
     steps: Steps
     """What is made of the answers once they are on disk."""
+    earlier: Sequence[Run]
 
 
 def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
@@ -208,10 +217,13 @@ def run_identity(plan: Plan, planned: PlannedRun, examined: ExaminedData) -> dic
     }
 
 
-def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, dict[str, str], dict[str, Any]]:
-    """Do the work of a run; returns what training said, the backend of each split, and what is known of the files.
+def _train_and_evaluate(
+    work: _Work, built: BuiltModel
+) -> tuple[TrainResult, dict[str, str], dict[str, Any], dict[str, Any]]:
+    """Do the work of a run.
 
-    The last is of rank 0, which writes them: by their names, as a `Run` takes it.
+    Returns what training said, the backend of each split, what is known of the files, by their names as a `Run` takes
+    it, and what the model costs. The last two are of rank 0, which writes and measures.
     """
     plan, planned, splits = work.plan, work.planned, work.examined.splits
     make, seed = work.loaders.of, planned.seed
@@ -231,6 +243,7 @@ def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, di
     metrics = score_predictions(planned.spec.display, predictions["val"], predictions["test"], views)
     _summarise(work.tracked, trained, metrics)
     known: dict[str, Any] = {}
+    cost: dict[str, Any] = {}
     if plan.world.is_rank_zero:
         known = write_evaluation(
             work.folder,
@@ -246,8 +259,9 @@ def _train_and_evaluate(work: _Work, built: BuiltModel) -> tuple[TrainResult, di
         with work.steps.step(PROFILE_FIGURE):
             save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
         _write_analysis(work, trainer.model, predictions["test"])
+        cost = _cost(work, trainer.model)
     _print_result(trained, metrics)
-    return trained, {"train": train.backend, "val": val.backend, "test": test.backend}, known
+    return trained, {"train": train.backend, "val": val.backend, "test": test.backend}, known, cost
 
 
 def _trainer(
@@ -395,6 +409,26 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
             title=planned.title,
             seed=planned.seed,
         )
+
+
+def _cost(work: _Work, model: nn.Module) -> dict[str, Any]:
+    """Measure what a model costs in evaluation, or take it from an earlier run of the same model at the same size."""
+    plan, planned = work.plan, work.planned
+    num_classes = plan.data.num_classes
+    # Batches of training: those of evaluation may be too large to be answered again and again on a CPU.
+    where: dict[str, Any] = {
+        "device": plan.device, "amp": plan.amp, "batch_size": max(1, plan.batch_size // plan.world.size),
+        "channels_last": plan.config.channels_last,
+    }  # fmt: skip
+    with work.steps.step("cost"):
+        setting = cost_setting(planned.spec, num_classes, **where)
+        measured = (run.cost for run in work.earlier if run.cost is not None)
+        known = next((each for each in measured if each.setting == setting), None)
+        if known is None:
+            of_model = MeasuredModel(spec=planned.spec, model=model.eval(), num_classes=num_classes)
+            [known] = measure_costs([of_model], seconds=_COST_SECONDS, **where)
+        return known.as_json()
+    return {}
 
 
 def _session(plan: Plan) -> dict[str, Any]:

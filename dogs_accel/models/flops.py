@@ -6,6 +6,7 @@ FLOPs throughout: one multiply-accumulate is two. Papers and torchvision's table
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,41 @@ def count_flops(
         return _count_on("meta", spec, num_classes, mode, num_groups, groups)
     except RuntimeError:  # an operator without a meta kernel, or a value that is read
         return _count_on("cpu", spec, num_classes, mode, num_groups, groups)
+
+
+@functools.cache
+def count_macs(spec: ModelSpec, num_classes: int) -> int:
+    """Count the multiply-accumulates of the forward of one image, in evaluation, of a model with so many classes.
+
+    Those of convolutions and matrix products, attention's among them; what is left out, and where the model is built,
+    is as in `count_flops`. Raises ValueError for an unknown model.
+    """
+    try:
+        return _count_forward_on("meta", spec, num_classes)
+    except RuntimeError:  # as in count_flops
+        return _count_forward_on("cpu", spec, num_classes)
+
+
+def forward_macs(model: nn.Module, images: torch.Tensor) -> int:
+    """Count the multiply-accumulates of a forward of images (B, 3, H, W), all together, in the mode that it is in."""
+    counter = FlopCounterMode(display=False)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    # In eval mode nn.MultiheadAttention and nn.TransformerEncoderLayer take one operator for all of their products,
+    # which the counter cannot look into.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            model(images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    flops: int = counter.get_total_flops()
+    return flops // 2
+
+
+def _count_forward_on(device: str, spec: ModelSpec, num_classes: int) -> int:
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        model = build_model(spec, num_classes, "none").model.eval()
+        return forward_macs(model, torch.zeros(1, 3, spec.image_size, spec.image_size))
 
 
 def _count_on(

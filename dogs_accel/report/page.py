@@ -17,6 +17,7 @@ from dogs_accel.report.stations import data_station, head_station, input_station
 from dogs_accel.report.summary import (
     RunView,
     confusion_data,
+    cost_table,
     pairwise_view,
     run_views,
     shared_nouns,
@@ -83,6 +84,7 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
         folders=shown,
         runs=views,
         table=summary_table(views),
+        cost=cost_table(views),
         recommendations=_recommendations(folders, views),
         pairwise=[view for folder in folders if (view := pairwise_view(folder, views)) is not None],
         has_claims=any(claims),

@@ -14,7 +14,7 @@ from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
 from dogs_accel.evaluation.tta import describe_views
 from dogs_accel.plots import run_colours
 from dogs_accel.report.charts import nice_ticks
-from dogs_accel.report.formats import score, seconds
+from dogs_accel.report.formats import ABSENT, interval, score, seconds
 from dogs_accel.results.folder import RunsFolder, folder_labels
 from dogs_accel.results.layout import PAIRWISE_FILE
 from dogs_accel.results.reading import missing_columns
@@ -26,8 +26,13 @@ SHOWN_MEASURES = (
     ("ece", "ECE, 10 bins", False),
     ("training_seconds", "Training", False),
     ("total_params", "Parameters", False),
+    ("flops", "GFLOPs", False),
+    ("one_image_ms", "One image", False),
     ("top5_accuracy", "Top-5", True),
     ("weighted_f1", "Weighted F1", True),
+    ("macro_precision", "Macro precision", True),
+    ("macro_recall", "Macro recall", True),
+    ("weighted_precision", "Weighted precision", True),
     ("ece_15", "ECE, 15 bins", False),
     ("nll", "NLL", False),
     ("brier", "Brier", False),
@@ -91,7 +96,7 @@ def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
 
 
 def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
-    """Lay out the model table and the picture of the accuracies; measures that no run has are left out."""
+    """Lay out the table of the runs and the picture of the accuracies; measures that no run has are left out."""
     rows = [(view, {key: _cell(view.run, key) for key, *_ in SHOWN_MEASURES}) for view in views]
     kept = [each for each in SHOWN_MEASURES if any(cells[each[0]]["value"] is not None for _, cells in rows)]
     return {
@@ -115,18 +120,61 @@ def _gain_of_views(view: RunView) -> str | None:
 
 
 def _cell(run: Run, key: str) -> dict[str, Any]:
-    no_interval = {"interval": None, "no_interval": None}
+    """Give the value by which a column sorts, its text, what stands below it, and why it has no interval."""
     if key == "training_seconds":
-        return {"value": run.training_seconds, "text": seconds(run.training_seconds)} | no_interval
+        return _plain_cell(run.training_seconds, seconds(run.training_seconds))
     if key == "total_params":
         params = run.record.config.total_params
-        return {"value": params, "text": f"{params / 1e6:.2f} M"} | no_interval
+        return _plain_cell(params, f"{params / 1e6:.2f} M")
     if key.startswith(_OF_VIEWS):
         scores, name = run.metrics.get("tta", {}), key.removeprefix(_OF_VIEWS)
         ends, reason = scores.get("intervals", {}).get(name), scores.get("no_interval", {}).get(name)
-        return {"value": scores.get(name), "text": score(scores.get(name)), "interval": ends, "no_interval": reason}
+        below = interval(ends) or ("no interval" if reason else "")
+        return _plain_cell(scores.get(name), score(scores.get(name)), below) | {"no_interval": reason}
+    if key in ("flops", "one_image_ms"):
+        if run.cost is None:
+            return _plain_cell(None, ABSENT)
+        if key == "flops":
+            return _plain_cell(run.cost.flops, f"{run.cost.flops / 1e9:.2f}")
+        latency = run.cost.one_image_ms
+        return _plain_cell(latency.median, f"{latency.text} ms", latency.interval_text)
     value, reason = run.metrics.get(key), run.why_no_interval(key)
-    return {"value": value, "text": score(value), "interval": run.interval(key), "no_interval": reason}
+    below = interval(run.interval(key)) or ("no interval" if reason else "")
+    return _plain_cell(value, score(value), below) | {"no_interval": reason}
+
+
+def _plain_cell(value: float | None, text: str, below: str = "") -> dict[str, Any]:
+    return {"value": value, "text": text, "below": below, "no_interval": None}
+
+
+def cost_table(views: Sequence[RunView]) -> dict[str, Any]:
+    """Lay out what each model costs, where that was measured, and of which runs it is not known.
+
+    A row is of a model at a size, which its runs share.
+    """
+    rows: dict[Any, dict[str, Any]] = {}
+    for view in views:
+        if (cost := view.run.cost) is not None:
+            label = f"{view.folder_label} / {cost.display}" if _are_of_several_folders(views) else cost.display
+            rows.setdefault((view.folder_label, cost.setting), {"label": label, "cost": cost})
+    reasons: dict[str, list[str]] = {}
+    for view in views:
+        if (reason := view.run.why_no_cost) is not None:
+            reasons.setdefault(reason, []).append(view.label)
+    measured = [row["cost"] for row in rows.values()]
+    batches = {cost.setting.batch_size for cost in measured}
+    return {
+        "batch_title": f"Batch of {min(batches)}" if len(batches) == 1 else "A batch",
+        "have_own_batches": len(batches) > 1,
+        "rows": list(rows.values()),
+        "where": list(dict.fromkeys(cost.setting.where for cost in measured)),
+        "rounds": list(dict.fromkeys((cost.one_image_ms.rounds, cost.batch_ms.rounds) for cost in measured)),
+        "unknown": [("; ".join(labels), reason) for reason, labels in reasons.items()],
+    }
+
+
+def _are_of_several_folders(views: Sequence[RunView]) -> bool:
+    return len({view.folder_label for view in views}) > 1
 
 
 def _reasons(cells: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dogs_accel.cost.model_cost import ModelCost
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.pairwise import compare_runs, describe_difference
@@ -27,13 +29,31 @@ from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_csv
 from dogs_accel.steps import Step, any_failure_ends
 
-MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)")
+_PRECISION_AND_RECALL = {
+    f"{average.capitalize()} {score}": f"{average}_{score}"
+    for score in ("precision", "recall")
+    for average in ("macro", "weighted")
+}
+"""Column and key of metrics.json."""
+_COST: dict[str, Callable[[ModelCost], float]] = {
+    "MB": lambda cost: cost.megabytes,
+    "GMACs": lambda cost: cost.macs / 1e9,
+    "GFLOPs": lambda cost: cost.flops / 1e9,
+    "Latency (ms)": lambda cost: cost.one_image_ms.median,
+    "Images/s": lambda cost: cost.images_per_second,
+    "Peak memory (MB)": lambda cost: cost.peak_memory_bytes / 1e6,
+}
+"""Column and figure of a `ModelCost`."""
+MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)", *_PRECISION_AND_RECALL)
 """Columns of model_comparison.csv that differ from seed to seed."""
 _CONFIGURATION = ["Model", "Family", "Training strategy"]
 
 
 def experiment_to_row(run: Run) -> dict[str, Any]:
-    """Return the run as a row of model_comparison.csv; its ECE has 10 bins, as the published one."""
+    """Return the run as a row of model_comparison.csv; its ECE has 10 bins, as the published one.
+
+    The published columns come first. What an earlier version did not measure is NaN.
+    """
     return {
         "Model": run.model,
         "Family": family_name(run.family),
@@ -45,6 +65,8 @@ def experiment_to_row(run: Run) -> dict[str, Any]:
         "ECE": run.metrics["ece"],
         "Train time (s)": round(run.training_seconds, 2),
         "Params(M)": round(run.record.config.total_params / 1e6, 2),
+        **{column: run.metrics.get(key, math.nan) for column, key in _PRECISION_AND_RECALL.items()},
+        **{column: math.nan if run.cost is None else figure(run.cost) for column, figure in _COST.items()},
     }
 
 

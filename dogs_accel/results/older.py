@@ -21,7 +21,7 @@ def with_names_of_now(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=_NOW)
 
 
-_OF_SHARES = ("accuracy", "top5_accuracy")
+_OF_SHARES = ("accuracy", "weighted_recall", "top5_accuracy")
 """Scores whose interval needs no resamples."""
 
 

@@ -95,6 +95,8 @@ class RunRecord:
     """Where each part was computed."""
     profile: Mapping[str, Any] = field(default_factory=dict)
     """`training.profile_summary.summarise_profile`."""
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    """`cost.model_cost.ModelCost.as_json`; empty where it could not be measured."""
     data_notice: str | None = None
     not_made: Mapping[str, str] = field(default_factory=dict)
     """What could not be made of the run's answers, and why, by name."""

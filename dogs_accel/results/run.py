@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dogs_accel.calibration import fit_temperature
+from dogs_accel.cost.model_cost import ModelCost
 from dogs_accel.evaluation.per_class import ClassScores, class_scores
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, logits_file
@@ -87,6 +88,18 @@ class Run(ReadOnce):
     def val_accuracy(self) -> float:
         """Validation accuracy of the epoch whose weights are kept."""
         return float(self.record.best_val_accuracy)
+
+    @cached_property
+    def cost(self) -> ModelCost | None:
+        """What the model costs beside its scores; None where `why_no_cost` says why."""
+        return ModelCost.from_json(self.record.cost) if self.record.cost else None
+
+    @property
+    def why_no_cost(self) -> str | None:
+        """Why nothing is known of what the model costs; None where it is."""
+        if self.record.cost:
+            return None
+        return "an earlier version did not measure it" if "cost" in self.record.absent else "it could not be measured"
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

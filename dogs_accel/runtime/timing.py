@@ -9,7 +9,7 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -47,6 +47,22 @@ class Timing:
     def rate(self, num: int) -> tuple[float, float, float]:
         """How many of `num` things a round were done in a second: median, lowest and highest over the rounds."""
         return num / self.median, num / max(self.seconds), num / min(self.seconds)
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of an interval of the median of independent values, which are two of them.
+
+    They are the k-th smallest and the k-th largest, with the largest k for which the median lies between them with that
+    confidence whatever the distribution: that fewer than k of n values are below it is as likely as fewer than k heads
+    of n fair coins. Of too few values, which for 95 % are five or fewer, the lowest and the highest are returned.
+    Definition: David and Nagaraja, "Order Statistics", 2003, section 7.1.
+    """
+    ordered, num = sorted(values), len(values)
+    k, fewer = 0, 0  # of the 2^n ways in which coins may fall, those with k heads or fewer
+    while 2 * (fewer := fewer + math.comb(num, k)) <= (1 - level) * 2**num:
+        k += 1
+    k = max(k, 1)
+    return ordered[k - 1], ordered[num - k]
 
 
 def describe_seconds(seconds: float) -> str:

@@ -14,8 +14,10 @@ import torch
 
 from dogs_accel.benchmark import main
 from dogs_accel.calibration import expected_calibration_error
+from dogs_accel.cost.measure import measure_costs
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.experiment import run as run_module
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import read_settings_file
@@ -200,13 +202,32 @@ def test_the_same_seed_gives_the_same_logits(finished, dogs_root, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path, capsys):
-    """The first of several seeds is the run that one seed gives."""
+def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path, monkeypatch, capsys):
+    """The first of several seeds is the run that one seed gives; what the model costs is measured once."""
     arguments = ["--data", str(dogs_root), *TINY]
+    measured = []
+
+    def counted(models, **settings):
+        measured.append(settings["batch_size"])
+        return measure_costs(models, **settings)
+
+    monkeypatch.setattr(run_module, "measure_costs", counted)
     assert main([*arguments, "--seeds", "2", "--out", str(tmp_path / "two")]) == 0
     printed = capsys.readouterr().out
     assert "seed 42, 43" in printed
     assert "95 % interval of the mean over 2 seeds" in printed
+    assert measured == [16]
+    # Nor is it where a run is trained again beside one that has its measurement.
+    shutil.rmtree(tmp_path / "two" / "cnn" / "resnet18_full_seed43")
+    assert main(["--resume", str(tmp_path / "two")]) == 0
+    assert measured == [16]
+    one, other = (each.cost for each in read_runs_folder(tmp_path / "two").runs)
+    assert one == other
+    assert (one.macs, one.setting.image_size, one.setting.num_classes) == (37_013_504, 32, 4)
+    assert one.one_image_ms.rounds >= 7
+    costs = pd.read_csv(tmp_path / "two" / "model_comparison.csv")
+    assert costs["MB"].tolist() == [4 * costs["Params"][0] / 1e6] * 2
+    assert costs["Latency (ms)"].tolist() == [one.one_image_ms.median] * 2
     assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
     first, second, alone = (
         Predictions.load(tmp_path / name / "test_logits.npz")

@@ -323,6 +323,9 @@ def test_the_command_in_two_processes(dogs_root, undisturbed, tmp_path):
     assert len(list((out / "wandb").glob("offline-run-*"))) == 1
     recorded = json.loads((out / RUN / f"{Path(RUN).name}_run_metadata.json").read_text())
     assert recorded["num_processes"] == 2
+    # The first measures with the images that a step of its own has.
+    assert recorded["cost"]["batch_size"] == recorded["config"]["batch_size"] // 2
+    assert recorded["cost"]["one_image_ms"]["rounds"] >= 7
     assert recorded["config"]["batch_size"] == 8
     assert recorded["bn_sees"].startswith("the images of its own process")
     row = pd.read_csv(out / RUN / f"{Path(RUN).name}_history.csv").iloc[0]

@@ -69,7 +69,7 @@ def failing(error):
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monkeypatch, capsys):
-    """Two steps of the first run fail, then the second run, of which nobody expected it."""
+    """Three steps of the first run fail, then the second run, of which nobody expected it."""
     out, execute_run = tmp_path / "out", execute.execute_run
 
     def broken_in_the_second_run(plan, planned, *work):
@@ -80,6 +80,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(execute, "execute_run", broken_in_the_second_run)
         patch.setattr(run, "write_explanations", failing(ValueError("no map today")))
+        patch.setattr(run, "measure_costs", failing(RuntimeError("no clock today")))
         patch.setattr(comparison, "compare_runs", failing(ValueError("no pairs today")))
         patch.setattr(eda, "quality_distributions_figure", failing(ValueError("no figure today")))
         code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", out), capsys)
@@ -90,12 +91,13 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
     )
     assert "Traceback" not in errors
     logged = (out / "error.log").read_text()
-    assert logged.count("Traceback (most recent call last)") == 4
+    assert logged.count("Traceback (most recent call last)") == 5
     assert "in broken_in_the_second_run" in logged
     folder = out / "cnn" / "resnet18_full"
     record = json.loads((folder / "resnet18_full_run_metadata.json").read_text())
     assert record["state"] == "finished"
-    assert record["not_made"] == {"explanations": "ValueError: no map today"}
+    assert record["not_made"] == {"explanations": "ValueError: no map today", "cost": "RuntimeError: no clock today"}
+    assert record["cost"] == {}
     assert (folder / "quality_vs_error.png").exists()
     assert pd.read_csv(out / "model_comparison.csv")["Model"].tolist() == ["ResNet-18"]
     assert json.loads((out / "not_made.json").read_text()) == {
@@ -112,6 +114,7 @@ def test_what_fails_after_training_costs_itself_alone(dogs_root, tmp_path, monke
         assert cli.main(["report", str(out)]) == 0
     page = (out / "report.html").read_text()
     assert "explanations of resnet18_full (ValueError: no map today)" in page
+    assert "Not known of ResNet-18, full: it could not be measured." in page
     assert "pairwise_comparison.csv (ValueError: no pairs today)" in page
     assert cli.main(["report", str(out)]) == 0
     assert (out / "pairwise_comparison.csv").exists()

@@ -183,7 +183,7 @@ def test_long_names_of_runs_stay_in_their_cells(tmp_path, open_page):
         path.write_text(path.read_text().replace('"ResNet-50"', '"deit3_small_distilled_patch16_224"'))
     page = open_page(write_report(read_runs_folder(folder)), viewport={"width": 390, "height": 844})
     overflows = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent)"
-    assert page.eval_on_selector_all("#models th, .class-table th", overflows) == []
+    assert page.eval_on_selector_all("#models th, #costs th, .class-table th", overflows) == []
 
 
 def test_a_picture_opens_and_closes(report, open_page):

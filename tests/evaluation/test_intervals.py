@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
 from dogs_accel.calibration import brier_score, expected_calibration_error, negative_log_likelihood
@@ -91,6 +91,14 @@ def example(num_rows=300, num_classes=12, seed=0):
     return logits, labels
 
 
+def precision_and_recall(true, predicted):
+    return {
+        "macro_precision": precision_score(true, predicted, average="macro", zero_division=0),
+        "weighted_precision": precision_score(true, predicted, average="weighted", zero_division=0),
+        "macro_recall": recall_score(true, predicted, average="macro", zero_division=0),
+    }
+
+
 def test_estimates_are_the_scores():
     logits, labels = example()
     estimate = bootstrap_scores(logits, labels, num_resamples=1).estimate
@@ -99,6 +107,7 @@ def test_estimates_are_the_scores():
         "accuracy": accuracy_score(labels, predicted),
         "macro_f1": f1_score(labels, predicted, average="macro", zero_division=0),
         "weighted_f1": f1_score(labels, predicted, average="weighted", zero_division=0),
+        **precision_and_recall(labels, predicted),
         "ece": expected_calibration_error(*tensors, bins=10),
         "ece_15": expected_calibration_error(*tensors, bins=15),
         "nll": log_loss(labels, torch.from_numpy(logits).double().softmax(dim=1), labels=np.arange(12)),
@@ -125,6 +134,7 @@ def test_resamples_are_what_scikit_learn_says_of_the_repeated_rows():
             "accuracy": accuracy_score(true, predicted),
             "macro_f1": f1_score(true, predicted, average="macro", zero_division=0),
             "weighted_f1": f1_score(true, predicted, average="weighted", zero_division=0),
+            **precision_and_recall(true, predicted),
             "ece": expected_calibration_error(*tensors, bins=10),
             "ece_15": expected_calibration_error(*tensors, bins=15),
             "nll": negative_log_likelihood(*tensors),

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, top_k_accuracy_score
+from sklearn.metrics import f1_score, precision_score, recall_score, top_k_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
 from dogs_accel.calibration import (
@@ -15,7 +15,12 @@ from dogs_accel.calibration import (
     why_no_temperature,
 )
 from dogs_accel.evaluation.figures import calibration_figure
-from dogs_accel.evaluation.intervals import ALIKE_IN_THEIR_CLASSES, ALONE_IN_THEIR_CLASSES, bootstrap_scores
+from dogs_accel.evaluation.intervals import (
+    ALIKE_IN_THEIR_CLASSES,
+    ALONE_IN_THEIR_CLASSES,
+    PRECISION_AND_RECALL,
+    bootstrap_scores,
+)
 from dogs_accel.evaluation.metrics import (
     calibration_table,
     evaluate_predictions,
@@ -34,6 +39,26 @@ def test_metrics_agree_with_scikit_learn(predictions):
     assert metrics["weighted_f1"] == pytest.approx(f1_score(labels, predicted, average="weighted"), abs=1e-12)
     assert metrics["top5_accuracy"] == top_k_accuracy_score(labels, predictions.logits, k=5, labels=np.arange(12))
     assert metrics["num_images"] == 400
+
+
+@pytest.mark.parametrize("never_said", [(), (4,), (4, 11)])
+def test_precision_and_recall_are_those_of_scikit_learn(predictions, never_said):
+    """Class 11 is never true: predicted or not, it counts or not; class 4 is true and, the second time, never said."""
+    logits = predictions.logits.copy()
+    logits[:, list(never_said)] = -100
+    changed = Predictions(logits, predictions.labels, predictions.ids)
+    metrics, answers = evaluate_predictions(changed), (changed.labels, changed.predicted)
+    assert (11 in changed.predicted) is (11 not in never_said)
+    for name, score in (("precision", precision_score), ("recall", recall_score)):
+        for average in ("macro", "weighted"):
+            expected = score(*answers, average=average, zero_division=0)
+            assert metrics[f"{average}_{name}"] == pytest.approx(expected, abs=1e-12)
+    assert metrics["weighted_recall"] == metrics["accuracy"]
+    table = report_table(changed, [f"class {i}" for i in range(12)])
+    for average in ("macro", "weighted"):
+        row = table.loc[f"{average} avg"]
+        assert row["precision"] == pytest.approx(metrics[f"{average}_precision"], abs=1e-12)
+        assert row["recall"] == pytest.approx(metrics[f"{average}_recall"], abs=1e-12)
 
 
 def test_ece_is_the_slow_and_obvious_one(predictions):
@@ -80,8 +105,9 @@ def test_the_test_split_has_intervals(predictions, validation):
     assert metrics["intervals"]["accuracy"] == metrics["accuracy_ci95"]
     top5 = proportion_confint(round(400 * metrics["top5_accuracy"]), 400, method="wilson")
     assert metrics["intervals"]["top5_accuracy"] == pytest.approx(top5)
-    names = ["macro_f1", "weighted_f1", "ece", "ece_15", "nll", "brier"]
-    assert list(metrics["intervals"]) == ["accuracy", "top5_accuracy", *names]
+    assert metrics["intervals"]["weighted_recall"] == metrics["accuracy_ci95"]  # which is the accuracy
+    names = ["macro_f1", "weighted_f1", *PRECISION_AND_RECALL, "ece", "ece_15", "nll", "brier"]
+    assert list(metrics["intervals"]) == ["accuracy", "top5_accuracy", "weighted_recall", *names]
     scores = bootstrap_scores(predictions.logits, predictions.labels)
     for name in names:
         low, high = metrics["intervals"][name]
@@ -145,6 +171,9 @@ def few(answers, labels, num_classes, scale=3.0):
     return Predictions(logits.astype(np.float32), np.array(labels), np.arange(len(labels)).astype(np.str_))
 
 
+OF_COUNTS = ["macro_f1", "weighted_f1", *PRECISION_AND_RECALL]
+
+
 @pytest.mark.fault(
     "Scores and figures",
     "one test image a class, or a model that says one thing always",
@@ -153,9 +182,9 @@ def few(answers, labels, num_classes, scale=3.0):
 @pytest.mark.parametrize(
     ("answers", "labels", "without", "reason"),
     [
-        ([0, 1, 0], [0, 1, 2], ["macro_f1", "weighted_f1", "ece", "ece_15", "nll", "brier"], ALONE_IN_THEIR_CLASSES),
-        ([0] * 6, [0, 0, 1, 1, 2, 2], ["macro_f1", "weighted_f1"], ALIKE_IN_THEIR_CLASSES),
-        ([0, 0, 1, 1], [0, 0, 1, 1], ["macro_f1", "weighted_f1"], ALIKE_IN_THEIR_CLASSES),
+        ([0, 1, 0], [0, 1, 2], [*OF_COUNTS, "ece", "ece_15", "nll", "brier"], ALONE_IN_THEIR_CLASSES),
+        ([0] * 6, [0, 0, 1, 1, 2, 2], OF_COUNTS, ALIKE_IN_THEIR_CLASSES),
+        ([0, 0, 1, 1], [0, 0, 1, 1], OF_COUNTS, ALIKE_IN_THEIR_CLASSES),
     ],
 )
 def test_a_score_that_no_resample_changes_has_no_interval_and_the_reason(answers, labels, without, reason):

@@ -6,7 +6,7 @@ from sklearn.metrics import confusion_matrix
 from dogs_accel.evaluation.metrics import (
     evaluate_predictions,
 )
-from dogs_accel.evaluation.scores import ScoreCounter, f1_scores
+from dogs_accel.evaluation.scores import ScoreCounter, f1_scores, precision_recall_scores
 
 
 @pytest.mark.parametrize("batch_size", [7, 400])
@@ -26,3 +26,20 @@ def test_scores_add_up_over_batches(predictions, batch_size):
 
 def test_f1_of_nothing():
     assert f1_scores(np.zeros((3, 3), dtype=np.int64)) == (0.0, 0.0)
+
+
+def test_precision_and_recall_of_nothing():
+    assert set(precision_recall_scores(np.zeros((3, 3), dtype=np.int64)).values()) == {0.0}
+
+
+def test_precision_and_recall_by_hand():
+    """Of three classes the second is never predicted, and the last is predicted and never true."""
+    counts = np.array([[3, 0, 1], [2, 0, 0], [0, 0, 0]])
+    assert precision_recall_scores(counts) == pytest.approx(
+        {
+            "macro_precision": (3 / 5 + 0 + 0) / 3,
+            "weighted_precision": (4 * 3 / 5 + 2 * 0) / 6,
+            "macro_recall": (3 / 4 + 0 + 0) / 3,
+            "weighted_recall": 3 / 6,
+        }
+    )

@@ -5,7 +5,7 @@ from torch import nn
 
 from dogs_accel.models import flops
 from dogs_accel.models.build import BuiltModel
-from dogs_accel.models.flops import ModelFlops, count_flops, peak_flops
+from dogs_accel.models.flops import ModelFlops, count_flops, count_macs, forward_macs, peak_flops
 from dogs_accel.models.specs import model_spec
 
 TORCHVISION = torchvision.models
@@ -86,6 +86,56 @@ def test_a_model_that_reads_values_is_counted_on_the_cpu(monkeypatch):
     monkeypatch.setattr(flops, "build_model", lambda *_: BuiltModel(Tiny(), "tiny"))
     assert on_cpu == count_flops(model_spec("resnet18", 8), 10, "full_finetune")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alexnet", "vgg16", "mobilenet_v3_large", "efficientnet_b3", "inception_v3", "vit_b_16", "swin_t"],
+)
+def test_macs_are_those_that_torchvision_publishes(name):
+    """In evaluation, where Inception has no auxiliary head; each at the size of its weights."""
+    weights = TORCHVISION.get_model_weights(name).DEFAULT
+    size = weights.transforms().crop_size[0]
+    kwargs = {"init_weights": False} if name == "inception_v3" else {}
+    with torch.device("meta"):
+        model = TORCHVISION.get_model(name, **kwargs).eval()
+        assert forward_macs(model, torch.zeros(2, 3, size, size)) == pytest.approx(
+            2e9 * weights.meta["_ops"], rel=0.002
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "macs"),
+    [("resnet50", 224, 4_089_184_256), ("resnet18", 224, 1_814_073_344), ("vit_b_16", 224, 17_563_828_224)],
+)
+def test_macs_to_the_last_one(name, image_size, macs):
+    assert count_macs(model_spec(name, image_size), 1000) == macs
+    # Only the head depends on the classes.
+    num_features = {"resnet50": 2048, "resnet18": 512, "vit_b_16": 768}[name]
+    assert count_macs(model_spec(name, image_size), 120) == macs - 880 * num_features
+
+
+@pytest.mark.parametrize(("growth", "flops_at_224"), [(1, 394_589_184), (2, 1_949_242_368), (0.5, 210_070_080)])
+def test_macs_of_a_plain_net_are_the_formula(growth, flops_at_224):
+    """2 k^2 sum W^2 m' m + 2 D^2 m n + 20 n, of five 3 x 3 convolutions from 32 filters on, each halved, and 256 units:
+    neither what normalises, nor activations, pooling and biases are counted."""
+    widths = [round(32 * growth**block) for block in range(5)]
+    layers: list[nn.Module] = []
+    with torch.device("meta"):
+        for inputs, outputs in zip([3, *widths], widths):  # noqa: B905  (the last width feeds the dense layer)
+            convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+            layers += [convolution, nn.BatchNorm2d(outputs), nn.GELU(), nn.MaxPool2d(2)]
+        net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(49 * widths[-1], 256), nn.ReLU(), nn.Linear(256, 10))
+        assert 2 * forward_macs(net.eval(), torch.zeros(1, 3, 224, 224)) == flops_at_224
+
+
+def test_attention_is_counted_whatever_kernel_would_take_it():
+    """On a CPU in evaluation torch has one operator for a whole layer, and one for an attention."""
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True).eval()
+    tokens = 10
+    products = 4 * tokens * 64 * 64 + 2 * tokens * tokens * 64 + 2 * tokens * 64 * 128
+    assert forward_macs(layer, torch.zeros(1, tokens, 64)) == products
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_an_unknown_mode_is_refused():

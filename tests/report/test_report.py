@@ -22,7 +22,7 @@ from dogs_accel.results.run import Run
 from dogs_accel.runtime.timing import describe_seconds
 from dogs_accel.training.mixing import mixed_scores_note
 from dogs_accel.training.phases import Phase
-from tests.support.finished_folders import PLAIN, make_older, picture, with_older_names, write_folder
+from tests.support.finished_folders import PLAIN, make_older, picture, with_older_names, without_costs, write_folder
 
 NAMES = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
 
@@ -182,6 +182,62 @@ def test_scores_by_views_stand_beside_the_plain_ones(full, tmp_path):
     assert ">0.9877<small>0.9123 to 0.9988</small></td>" in shown
     assert "ResNet-50, full, flip, 2 views: accuracy +0.013 (-0.010 to +0.020), no difference shown." in shown
     assert read_runs_folder(folder).runs[0].metrics["accuracy"] == plain["accuracy"]
+
+
+def cells_of_costs(html):
+    """The table of what the models cost, row by row, as text; none where it is not there."""
+    body = re.search(r'id="costs">.*?<tbody>(.*?)</tbody>', html, re.DOTALL)
+    rows = [] if body is None else re.findall(r"<tr>.*?</tr>", body.group(1), re.DOTALL)
+    return [
+        [re.sub(r"<.*?>", "", cell.split("<small>")[0]).strip() for cell in re.split(r"</t[hd]>", row)] for row in rows
+    ]
+
+
+def test_what_a_model_costs_is_a_row_whatever_the_number_of_its_runs(full):
+    html = page(full)
+    resnet, vit = cells_of_costs(html)
+    assert resnet[:10] == [
+        "ResNet-50", "224 px", "23,753,912", "95.02", "4.089", "8.178", "6.20 ms", "124.0 ms", "258.1", "118.8 MB",
+    ]  # fmt: skip
+    assert vit[:4] == ["ViT-B/16", "224 px", "85,890,936", "343.56"]
+    assert "<small>5.58 to 7.44</small>" in html
+    assert ">Batch of 32<" in html
+    assert "on AMD EPYC (2 threads), float32, torch 2.15.0." in html
+    assert "(31 rounds of one image and 7 of a batch)" in html
+    # Beside the scores too, of each run.
+    assert html.count('<td class="n" data-v="8178368512">8.18</td>') == 2
+    assert html.count('data-v="6.2">6.20 ms<small>5.58 to 7.44</small></td>') == 3
+    for title in ("Macro precision", "Macro recall", "Weighted precision"):
+        assert f">{title}<" in html
+
+
+@pytest.mark.fault(
+    "Disk", "a finished folder of before costs were measured, or precision", "a report without them, and the reason"
+)
+def test_what_a_model_costs_is_blank_where_it_was_not_measured_and_the_reason_is_said(full, tmp_path):
+    before = without_costs(Path(shutil.copytree(full, tmp_path / "before")))
+    html = page(before)
+    assert cells_of_costs(html) == []
+    runs = "ResNet-50, full; ResNet-50, staged; ViT-B/16, full; ViT-B/16, staged"
+    assert f"Not known of {runs}: an earlier version did not measure it." in html
+    assert ">One image<" not in html
+    assert ">Macro precision<" not in html
+    both = page(full, before)
+    assert [row[0] for row in cells_of_costs(both)] == ["full / ResNet-50", "full / ViT-B/16"]
+    assert "Not known of before / ResNet-50, full; before" in both
+
+
+def test_what_could_not_be_measured_is_said_and_batches_of_two_sizes_are(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "partly"))
+    for name, batch_size in (("vit_b16_full", None), ("vit_b16_staged", 8)):
+        record = folder / "vit" / name / f"{name}_run_metadata.json"
+        content = json.loads(record.read_text())
+        cost = {} if batch_size is None else content["cost"] | {"batch_size": batch_size}
+        record.write_text(json.dumps(content | {"cost": cost}))
+    html = page(folder)
+    assert "Not known of ViT-B/16, full: it could not be measured." in html
+    assert ">A batch<" in html
+    assert "<small>8 images</small>" in html
 
 
 def test_top_5_of_5_classes_is_no_column(full, large_folder):

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from dogs_accel.results.comparison import (
     write_comparison,
 )
 from dogs_accel.results.figures import comparison_figure
-from dogs_accel.results.folder import RunsFolder
+from dogs_accel.results.folder import RunsFolder, read_runs_folder
 from dogs_accel.results.layout import METRICS_FILE, logits_file
 from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
 from dogs_accel.results.run import Run
@@ -35,6 +36,7 @@ def finished(model, family, strategy, accuracy, seconds, seed=42):
         "accuracy_ci95": [accuracy - 0.01, accuracy + 0.01],
         "macro_f1": accuracy - 0.005,
         "weighted_f1": accuracy + 0.001,
+        **dict.fromkeys(("macro_precision", "weighted_precision", "macro_recall", "weighted_recall"), accuracy),
         "ece": 0.04,
         "intervals": {
             "accuracy": [accuracy - 0.01, accuracy + 0.01],
@@ -58,9 +60,11 @@ RUNS = [
 ]
 
 
-def test_columns_are_the_published_ones():
+def test_the_published_columns_come_first():
     columns = "Model,Family,Params,Training strategy,Test accuracy,Macro F1,Weighted F1,ECE,Train time (s),Params(M)"
-    assert ",".join(comparison_table(RUNS).columns) == columns
+    more = "Macro precision,Weighted precision,Macro recall,Weighted recall,MB,GMACs,GFLOPs,Latency (ms),Images/s,"
+    more += "Peak memory (MB)"
+    assert ",".join(comparison_table(RUNS).columns) == f"{columns},{more}"
     assert comparison_table(RUNS)["Params(M)"].tolist() == [23.75] * 4
 
 
@@ -103,6 +107,25 @@ def test_runs_of_several_seeds_are_rows_with_their_seed():
     assert list(table.columns) == [*comparison_table(RUNS).columns, "Seed"]
     assert table["Seed"].tolist() == [7, 8, 9, 7, 8, 7]
     assert table["Test accuracy"].tolist() == [0.80, 0.82, 0.84, 0.70, 0.90, 0.91]
+
+
+def test_costs_are_columns_of_their_model(full_folder):
+    table = comparison_table(read_runs_folder(full_folder).runs).set_index("Model")
+    costs = ["MB", "GMACs", "GFLOPs", "Latency (ms)", "Images/s", "Peak memory (MB)"]
+    assert list(table.columns)[-6:] == costs
+    expected = [4 * 23.753912, 4.089184256, 8.178368512, 6.2, 32 / 0.124, 5 * 23.753912]
+    for row in table.loc["ResNet-50", costs].to_numpy():
+        assert row == pytest.approx(expected)
+
+
+def test_what_earlier_versions_did_not_measure_is_blank():
+    old = [finished("ResNet-50", "cnn", "full", accuracy, 10.0, seed) for accuracy, seed in ((0.80, 7), (0.82, 8))]
+    for run in old:
+        for average, score in itertools.product(("macro", "weighted"), ("precision", "recall")):
+            del run.metrics[f"{average}_{score}"]
+    assert comparison_table(old)[["Macro precision", "MB", "Latency (ms)"]].isna().all(axis=None)
+    assert repeats_table(old)["Macro precision mean"].isna().all()
+    assert best_per_family(comparison_table(old))["Accuracy"].tolist() == pytest.approx([0.81])
 
 
 def test_repeats_by_hand():

@@ -2,10 +2,19 @@ import itertools
 import multiprocessing
 import time
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import quantile_test
 
-from dogs_accel.runtime.timing import Timing, cpu_seconds, in_turns, interleaved, interleaved_on_gpu
+from dogs_accel.runtime.timing import (
+    Timing,
+    cpu_seconds,
+    in_turns,
+    interleaved,
+    interleaved_on_gpu,
+    median_interval,
+)
 from tests.support.standing_clock import StandingClock
 
 
@@ -57,6 +66,19 @@ def test_turns_give_what_the_candidates_return():
 
 def test_a_rate_has_the_lowest_and_the_highest_round():
     assert Timing((2.0, 1.0, 4.0)).rate(8) == (4.0, 2.0, 8.0)
+
+
+@pytest.mark.parametrize("num", [6, 7, 20, 41, 100])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_interval_of_a_median_is_that_of_scipy(num, level):
+    values = np.random.default_rng(num).exponential(size=num)
+    theirs = quantile_test(values, q=0.0, p=0.5).confidence_interval(level)
+    assert median_interval(values.tolist(), level) == (theirs.low, theirs.high)
+
+
+def test_the_interval_of_a_median_of_few_values_is_all_of_them():
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert median_interval([5.0]) == (5.0, 5.0)
 
 
 def burn():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dogs_accel.cost.model_cost import CostSetting, Latency, ModelCost
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
 from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.eda.files import AUGMENTED_FIGURE, DUPLICATES_FILE, SAMPLES_FIGURE, read_metadata
@@ -27,6 +28,7 @@ from dogs_accel.results.layout import (
     PAIRWISE_FILE,
     history_file,
     record_path,
+    record_paths,
     run_folder,
 )
 from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
@@ -42,6 +44,8 @@ PLAIN = DatasetFacts(
     name="flowers", title="flowers", layout="class folders in train/ and test/", left_out={"hidden file": 2}
 )
 """Of data about which nothing was published."""
+MACS = {"ResNet-50": 4_089_184_256, "ViT-B/16": 17_563_828_224, "ResNet-18": 1_814_073_344}
+ONE_IMAGE_MS = {"ResNet-50": 6.2, "ViT-B/16": 9.15, "ResNet-18": 3.4}
 PARAMS = {"ResNet-50": 23_753_912, "ViT-B/16": 85_890_936, "ResNet-18": 11_182_668}
 SECONDS = {"resnet50_full": 227.0, "resnet50_staged": 205.0, "vit_b16_full": 943.0, "vit_b16_staged": 755.0}
 OF_NEWER_VERSIONS = ("intervals", "temperature", "calibrated", "nll", "brier")
@@ -90,8 +94,20 @@ def with_older_names(folder):
     return folder
 
 
+def without_costs(folder):
+    """Take from a folder what was written before costs were measured, and precision and recall."""
+    for path in record_paths(folder):
+        write_json(path, {key: value for key, value in read_json(path).items() if key != "cost"})
+    for path in folder.glob(f"*/*/{METRICS_FILE}"):
+        metrics = read_json(path)
+        kept = {key: value for key, value in metrics.items() if not key.endswith(("_precision", "_recall"))}
+        write_json(path, kept)
+    return folder
+
+
 def make_older(folder):
     """Take from a folder what the first versions did not write."""
+    without_costs(folder)
     (folder / DATASET_FILE).unlink(missing_ok=True)
     for path in folder.glob(f"*/*/{METRICS_FILE}"):
         metrics = {key: value for key, value in read_json(path).items() if key not in OF_NEWER_VERSIONS}
@@ -170,8 +186,27 @@ def _record(planned, num_classes, splits, order, facts):
             "peak_memory_mib": 900.0,
             "seconds_to_val_accuracy": {"0.5": 12.0, "0.9": None},
         },
+        cost=_cost(planned.spec, num_classes).as_json(),
         data_notice=facts.notice,
     )  # fmt: skip
+
+
+def _cost(spec, num_classes):
+    setting = CostSetting(
+        model=spec.name, image_size=224, num_classes=num_classes, batch_size=32, device="cpu", device_name="AMD EPYC",
+        precision="float32", num_threads=2, channels_last=True, torch="2.15.0",
+    )  # fmt: skip
+    median = ONE_IMAGE_MS[spec.display]
+    return ModelCost(
+        setting=setting,
+        display=spec.display,
+        parameters=PARAMS[spec.display],
+        buffer_bytes=0,
+        macs=MACS[spec.display],
+        one_image_ms=Latency(median=median, low=0.9 * median, high=1.2 * median, rounds=31),
+        batch_ms=Latency(median=20 * median, low=19 * median, high=22 * median, rounds=7),
+        peak_memory_bytes=5 * PARAMS[spec.display],
+    )
 
 
 def _history(phases):
