@@ -95,6 +95,8 @@ def test_loaders(bench, photos, rounds, stores, ours, drawn, name):
     candidates = [*theirs, *passing, *ceiling_candidates()]
     rows = measure_loaders(candidates, workload, PUBLISHED, rounds, cold_starts=bench.measure)
     lines = [describe_rows(rows, "published"), *(f"  left out, not installed: {each}" for each in absent)]
+    others = [each.name for each in theirs if each.name != PUBLISHED]
+    lines.append(f"  other pixels than the reference, by bench/rivals.py: {'; '.join(others)}")
     lines += dict.fromkeys(f"  {each}" for each in parity)  # `auto` is one of the others
     if store_seconds is not None:
         lines.append(f"  the store took {store_seconds:.1f} s to build, which the figures leave out")
