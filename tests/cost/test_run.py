@@ -50,7 +50,7 @@ def test_json_alone_is_printed_for_programs(capsys):
     ("arguments", "words"),
     [
         (["--models", " , "], "models: got ' , ', expected names such as resnet50,"),
-        (["--models", "resnet19"], "models: got 'resnet19', expected one of"),
+        (["--models", "resnet19"], "models: got 'resnet19', expected a classifier of torchvision"),
         (["--models", "resnet18", "--amp", "fp16"], "amp: fp16 needs a CUDA device"),
         (["--models", "resnet18", "--rounds", "0"], "--rounds: got '0', expected an integer >= 1"),
     ],
