@@ -18,6 +18,7 @@ from dogs_accel.experiment.settings.phase_settings import (
     names_in_force,
     parse_setting,
     read_settings,
+    set_epochs,
     set_phases,
 )
 from dogs_accel.experiment.settings.presets import PRESETS
@@ -286,14 +287,11 @@ class BenchmarkConfig:
 
     def changes_phases(self, strategy: str, family: str) -> bool:
         """Whether what is set makes the phases of a strategy other ones than the preset's, beside their epochs."""
-
-        def without_epochs(phases: list[Phase]) -> list[dict[str, Any]]:
-            return [{**phase.as_dict(), "epochs": None} for phase in phases]
-
-        own = self._own_phases(strategy, family)
-        return without_epochs(own) != without_epochs(self.phases(strategy, family))
+        return self._own_phases(strategy, family) != self.phases(strategy, family)
 
     def _own_phases(self, strategy: str, family: str) -> list[Phase]:
-        """Phases as the strategy, the preset and --epochs have them."""
-        lr = PRESETS[self.preset_name].lr
-        return strategy_phases(base_strategy(strategy), family, lr, self.phase_epochs(strategy))
+        """Phases as the strategy and the preset have them, with the epochs that are said."""
+        base, lr = base_strategy(strategy), PRESETS[self.preset_name].lr
+        phases = strategy_phases(base, family, lr, self.phase_epochs(strategy))
+        epochs = set_epochs(phases, strategy, self.set or {})
+        return phases if epochs is None else strategy_phases(base, family, lr, epochs)

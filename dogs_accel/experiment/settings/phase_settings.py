@@ -212,6 +212,19 @@ def names_in_force(strategy: str, phase: str, names: Iterable[str]) -> dict[str,
     }
 
 
+def set_epochs(phases: Sequence[Phase], strategy: str, settings: Mapping[str, Any]) -> list[int] | None:
+    """Give the epochs of the phases of a strategy where those of any are set, else None. Raises ValueError."""
+    names = [names_in_force(strategy, phase.name, settings).get("epochs") for phase in phases]
+    epochs = [
+        phase.epochs if name is None else _value_of(name, settings[name])
+        for phase, name in zip(phases, names, strict=True)
+    ]
+    for name, value in zip(names, epochs, strict=True):
+        if value < 1:
+            raise ValueError(f"set: {name}: got {value}, expected an integer >= 1")
+    return epochs if any(names) else None
+
+
 def set_phases(phases: Sequence[Phase], strategy: str, settings: Mapping[str, Any]) -> list[Phase]:
     """Give the phases of a strategy with what is set of them.
 
