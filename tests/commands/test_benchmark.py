@@ -464,11 +464,17 @@ def test_a_label_is_the_folder_of_a_models_runs(dogs_root, tmp_path, undrawn, ca
     out = tmp_path / "labelled"
     assert main([
         "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
-        "--strategies", "full", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb", "disabled",
-        "--out", str(out),
+        "--strategies", "partial,scratch", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb",
+        "disabled", "--out", str(out),
     ]) == 0  # fmt: skip
-    [run] = read_runs_folder(out).runs
-    assert run.folder.relative_to(out).as_posix() == "small-nets/resnet18_full"
-    assert run.family == run.record.config.family == "small-nets"
-    assert pd.read_csv(out / "model_comparison.csv")["Family"].tolist() == ["small-nets"]
+    runs = read_runs_folder(out).runs
+    assert [run.folder.relative_to(out).as_posix() for run in runs] == [
+        "small-nets/resnet18_partial", "small-nets/resnet18_scratch"
+    ]  # fmt: skip
+    assert {run.family for run in runs} == {run.record.config.family for run in runs} == {"small-nets"}
+    assert [run.schedule for run in runs] == ["partial", "scratch"]
+    assert runs[0].history["trainable_params"].tolist() == [8_393_728 + 512 * 4 + 4]  # the last stage and the head
+    table = pd.read_csv(out / "model_comparison.csv")
+    assert table["Family"].tolist() == ["small-nets"] * 2
+    assert table["Training strategy"].tolist() == ["Last 2 layer groups for 1 epoch", "From scratch for 1 epoch"]
     assert (out / "report.html").exists()
