@@ -16,11 +16,30 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.synthetic import write_synthetic
 from dogs_accel.runtime.files import sha256
 from dogs_accel.training.checkpoint import load_checkpoint
+from dogs_accel.training.phases import STRATEGIES, PhasePlan
 from tests.support.same_results import assert_same_results
 
 MOST_SECONDS = 2
 """Until a kill: about what a run takes to train and to evaluate."""
 SEED = 20261122
+STAGED = (
+    PhasePlan(mode="head_only", epochs=1),
+    PhasePlan(
+        mode="full_finetune",
+        epochs=4,
+        fields=lambda epochs, family: {
+            "optimizer": "sgd", "schedule": "one_cycle", "unfreeze_every": 1, "patience": 1, "min_delta": 9,
+            "monitor": "loss", "clip_norm": 1.0, "label_smoothing": 0.1, "ema_decay": 0.5,
+        },
+    ),
+)  # fmt: skip
+"""In place of the strategy of that name: phases with all that a checkpoint must hold. The second ends after two
+epochs."""
+
+
+@pytest.fixture(autouse=True)
+def _staged(monkeypatch):
+    monkeypatch.setitem(STRATEGIES, "staged", STAGED)
 
 
 def run(arguments):
@@ -29,6 +48,7 @@ def run(arguments):
     multiprocessing.set_start_method("fork", force=True)
     # Else W&B would ask the service of the tests' own process, if there is one, and find the killed run still there.
     os.environ.pop("WANDB_SERVICE", None)
+    STRATEGIES["staged"] = STAGED
     plots._DPI = 24  # small pictures are soon drawn, and compared like large ones
     raise SystemExit(main(arguments))
 
@@ -56,7 +76,7 @@ def finish(process):
 def arguments(dogs_root, tmp_path_factory):
     return [
         "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--strategies", "staged",
-        "--epochs", "1+2", "--device", "cpu", "--store", str(tmp_path_factory.mktemp("resume") / "store"),
+        "--epochs", "1+4", "--device", "cpu", "--store", str(tmp_path_factory.mktemp("resume") / "store"),
     ]  # fmt: skip
 
 
@@ -94,6 +114,8 @@ def test_a_run_killed_many_times_ends_as_the_undisturbed_one(start, arguments, u
     assert reached[-1] > 0
     finish(start(*command))
     assert_same_results(undisturbed, out)
+    assert num_epochs(out) == 2 * (1 + 2)
+    assert all("ema" in load_checkpoint(path) for path in out.glob("*/*/last.pt"))
     for metadata in out.rglob("*_run_metadata.json"):
         recorded = json.loads(metadata.read_text())
         assert recorded["state"] == "finished"
