@@ -507,26 +507,30 @@ def test_a_label_is_the_folder_of_a_models_runs_and_a_variant_a_run_of_its_own(d
     out = tmp_path / "labelled"
     assert main([
         "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
-        "--strategies", "head,head-hot", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb",
-        "disabled", "--set", "head-hot.lr=0.1", "--set", "weight_decay=0", "--out", str(out),
+        "--strategies", "partial,scratch-hot", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb",
+        "disabled", "--set", "scratch-hot.lr=0.1", "--out", str(out),
     ]) == 0  # fmt: skip
     runs = read_runs_folder(out).runs
-    folders = ["small-nets/resnet18_head", "small-nets/resnet18_head-hot"]
+    folders = ["small-nets/resnet18_partial", "small-nets/resnet18_scratch-hot"]
     assert [run.folder.relative_to(out).as_posix() for run in runs] == folders
     assert {run.family for run in runs} == {run.record.config.family for run in runs} == {"small-nets"}
     table = pd.read_csv(out / "model_comparison.csv")
-    labels = ["head_only(1, 0.003, weight_decay=0)", "head-hot: head_only(1, 0.1, weight_decay=0)"]
+    labels = [
+        "Last 2 layer groups for 1 epoch",
+        "scratch-hot: from_scratch(1, 0.1, weight_decay=0.05, decay_norms=False)",
+    ]
     assert (table["Family"].tolist(), table["Training strategy"].tolist()) == (["small-nets"] * 2, labels)
     assert [run.title for run in runs] == [f"ResNet-18, {label}" for label in labels]
-    assert [run.schedule for run in runs] == ["head only", "head-hot"]
-    assert [run.record.config.phases[0]["lr"] for run in runs] == [3e-3, 0.1]
+    assert [run.schedule for run in runs] == ["partial", "scratch-hot"]
+    assert [run.record.config.phases[0]["lr"] for run in runs] == [1e-3, 0.1]
+    assert runs[0].history["trainable_params"].tolist() == [8_393_728 + 512 * 4 + 4]  # the last stage and the head
     pairs = pd.read_csv(out / "pairwise_comparison.csv")[["run_a", "run_b"]].drop_duplicates()
-    assert pairs.to_numpy().tolist() == [["resnet18_head", "resnet18_head-hot"]]
-    assert "ResNet-18, head-hot" in (out / "report.html").read_text()
+    assert pairs.to_numpy().tolist() == [["resnet18_partial", "resnet18_scratch-hot"]]
+    assert "ResNet-18, scratch-hot" in (out / "report.html").read_text()
     # The file of its settings plans the same runs again, and it goes on with no others.
     planned = plan_runs(BenchmarkConfig(**read_settings_file(out / "config.json")))
     assert [(run.name, run.title) for run in planned] == [(run.name, run.title) for run in runs]
     phases = [[phase.as_dict() for phase in run.phases] for run in planned]
     assert phases == [run.record.identity["phases"] for run in runs]
-    _, error = stop_message(["--resume", str(out), "--set", "head-hot.lr=0.2"], capsys)
-    assert "set: got {'head-hot.lr': 0.2}, but the run in" in error
+    _, error = stop_message(["--resume", str(out), "--set", "scratch-hot.lr=0.2"], capsys)
+    assert "set: got {'scratch-hot.lr': 0.2}, but the run in" in error

@@ -21,6 +21,11 @@ from tests.support.same_results import assert_same_results
 MOST_SECONDS = 2
 """Until a kill: about what a run takes to train and to evaluate."""
 SEED = 20261122
+SECOND_PHASE = (
+    "optimizer=sgd", "schedule=one_cycle", "unfreeze_every=1", "patience=1", "min_delta=9", "monitor=loss",
+    "clip_norm=1", "label_smoothing=0.1", "ema_decay=0.5", "mix=mixup_or_cutmix",
+)  # fmt: skip
+"""All that a checkpoint must hold, and what moves from step to step. It ends after two epochs."""
 
 
 def run(arguments):
@@ -56,8 +61,8 @@ def finish(process):
 def arguments(dogs_root, tmp_path_factory):
     return [
         "--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--strategies", "staged",
-        "--epochs", "1+2", "--set", "staged.head_only.lr=2e-3", "--device", "cpu",
-        "--store", str(tmp_path_factory.mktemp("resume") / "store"),
+        "--epochs", "1+4", "--device", "cpu", "--store", str(tmp_path_factory.mktemp("resume") / "store"),
+        "--set", "staged.head_only.lr=2e-3", *(f"--set=staged.full_finetune.{setting}" for setting in SECOND_PHASE),
     ]  # fmt: skip
 
 
@@ -95,6 +100,8 @@ def test_a_run_killed_many_times_ends_as_the_undisturbed_one(start, arguments, u
     assert reached[-1] > 0
     finish(start(*command))
     assert_same_results(undisturbed, out)
+    assert num_epochs(out) == 2 * (1 + 2)
+    assert all("ema" in load_checkpoint(path) for path in out.glob("*/*/last.pt"))
     for metadata in out.rglob("*_run_metadata.json"):
         recorded = json.loads(metadata.read_text())
         assert recorded["state"] == "finished"

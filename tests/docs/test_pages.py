@@ -1,6 +1,7 @@
 """The pages: links lead somewhere, figures are those of bench/results, and their Python runs."""
 
 import contextlib
+import dataclasses
 import io
 import re
 import shutil
@@ -14,6 +15,7 @@ from bench.write_docs import ROOT, pages
 from dogs_accel import benchmark, cli
 from dogs_accel.datasets import LAYOUTS, open_dataset
 from dogs_accel.runtime.files import read_json
+from dogs_accel.training.phases import STRATEGIES, Phase
 from tests.docs.test_extending import BLOCK, PAGE
 from tests.support.small_stores import AS_IS, build, pil_pixels
 
@@ -52,6 +54,12 @@ def test_links_lead_somewhere(path):
     broken = [link for link, target, _ in links_of(path) if not target.exists()]
     broken += [link for link, target, anchor in links_of(path) if anchor and anchor not in anchors_of(target)]
     assert broken == []
+
+
+def test_every_strategy_and_every_field_of_a_phase_is_explained():
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    fields = [field.name for field in dataclasses.fields(Phase)]
+    assert [name for name in (*STRATEGIES, *fields) if f"`{name}`" not in page] == []
 
 
 def test_every_page_can_be_reached_from_the_readme():

@@ -66,6 +66,20 @@ def test_the_time_is_that_of_every_epoch_and_of_the_evaluation_after_them(probed
     assert found.train_rate == 10.0
 
 
+def test_each_part_that_trains_is_timed_once(probed, monkeypatch):
+    parts, set_stage = [], estimate.set_trainable_stage
+
+    def watched(model, *stage):
+        parts.append(stage)
+        set_stage(model, *stage)
+
+    monkeypatch.setattr(estimate, "set_trainable_stage", watched)
+    named = {"name": "part", "mode": "partial_finetune", "epochs": 1, "lr": 1e-3}
+    last, parted = Phase(**named, num_groups=2, optimizer="sgd", clip_norm=1.0), Phase(**named, groups=("layer4", "fc"))
+    estimate_run(model_spec("resnet18", 32), [last, last, parted], LOADERS, 4, StepSettings())
+    assert parts == [("partial_finetune", 2, ()), ("partial_finetune", 0, ("layer4", "fc"))]
+
+
 def test_a_head_on_cached_features_costs_one_forward(probed):
     found = minutes(cache_features=True)
     evaluation = (20 + 40) / 100 + (20 + 40) / 1000

@@ -8,9 +8,12 @@ from dogs_accel.datasets import DatasetNotFoundError, open_dataset
 from dogs_accel.experiment import plan
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.loaders import choose_loaders
-from dogs_accel.experiment.plan import make_plan, plan_runs
+from dogs_accel.experiment.plan import check_models, make_plan, plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.models.build import build_model
+from dogs_accel.models.specs import model_spec
 from dogs_accel.runtime.devices import choose_device
+from dogs_accel.training.phases import STRATEGIES
 
 
 def runs(**settings):
@@ -131,6 +134,42 @@ def test_the_plan_says_what_will_happen(dogs_root, tmp_path):
     assert "resnet18_staged" in text
     assert "head_only(3, 0.003) -> full_finetune(8, 0.001)" in text
     assert str(tmp_path / "r") in text
+
+
+def test_a_run_from_scratch_starts_at_random_and_the_plan_says_so(dogs_root, tmp_path):
+    weights = str(tmp_path / "weights.pth")
+    torch.save(build_model(model_spec("resnet18", 32), 4, "none").model.state_dict(), weights)
+    config = BenchmarkConfig(
+        data=str(dogs_root), out=str(tmp_path / "run"), models=("resnet18",), image_size=32, weights=weights,
+        device="cpu", strategies=tuple(STRATEGIES), epochs={"": (2,)},
+    )  # fmt: skip
+    plan = make_plan(config)
+    assert {run.configuration.removeprefix("resnet18_"): run.weights for run in plan.runs} == {
+        strategy: "none" if strategy == "scratch" else weights for strategy in STRATEGIES
+    }
+    text = describe_plan(plan)
+    assert text.count("notice") == 1
+    assert f"notice   resnet18_scratch starts at random, whatever --weights says ({weights} here)" in text
+    assert "resnet18_partial    ResNet-18 at 32 px  partial_finetune(2, 0.0001, num_groups=2)" in text
+    assert "from_scratch(2, 0.001, weight_decay=0.05, decay_norms=False)" in text
+    assert "notice" not in describe_plan(make_plan(replace(config, weights="none")))
+
+
+@pytest.mark.fault(
+    "Training and models", "parts of a model that a phase names and that it has not", "one line before the first step"
+)
+def test_a_phase_that_does_not_fit_its_model_is_refused_before_the_first_step():
+    config = BenchmarkConfig(models=("resnet18",), image_size=32, strategies=("partial",), weights="none").resolved()
+    [run] = plan_runs(config)
+    check_models(config, [run], 4)
+    for fields, message in (
+        ({"num_groups": 7}, "num_groups: got 7, expected an integer from 1 to 6"),
+        ({"num_groups": 0, "groups": ("layer7",)}, "groups: got 'layer7', expected beginnings of the names"),
+        ({"lrs": {"layer1": 1e-5}}, "lrs: got 'layer1', expected beginnings of the names of parameters that train"),
+    ):
+        unfit = replace(run, phases=[replace(run.phases[0], **fields)])
+        with pytest.raises(ValueError, match=f"^{message}"):
+            check_models(config, [run, replace(unfit, configuration="other")], 4)
 
 
 @pytest.mark.fault(

@@ -138,6 +138,16 @@ def test_attention_is_counted_whatever_kernel_would_take_it():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+def test_a_part_costs_the_backward_of_what_is_above_it():
+    spec = model_spec("resnet18", 8)
+    head, full = (count_flops(spec, 10, mode) for mode in ("head_only", "full_finetune"))
+    last = count_flops(spec, 10, "partial_finetune", 2)
+    assert last == count_flops(spec, 10, "partial_finetune", groups=["layer4", "fc"])
+    assert head.training < last.training < full.training
+    assert count_flops(spec, 10, "partial_finetune", 1) == head
+    assert count_flops(spec, 10, "partial_finetune", 6) == full
+
+
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode: got 'half', expected one of head_only, full_finetune, partial"):
         count_flops(model_spec("resnet18"), 10, "half")

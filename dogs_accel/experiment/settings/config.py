@@ -164,7 +164,7 @@ class BenchmarkConfig:
     amp: str = _option("auto", "mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU", choices=AMP_CHOICES)
     tf32: bool = _option(False, "let float32 convolutions and matrix products of a GPU round to TF32")
     channels_last: bool = _option(True, "keep images and convolutions in channels-last memory")
-    fused_optimizer: bool = _option(True, "AdamW in one kernel")
+    fused_optimizer: bool = _option(True, "the optimiser in one kernel")
     compile: bool = _option(False, "torch.compile of the training step, with static shapes")
     cuda_graphs: bool = _option(False, "replay forward and backward of whole batches as one CUDA graph")
     cache_features: bool = _option(
