@@ -12,6 +12,8 @@ from dogs_accel.models import DEFAULT_FAMILY, MODES
 from dogs_accel.runtime.arguments import did_you_mean
 
 MIXES = ("none", "mixup", "cutmix", "mixup_or_cutmix")
+_OF_MIXES = {"mixup_alpha": (MIXES[1], MIXES[3]), "cutmix_alpha": MIXES[2:], "mix_probability": MIXES[1:]}
+"""What of mixing says something beside which kinds of it."""
 _PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
 
@@ -82,6 +84,10 @@ class Phase:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a number > 0")
         if not 0 < self.mix_probability <= 1:
             raise ValueError(f"mix_probability: got {self.mix_probability}, expected a number > 0 and <= 1")
+        for name, kinds in _OF_MIXES.items():
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if value != default and self.mix not in kinds:
+                raise ValueError(f"{name}: got {value:g} with mix {self.mix}, expected mix {' or '.join(kinds)}")
 
     def __str__(self) -> str:
         """Name, epochs, learning rate and what else is not as published: "head_only(3, 0.001, patience=2)"."""
