@@ -13,6 +13,8 @@ from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.training.schedules import SCHEDULES, OneCycle, cosine_factor, stepped_rate
 
 MIXES = ("none", "mixup", "cutmix", "mixup_or_cutmix")
+_OF_MIXES = {"mixup_alpha": (MIXES[1], MIXES[3]), "cutmix_alpha": MIXES[2:], "mix_probability": MIXES[1:]}
+"""What of mixing says something beside which kinds of it."""
 _PUBLISHED_KEYS = ("name", "mode", "epochs", "lr", "weight_decay")
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -160,6 +162,10 @@ class Phase:
                     raise ValueError(f"{name}: got {value} with schedule one_cycle, which {why}, expected {expected}")
         if self.lrs and self.layer_decay != 1:
             raise ValueError(f"lrs: got it with layer_decay {self.layer_decay}, expected one of the two")
+        for name, kinds in _OF_MIXES.items():
+            value = getattr(self, name)
+            if value != _DEFAULTS[name] and self.mix not in kinds:
+                raise ValueError(f"{name}: got {value:g} with mix {self.mix}, expected mix {' or '.join(kinds)}")
 
     def _require_default(self, name: str, other: str, needed: str) -> None:
         """Refuse a field that says something only beside a certain value of another one."""

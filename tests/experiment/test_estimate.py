@@ -88,6 +88,14 @@ def test_a_head_on_cached_features_costs_one_forward(probed):
     assert found.minutes[0] == pytest.approx((evaluation + features + 2 * full) / 60)
 
 
+def test_views_make_the_evaluation_after_them_longer(probed):
+    found = minutes(num_views=5)
+    validation = 20 / 100 + 20 / 1000
+    evaluation = 5 * ((20 + 40) / 100 + (20 + 40) / 1000)
+    expected = evaluation + 3 * (100 / 50 + 100 / 1000 + validation) + 2 * (100 / 10 + 100 / 1000 + validation)
+    assert found.minutes[0] == pytest.approx(expected / 60)
+
+
 @pytest.mark.fault(
     "Command line",
     "`--dry-run` while other work slows the machine down",
@@ -115,17 +123,16 @@ def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkey
     asked = []
 
     def estimated(spec, phases, loaders, num_classes, settings, cache_features, num_views):
-        assert num_views == 1
-        asked.append((len(phases), settings.channels_last, cache_features, loaders["val"].batch_size))
+        asked.append((len(phases), settings.channels_last, cache_features, num_views, loaders["val"].batch_size))
         return Estimate((1.5, 4.0), 1000.0, 50.0)
 
     monkeypatch.setattr(execute, "estimate_run", estimated)
     settings = {"models": ("resnet18",), "image_size": 32, "seeds": 3, "channels_last": False, "eval_batch_size": 7}
     config = BenchmarkConfig(data=str(dogs_root), preset="demo", device="cpu", out=str(tmp_path / "out"),
-                             cache_features=True, loader="torch", **settings)  # fmt: skip
+                             cache_features=True, tta="five-crop", loader="torch", **settings)  # fmt: skip
     plan = make_plan(config)
     execute.dry_run(plan, choose_loaders(plan))
-    assert asked == [(1, False, True, 7), (2, False, True, 7)]
+    assert asked == [(1, False, True, 5, 7), (2, False, True, 5, 7)]
     printed = capsys.readouterr().out
     assert "  resnet18_full: 3 x 1.5 to 4.0 min (loader 1,000 img/s, training 50.0 img/s)\n" in printed
     assert "  in all: 9.0 to 24.0 min" in printed

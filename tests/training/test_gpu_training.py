@@ -162,9 +162,9 @@ def test_without_determinism_images_and_augmentations_are_the_same(device, cuda_
                                    on_epoch=stop_after(stop))  # fmt: skip
             take = TrainingStep.__call__
 
-            def recorded(step, images, labels, *others, take=take, found=seen[folder]):
+            def recorded(step, images, labels, *more, take=take, found=seen[folder]):
                 found.append((images.cpu().numpy().tobytes(), labels.tolist()))
-                return take(step, images, labels, *others)
+                return take(step, images, labels, *more)
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(TrainingStep, "__call__", recorded)

@@ -311,6 +311,21 @@ def test_training_scores_of_mixed_images_are_weighted_counts():
 
 
 @pytest.mark.parametrize(
+    ("mix", "field", "expected"),
+    [
+        ("none", "mixup_alpha", "mix mixup or mixup_or_cutmix"),
+        ("cutmix", "mixup_alpha", "mix mixup or mixup_or_cutmix"),
+        ("mixup", "cutmix_alpha", "mix cutmix or mixup_or_cutmix"),
+        ("none", "mix_probability", "mix mixup or cutmix or mixup_or_cutmix"),
+    ],
+)
+def test_a_field_that_would_do_nothing_is_refused(mix, field, expected):
+    with pytest.raises(ValueError, match=rf"^{field}: got 0.5 with mix {mix}, expected {expected}$"):
+        phase(mix, **{field: 0.5})
+    assert phase("mixup_or_cutmix", **{field: 0.5}) is not None
+
+
+@pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
         ("mix", "mixpu", r"one of none, mixup, cutmix, mixup_or_cutmix \(did you mean 'mixup'\?\)"),
@@ -327,4 +342,5 @@ def test_settings_that_cannot_be_are_refused(field, value, expected):
 
 def test_a_phase_that_mixes_says_so_and_one_that_does_not_records_nothing():
     assert str(phase("cutmix", cutmix_alpha=0.5)) == "tune(1, 0.001, mix=cutmix, cutmix_alpha=0.5)"
+    assert str(phase("mixup", mix_probability=0.5)) == "tune(1, 0.001, mix=mixup, mix_probability=0.5)"
     assert phase("mixup").as_dict().keys() - phase("none").as_dict().keys() == {"mix"}

@@ -142,7 +142,7 @@ def test_a_published_phase_is_written_with_the_published_keys(strategy):
 def test_what_differs_from_the_defaults_is_written_too():
     other = phase(
         weight_decay=0.05, warmup_epochs=2, layer_decay=0.75, unfreeze_every=1, patience=3, min_delta=1e-3,
-        mix="cutmix", mixup_alpha=0.4, cutmix_alpha=0.5, mix_probability=0.9,
+        mix="mixup_or_cutmix", mixup_alpha=0.4, cutmix_alpha=0.5, mix_probability=0.9,
     )  # fmt: skip
     published = ("name", "mode", "epochs", "lr", "weight_decay")
     assert list(other.as_dict()) == [
@@ -151,7 +151,7 @@ def test_what_differs_from_the_defaults_is_written_too():
     ]  # fmt: skip
     assert other.as_dict() == {key: dataclasses.asdict(other)[key] for key in other.as_dict()}
     expected = "weight_decay=0.05, warmup_epochs=2, layer_decay=0.75, unfreeze_every=1, patience=3, min_delta=0.001"
-    expected += ", mix=cutmix, mixup_alpha=0.4, cutmix_alpha=0.5, mix_probability=0.9"
+    expected += ", mix=mixup_or_cutmix, mixup_alpha=0.4, cutmix_alpha=0.5, mix_probability=0.9"
     assert str(other) == f"tune(8, 0.001, {expected})"
     assert str(phase(patience=2)) == "tune(8, 0.001, patience=2)"
     assert phase(patience=2).as_dict() == {
