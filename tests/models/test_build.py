@@ -95,7 +95,9 @@ def test_real_weights_recognise_real_dogs(shared_data):
     assert head_names(built.model) == ["classifier"]
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet18", None), ("vit_b_16", 32), ("timm/resnet10t", None)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", None), ("vit:dim=32:depth=1:heads=2", 32), ("timm/resnet10t", None)]
+)
 def test_a_pretrained_model_keeps_the_head_of_its_file(tmp_path, name, size):
     donor = build(name, 7, size)
     torch.save(donor.state_dict(), tmp_path / "w.pth")
