@@ -42,6 +42,7 @@ def random_state(model):
         ("vit_tiny_patch16_224", SMALL, (64, 64), ""),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence", "ignore:torch.searchsorted")  # of timm itself
 def test_tables_are_those_that_timm_makes(name, settings, sizes, said):
     donor, model = (timm.create_model(name, num_classes=3, img_size=size, **settings) for size in sizes)
     state = random_state(donor)
@@ -99,6 +100,10 @@ def test_published_weights_of_vit_b_16_are_resampled_too(monkeypatch):
     same, other = (create_vit_b16(1000, Entry(), size).state_dict() for size in (64, 32))
     assert torch.equal(same[key], donor.state_dict()[key])
     assert torch.equal(other[key], resample_abs_pos_embed(donor.state_dict()[key], [4, 4], num_prefix_tokens=1))
+    monkeypatch.setattr(building, "torchvision_weights", lambda base: Entry())
+    note = build_model(model_spec("vit_b_16", 32), 7, "imagenet").note
+    assert note == ("ViT-B/16: ImageNet weights, new head for 7 classes, table of positions resampled from 224 px")
+    assert build_model(model_spec("vit_b_16"), 7, "imagenet").note.endswith("new head for 7 classes")
 
 
 @pytest.mark.fault(

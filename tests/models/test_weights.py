@@ -20,7 +20,6 @@ from dogs_accel.models.weights import load_weights, read_state
 from tests.support.fuzzing import fuzz, value_or_line
 from tests.support.random_models import build
 
-
 SMALL_VIT = "vit:dim=32:depth=1:heads=2"
 
 
