@@ -15,7 +15,7 @@ from dogs_accel.models.heads import head_names, with_new_head
 from dogs_accel.models.names import NETWORKS, HeadOptions, ModelName, parse_model_name
 from dogs_accel.models.networks import create_network
 from dogs_accel.models.positions import fit_positions
-from dogs_accel.models.specs import ModelSpec, timm_facts, torchvision_weights
+from dogs_accel.models.specs import ModelSpec, model_spec, timm_facts, torchvision_weights
 from dogs_accel.models.weights import load_weights, num_rows, read_state
 
 _TRAINED_WITH_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
@@ -80,7 +80,8 @@ def build_model(spec: ModelSpec, num_classes: int, weights: str = "imagenet", se
                 "give a file with --weights PATH, or start at random with --weights none"
             ) from error
     if weights == "imagenet":
-        return BuiltModel(model, f"{spec.display}: ImageNet weights, new head for {num_classes} classes")
+        resampled = _resampled_tables(spec, model, num_classes)
+        return BuiltModel(model, f"{spec.display}: ImageNet weights, new head for {num_classes} classes{resampled}")
     if weights == "none":
         return BuiltModel(model, f"{spec.display}: random weights")
     left_out = _TRAINED_WITH_AUXILIARY.get(spec.name.partition(":")[0], ())
@@ -123,7 +124,7 @@ def _check_has_weights(name: ModelName) -> None:
 
 
 def _num_classes_of_file(spec: ModelSpec, path: str) -> int:
-    model = _without_values(spec)
+    model = _without_values(spec, 1)
     *_, head = head_names(model)
     own = model.state_dict()
     *_, weight = [key for key in own if key.startswith(f"{head}.") and key.endswith(".weight")]
@@ -133,13 +134,26 @@ def _num_classes_of_file(spec: ModelSpec, path: str) -> int:
     return num_classes
 
 
-def _without_values(spec: ModelSpec) -> nn.Module:
+def _without_values(spec: ModelSpec, num_classes: int) -> nn.Module:
     """Build a model for its names and shapes."""
     try:
         with torch.device("meta"):
-            return _create(spec, 1, pretrained=False)
+            return _create(spec, num_classes, pretrained=False)
     except NotImplementedError:
-        return _create(spec, 1, pretrained=False)
+        return _create(spec, num_classes, pretrained=False)
+
+
+def _resampled_tables(spec: ModelSpec, model: nn.Module, num_classes: int) -> str:
+    """Say how many entries of a model are of another shape at its own size, for which its published weights are."""
+    own = model_spec(spec.name)
+    if own.image_size == spec.image_size:
+        return ""
+    there = _without_values(own, num_classes).state_dict()
+    changed = [key for key, value in model.state_dict().items() if key in there and value.shape != there[key].shape]
+    if not changed:
+        return ""
+    tables = "table" if len(changed) == 1 else f"{len(changed)} tables"
+    return f", {tables} of positions resampled from {own.image_size} px"
 
 
 def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:

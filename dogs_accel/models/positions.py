@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,8 @@ def _resample_relative(layer: Any, given: Tensor, own: Tensor) -> tuple[Tensor, 
     is_square = side**2 + num_extra == len(given) if own.ndim == 2 else given.shape[1] == given.shape[2]
     if num_extra < 0 or side < 1 or side % 2 == 0 or not is_square:
         return None
-    resampled = resize_rel_pos_bias_table(given.float(), new_window_size=window, new_bias_shape=tuple(own.shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how timm indexes and searches, which changes nothing
+        resampled = resize_rel_pos_bias_table(given.float(), new_window_size=window, new_bias_shape=tuple(own.shape))
     old = (side + 1) // 2
     return resampled, f"relative positions resampled from windows of {old} x {old} to {window[0]} x {window[1]}"

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
-from dogs_accel.models.build import build_model
+from dogs_accel.models.build import build_model, build_pretrained
 from dogs_accel.models.specs import model_spec
 from dogs_accel.models.weights import load_weights, read_state
 from tests.support.fuzzing import fuzz, value_or_line
 from tests.support.random_models import build
+
+SMALL_VIT = "vit:dim=32:depth=1:heads=2"
 
 
 def behind(prefix, state):
@@ -88,12 +90,12 @@ def test_weights_in_every_wrapping(tmp_path, how):
     "all but the head is loaded, and the run says so",
 )
 def test_weights_of_another_head_load_all_but_the_head_and_say_so(tmp_path):
-    donor = build("vit_b_16", 10, 32)
+    donor = build(SMALL_VIT, 10, 32)
     save_file(donor.state_dict(), tmp_path / "w.safetensors")
-    built = build_model(model_spec("vit_b_16", 32), 7, str(tmp_path / "w.safetensors"), seed=9)
+    built = build_model(model_spec(SMALL_VIT, 32), 7, str(tmp_path / "w.safetensors"), seed=9)
     assert built.note.endswith("without the head (file: 10 classes, here: 7)")
     own, given = built.model.state_dict(), donor.state_dict()
-    assert own["heads.head.weight"].shape == (7, 768)
+    assert own["heads.head.weight"].shape == (7, 32)
     assert all(torch.equal(own[key], given[key]) for key in own if not key.startswith("heads.head."))
 
 
@@ -104,6 +106,72 @@ def test_a_file_without_a_head_says_so(tmp_path, head, said):
     model = build("resnet18", 5)
     assert load_weights(model, tmp_path / "w.pth").endswith(f", without the head (file: {said} classes, here: 5)")
     assert torch.equal(model.conv1.weight, state["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "said"),
+    [
+        ("resnet18", "resnet18:head=mlp", "(file: 5 classes, here: 7 behind 1 hidden layer)"),
+        ("resnet18:head=custom", "resnet18", "(file: 5 classes behind 2 hidden layers, here: 7)"),
+        ("resnet18:head=64", "resnet18:head=32", "(file: 5 classes behind 1 hidden layer, here: 7 behind 1 hidden "
+         "layer)"),
+    ],
+)  # fmt: skip
+def test_a_head_of_other_layers_is_left_out(tmp_path, given, name, said):
+    state = build(given, 5).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    built = build_model(model_spec(name), 7, str(tmp_path / "w.pth"))
+    assert built.note.endswith(f"w.pth, without the head {said}")
+    own = built.model.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own if not key.startswith("fc."))
+
+
+def test_a_head_of_the_same_layers_is_taken(tmp_path):
+    state = build("resnet18:head=16", 5).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    built = build_model(model_spec("resnet18:head=16"), 5, str(tmp_path / "w.pth"), seed=3)
+    assert built.note.endswith("w.pth")
+    assert all(torch.equal(value, state[key]) for key, value in built.model.state_dict().items())
+    assert build_pretrained(model_spec("resnet18:head=16"), str(tmp_path / "w.pth")).model.fc[3].out_features == 5
+
+
+@pytest.mark.fault(
+    "Archives and checkpoints",
+    "weights of a network's features alone, with or without the name of that part",
+    "all but the head is loaded, and the run says so",
+)
+def test_real_features_without_a_head_load_into_torchvisions_mobilenet_v2(shared_data, tmp_path):
+    path = shared_data / "weights" / "mobilenet_v2_features.pth"
+    built = build_model(model_spec("mobilenet_v2"), 30, str(path))
+    assert built.note == f"mobilenet_v2: weights of {path}, without the head (file: no classes, here: 30)"
+    given, own = torch.load(path), built.model.state_dict()
+    assert given.keys() | {"classifier.1.weight", "classifier.1.bias"} == own.keys()
+    assert all(torch.equal(own[key], value) for key, value in given.items())
+    # As model.features.state_dict() has them.
+    torch.save({key.removeprefix("features."): value for key, value in given.items()}, tmp_path / "w.pth")
+    built = build_model(model_spec("mobilenet_v2"), 30, str(tmp_path / "w.pth"))
+    assert built.note.endswith("w.pth (the part features), without the head (file: no classes, here: 30)")
+    assert all(torch.equal(built.model.state_dict()[key], value) for key, value in given.items())
+
+
+def test_features_alone_are_too_few_where_more_than_the_head_is_missing(tmp_path):
+    """VGG's two dense layers of 4,096 are pretrained, so they would stay at random where the backbone is frozen."""
+    with torch.device("meta"):
+        keys = [key for key in build("vgg11").state_dict() if key.startswith("features.")]
+        model = build("vgg11")
+    state = {key: torch.zeros(1) for key in keys}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"does not fit the model: 4 missing \(first: classifier\.0\.bias\)"):
+        load_weights(model, tmp_path / "w.pth")
+
+
+def test_auxiliary_classifiers_of_a_file_are_left_out(tmp_path):
+    spec = model_spec("googlenet", 32)
+    donor = build_model(spec, 5, "none").model.state_dict()
+    torch.save(donor | {"aux1.fc2.weight": torch.ones(5, 3), "aux2.fc2.bias": torch.ones(5)}, tmp_path / "w.pth")
+    built = build_model(spec, 5, str(tmp_path / "w.pth"), seed=3)
+    assert built.note.endswith("w.pth, without 2 entries of auxiliary classifiers")
+    assert torch.equal(built.model.fc.weight, donor["fc.weight"])
 
 
 def test_missing_counters_are_no_obstacle(tmp_path):
