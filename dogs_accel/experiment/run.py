@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from dogs_accel.cost.measure import MeasuredModel, cost_setting, measure_costs
+from dogs_accel.cost.model_cost import ModelCost
 from dogs_accel.datasets import published_about
 from dogs_accel.evaluation.galleries import (
     MISCLASSIFIED_FILE,
@@ -91,7 +92,8 @@ def execute_run(
         steps = Steps(plan.out, planned.name)
         work = _Work(plan, planned, loaders, examined, folder, tracked, identity, steps, list(earlier))
         trained, backends, known, cost = _train_and_evaluate(work, built)
-        described = _describe_run(work, trained, built.note, backends) | {"cost": cost}
+        described = _describe_run(work, trained, built.note, backends)
+        described["cost"] = {} if cost is None else cost.as_json()
     record = plan.world.broadcast(
         lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described).recorded()
     )
@@ -219,11 +221,12 @@ def run_identity(plan: Plan, planned: PlannedRun, examined: ExaminedData) -> dic
 
 def _train_and_evaluate(
     work: _Work, built: BuiltModel
-) -> tuple[TrainResult, dict[str, str], dict[str, Any], dict[str, Any]]:
+) -> tuple[TrainResult, dict[str, str], dict[str, Any], ModelCost | None]:
     """Do the work of a run.
 
     Returns what training said, the backend of each split, what is known of the files, by their names as a `Run` takes
-    it, and what the model costs. The last two are of rank 0, which writes and measures.
+    it, and what the model costs, None where that could not be measured. The last two are of rank 0, which writes and
+    measures.
     """
     plan, planned, splits = work.plan, work.planned, work.examined.splits
     make, seed = work.loaders.of, planned.seed
@@ -243,7 +246,7 @@ def _train_and_evaluate(
     metrics = score_predictions(planned.spec.display, predictions["val"], predictions["test"], views)
     _summarise(work.tracked, trained, metrics)
     known: dict[str, Any] = {}
-    cost: dict[str, Any] = {}
+    cost: ModelCost | None = None
     if plan.world.is_rank_zero:
         known = write_evaluation(
             work.folder,
@@ -260,7 +263,7 @@ def _train_and_evaluate(
             save_figure(profile_figure(trained.history, planned.title), work.folder / PROFILE_FIGURE)
         _write_analysis(work, trainer.model, predictions["test"])
         cost = _cost(work, trainer.model)
-    _print_result(trained, metrics)
+    _print_result(trained, metrics, cost)
     return trained, {"train": train.backend, "val": val.backend, "test": test.backend}, known, cost
 
 
@@ -351,7 +354,7 @@ def _predict_views(work: _Work, model: nn.Module, plain: Mapping[str, Prediction
     return ViewPredictions(tta=planned.tta, num_views=1 + len(others), **averaged)
 
 
-def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
+def _print_result(trained: TrainResult, test: dict[str, Any], cost: ModelCost | None) -> None:
     low, high = test["accuracy_ci95"]
     views = test.get("tta")
     print(
@@ -361,6 +364,11 @@ def _print_result(trained: TrainResult, test: dict[str, Any]) -> None:
         + f"  trained in {trained.training_seconds:.1f} s at {trained.images_per_second:,.0f} img/s, best epoch "
         f"{trained.best_epoch}"
     )
+    if cost is not None:
+        print(
+            f"  the model takes {cost.macs / 1e9:.2f} GMACs and {cost.one_image_ms.text} ms an image, "
+            f"{cost.images_per_second:,.0f} img/s in batches of {cost.setting.batch_size}"
+        )
 
 
 def _describe_tta(views: Mapping[str, Any]) -> str:
@@ -411,7 +419,7 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
         )
 
 
-def _cost(work: _Work, model: nn.Module) -> dict[str, Any]:
+def _cost(work: _Work, model: nn.Module) -> ModelCost | None:
     """Measure what a model costs in evaluation, or take it from an earlier run of the same model at the same size."""
     plan, planned = work.plan, work.planned
     num_classes = plan.data.num_classes
@@ -427,8 +435,8 @@ def _cost(work: _Work, model: nn.Module) -> dict[str, Any]:
         if known is None:
             of_model = MeasuredModel(spec=planned.spec, model=model.eval(), num_classes=num_classes)
             [known] = measure_costs([of_model], seconds=_COST_SECONDS, **where)
-        return known.as_json()
-    return {}
+        return known
+    return None
 
 
 def _session(plan: Plan) -> dict[str, Any]:

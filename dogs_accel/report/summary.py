@@ -30,9 +30,6 @@ SHOWN_MEASURES = (
     ("one_image_ms", "One image", False),
     ("top5_accuracy", "Top-5", True),
     ("weighted_f1", "Weighted F1", True),
-    ("macro_precision", "Macro precision", True),
-    ("macro_recall", "Macro recall", True),
-    ("weighted_precision", "Weighted precision", True),
     ("ece_15", "ECE, 15 bins", False),
     ("nll", "NLL", False),
     ("brier", "Brier", False),
@@ -40,8 +37,18 @@ SHOWN_MEASURES = (
     ("tta_macro_f1", "Macro F1, views", True),
     ("tta_ece", "ECE, views", False),
 )
-"""Name, title, and whether more is better, of each column of the model table; the last are by the mean over views."""
+"""Name, title, and whether more is better, of each column of the table of the runs; the last are by the mean over
+views."""
 _OF_VIEWS = "tta_"
+_PRECISION_AND_RECALL = (
+    ("macro_precision", "Macro precision", True),
+    ("macro_recall", "Macro recall", True),
+    ("macro_f1", "Macro F1", True),
+    ("weighted_precision", "Weighted precision", True),
+    ("weighted_recall", "Weighted recall", True),
+    ("weighted_f1", "Weighted F1", True),
+)
+"""The same of a table of their own: paper has no room for all of them beside each other."""
 METRIC_WORDS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "ece": "ECE"}
 
 
@@ -97,14 +104,24 @@ def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
 
 def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
     """Lay out the table of the runs and the picture of the accuracies; measures that no run has are left out."""
-    rows = [(view, {key: _cell(view.run, key) for key, *_ in SHOWN_MEASURES}) for view in views]
-    kept = [each for each in SHOWN_MEASURES if any(cells[each[0]]["value"] is not None for _, cells in rows)]
+    of_views = [line for view in views if (line := _gain_of_views(view)) is not None]
+    return _measures(views, SHOWN_MEASURES) | {"views": of_views, "forest": _forest(views)}
+
+
+def precision_table(views: Sequence[RunView]) -> dict[str, Any] | None:
+    """Lay out precision, recall and F1 of the runs; None where no run has measured precision."""
+    if all(view.run.metrics.get("macro_precision") is None for view in views):
+        return None
+    return _measures(views, _PRECISION_AND_RECALL)
+
+
+def _measures(views: Sequence[RunView], measures: Sequence[tuple[str, str, bool]]) -> dict[str, Any]:
+    rows = [(view, {key: _cell(view.run, key) for key, *_ in measures}) for view in views]
+    kept = [each for each in measures if any(cells[each[0]]["value"] is not None for _, cells in rows)]
     return {
         "columns": [{"title": title, "starts_down": starts_down} for _, title, starts_down in kept],
         "rows": [{"view": view, "cells": [cells[key] for key, *_ in kept]} for view, cells in rows],
         "no_interval": list(dict.fromkeys(reason for _, cells in rows for reason in _reasons(cells.values()))),
-        "views": [line for view in views if (line := _gain_of_views(view)) is not None],
-        "forest": _forest(views),
     }
 
 

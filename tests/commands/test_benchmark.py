@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,10 @@ def test_seeds_are_runs_of_their_own_on_one_split(dogs_root, tmp_path, monkeypat
     assert "seed 42, 43" in printed
     assert "95 % interval of the mean over 2 seeds" in printed
     assert measured == [16]
+    assert (
+        len(re.findall(r"  the model takes 0\.04 GMACs and [\d.]+ ms an image, [\d,]+ img/s in batches of 16", printed))
+        == 2
+    )
     # Nor is it where a run is trained again beside one that has its measurement.
     shutil.rmtree(tmp_path / "two" / "cnn" / "resnet18_full_seed43")
     assert main(["--resume", str(tmp_path / "two")]) == 0

@@ -58,7 +58,7 @@ def test_help_imports_nothing_heavy(module):
 
 
 @pytest.mark.parametrize(
-    "command", ["benchmark", "download", "eda", "export", "metadata", "parity", "predict", "prepare", "report",
+    "command", ["benchmark", "cost", "download", "eda", "export", "metadata", "parity", "predict", "prepare", "report",
                 "throughput"]
 )  # fmt: skip
 def test_help_of_each_part_imports_nothing_heavy(command):
