@@ -150,17 +150,15 @@ DOGS_ACCEL_HOST_DEVICE Hsv hsv_of(uint32_t pixel) {
              b = static_cast<int32_t>(blue(pixel));
   const int32_t most = larger(r, larger(g, b)), range = most - smaller(r, smaller(g, b));
   // In sixths of a turn: 0 + B - G where red is the largest, 2 + R - B where green is, 4 + G - R where blue is, each
-  // counted as how far it is below the largest.
+  // counted as the share of the range that it is below the largest. Of the two one is the smallest, at 1: what is left
+  // is one division and one sum.
   const int32_t is_red = mask_of(r == most), is_green = ~is_red & mask_of(g == most), is_blue = ~(is_red | is_green);
-  const auto start = static_cast<float>((2 & is_green) | (4 & is_blue));
   const int32_t plus = (b & is_red) | (r & is_green) | (g & is_blue);
   const int32_t minus = (g & is_red) | (b & is_green) | (r & is_blue);
-  const auto divisor = static_cast<float>(larger(range, 1));
-  const float added = static_cast<float>(most - plus) / divisor, taken = static_cast<float>(most - minus) / divisor;
-  // start + added - taken, rounded once: what the two operations lose is added in the end.
-  const float sum = start + added, lost_of_sum = added - (sum - start);
-  const float difference = sum - taken, lost_of_difference = sum - difference - taken;
-  const float sixths = difference + (lost_of_sum + lost_of_difference);
+  const int32_t rises = mask_of(plus > minus);
+  const int32_t below = chosen(rises, most - plus, minus - most);
+  const int32_t start = (2 & is_green) + (4 & is_blue) + 1 - (2 & rises);
+  const float sixths = static_cast<float>(start) + static_cast<float>(below) / static_cast<float>(larger(range, 1));
   const int32_t is_negative = is_red & mask_of(b > g);
   const float turns = sixths / 6.0f + static_cast<float>(1 & is_negative);
   const float saturation = static_cast<float>(255 * range) / static_cast<float>(larger(most, 1));
@@ -168,8 +166,9 @@ DOGS_ACCEL_HOST_DEVICE Hsv hsv_of(uint32_t pixel) {
 }
 
 DOGS_ACCEL_HOST_DEVICE uint32_t pixel_of(const Hsv& hsv) {
-  const int32_t sixth = (hsv.hue * 6 + 1) * 257 >> 16;  // hue * 6 / 255: 0 to 6, and 6 is 0 again
-  const int32_t rest = hsv.hue * 6 - sixth * 255;
+  const int32_t hue = hsv.hue & ~mask_of(hsv.hue == 255);  // a whole turn
+  const int32_t sixth = (hue * 6 + 1) * 257 >> 16;         // hue * 6 / 255
+  const int32_t rest = hue * 6 - sixth * 255;
   const int32_t falls = mask_of((sixth & 1) != 0);
   // value * (255 - saturation) / 255, rounded
   const auto low = static_cast<int32_t>(static_cast<float>(hsv.value * (255 - hsv.saturation)) * (1.0f / 255) + 0.5f);
@@ -179,14 +178,12 @@ DOGS_ACCEL_HOST_DEVICE uint32_t pixel_of(const Hsv& hsv) {
   const int32_t product = hsv.value * (whole - hsv.saturation * chosen(falls, rest, 255 - rest));
   const auto near = static_cast<int32_t>(static_cast<float>(product) * (1.0f / whole));
   const int32_t between = near - mask_of(product - near * whole > whole / 2);
-  // In six sixths a channel is high for two, falls, is low for two, and rises; red is high from the sixth before 0 on.
-  const auto wrapped = [](int32_t at) { return at - (6 & mask_of(at > 5)); };
-  const auto channel = [&](int32_t at) {
-    const int32_t is_between = mask_of(at == 2) | mask_of(at > 4);
-    return static_cast<uint32_t>(chosen(mask_of(at < 2), hsv.value, chosen(is_between, between, low)));
-  };
-  const int32_t at = wrapped(wrapped(sixth) + 1);
-  return pixel_of(channel(at), channel(wrapped(at + 4)), channel(wrapped(at + 2)));
+  // At which bit of the word the high and the low channel begin, 5 bits for each sixth from the first on.
+  constexpr uint32_t high_of_sixths = 0 | 8 << 5 | 8 << 10 | 16 << 15 | 16 << 20 | 0 << 25;
+  constexpr uint32_t low_of_sixths = 16 | 16 << 5 | 0 << 10 | 0 << 15 | 8 << 20 | 8 << 25;
+  const uint32_t high_at = high_of_sixths >> 5 * sixth & 31, low_at = low_of_sixths >> 5 * sixth & 31;
+  return static_cast<uint32_t>(hsv.value) << high_at | static_cast<uint32_t>(low) << low_at |
+         static_cast<uint32_t>(between) << (24 - high_at - low_at);
 }
 
 DOGS_ACCEL_HOST_DEVICE uint32_t shift_hue(uint32_t pixel, int32_t shift) {

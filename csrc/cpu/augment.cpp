@@ -8,9 +8,11 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../checks/augment.h"
@@ -29,22 +31,31 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// What each byte of each channel becomes, in the bits of the output's dtype.
+constexpr int32_t bytes_at_once = 48;  // whole pixels, and whole vectors
+
+// What each byte of each channel becomes, in the bits of the output's dtype. float32 can be computed many at a time,
+// and then is the faster so: its divisions cost less than loads and stores of single values.
 template <class Bits>
 struct Levels {
   Bits of[3][256];
-};
+  MeanAndStd normalisation;
+  float mean[bytes_at_once], std[bytes_at_once];  // of the channels of whole pixels
 
-template <class Value>
-auto levels_of(const MeanAndStd& normalisation) {
-  Levels<typename BitsOf<Value>::type> levels;
-  for (int c = 0; c < 3; ++c) {
-    for (int byte = 0; byte < 256; ++byte) {
-      levels.of[c][byte] = bits_of<Value>(normalisation.normalised(c, byte));
+  Levels(const MeanAndStd& mean_and_std, Bits (*bits)(float)) : normalisation(mean_and_std) {
+    for (int c = 0; c < 3; ++c) {
+      for (int byte = 0; byte < 256; ++byte) {
+        of[c][byte] = bits(normalisation.normalised(c, byte));
+      }
+    }
+    for (int i = 0; i < bytes_at_once; ++i) {
+      mean[i] = normalisation.mean[i % 3];
+      std[i] = normalisation.std[i % 3];
     }
   }
-  return levels;
-}
+};
+
+template <int lanes, class Bits>
+constexpr bool is_computed = std::is_same_v<Bits, BitsOf<float>::type> && lanes > 4;
 
 template <class Bits>
 DOGS_ACCEL_INLINE void normalise_pixel(uint32_t pixel, const Levels<Bits>& levels, Bits* __restrict__ out) {
@@ -53,25 +64,42 @@ DOGS_ACCEL_INLINE void normalise_pixel(uint32_t pixel, const Levels<Bits>& level
   out[2] = levels.of[2][blue(pixel)];
 }
 
-template <class Bits>
+template <int lanes, class Bits>
 DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
                                        Bits* __restrict__ out) {
-  for (int32_t x = 0; x < size; ++x) {
-    normalise_pixel(row[x], levels, out + 3 * x);
+  if constexpr (is_computed<lanes, Bits>) {
+    const MeanAndStd normalisation = levels.normalisation;
+    for (int64_t x = 0; x < size; ++x) {
+      const uint32_t pixel = row[x];
+      out[3 * x] = std::bit_cast<Bits>(normalisation.normalised(0, static_cast<int>(red(pixel))));
+      out[3 * x + 1] = std::bit_cast<Bits>(normalisation.normalised(1, static_cast<int>(green(pixel))));
+      out[3 * x + 2] = std::bit_cast<Bits>(normalisation.normalised(2, static_cast<int>(blue(pixel))));
+    }
+  } else {
+    for (int32_t x = 0; x < size; ++x) {
+      normalise_pixel(row[x], levels, out + 3 * x);
+    }
   }
 }
 
 // Nobody says that there is a byte behind the last pixel.
-template <class Bits>
+template <int lanes, class Bits>
 DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
                                        Bits* __restrict__ out) {
-  uint32_t pixel = 0;
-  for (int32_t x = 0; x < size - 1; ++x) {
-    std::memcpy(&pixel, row + 3 * x, 4);
+  int32_t x = 0;
+  if constexpr (is_computed<lanes, Bits>) {
+    constexpr int32_t pixels_at_once = bytes_at_once / 3;
+    for (; x + pixels_at_once <= size; x += pixels_at_once) {
+      for (int32_t i = 0; i < bytes_at_once; ++i) {
+        const float byte = static_cast<float>(static_cast<int32_t>(row[3 * x + i]));
+        out[3 * x + i] = std::bit_cast<Bits>((byte / 255.0f - levels.mean[i]) / levels.std[i]);
+      }
+    }
+  }
+  for (uint32_t pixel = 0; x < size; ++x) {
+    std::memcpy(&pixel, row + 3 * x, x < size - 1 ? 4 : 3);
     normalise_pixel(pixel, levels, out + 3 * x);
   }
-  std::memcpy(&pixel, row + 3 * (size - 1), 3);
-  normalise_pixel(pixel, levels, out + 3 * (size - 1));
 }
 
 template <class Bits>
@@ -109,7 +137,7 @@ DOGS_ACCEL_INLINE void augment_image(const Sample& sample, const Fill& fill, con
   const bool has_its_size = crop.height == size && crop.width == size;
   if (has_its_size && !is_mirrored && num_steps == 0) {
     for (int64_t y = 0; y < size; ++y) {
-      normalise_bytes(crop.bytes + y * crop.stride, size, levels, out + y * size * 3);
+      normalise_bytes<lanes>(crop.bytes + y * crop.stride, size, levels, out + y * size * 3);
     }
   } else {
     const bool is_copied = has_its_size && !begins_with_affine(steps, num_steps);
@@ -118,7 +146,7 @@ DOGS_ACCEL_INLINE void augment_image(const Sample& sample, const Fill& fill, con
                   : buffers.resampler.resample<lanes>(crop, size, size, sample.settings.interpolation, is_mirrored);
     run_steps({rows}, is_copied && is_mirrored, size, steps, num_steps, buffers.steps,
               [&](int64_t y, const uint32_t* row)
-                  __attribute__((always_inline)) { normalise_words(row, size, levels, out + y * size * 3); });
+                  __attribute__((always_inline)) { normalise_words<lanes>(row, size, levels, out + y * size * 3); });
   }
   erase(params.erase(), size, out);
 }
@@ -143,9 +171,9 @@ Tensor augment_samples(const std::vector<Sample>& samples, int64_t size, const M
                        const Fill& fill, ScalarType dtype, int64_t num_threads) {
   const Tensor out = new_batch({static_cast<int64_t>(samples.size()), size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
-    const auto levels = levels_of<decltype(value)>(normalisation);
-    augment_batch(samples, size, fill, levels, num_threads,
-                  static_cast<typename BitsOf<decltype(value)>::type*>(out.mutable_data_ptr()));
+    using Bits = typename BitsOf<decltype(value)>::type;
+    const Levels<Bits> levels(normalisation, bits_of<decltype(value)>);
+    augment_batch(samples, size, fill, levels, num_threads, static_cast<Bits*>(out.mutable_data_ptr()));
   });
   return out;
 }

@@ -14,8 +14,10 @@ namespace dogs_accel {
 constexpr int64_t most_rows_at_once = 16;  // of the horizontal pass, which has a row in each lane of a vector
 constexpr int64_t row_alignment = 64;
 
-// A pixel is moved as 4 bytes, so a row is written up to one byte beyond its end.
-inline int64_t padded_row(int64_t width) { return (3 * width + 1 + row_alignment - 1) / row_alignment * row_alignment; }
+// Of a row up to 13 bytes beyond its end are written.
+inline int64_t padded_row(int64_t width) {
+  return (3 * width + 13 + row_alignment - 1) / row_alignment * row_alignment;
+}
 
 // RGB bytes; rows may be any distance apart.
 struct Rows {
@@ -78,23 +80,6 @@ struct PixelColumn {
   Vector<lanes> r, g, b;
 };
 
-// Gathers rows, a pixel of 4 bytes in each lane, and takes them apart.
-template <int lanes>
-DOGS_ACCEL_INLINE void gather_rows(const Rows& in, int64_t y, Vector<lanes>* words, PixelColumn<lanes>* columns) {
-  for (int64_t r = 0; r < lanes; ++r) {
-    const uint8_t* row = in.bytes + std::min<int64_t>(y + r, in.height - 1) * in.stride;
-    auto* word = reinterpret_cast<uint8_t*>(words) + 4 * r;
-    for (int64_t x = 0; x < in.width - 1; ++x) {
-      std::memcpy(word + 4 * lanes * x, row + 3 * x, 4);
-    }
-    // Nobody says that there is a byte behind the last pixel.
-    std::memcpy(word + 4 * lanes * (in.width - 1), row + 3 * (in.width - 1), 3);
-  }
-  for (int64_t x = 0; x < in.width; ++x) {
-    columns[x] = {words[x] & 255, words[x] >> 8 & 255, words[x] >> 16 & 255};
-  }
-}
-
 template <int lanes>
 DOGS_ACCEL_INLINE Vector<lanes> rounded_bytes(Vector<lanes> sums) {
   const Vector<lanes> zero{};
@@ -103,12 +88,83 @@ DOGS_ACCEL_INLINE Vector<lanes> rounded_bytes(Vector<lanes> sums) {
   return sums > 255 ? zero + 255 : sums;
 }
 
+// Four pixels as words, or the same pixel of four rows.
+using FourWords = Vector<4>;
+typedef uint8_t SixteenBytes __attribute__((vector_size(16)));
+
+// Rows become columns.
+DOGS_ACCEL_INLINE void transpose(FourWords (&rows)[4]) {
+  constexpr FourWords low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, last = {2, 3, 6, 7};
+  const FourWords a = __builtin_shuffle(rows[0], rows[1], low), b = __builtin_shuffle(rows[2], rows[3], low),
+                  c = __builtin_shuffle(rows[0], rows[1], high), d = __builtin_shuffle(rows[2], rows[3], high);
+  rows[0] = __builtin_shuffle(a, b, first);
+  rows[1] = __builtin_shuffle(a, b, last);
+  rows[2] = __builtin_shuffle(c, d, first);
+  rows[3] = __builtin_shuffle(c, d, last);
+}
+
+// Four pixels of three bytes; reads 16. SSE2 has no such shuffle.
+DOGS_ACCEL_INLINE FourWords words_of_bytes(const uint8_t* bytes) {
+  SixteenBytes pixels;
+  std::memcpy(&pixels, bytes, sizeof(pixels));
+  constexpr SixteenBytes spread = {0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12};
+  return (FourWords)__builtin_shuffle(pixels, spread);
+}
+
+// Writes 16 bytes, of which the last four say nothing.
+DOGS_ACCEL_INLINE void write_bytes_of_words(FourWords words, uint8_t* bytes) {
+  constexpr SixteenBytes packed = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15};
+  const SixteenBytes pixels = __builtin_shuffle((SixteenBytes)words, packed);
+  std::memcpy(bytes, &pixels, sizeof(pixels));
+}
+
+// Gathers the columns of a range from rows `y` on, a row in each lane, and takes their pixels apart.
+template <int lanes>
+DOGS_ACCEL_INLINE void gather_columns(const Rows& in, int64_t y, const Range& range, FourWords* words,
+                                      PixelColumn<lanes>* columns) {
+  constexpr int quarters = lanes / 4;
+  const auto row_at = [&](int64_t r) { return in.bytes + std::min<int64_t>(y + r, in.height - 1) * in.stride; };
+  const auto word_at = [&](int64_t x) { return words + quarters * (x - range.begin); };
+  int64_t x = range.begin;
+  if constexpr (lanes > 4) {
+    // Nobody says that there is a byte behind the last pixel of a row.
+    for (; x < range.end && 3 * x + 16 <= int64_t{3} * in.width; x += 4) {
+      for (int quarter = 0; quarter < quarters; ++quarter) {
+        FourWords four[4];
+        for (int r = 0; r < 4; ++r) {
+          four[r] = words_of_bytes(row_at(4 * quarter + r) + 3 * x);
+        }
+        transpose(four);
+        for (int i = 0; i < 4; ++i) {
+          word_at(x + i)[quarter] = four[i];
+        }
+      }
+    }
+  }
+  const int64_t rest = x, last = in.width - 1;
+  for (int64_t r = 0; r < lanes; ++r) {
+    const uint8_t* row = row_at(r);
+    for (x = rest; x < std::min<int64_t>(range.end, last); ++x) {
+      std::memcpy(reinterpret_cast<uint8_t*>(word_at(x)) + 4 * r, row + 3 * x, 4);
+    }
+    if (x == last && x < range.end) {
+      std::memcpy(reinterpret_cast<uint8_t*>(word_at(x)) + 4 * r, row + 3 * x, 3);
+    }
+  }
+  const auto* columns_of_words = reinterpret_cast<const Vector<lanes>*>(words);
+  for (int64_t i = 0; i < range.size(); ++i) {
+    const Vector<lanes> word = columns_of_words[i];
+    columns[i] = {word & 255, word >> 8 & 255, word >> 16 & 255};
+  }
+}
+
 // One output pixel of as many rows as there are lanes. With `fixed_taps` the loop has that length, else `taps`.
 template <int fixed_taps, int lanes>
 DOGS_ACCEL_INLINE Vector<lanes> weigh_columns(const PixelColumn<lanes>* columns, const int32_t* weights, int32_t taps) {
   const Vector<lanes> start = Vector<lanes>{} + half_weight;
   Vector<lanes> r = start, g = start, b = start;
   const int32_t size = fixed_taps > 0 ? fixed_taps : taps;
+#pragma GCC unroll 8
   for (int32_t k = 0; k < size; ++k) {
     r += columns[k].r * weights[k];
     g += columns[k].g * weights[k];
@@ -118,40 +174,77 @@ DOGS_ACCEL_INLINE Vector<lanes> weigh_columns(const PixelColumn<lanes>* columns,
 }
 
 template <int fixed_taps, int lanes>
-DOGS_ACCEL_INLINE void weigh_gathered_rows(const PixelColumn<lanes>* columns, const WeightTable& table,
-                                           bool is_mirrored, uint8_t* out, int64_t stride) {
-  const auto width = static_cast<int64_t>(table.first.size());
-  for (int64_t x = 0; x < width; ++x) {
-    const int64_t entry = is_mirrored ? width - 1 - x : x;
-    const Vector<lanes> words =
-        weigh_columns<fixed_taps, lanes>(columns + table.first[entry], &table.weights[entry * table.taps], table.taps);
-    for (int64_t r = 0; r < lanes; ++r) {
-      const int32_t word = words[r];
-      std::memcpy(out + r * stride + 3 * x, &word, 4);
+DOGS_ACCEL_INLINE void weigh_gathered_columns(const PixelColumn<lanes>* columns, const WeightTable& table,
+                                              const Range& entries, bool is_mirrored, Vector<lanes>* out) {
+  const int32_t begin = table.first[entries.begin];
+  for (int32_t entry = entries.begin; entry < entries.end; ++entry) {
+    out[is_mirrored ? entries.end - 1 - entry : entry - entries.begin] = weigh_columns<fixed_taps, lanes>(
+        columns + (table.first[entry] - begin), &table.weights[int64_t{entry} * table.taps], table.taps);
+  }
+}
+
+// Writes pixels that have a row in each lane to rows.
+template <int lanes>
+DOGS_ACCEL_INLINE void scatter_columns(const FourWords* words, int32_t size, uint8_t* out, int64_t stride) {
+  constexpr int quarters = lanes / 4;
+  if constexpr (lanes == 4) {
+    for (int32_t x = 0; x < size; ++x) {
+      for (int r = 0; r < lanes; ++r) {
+        const int32_t word = words[x][r];
+        std::memcpy(out + r * stride + int64_t{3} * x, &word, 4);
+      }
+    }
+    return;
+  }
+  for (int32_t x = 0; x < size; x += 4) {
+    for (int q = 0; q < quarters; ++q) {
+      FourWords four[4];
+      for (int i = 0; i < 4; ++i) {
+        four[i] = words[quarters * (x + i) + q];
+      }
+      transpose(four);
+      for (int r = 0; r < 4; ++r) {
+        write_bytes_of_words(four[r], out + (4 * q + r) * stride + int64_t{3} * x);
+      }
     }
   }
 }
+
+constexpr int32_t outputs_at_once = 64;
 
 // Writes the rows of `in` resampled along x to `out`, which has room for most_rows_at_once more.
 template <int lanes>
 DOGS_ACCEL_INLINE void resample_horizontally(const Rows& in, const WeightTable& table, bool is_mirrored,
                                              std::vector<WidestVector>& buffer, uint8_t* out, int64_t stride) {
+  const auto width = static_cast<int32_t>(table.first.size());
   // Behind the last column there is room for taps of weight 0.
-  buffer.resize(in.width + 3 * static_cast<int64_t>(in.width + table.taps));
-  auto* const words = reinterpret_cast<Vector<lanes>*>(buffer.data());
-  auto* const columns = reinterpret_cast<PixelColumn<lanes>*>(words + in.width);
+  buffer.resize(outputs_at_once + in.width + 4 + 3 * static_cast<int64_t>(in.width + table.taps));
+  auto* const results = reinterpret_cast<Vector<lanes>*>(buffer.data());
+  auto* const words = reinterpret_cast<FourWords*>(results + outputs_at_once);
+  auto* const columns = reinterpret_cast<PixelColumn<lanes>*>(reinterpret_cast<Vector<lanes>*>(words) + in.width + 4);
   for (int64_t y = 0; y < in.height; y += lanes) {
-    gather_rows<lanes>(in, y, words, columns);
     uint8_t* rows = out + y * stride;
-    switch (table.taps) {
-      case 2:
-        weigh_gathered_rows<2, lanes>(columns, table, is_mirrored, rows, stride);
-        break;
-      case 3:
-        weigh_gathered_rows<3, lanes>(columns, table, is_mirrored, rows, stride);
-        break;
-      default:
-        weigh_gathered_rows<0, lanes>(columns, table, is_mirrored, rows, stride);
+    for (int32_t x = 0; x < width; x += outputs_at_once) {
+      // A row is written from left to right: what is written beyond its end is written again.
+      const int32_t end = std::min(x + outputs_at_once, width);
+      const Range entries = is_mirrored ? Range{width - end, width - x} : Range{x, end};
+      const int32_t begin = table.first[entries.begin];
+      gather_columns<lanes>(in, y, {begin, std::min(table.first[entries.end - 1] + table.taps, in.width)}, words,
+                            columns);
+      switch (table.taps) {
+        case 2:
+          weigh_gathered_columns<2, lanes>(columns, table, entries, is_mirrored, results);
+          break;
+        case 3:
+          weigh_gathered_columns<3, lanes>(columns, table, entries, is_mirrored, results);
+          break;
+        case 5:
+          weigh_gathered_columns<5, lanes>(columns, table, entries, is_mirrored, results);
+          break;
+        default:
+          weigh_gathered_columns<0, lanes>(columns, table, entries, is_mirrored, results);
+      }
+      scatter_columns<lanes>(reinterpret_cast<const FourWords*>(results), end - x, rows + int64_t{3} * x, stride);
     }
   }
 }
@@ -161,7 +254,7 @@ DOGS_ACCEL_INLINE void weigh_rows(const uint8_t* const (&rows)[taps], const int3
                                   uint8_t* __restrict__ out) {
   for (int64_t i = 0; i < size; ++i) {
     int32_t sum = half_weight;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int k = 0; k < taps; ++k) {
       sum += rows[k][i] * weights[k];
     }
@@ -217,6 +310,19 @@ DOGS_ACCEL_INLINE void resample_vertically(const Rows& in, const WeightTable& ta
         break;
       case 3:
         weigh_rows<3>({row, row_at(1), row_at(2)}, weights, size, out + y * stride);
+        break;
+      case 4:
+        weigh_rows<4>({row, row_at(1), row_at(2), row_at(3)}, weights, size, out + y * stride);
+        break;
+      case 5:
+        weigh_rows<5>({row, row_at(1), row_at(2), row_at(3), row_at(4)}, weights, size, out + y * stride);
+        break;
+      case 6:
+        weigh_rows<6>({row, row_at(1), row_at(2), row_at(3), row_at(4), row_at(5)}, weights, size, out + y * stride);
+        break;
+      case 7:
+        weigh_rows<7>({row, row_at(1), row_at(2), row_at(3), row_at(4), row_at(5), row_at(6)}, weights, size,
+                      out + y * stride);
         break;
       default:
         weigh_many_rows(row, in.stride, weights, taps, size, sums, out + y * stride);

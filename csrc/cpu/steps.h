@@ -25,16 +25,24 @@ struct Pixels {
   }
   uint32_t* row(int64_t y) { return words.data() + y * size; }
   const uint32_t* row(int64_t y) const { return words.data() + y * size; }
-  uint32_t pixel(int64_t x, int64_t y) const { return row(y)[x]; }
+  // Where a pixel is.
+  DOGS_ACCEL_INLINE int32_t place(int32_t x, int32_t y) const { return y * size + x; }
+  DOGS_ACCEL_INLINE uint32_t at(int32_t place) const { return words[place]; }
 };
 
 // The same of bytes. Of a pixel four are read.
 struct PixelsOfBytes {
   Rows rows;
 
-  uint32_t pixel(int64_t x, int64_t y) const {
+  uint32_t pixel(int64_t x, int64_t y) const { return word_at(rows.bytes + y * rows.stride + 3 * x); }
+  // Where a pixel is, in rows that are not farther apart than those of an image of max_size.
+  DOGS_ACCEL_INLINE int32_t place(int32_t x, int32_t y) const { return y * static_cast<int32_t>(rows.stride) + 3 * x; }
+  DOGS_ACCEL_INLINE uint32_t at(int32_t place) const { return word_at(rows.bytes + place); }
+
+ private:
+  static uint32_t word_at(const uint8_t* bytes) {
     uint32_t word;
-    std::memcpy(&word, rows.bytes + y * rows.stride + 3 * x, 4);
+    std::memcpy(&word, bytes, 4);
     return word;
   }
 };
@@ -55,8 +63,17 @@ DOGS_ACCEL_INLINE void fetch_row(const From& from, const FixedAffine& affine, in
   while (begin < end && !is_inside(end - 1)) {
     out[--end] = 0;
   }
-  for (int32_t x = begin; x < end; ++x) {
-    out[x] = from.pixel(affine.from_x(x, y), affine.from_y(x, y));
+  // The places first, which are computed many at a time.
+  constexpr int32_t most_at_once = 64;
+  int32_t places[most_at_once];
+  for (; begin < end; begin += most_at_once) {
+    const int32_t size_at_once = std::min(most_at_once, end - begin);
+    for (int32_t i = 0; i < size_at_once; ++i) {
+      places[i] = from.place(affine.from_x(begin + i, y), affine.from_y(begin + i, y));
+    }
+    for (int32_t i = 0; i < size_at_once; ++i) {
+      out[begin + i] = from.at(places[i]);
+    }
   }
 }
 
