@@ -141,18 +141,18 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     """Lay out the grid of models, strategies and seeds of resolved settings, or the part that --runs names."""
     assert config.models is not None
     assert config.weights is not None
-    families = config.families or {}
     models = [str(parse_model_name(name)) for name in config.models]
     if len(set(models)) < len(models):
         raise ValueError(f"models: got {','.join(config.models)!r}, which names a model twice, expected each once")
-    if unknown := [name for name in families if str(parse_model_name(name)) not in models]:
-        raise ValueError(f"families: got {unknown[0]!r}, expected some of the models {', '.join(models)}")
+    families = _by_known_model("families", config.families, models)
+    own_weights = _by_known_model("model_weights", config.model_weights, models)
     specs = [with_family(model_spec(name, config.image_size), families) for name in models]
     _check_labels({spec.family for spec in specs})
     runs = []
     for spec in specs:
         train_recipe = _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY])
         normalisation = {"mean": spec.mean, "std": spec.std}
+        weights = own_weights.get(spec.name, config.weights)
         for strategy in config.strategies:
             configuration = f"{spec.slug}_{strategy}"
             runs += [
@@ -161,7 +161,7 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                     configuration=configuration,
                     seed=seed,
                     spec=spec,
-                    weights="none" if starts_at_random(base_strategy(strategy)) else config.weights,
+                    weights="none" if starts_at_random(base_strategy(strategy)) else weights,
                     phases=config.phases(strategy, spec.kind),
                     strategy_name=strategy,
                     is_set=config.changes_phases(strategy, spec.kind),
@@ -174,6 +174,14 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
             ]
     _check_strategies([run for run in runs if run.seed == config.seed])
     return runs if config.runs is None else _named_runs(runs, config.runs)
+
+
+def _by_known_model(field: str, given: Mapping[str, str] | None, models: Sequence[str]) -> dict[str, str]:
+    """Give what a setting says of models by their canonical names. Raises ValueError where one is not planned."""
+    values = {str(parse_model_name(name)): value for name, value in (given or {}).items()}
+    if unknown := [name for name in values if name not in models]:
+        raise ValueError(f"{field}: got {unknown[0]!r}, expected some of the models {', '.join(models)}")
+    return values
 
 
 def _check_strategies(runs: Sequence[PlannedRun]) -> None:
@@ -232,11 +240,13 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
 
 def _weights_notice(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
     """Say which runs do not start with the weights that are asked for."""
-    names = dict.fromkeys(run.configuration for run in runs if run.weights != config.weights)
+    if config.weights == "none" and not config.model_weights:
+        return []
+    names = dict.fromkeys(run.configuration for run in runs if starts_at_random(base_strategy(run.strategy_name)))
     if not names:
         return []
     start = "starts" if len(names) == 1 else "start"
-    return [f"{', '.join(names)} {start} at random, whatever --weights says ({config.weights} here)"]
+    return [f"{', '.join(names)} {start} at random, whatever --weights says"]
 
 
 def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:

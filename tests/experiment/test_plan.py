@@ -149,7 +149,7 @@ def test_a_run_from_scratch_starts_at_random_and_the_plan_says_so(dogs_root, tmp
     }
     text = describe_plan(plan)
     assert text.count("notice") == 1
-    assert f"notice   resnet18_scratch starts at random, whatever --weights says ({weights} here)" in text
+    assert "notice   resnet18_scratch starts at random, whatever --weights says" in text
     assert "resnet18_partial    ResNet-18 at 32 px  partial_finetune(2, 0.0001, num_groups=2)" in text
     assert "from_scratch(2, 0.001, weight_decay=0.05, decay_norms=False)" in text
     assert "notice" not in describe_plan(make_plan(replace(config, weights="none")))
@@ -263,6 +263,19 @@ def test_a_setting_that_is_the_presets_own_changes_no_label():
 def test_a_variant_that_trains_as_its_strategy_is_refused():
     with pytest.raises(ValueError, match=r"^strategies: got head and head-b, which both are head_only\(3, 0\.001\)"):
         runs(preset="paper", strategies=("head", "head-b"), set={"head-b.lr": 1e-3})
+
+
+def test_a_model_has_weights_of_its_own():
+    planned = runs(
+        preset="paper", models=("resnet50", "resnet50:head=mlp", "vit_b_16"), strategies=("full", "scratch"),
+        model_weights={"resnet50": "a.pth", "resnet50:head=mlp": "none"},
+    )  # fmt: skip
+    assert [(run.spec.name, run.weights) for run in planned.values() if run.strategy_name == "full"] == [
+        ("resnet50", "a.pth"), ("resnet50:head=mlp", "none"), ("vit_b_16", "imagenet")
+    ]  # fmt: skip
+    assert {run.weights for run in planned.values() if run.strategy_name == "scratch"} == {"none"}
+    with pytest.raises(ValueError, match=r"^model_weights: got 'resnet18', expected some of the models "):
+        runs(preset="paper", model_weights={"resnet18": "a.pth"})
 
 
 @pytest.mark.parametrize(

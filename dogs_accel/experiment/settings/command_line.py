@@ -15,8 +15,8 @@ from dogs_accel.runtime.arguments import user_path
 from dogs_accel.runtime.files import read_json
 
 _MAY_CHANGE = {
-    "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
-    "fused_optimizer", "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
+    "gpu", "device", "data", "weights", "model_weights", "loader", "store", "num_threads", "eval_batch_size",
+    "channels_last", "fused_optimizer", "compile", "cuda_graphs", "profile", "out", "wandb", "resume", "dry_run",
 }  # fmt: skip
 """Settings that may change when a run goes on: they say where and how it is computed, not what. Where data and weights
 lie is among them; that they are the same is seen by what they hold."""

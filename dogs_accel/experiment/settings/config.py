@@ -78,17 +78,28 @@ def parse_epochs(text: str) -> dict[str, tuple[int, ...]]:
 
 def parse_families(text: str) -> dict[str, str]:
     """Read "resnet50=residual,timm/mixer_b16_224=mixer" as labels by the names of models."""
-    families: dict[str, str] = {}
+    return _by_model(text, "a model and its label such as resnet50=residual")
+
+
+def parse_model_weights(text: str) -> dict[str, str]:
+    """Read "resnet50=a.pth,vgg16=imagenet" as weights by the names of models."""
+    example = "a model and its weights such as resnet50=FILE"
+    return {name: user_path(which) for name, which in _by_model(text, example).items()}
+
+
+def _by_model(text: str, example: str) -> dict[str, str]:
+    """Read values by the names of models, whose own fields may have "=" too: the last one of a part counts."""
+    values: dict[str, str] = {}
     for part in parse_names(text):
-        name, given, label = part.rpartition("=")
+        name, given, value = part.rpartition("=")
         if not (given and name):
-            raise argparse.ArgumentTypeError(f"got {part!r}, expected a model and its label such as resnet50=residual")
-        if name in families:
+            raise argparse.ArgumentTypeError(f"got {part!r}, expected {example}")
+        if name in values:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected each model once")
-        families[name] = label
-    if not families:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected models and labels such as resnet50=residual")
-    return families
+        values[name] = value
+    if not values:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {example}")
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +172,10 @@ class BenchmarkConfig:
         metavar="N",
     )  # fmt: skip
     weights: str | None = _option(None, "imagenet, none, or a file with a state dict", type=user_path, metavar="WHICH")
+    model_weights: Mapping[str, str] | None = _option(
+        None, "weights of single models in place of --weights, such as resnet50=FILE,vgg16=imagenet",
+        type=parse_model_weights, metavar="WEIGHTS",
+    )  # fmt: skip
     amp: str = _option("auto", "mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU", choices=AMP_CHOICES)
     tf32: bool = _option(False, "let float32 convolutions and matrix products of a GPU round to TF32")
     channels_last: bool = _option(True, "keep images and convolutions in channels-last memory")

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dogs_accel.experiment.settings.config import BenchmarkConfig, parse_epochs, parse_families, parse_names
+from dogs_accel.experiment.settings.config import (
+    BenchmarkConfig,
+    parse_epochs,
+    parse_families,
+    parse_model_weights,
+    parse_names,
+)
 from dogs_accel.experiment.settings.phase_settings import parse_setting, read_settings
 from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.results.record import check_kinds
@@ -23,6 +29,7 @@ else:
     import tomli as tomllib
 
 
+_FROM_TEXT = (parse_names, parse_epochs, parse_families, parse_model_weights, user_path)
 _OF_ONE_START = {"out", "resume", "dry_run"}
 """What config.json of a run says of how that run was started, which is nobody else's."""
 
@@ -84,7 +91,7 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
             return read_settings(value)
         except ValueError as error:
             raise ValueError(f"{field.name}: {error}") from error
-    if not isinstance(value, str) or kind not in (parse_names, parse_epochs, parse_families, user_path):
+    if not isinstance(value, str) or kind not in _FROM_TEXT:
         return value
     try:
         return kind(value)

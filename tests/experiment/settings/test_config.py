@@ -34,6 +34,7 @@ SAID = {
     "preset": ("demo", "demo"),
     "models": ("resnet50, timm/x", ("resnet50", "timm/x")),
     "families": ("resnet50=residual", {"resnet50": "residual"}),
+    "model_weights": ("resnet50:head=mlp=w.pth,vgg16=none", {"resnet50:head=mlp": "w.pth", "vgg16": "none"}),
     "strategies": ("full", ("full",)),
     "runs": ("a,b", ("a", "b")),
     "loader": ("cached", "cached"),
@@ -59,8 +60,8 @@ SAID = {
 }
 """What is said behind each flag that takes a value, and the setting that it means; none is the default."""
 MAY_CHANGE = {
-    "gpu", "device", "data", "weights", "loader", "store", "num_threads", "eval_batch_size", "channels_last",
-    "fused_optimizer", "compile", "cuda_graphs", "profile", "wandb", "dry_run",
+    "gpu", "device", "data", "weights", "model_weights", "loader", "store", "num_threads", "eval_batch_size",
+    "channels_last", "fused_optimizer", "compile", "cuda_graphs", "profile", "wandb", "dry_run",
 }  # fmt: skip
 """What a run may go on with otherwise; --out and --resume name its folder."""
 FIELDS = [pytest.param(field, id=field.name) for field in dataclasses.fields(BenchmarkConfig)]
