@@ -202,18 +202,15 @@ def test_mixed_images_give_the_same_gradients_in_all_processes_and_every_time(ra
     one, again = first["runs"]
     assert np.isfinite(one["gradients"]).all()
     assert one["gradients"] == again["gradients"]
+    assert [row["mix"] for row in one["history"]] == ["mixup_or_cutmix"] * len(one["history"])
     plain = np.array(alone["trained"][str(num_images)]["gradients"])
     assert np.abs(np.array(one["gradients"]) - plain).max() > 1e-2 * np.abs(plain).max()
-    # The last batch of both epochs is one image, of the first process, which has no other to be mixed with.
-    steps = [[epoch, step] for epoch in range(2) for step in range(num_images // worker.BATCH_SIZE)]
+    # The last batch of an epoch is one image, of the first process, which has no other to be mixed with.
+    steps = [[row["index"], step] for row in one["history"] for step in range(num_images // worker.BATCH_SIZE)]
     assert [draw[:2] for draw in first["draws"]] == 2 * steps
     for found in others:
         assert [run["gradients"] for run in found["runs"]] == [one["gradients"]] * 2
         assert found["draws"] == first["draws"]
-    expected = alone["trained"][str(num_images)]["history"]
-    for row, unmixed in zip(one["history"], expected, strict=True):
-        assert row["val_loss"] == pytest.approx(unmixed["val_loss"], abs=1e-6)
-        assert row["train_loss"] != pytest.approx(unmixed["train_loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "num_images"), worker.EVALUATED)
