@@ -381,8 +381,8 @@ PUBLISHED_LR = {"head_only": {"cnn": 1e-3, "vit": 1e-3}, "full_finetune": {"cnn"
 
 
 def starts_at_random(strategy: str) -> bool:
-    """Whether a strategy trains from random weights, whatever weights are asked for."""
-    return strategy == _SCRATCH
+    """Whether a strategy, or a variant of one (scratch-long), starts at random, whatever weights are asked for."""
+    return strategy.partition("-")[0] == _SCRATCH
 
 
 def strategy_phases(

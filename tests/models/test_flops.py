@@ -144,8 +144,6 @@ def test_a_part_costs_the_backward_of_what_is_above_it():
     last = count_flops(spec, 10, "partial_finetune", 2)
     assert last == count_flops(spec, 10, "partial_finetune", groups=["layer4", "fc"])
     assert head.training < last.training < full.training
-    assert count_flops(spec, 10, "partial_finetune", 1) == head
-    assert count_flops(spec, 10, "partial_finetune", 6) == full
 
 
 def test_an_unknown_mode_is_refused():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
 from dogs_accel.report.claims import INCOMPARABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge_claims, write_claims
 from dogs_accel.results.folder import read_runs_folder
+from dogs_accel.training.phases import strategy_phases
 from tests.support.finished_folders import PLAIN, write_folder
 
 BREEDS = ["Chihuahua", "Japanese spaniel", "Maltese dog", "Pekinese", "Shih-Tzu"]
@@ -39,6 +41,20 @@ def paper(large_folder, tmp_path):
 
         edit(path.parent / "metrics.json", set_accuracy)
     return folder
+
+
+def test_a_run_of_another_strategy_does_not_stand_for_the_published_one(paper):
+    path = paper / "cnn" / "resnet50_full" / "resnet50_full_run_metadata.json"
+    [layerwise], [full] = (strategy_phases(strategy, "cnn") for strategy in ("layerwise", "full"))
+    for phase, reason in (
+        (layerwise, "no run of ResNet-50 with the full schedule here"),
+        (dataclasses.replace(full, label_smoothing=0.1), "another schedule: "),
+    ):
+        written = [phase.as_dict()]
+        edit(path, lambda record, written=written: record["config"].update(phases=written))
+        row = judged(paper)["resnet50_full", "test accuracy"]
+        assert row["reason"].startswith(reason)
+        assert row["verdict"] in (INCOMPARABLE, NOT_MEASURED)
 
 
 @pytest.mark.parametrize("facts", [PLAIN, stanford_dogs_facts("synthetic")], ids=lambda facts: facts.name)

@@ -4,6 +4,7 @@ What says the same on a CPU runs there too.
 """
 
 import ctypes
+import dataclasses
 import gc
 import multiprocessing
 import os
@@ -291,12 +292,13 @@ def test_bf16_learns_about_as_float32_does(device, loaders, tmp_path):
 @pytest.mark.parametrize("device", ["cuda"])
 @pytest.mark.parametrize(("amp", "tolerance"), [(None, 1e-3), (torch.bfloat16, 3e-2), (torch.float16, 1e-2)])
 def test_a_graph_over_epochs_trains_as_eager_steps_do(deterministic, device, amp, tolerance, loaders, tmp_path):
-    """With validation between the epochs, the last batch a part of one, and two phases."""
+    """With validation between the epochs, the last batch a part of one, and three phases, the last with an average."""
     histories = []
+    averaged = dataclasses.replace(FULL, clip_norm=1.0, ema_decay=0.5)
     for cuda_graphs in (False, True):
         settings = StepSettings(amp=amp, cuda_graphs=cuda_graphs)
         trainer = make_trainer(tiny_net(), loaders, device, tmp_path / str(cuda_graphs), settings=settings)
-        histories.append(trainer.run([HEAD, FULL]).history)
+        histories.append(trainer.run([HEAD, FULL, averaged]).history)
     for eager, graphed in zip(*histories, strict=True):
         for name in ("train_loss", "val_loss"):
             assert graphed[name] == pytest.approx(eager[name], rel=tolerance), name

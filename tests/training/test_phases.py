@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dogs_accel.models.freezing import trained_names
-from dogs_accel.training.phases import STRATEGIES, Phase, strategy_label, strategy_of, strategy_phases
+from dogs_accel.training.phases import STRATEGIES, Phase, starts_at_random, strategy_label, strategy_of, strategy_phases
 from dogs_accel.training.schedules import cosine_factor
 
 
@@ -319,6 +319,12 @@ def test_other_strategies_and_their_names(strategy, family, expected, label):
     assert str(planned) == expected
     assert strategy_label([planned]) == label
     assert strategy_label([dataclasses.replace(planned, label_smoothing=0.1)]).startswith(planned.name)
+
+
+def test_scratch_alone_starts_at_random():
+    assert [each for each in (*STRATEGIES, "scratch-long", "full-scratch") if starts_at_random(each)] == [
+        "scratch", "scratch-long"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
