@@ -118,12 +118,18 @@ def test_the_sizes_of_vit(name, options, num_classes, size, params):
 
 def test_a_vit_normalises_first_and_starts_its_tokens_small():
     model = build_model(model_spec(f"{CIFAR}:dropout=0.2", 32), 10, "none").model
-    assert isinstance(model, VisionTransformer)  # whose layers normalise before attention and MLP
+    assert isinstance(model, VisionTransformer)
     for tokens in (model.class_token, model.encoder.pos_embedding):
         assert 0.015 < tokens.std().item() < 0.025
     layer = model.encoder.layers[0]
     assert (layer.dropout.p, layer.self_attention.dropout, model.encoder.dropout.p) == (0.2, 0.2, 0.2)
     assert model.heads.head.weight.std() > 0  # torchvision starts it at zero
+    x = torch.randn(2, 65, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        layer.eval()
+        normed = layer.ln_1(x)
+        y = x + layer.self_attention(normed, normed, normed)[0]
+        torch.testing.assert_close(layer(x), y + layer.mlp(layer.ln_2(y)))
 
 
 def test_resnet18_for_small_images():
