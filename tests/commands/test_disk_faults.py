@@ -40,7 +40,10 @@ FAULTS = {
     "broken": {"number": errno.EIO, "kinds": BROKEN, "lasting": False},
 }
 TEMPORARY = (".partial-", ".index.json", "dogs-accel-store-", "dogs-accel-parity-")
-NAMES = ("benchmark", "download", "eda", "export", "metadata", "parity", "predict", "prepare", "report", "throughput")
+NAMES = (
+    "benchmark", "cost", "download", "eda", "export", "metadata", "parity", "predict", "prepare", "report",
+    "throughput",
+)  # fmt: skip
 TEMPORARY_FILES = "tmp"
 NO_RESULTS = (".lock", "error.log", "journal.jsonl")
 """Ends of names of what may be there or not."""
@@ -234,6 +237,11 @@ def commands(photos, tiny_results, archive_url, monkeypatch):
             lambda folder: ["benchmark", *data, *settings, "--store", f"{folder}/store", "--out", f"{folder}/run"],
             lambda folder: ["benchmark", *data, *settings, "--store", f"{folder}/store", "--resume", "--out",
                             f"{folder}/run"],
+        ),
+        "cost": Command(
+            lambda folder: ["cost", "--models", "resnet18", "--image-size", "32", "--batch-size", "2", "--rounds", "1",
+                            "--device", "cpu", "--out", f"{folder}/there"],
+            is_repeatable=False,
         ),
         "download": Command(lambda folder: ["download", "--data", f"{folder}/there"]),
         "eda": Command(lambda folder: ["eda", "--metadata", f"{folder}/run"], before=measured),
