@@ -90,9 +90,11 @@ DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const L
   if constexpr (is_computed<lanes, Bits>) {
     constexpr int32_t pixels_at_once = bytes_at_once / 3;
     for (; x + pixels_at_once <= size; x += pixels_at_once) {
-      for (int32_t i = 0; i < bytes_at_once; ++i) {
-        const float byte = static_cast<float>(static_cast<int32_t>(row[3 * x + i]));
-        out[3 * x + i] = std::bit_cast<Bits>((byte / 255.0f - levels.mean[i]) / levels.std[i]);
+      const uint8_t* const bytes = row + int64_t{3} * x;
+      Bits* const values = out + int64_t{3} * x;
+      for (int64_t i = 0; i < bytes_at_once; ++i) {
+        const float byte = static_cast<float>(static_cast<int32_t>(bytes[i]));
+        values[i] = std::bit_cast<Bits>((byte / 255.0f - levels.mean[i]) / levels.std[i]);
       }
     }
   }

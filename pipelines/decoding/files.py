@@ -41,6 +41,8 @@ _MOST_SHOWN = 300
 """Letters of an error of DALI, whose first lines say what happened and whose others where."""
 _READ_AHEAD = 64
 """Files that are read before their batch is put together."""
+_READ_AT_ONCE = 4
+"""Files that a thread reads before it hands them over, which costs about as much as reading a small one."""
 _MAX_BATCH_PX = 1 << 26
 """Pixels after which a batch is full: large images come in smaller batches, so that memory stays bounded."""
 
@@ -163,25 +165,31 @@ def _one_pixel() -> NDArray[np.uint8]:
 
 
 def _read_ahead(pool: ThreadPoolExecutor, paths: Sequence[str | Path], checksums: bool) -> Iterator[_File]:
-    reading: deque[Future[_File]] = deque()
-    for index, path in enumerate(paths):
-        reading.append(pool.submit(_File(index=index, path=path).read, checksum=checksums))
-        if len(reading) > _READ_AHEAD:
-            yield reading.popleft().result()
+    def read(first: int) -> list[_File]:
+        some = range(first, min(first + _READ_AT_ONCE, len(paths)))
+        return [_File(index=index, path=paths[index]).read(checksum=checksums) for index in some]
+
+    reading: deque[Future[list[_File]]] = deque()
+    for first in range(0, len(paths), _READ_AT_ONCE):
+        reading.append(pool.submit(read, first))
+        if len(reading) > _READ_AHEAD // _READ_AT_ONCE:
+            yield from reading.popleft().result()
     for future in reading:
-        yield future.result()
+        yield from future.result()
 
 
 def _in_groups(files: Iterator[_File], batch_size: int) -> Iterator[list[_File]]:
     group: list[_File] = []
+    num_px = 0
     for file in files:
-        if group and sum(each.num_px for each in group) + file.num_px > _MAX_BATCH_PX:
+        if group and num_px + file.num_px > _MAX_BATCH_PX:
             yield group
-            group = []
+            group, num_px = [], 0
         group.append(file)
+        num_px += file.num_px
         if (file.index + 1) % batch_size == 0:
             yield group
-            group = []
+            group, num_px = [], 0
     if group:
         yield group
 

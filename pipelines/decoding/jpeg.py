@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
-
-import numpy as np
 
 _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
-_STUFFED_OR_RESTART = np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8)])
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
+"""In entropy-coded data, where FF 00 is a byte and restarts belong to the scan."""
 
 
 def is_whole_jpeg(encoded: bytes) -> bool:
@@ -20,9 +20,6 @@ def is_whole_jpeg(encoded: bytes) -> bool:
     """
     if not encoded.startswith(_SOI):
         return False
-    content = np.frombuffer(encoded, np.uint8)
-    at_ff = np.flatnonzero(content[:-1] == 0xFF)
-    at_marker = at_ff[~_STUFFED_OR_RESTART[content[at_ff + 1]]]
     position, frame, components_left, has_scan = len(_SOI), 0, 0, False
     while position + 4 < len(encoded):
         ff, marker, length, first = struct.unpack_from(">BBHB", encoded, position)
@@ -36,5 +33,6 @@ def is_whole_jpeg(encoded: bytes) -> bool:
         if marker == _SOS:
             has_scan = True
             components_left -= first if frame != _PROGRESSIVE else 0
-            position = int(min(at_marker[np.searchsorted(at_marker, position) :][:1], default=len(encoded)))
+            found = _MARKER.search(encoded, position)
+            position = len(encoded) if found is None else found.start()
     return has_scan and frame != 0 and components_left >= 0 and encoded[position : position + 2] == _EOI

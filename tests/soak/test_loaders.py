@@ -4,24 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines import RESNET_TRAIN, make_loader
+from pipelines import RESNET_TRAIN, STANDARD_TRAIN, make_loader
 from pipelines.loader import Loader
+from pipelines.recipe import Recipe
 from tests.support.picture_files import encoded, picture
 from tests.support.soaking import held, repetitions, soak
 
 pytestmark = pytest.mark.soak
 
 NUM_PHOTOS, BATCH_SIZE, RANKS = 27, 4, 2
-RECIPE = RESNET_TRAIN.at(32)
-LOADERS = {"torch": 2, "torch in one thread": 1, "dali": 2, "cached": 2}
-"""The backend and its threads: of torch's loader two are worker processes and one is none."""
-EPOCHS = {"torch": 2000, "torch in one thread": 2000, "dali": 3000, "cached": 10_000}
+SQUASHED, AS_THEY_ARE = RESNET_TRAIN.at(32), STANDARD_TRAIN.at(32)
+"""The second crops from the photos themselves, each of another size."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loader and how many epochs of it."""
+
+    backend: str
+    num_epochs: int
+    recipe: Recipe = SQUASHED
+    num_threads: int = 2
+    """Of torch's loader two are worker processes and one is none."""
+    takes_array: bool = False
+
+
+LOADERS = {
+    "torch": Case("torch", 2000),
+    "torch in one thread": Case("torch", 2000, num_threads=1),
+    "dali": Case("dali", 3000),
+    "dali, photos as they are": Case("dali", 3000, AS_THEY_ARE),
+    "cached": Case("cached", 10_000),
+    "cached, rows of different sizes": Case("cached", 10_000, AS_THEY_ARE),
+    "cached, an array": Case("cached", 10_000, takes_array=True),
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +65,12 @@ def store(tmp_path: Path) -> Path:
 
 
 def opened(name: str, photos: list[Path], store: Path, rank: int) -> Loader:
-    backend = name.split()[0]
+    case = LOADERS[name]
+    images = np.asarray(picture(60, NUM_PHOTOS * 40)).reshape(NUM_PHOTOS, 40, 60, 3) if case.takes_array else photos
     return make_loader(
-        photos, np.arange(NUM_PHOTOS) * 10, RECIPE, backend=backend, batch_size=BATCH_SIZE, device="cpu", seed=5,
-        shuffle=True, num_threads=LOADERS[name], rank=rank, world_size=RANKS,
-        store_dir=store if backend == "cached" else None,
+        images, np.arange(NUM_PHOTOS) * 10, case.recipe, backend=case.backend, batch_size=BATCH_SIZE, device="cpu",
+        seed=5, shuffle=True, num_threads=case.num_threads, rank=rank, world_size=RANKS,
+        store_dir=store if case.backend == "cached" and not case.takes_array else None,
     )  # fmt: skip
 
 
@@ -77,7 +101,7 @@ def test_epochs(name: str, photos: list[Path], store: Path) -> None:
         loaders = [stack.enter_context(opened(name, photos, store, rank)) for rank in range(RANKS)]
         soak(
             f"{name}, epochs of {RANKS} ranks",
-            repetitions(EPOCHS[name]),
+            repetitions(LOADERS[name].num_epochs),
             lambda epoch: check_an_epoch(loaders, epoch),
             bytes_each=1000,
         )
