@@ -434,7 +434,8 @@ def test_mixing(bench, work_of, family):
         step = TrainingStep(
             model, make_optimizer(model.parameters(), 1e-4, 1e-4, DEFAULTS), device=DEVICE, settings=DEFAULTS
         )
-        phase = Phase(name=mix, mode="full_finetune", epochs=1, lr=1e-4, mix=mix, mixup_alpha=1.0)
+        alpha = {"mixup_alpha": 1.0} if mix == "mixup" else {}
+        phase = Phase(name=mix, mode="full_finetune", epochs=1, lr=1e-4, mix=mix, **alpha)
         mixer, labels, numbers = mixer_of(phase, seed=0, epoch=0), labels_of(images), itertools.count()
 
         def turn(num: int) -> None:

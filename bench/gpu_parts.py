@@ -65,7 +65,7 @@ PARTS = (
          _speed(_LOADERS, "-k", "not end_to_end", test_seconds=90), _DALI),
     *_tests("training", "CUDA graphs, precision, resuming, little memory", 160,
             "tests/training/test_step.py", "tests/training/test_step_profile.py", "tests/runtime/test_timing.py",
-            "tests/training/test_gpu_training.py"),
+            "tests/training/test_mixing.py", "tests/cost/test_measure.py", "tests/training/test_gpu_training.py"),
     Part("training-speed", "training on tensors that are there already: the ceiling of each loader", 240,
          _speed(_TRAINING, "-k", "ceiling", "--rounds=3", "--turn-seconds=0.3", test_seconds=90)),
     Part("end-to-end", "each loader with each model, and the share of waiting", 120,

@@ -679,6 +679,9 @@ def _augment_ragged_fake(
         _check_fake_image(f"images[{i}]", image, images[0].device)
     if images:
         _check_fake_device("params", params, images[0].device)
+    # Else a meta tensor would lead here, beside images that have values, and what is returned would have none.
+    is_on_cpu = resized.device.type == "cpu" or params.device.type == "meta"
+    torch._check(is_on_cpu, lambda: f"resized: got device {resized.device}, expected cpu")
     return params.new_empty((len(images), size, size, 3), dtype=dtype).permute(0, 3, 1, 2)
 
 

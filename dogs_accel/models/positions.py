@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torchvision
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 _ABSOLUTE = ("pos_embed", "encoder.pos_embedding")
@@ -54,6 +52,9 @@ def _resample_absolute(model: nn.Module, given: Tensor, own: Tensor) -> tuple[Te
     side = math.isqrt(max(0, given.shape[1] - num_prefix))
     if num_prefix < 0 or side < 1 or side**2 + num_prefix != given.shape[1] or not given.is_floating_point():
         return None
+    # Imported here: most models have no such table, and timm takes a second.
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
     resampled = resample_abs_pos_embed(given.float(), list(grid), num_prefix_tokens=num_prefix)
     return resampled, f"positions resampled from {side} x {side} to {grid[0]} x {grid[1]} patches"
 
@@ -81,6 +82,8 @@ def _resample_relative(layer: Any, given: Tensor, own: Tensor) -> tuple[Tensor, 
     is_square = side**2 + num_extra == len(given) if own.ndim == 2 else given.shape[1] == given.shape[2]
     if num_extra < 0 or side < 1 or side % 2 == 0 or not is_square:
         return None
+    from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how timm indexes and searches, which changes nothing
         resampled = resize_rel_pos_bias_table(given.float(), new_window_size=window, new_bias_shape=tuple(own.shape))

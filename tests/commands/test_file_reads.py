@@ -13,6 +13,7 @@ from dogs_accel import benchmark, cli
 from dogs_accel.datasets import open_dataset
 from dogs_accel.eda.files import read_metadata
 from dogs_accel.eda.galleries import NUM_AUGMENTED, brightness_extremes, random_class_samples
+from dogs_accel.evaluation.galleries import GRID_COLUMNS, GRID_ROWS, balanced_sample
 from dogs_accel.runtime import files
 from dogs_accel.training.trainer import Trainer
 from pipelines.store import reading
@@ -132,6 +133,9 @@ def test_a_benchmark_decodes_each_photo_once(benchmark_reads, dogs_root):
         assert photos.counts(what, "training") == {}
     mistakes = pd.concat(pd.read_csv(path) for path in out.glob("cnn/*/misclassified.csv"))
     shown = Counter([*mistakes["image_path"], *mistakes["example_path"].dropna()])
+    test = data.splits[data.splits["split"] == "test"]
+    grid = balanced_sample(test["label"].to_numpy(), GRID_COLUMNS * GRID_ROWS, seed=42)  # of each run the same
+    shown += Counter(len(list(out.glob("cnn/*"))) * list(test["image_path"].iloc[grid]))
     # Explanations open more of them, to read from the header how large a photo is that boxes are annotated on.
     assert photos.counts("decode", "after training") == shown
 

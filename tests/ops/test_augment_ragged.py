@@ -366,3 +366,10 @@ def test_meta_tensors_get_the_right_shape_and_strides() -> None:
         AUGMENT_RAGGED(
             images, resized, params.new_empty(6, 9, device="cpu"), 24, [0.5] * 3, [0.2] * 3, "bilinear", torch.float16
         )
+
+
+def test_sizes_without_values_are_refused_beside_images_that_have_some() -> None:
+    """A single meta tensor leads to the operator's shapes, whose result holds whatever memory held."""
+    images, resized, params = arguments_of(6, "cpu")
+    with pytest.raises(ValueError, match=r"^resized: got device meta, expected cpu"):
+        ops.augment_ragged(images, resized.to("meta"), params, size=24, mean=[0.5] * 3, std=[0.2] * 3)
