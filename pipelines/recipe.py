@@ -282,3 +282,23 @@ RECIPES = {
     )
 }  # fmt: skip
 """Every preset by its name."""
+
+_EVALUATED_BY = {
+    IMAGENET_EVAL: (IMAGENET_TRAIN, PETS_TRAIN, PETS_MILD_TRAIN, STANDARD_TRAIN, RANDAUGMENT_TRAIN),
+    CIFAR_EVAL: (CIFAR_TRAIN,),
+    INATURALIST_EVAL: (INATURALIST_TRAIN,),
+}
+
+
+def evaluation_of(recipe: Recipe) -> Recipe:
+    """Return the preset by which a model is evaluated that was trained with a preset.
+
+    One of evaluation is evaluated by itself: training with it is training without augmentation.
+
+    Example:
+        >>> evaluation_of(RECIPES["imagenet-train"]).name, evaluation_of(RECIPES["imagenet-eval"]).name
+        ('imagenet-eval', 'imagenet-eval')
+    """
+    if not recipe.is_random:
+        return recipe
+    return next((evaluation for evaluation, trained in _EVALUATED_BY.items() if recipe in trained), EVAL)

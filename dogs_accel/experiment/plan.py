@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from dogs_accel.training.optimizers import param_groups
 from dogs_accel.training.phases import STRATEGIES, Phase, starts_at_random, strategy_label
 from dogs_accel.training.step import StepSettings, has_compiler
 from dogs_accel.training.tracking import check_tracking
-from pipelines import EVAL, RESNET_TRAIN, VIT_TRAIN, Recipe
+from pipelines import RECIPES, RESNET_TRAIN, VIT_TRAIN, Recipe
+from pipelines.recipe import evaluation_of
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
 """By the kind of network, so that a label of its own changes nothing but where a model's runs are gathered."""
@@ -56,6 +58,8 @@ class PlannedRun:
     eval_recipe: Recipe
     strategy_name: str
     """As it is typed: staged, or staged-slow of a variant."""
+    recipe_name: str = ""
+    """Of the training recipe, where it is not that of the preset."""
     is_set: bool = False
     """Whether settings make its phases other ones than the preset's, beside their epochs."""
     cache_features: bool = False
@@ -70,7 +74,16 @@ class PlannedRun:
         label = " -> ".join(map(str, self.phases)) if self.is_set else strategy_label(self.phases)
         if self.strategy_name not in STRATEGIES:
             label = f"{self.strategy_name}: {label}"
+        if self.recipe_name:
+            label += f", {self.recipe_name}"
         return label + ", head on cached features without augmentation" * kept
+
+    @property
+    def experiment(self) -> tuple[Any, ...]:
+        """What two runs must not have in common but for their seeds: the model, its weights, phases and images."""
+        is_without_augmentation = self.cache_features and all(phase.mode == "head_only" for phase in self.phases)
+        shown = self.eval_recipe if is_without_augmentation else self.train_recipe
+        return self.spec, self.weights, self.phases, shown
 
     @property
     def views(self) -> list[View]:
@@ -149,29 +162,30 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     specs = [with_family(model_spec(name, config.image_size), families) for name in models]
     _check_labels({spec.family for spec in specs})
     runs = []
-    for spec in specs:
-        train_recipe = _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY])
+    for spec, strategy, recipe_name in itertools.product(specs, config.strategies, config.recipes or ("",)):
         normalisation = {"mean": spec.mean, "std": spec.std}
+        recipe = RECIPES[recipe_name] if recipe_name else _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY])
         weights = own_weights.get(spec.name, config.weights)
-        for strategy in config.strategies:
-            configuration = f"{spec.slug}_{strategy}"
-            runs += [
-                PlannedRun(
-                    name=configuration if config.seeds == 1 else f"{configuration}_seed{seed}",
-                    configuration=configuration,
-                    seed=seed,
-                    spec=spec,
-                    weights="none" if starts_at_random(base_strategy(strategy)) else weights,
-                    phases=config.phases(strategy, spec.kind),
-                    strategy_name=strategy,
-                    is_set=config.changes_phases(strategy, spec.kind),
-                    train_recipe=train_recipe.at(spec.image_size, **normalisation),
-                    eval_recipe=EVAL.at(spec.image_size, **normalisation),
-                    cache_features=config.cache_features,
-                    tta=config.tta,
-                )
-                for seed in range(config.seed, config.seed + config.seeds)
-            ]
+        is_one_of_several = len(config.recipes or ()) > 1
+        configuration = f"{spec.slug}_{strategy}" + (f"_{recipe_name}" if is_one_of_several else "")
+        runs += [
+            PlannedRun(
+                name=configuration if config.seeds == 1 else f"{configuration}_seed{seed}",
+                configuration=configuration,
+                seed=seed,
+                spec=spec,
+                weights="none" if starts_at_random(base_strategy(strategy)) else weights,
+                phases=config.phases(strategy, spec.kind),
+                strategy_name=strategy,
+                recipe_name=recipe_name,
+                is_set=config.changes_phases(strategy, spec.kind),
+                train_recipe=recipe.at(spec.image_size, **normalisation),
+                eval_recipe=evaluation_of(recipe).at(spec.image_size, **normalisation),
+                cache_features=config.cache_features,
+                tta=config.tta,
+            )
+            for seed in range(config.seed, config.seed + config.seeds)
+        ]
     _check_strategies([run for run in runs if run.seed == config.seed])
     return runs if config.runs is None else _named_runs(runs, config.runs)
 
@@ -185,13 +199,13 @@ def _by_known_model(field: str, given: Mapping[str, str] | None, models: Sequenc
 
 
 def _check_strategies(runs: Sequence[PlannedRun]) -> None:
-    """Refuse two strategies with the same phases, which would be one experiment under two names; runs: of one seed."""
+    """Refuse two runs with the same phases and images, one experiment under two names; runs: of one seed."""
     for one, other in itertools.combinations(runs, 2):
-        if (one.spec, one.weights, one.phases) == (other.spec, other.weights, other.phases):
+        if one.experiment == other.experiment:
+            names = [" ".join(filter(None, (run.strategy_name, run.recipe_name))) for run in (one, other)]
             raise ValueError(
-                f"strategies: got {one.strategy_name} and {other.strategy_name}, which both are "
-                f"{' -> '.join(map(str, one.phases))}, expected a --set {other.strategy_name}.FIELD=VALUE that tells "
-                "them apart"
+                f"strategies: got {names[0]} and {names[1]}, which both are {' -> '.join(map(str, one.phases))}, "
+                f"expected a --set {other.strategy_name}.FIELD=VALUE that tells them apart"
             )
 
 

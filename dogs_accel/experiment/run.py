@@ -465,6 +465,7 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         profile = summarise_profile(trained.history, flops, _peak(plan, trained.sessions), plan.world.size)
     return {
         "strategy_name": planned.strategy_name,
+        "recipe_name": planned.recipe_name,
         "phase_plan": " -> ".join(map(str, planned.phases)),
         "weights": weights,
         "train_recipe": planned.train_recipe.as_dict(),

@@ -64,6 +64,8 @@ class RunRecord:
     """What makes the run the run that it is; see `experiment.run.run_identity`."""
     strategy_name: str = ""
     """As it was typed: staged, or staged-slow of a variant."""
+    recipe_name: str = ""
+    """Of the training recipe, where it is not that of the preset."""
     phase_plan: str = ""
     weights: str = ""
     """Where they came from, and what of them was left out."""

@@ -68,11 +68,12 @@ class Run(ReadOnce):
 
     @property
     def schedule(self) -> str:
-        """Name the schedule in a word: as it was typed, or of an older version where it is one of the usual ones."""
-        if (typed := self.record.strategy_name) not in ("", "head"):
-            return typed
+        """Name the schedule in a word, as it was typed or where it is a usual one, and a training recipe of its own."""
         strategy = strategy_of(self.record.config.phases)
-        return "head only" if strategy == "head" else strategy or self.strategy
+        known = "head only" if strategy == "head" else strategy or self.strategy
+        typed = self.record.strategy_name
+        named = typed if typed not in ("", "head") else known
+        return f"{named}, {self.record.recipe_name}" if self.record.recipe_name else named
 
     @property
     def title(self) -> str:

@@ -513,7 +513,7 @@ def test_a_label_is_the_folder_of_a_models_runs_and_a_variant_a_run_of_its_own(d
     assert main([
         "--data", str(dogs_root), "--preset", "demo", "--models", "resnet18", "--families", "resnet18=small-nets",
         "--strategies", "partial,scratch-hot", "--epochs", "1", "--image-size", "32", "--device", "cpu", "--wandb",
-        "disabled", "--set", "scratch-hot.lr=0.1", "--out", str(out),
+        "disabled", "--set", "scratch-hot.lr=0.1", "--recipes", "imagenet-train", "--out", str(out),
     ]) == 0  # fmt: skip
     runs = read_runs_folder(out).runs
     folders = ["small-nets/resnet18_partial", "small-nets/resnet18_scratch-hot"]
@@ -521,12 +521,13 @@ def test_a_label_is_the_folder_of_a_models_runs_and_a_variant_a_run_of_its_own(d
     assert {run.family for run in runs} == {run.record.config.family for run in runs} == {"small-nets"}
     table = pd.read_csv(out / "model_comparison.csv")
     labels = [
-        "Last 2 layer groups for 1 epoch",
-        "scratch-hot: from_scratch(1, 0.1, weight_decay=0.05, decay_norms=False)",
+        "Last 2 layer groups for 1 epoch, imagenet-train",
+        "scratch-hot: from_scratch(1, 0.1, weight_decay=0.05, decay_norms=False), imagenet-train",
     ]
     assert (table["Family"].tolist(), table["Training strategy"].tolist()) == (["small-nets"] * 2, labels)
     assert [run.title for run in runs] == [f"ResNet-18, {label}" for label in labels]
-    assert [run.schedule for run in runs] == ["partial", "scratch-hot"]
+    assert [run.schedule for run in runs] == ["partial, imagenet-train", "scratch-hot, imagenet-train"]
+    assert [run.record.eval_recipe["name"] for run in runs] == ["imagenet-eval"] * 2
     assert [run.record.config.phases[0]["lr"] for run in runs] == [1e-3, 0.1]
     assert runs[0].history["trainable_params"].tolist() == [8_393_728 + 512 * 4 + 4]  # the last stage and the head
     pairs = pd.read_csv(out / "pairwise_comparison.csv")[["run_a", "run_b"]].drop_duplicates()

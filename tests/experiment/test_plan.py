@@ -265,6 +265,28 @@ def test_a_variant_that_trains_as_its_strategy_is_refused():
         runs(preset="paper", strategies=("head", "head-b"), set={"head-b.lr": 1e-3})
 
 
+def test_training_recipes_are_compared_each_with_its_own_evaluation():
+    planned = runs(
+        preset="paper", models=("resnet50",), strategies=("full",), recipes=("standard-train", "inaturalist-eval")
+    )
+    assert list(planned) == ["resnet50_full_standard-train", "resnet50_full_inaturalist-eval"]
+    assert [(run.train_recipe.name, run.eval_recipe.name) for run in planned.values()] == [
+        ("standard-train", "imagenet-eval"), ("inaturalist-eval", "inaturalist-eval")
+    ]  # fmt: skip
+    assert [run.strategy for run in planned.values()] == [
+        "Full fine-tuning for 12 epochs, standard-train", "Full fine-tuning for 12 epochs, inaturalist-eval"
+    ]  # fmt: skip
+    [(name, run)] = runs(preset="demo", models=("resnet18",), strategies=("head",), recipes=("cifar-train",)).items()
+    assert (name, run.train_recipe.crop, run.train_recipe.padding) == ("resnet18_head", 64, 8)
+    assert run.train_recipe.mean == run.spec.mean  # normalised as the model's weights were trained
+    with pytest.raises(ValueError, match=r"^recipes: got 'cifar', expected some of eval, .* \(did you mean 'cifar-"):
+        runs(recipes=("cifar",))
+    both = {"strategies": ("head",), "recipes": ("imagenet-train", "pets-train")}
+    assert len(runs(preset="paper", **both)) == 4
+    with pytest.raises(ValueError, match=r"^strategies: got head imagenet-train and head pets-train, which"):
+        runs(preset="paper", cache_features=True, **both)  # without augmentation they are one
+
+
 def test_a_model_has_weights_of_its_own():
     planned = runs(
         preset="paper", models=("resnet50", "resnet50:head=mlp", "vit_b_16"), strategies=("full", "scratch"),

@@ -24,11 +24,11 @@ from dogs_accel.experiment.settings.phase_settings import (
 from dogs_accel.experiment.settings.presets import PRESETS
 from dogs_accel.models import DEFAULT_FAMILY, check_family
 from dogs_accel.results.layout import EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, share, user_path
+from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, did_you_mean, natural, positive, share, user_path
 from dogs_accel.training.phases import STRATEGIES, Phase, strategy_phases
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
-from pipelines.recipe import MAX_INPUT_PX
+from pipelines.recipe import MAX_INPUT_PX, RECIPES
 
 _MOST_SEEDS = 1000
 """Beyond, the plan alone takes minutes."""
@@ -130,6 +130,11 @@ class BenchmarkConfig:
     strategies: tuple[str, ...] = _option(
         ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}; head-slow is a variant of head, "
         "with settings of its own", type=parse_names, metavar="NAMES",
+    )  # fmt: skip
+    recipes: tuple[str, ...] | None = _option(
+        None, "training recipes, comma-separated, each with its own evaluation (docs/loaders.md); those of evaluation "
+        "train without augmentation (default: resnet-train, for transformers vit-train)", type=parse_names,
+        metavar="NAMES",
     )  # fmt: skip
     runs: tuple[str, ...] | None = _option(
         None,
@@ -246,7 +251,11 @@ class BenchmarkConfig:
         for label in (self.families or {}).values():
             if check_family(label) in _NO_FAMILY:
                 raise ValueError(f"families: got {label!r}, the folder of something else, expected another label")
-        for field in ("models", "strategies", "runs"):
+        for recipe in self.recipes or ():
+            if recipe not in RECIPES:
+                near = did_you_mean(recipe, RECIPES)
+                raise ValueError(f"recipes: got {recipe!r}, expected some of {', '.join(RECIPES)}{near}")
+        for field in ("models", "strategies", "recipes", "runs"):
             names = getattr(self, field)
             if names is not None and (not names or len(set(names)) < len(names)):
                 raise ValueError(f"{field}: got {','.join(names)!r}, expected one or more names, each once")

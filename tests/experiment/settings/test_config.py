@@ -36,6 +36,7 @@ SAID = {
     "families": ("resnet50=residual", {"resnet50": "residual"}),
     "model_weights": ("resnet50:head=mlp=w.pth,vgg16=none", {"resnet50:head=mlp": "w.pth", "vgg16": "none"}),
     "strategies": ("full", ("full",)),
+    "recipes": ("cifar-train,cifar-eval", ("cifar-train", "cifar-eval")),
     "runs": ("a,b", ("a", "b")),
     "loader": ("cached", "cached"),
     "store": ("pixels", "pixels"),
