@@ -395,4 +395,6 @@ def why_no_temperature(temperature: float, interval: tuple[float, float], num_mi
         return "the validation images leave every temperature possible"
     if not low <= temperature <= high:
         return f"the validation images ask for {temperature:.3g}, which is outside {low:g} to {high:g}"
+    if interval[0] < low or interval[1] > high:
+        return f"the validation images leave it anywhere from {interval[0]:.3g} to {interval[1]:.3g}"
     return None

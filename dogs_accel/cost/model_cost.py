@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _BYTES_OF_FLOAT32 = 4
+_FEWEST_ROUNDS = 6
+"""That an interval of the median with 95 % takes."""
 _COUNTED = ("display", "parameters", "buffer_bytes", "macs", "peak_memory_bytes")
 
 
@@ -30,7 +32,9 @@ class Latency:
 
     @property
     def interval_text(self) -> str:
-        """Write the ends of the interval, with as many decimals as the median."""
+        """Write the ends of the interval, with as many decimals as the median; of too few rounds that there is none."""
+        if self.rounds < _FEWEST_ROUNDS:
+            return "no interval"
         return f"{self._written(self.low)} to {self._written(self.high)}"
 
     def _written(self, milliseconds: float) -> str:

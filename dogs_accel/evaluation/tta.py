@@ -55,6 +55,8 @@ def tta_views(tta: str, evaluation: Recipe, training: Recipe) -> list[View]:
         return [own, View(replace(evaluation, name=f"{evaluation.name} flipped", flip=1.0))]
     if tta == "five-crop":
         return [own, *_crops(evaluation)]
+    if not training.is_random:
+        raise ValueError(f"tta: got {tta} with the training recipe {training.name}, which draws nothing; flip would do")
     return [own, *(View(training, epoch) for epoch in range(1, int(tta)))]
 
 

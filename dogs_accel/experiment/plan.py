@@ -20,6 +20,7 @@ from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.phase_settings import base_strategy
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
+from dogs_accel.models.heads import head_names
 from dogs_accel.models.input_size import describe_input_size, refuses_one_image
 from dogs_accel.models.names import parse_model_name
 from dogs_accel.models.specs import ModelSpec, model_spec, with_family
@@ -187,6 +188,8 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
             for seed in range(config.seed, config.seed + config.seeds)
         ]
     _check_strategies([run for run in runs if run.seed == config.seed])
+    for run in runs:
+        _ = run.views  # which says what is wrong with them
     return runs if config.runs is None else _named_runs(runs, config.runs)
 
 
@@ -232,14 +235,19 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
     """Build every model once, so that a download or a file that fails does so before hours of training.
 
     Phases that do not fit their model, whose layer groups and names are known by then, are refused too. Returns a line
-    for each model whose features, where they are computed once, are without a dropout that it has.
+    for each run that never trains its head, and for each model whose features, where they are computed once, are
+    without a dropout that it has.
     """
     notices: dict[str, None] = {}
     for spec, weights in dict.fromkeys((run.spec, run.weights) for run in runs):
         model = build_model(spec, num_classes, weights).model
         configurations = {run.configuration: run for run in runs if (run.spec, run.weights) == (spec, weights)}
-        for phase in itertools.chain.from_iterable(run.phases for run in configurations.values()):
-            param_groups(model, phase)
+        heads = head_names(model)
+        head = {id(parameter) for name in heads for parameter in model.get_submodule(name).parameters()}
+        for name, run in configurations.items():
+            groups = [group for phase in run.phases for group in param_groups(model, phase)]
+            if not any(id(parameter) in head for group in groups for parameter in group["params"]):
+                notices[f"{name}: no phase trains the head ({', '.join(heads)}), which stays as it starts"] = None
         if not config.cache_features:
             continue
         head_of(model)

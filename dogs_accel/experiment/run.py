@@ -366,7 +366,7 @@ def _print_result(trained: TrainResult, test: dict[str, Any], cost: ModelCost | 
     )
     if cost is not None:
         print(
-            f"  the model takes {cost.macs / 1e9:.2f} GMACs and {cost.one_image_ms.text} ms an image, "
+            f"  the model takes {cost.macs / 1e9:.3g} GMACs and {cost.one_image_ms.text} ms an image, "
             f"{cost.images_per_second:,.0f} img/s in batches of {cost.setting.batch_size}"
         )
 

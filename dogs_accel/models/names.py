@@ -49,10 +49,16 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(map(_count, parts))
 
 
+_MOST_KERNEL_PX = 31
+"""As large as the largest of known networks."""
+
+
 def _sides(text: str) -> tuple[int, ...]:
     sides = _counts(text)
     if any(side % 2 == 0 for side in sides):
         raise ValueError("odd integers, since with a padding of half of it an even kernel changes the size of the map")
+    if any(side > _MOST_KERNEL_PX for side in sides):
+        raise ValueError(f"at most {_MOST_KERNEL_PX} px")
     return sides
 
 

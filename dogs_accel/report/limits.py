@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dogs_accel.datasets import published_about
 from dogs_accel.eda.files import DUPLICATES_FILE, NOT_LOOKED_FOR
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.reading import missing_columns
+from dogs_accel.training.phases import Phase
 
 _SHOWN = 5
 """Classes that are named of many."""
@@ -29,15 +33,17 @@ def _data_limits(folder: RunsFolder) -> list[tuple[str, str]]:
 
 
 def _weights(folder: RunsFolder) -> list[tuple[str, str]]:
-    if all("random weights" in run.record.weights for run in folder.runs):
+    at_random = [run.title for run in folder.runs if "random weights" in run.record.weights]
+    if len(at_random) == len(folder.runs):
         return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
     if (published := published_about(folder.facts.published)) is not None:
         return list(published.caveats)
+    but_for = f", but for {'; '.join(at_random)}" if at_random else ""
     return [
         (
             "Pretraining",
-            "Backbones were pretrained, on images among which there may be test images of these data, or ones that "
-            "look like them; this was not looked for. The accuracy on new photos may be lower.",
+            f"Backbones were pretrained{but_for}, on images among which there may be test images of these data, or "
+            "ones that look like them; this was not looked for. The accuracy on new photos may be lower.",
         )
     ]
 
@@ -58,12 +64,19 @@ def _untested(folder: RunsFolder) -> list[tuple[str, str]]:
 
 def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:
     """Name what differs between the runs beside the models; nothing where nothing does."""
-    found: dict[str, list[str]] = {"training recipes": [], "learning rates": [], "epochs": []}
+    found: dict[str, list[str]] = {
+        "training recipes": [], "learning rates": [], "epochs": [], "weights at the start": [],
+        "augmentation of heads": [], "what trains": [],
+    }  # fmt: skip
     for run in folder.runs:
         phases = run.record.config.phases
         found["training recipes"].append(str(run.record.train_recipe.get("name", "unknown")))
         found["learning rates"].append(" then ".join(f"{phase['lr']:g}" for phase in phases))
         found["epochs"].append(" + ".join(str(phase["epochs"]) for phase in phases))
+        found["weights at the start"].append("random" if "random weights" in run.record.weights else "pretrained")
+        is_cached = run.record.cache_features and any(phase["mode"] == "head_only" for phase in phases)
+        found["augmentation of heads"].append("none, on cached features" if is_cached else "as the recipe")
+        found["what trains"].append(" then ".join(map(_without_rates, phases)))
     differ = {what: list(dict.fromkeys(values)) for what, values in found.items() if len(set(values)) > 1}
     if not differ:
         return []
@@ -71,6 +84,14 @@ def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:
     return [
         ("Recipes differ", f"The runs differ in more than the models: {shown}. A gap is that of whole configurations.")
     ]
+
+
+def _without_rates(phase: Mapping[str, Any]) -> str:
+    """A phase in words, but for its learning rate and its epochs."""
+    usual = {"name": phase.get("name"), "mode": phase["mode"], "epochs": phase["epochs"], "lr": phase["lr"]}
+    usual["weight_decay"] = Phase.weight_decay
+    others = [f"{name}={value}" for name, value in phase.items() if usual.get(name) != value]
+    return phase["mode"] + (f" with {', '.join(others)}" if others else "")
 
 
 def _seeds(folder: RunsFolder) -> str:

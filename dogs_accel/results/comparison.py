@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -85,14 +86,14 @@ def repeats_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Tabulate each model and strategy over its seeds, in the order in which they first ran.
 
     Of every measure the mean, the sample standard deviation (SD) and the ends of the 95 % interval of the mean; of a
-    single run there is only the mean.
+    single run there is only the mean. The ends lie where the measure can: shares in 0 to 1, seconds from 0.
     """
     rows = []
     for key, group in comparison_table(runs).groupby(_CONFIGURATION, sort=False):
         row = dict(zip(_CONFIGURATION, key, strict=True)) | {"Seeds": len(group)}
         for measure in MEASURES:
             values = group[measure]
-            low, high = mean_interval(values)
+            low, high = np.clip(mean_interval(values), 0, None if measure.endswith("(s)") else 1).tolist()
             row |= {
                 f"{measure} mean": values.mean(),
                 f"{measure} SD": values.std(),

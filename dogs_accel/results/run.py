@@ -20,7 +20,7 @@ from dogs_accel.results.layout import CLASSES_FILE, METRICS_FILE, history_file, 
 from dogs_accel.results.older import with_scores_of_now
 from dogs_accel.results.reading import ReadOnce, read_predictions
 from dogs_accel.results.record import RunRecord
-from dogs_accel.training.phases import strategy_of
+from dogs_accel.training.phases import STRATEGIES, strategy_of
 
 if TYPE_CHECKING:
     from dogs_accel.evaluation.pairwise import ComparedRun
@@ -73,6 +73,8 @@ class Run(ReadOnce):
         known = "head only" if strategy == "head" else strategy or self.strategy
         typed = self.record.strategy_name
         named = typed if typed not in ("", "head") else known
+        if typed in STRATEGIES and typed != strategy:
+            named = f"{typed} with settings"  # which make it another one
         return f"{named}, {self.record.recipe_name}" if self.record.recipe_name else named
 
     @property

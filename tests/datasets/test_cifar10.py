@@ -53,8 +53,18 @@ def test_the_pictures_are_the_arrays(root, images):
     assert Path(data.paths[0]).stat().st_mtime_ns == before
 
 
+def test_the_folder_of_the_batches_is_that_of_the_dataset(root):
+    assert len(open_dataset(root / BATCHES_FOLDER, unpack=True, progress=False)) == 60
+
+
+def test_a_batch_between_others_is_missed(root):
+    (root / BATCHES_FOLDER / "data_batch_1").unlink()
+    with pytest.raises(DatasetNotFoundError, match="no data_batch_1, expected it beside data_batch_2"):
+        open_dataset(root, unpack=True, progress=False)
+
+
 def test_nothing_is_written_unasked(root):
-    with pytest.raises(DatasetNotFoundError, match="is not written as pictures yet; open_dataset"):
+    with pytest.raises(DatasetNotFoundError, match="is not written as pictures yet, which any command does"):
         open_dataset(root)
     assert [path.name for path in root.iterdir()] == [BATCHES_FOLDER]
 

@@ -101,6 +101,17 @@ def test_a_wrong_list_of_pets_is_one_line(pets, name, text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [("annotations/test.txt", "no annotations/test.txt"), ("images", "no folder images, expected the photos")],
+)
+def test_pets_without_a_part_are_no_folder_of_classes(pets, gone, message):
+    path = pets / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(DatasetNotFoundError, match=message):
+        open_dataset(pets)
+
+
 def test_caltech_has_so_many_of_a_class_for_training(tmp_path):
     files = [f"{FOLDER}/001.ak47/001_{n:04}.jpg" for n in range(98)] + [
         f"{FOLDER}/257.clutter/c{n}.jpg" for n in range(6)
@@ -129,6 +140,8 @@ def test_in_inaturalist_val_is_the_test_part(tmp_path):
     assert {part: len(index) for part, index in parts.items()} == {"train": 80, "val": 20, "test": 100}
     assert set(Counter(data.labels[parts["val"]].tolist()).values()) == {2}
     assert {Path(data.paths[i]).parts[-3] for i in parts["test"]} == {"val"}
+    shutil.rmtree(tmp_path / "inaturalist_12K" / "val" / "Aves")  # one without a test image changes no part
+    assert Counter(open_dataset(tmp_path).official_split) == {"official_train": 100, "official_test": 90}
     # With another class, or a test part of its own, it is any folder of classes.
     (tmp_path / "inaturalist_12K" / "train" / "Protozoa").mkdir()
     assert open_dataset(tmp_path / "inaturalist_12K").facts.layout.startswith("class folders in train/ and val/")

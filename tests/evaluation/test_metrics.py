@@ -158,6 +158,8 @@ def test_where_validation_cannot_say_how_sure_to_be_nothing_is_called_calibrated
         (1.7, (0.0, math.inf), 9, "leave every temperature possible"),
         (844.0, (1.5, 4e5), 9, "ask for 844, which is outside 0.05 to 20"),
         (0.049, (0.03, 0.07), 9, "ask for 0.049, which is outside 0.05 to 20"),
+        (2.168, (2.8e-13, 1.7e13), 9, "leave it anywhere from 2.8e-13 to 1.7e+13"),
+        (15.0, (0.078, 2876.0), 9, "leave it anywhere from 0.078 to 2.88e+03"),
     ],
 )
 def test_the_rule_of_the_temperature(value, interval, num_mistakes, reason):

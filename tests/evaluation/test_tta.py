@@ -144,6 +144,12 @@ def test_views_that_there_are_not_are_refused(text):
         check_tta(text)
 
 
+def test_draws_of_a_recipe_that_draws_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"^tta: got 3 with the training recipe eval, which draws nothing"):
+        tta_views("3", EVAL, EVAL)
+    assert len(tta_views("flip", EVAL, EVAL)) == 2
+
+
 def test_a_recipe_that_leaves_no_room_is_enlarged_by_what_a_corner_leaves_out():
     assert tta_views("five-crop", INATURALIST_EVAL, TRAIN)[1].recipe.resize == (256, 256)
     assert tta_views("five-crop", replace(IMAGENET_EVAL, resize=224), TRAIN)[1].recipe.resize == 256

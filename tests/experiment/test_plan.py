@@ -287,6 +287,21 @@ def test_training_recipes_are_compared_each_with_its_own_evaluation():
         runs(preset="paper", cache_features=True, **both)  # without augmentation they are one
 
 
+def test_groups_stand_in_place_of_their_number():
+    named = {"groups": ("layer4", "fc")}
+    [run] = runs(preset="demo", models=("resnet18",), strategies=("partial",), set=named).values()
+    assert [(phase.num_groups, phase.groups) for phase in run.phases] == [(0, ("layer4", "fc"))]
+
+
+def test_a_head_that_no_phase_trains_is_said():
+    config = BenchmarkConfig(
+        preset="demo", models=("resnet18",), image_size=32, strategies=("partial", "partial-body"),
+        set={"partial-body.groups": ("layer4",)},
+    ).resolved()  # fmt: skip
+    said = check_models(config, plan_runs(config), 4)
+    assert said == ["resnet18_partial-body: no phase trains the head (fc), which stays as it starts"]
+
+
 def test_a_model_has_weights_of_its_own():
     planned = runs(
         preset="paper", models=("resnet50", "resnet50:head=mlp", "vit_b_16"), strategies=("full", "scratch"),

@@ -65,6 +65,7 @@ def test_the_values_of_a_name():
          "hidden layers such as 1024+512 (did you mean 'mlp'?)"),
         ("cnn5:kernel=4", "models: kernel of cnn5: got '4', expected odd integers, since with a padding of half of it "
          "an even kernel changes the size of the map"),
+        ("cnn5:kernel=33", "models: kernel of cnn5: got '33', expected at most 31 px"),
         ("cnn5:activation=gulu", "models: activation of cnn5: got 'gulu', expected one of relu, gelu, silu, mish, "
          "leaky_relu (did you mean 'gelu'?)"),
         ("cnn5:dense=0", "models: dense of cnn5: got '0', expected an integer from 1 to 1,000,000"),

@@ -328,6 +328,17 @@ def test_other_pictures_of_the_same_names_are_other_test_images(full, tmp_path):
     assert "not tested on the same images" in page(full, other)
 
 
+def test_what_else_differs_between_the_runs_is_among_the_limits(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    path = record_path(folder / "cnn" / "resnet50_full")
+    record = json.loads(path.read_text())
+    record["config"]["phases"][0] |= {"optimizer": "sgd", "mix": "cutmix"}
+    path.write_text(json.dumps(record | {"weights": "ResNet-50: random weights"}))
+    said = dict(limits(read_runs_folder(folder)))["Recipes differ"]
+    assert "weights at the start (random, pretrained)" in said
+    assert "what trains (full_finetune with optimizer=sgd, mix=cutmix, head_only then full_finetune, full_fine" in said
+
+
 def test_classes_without_a_test_image_are_among_the_limits(tmp_path):
     folder = write_folder(tmp_path / "run", ["a", "b"], ("resnet50_full",), facts=PLAIN)
     assert "No test image" not in page(folder)

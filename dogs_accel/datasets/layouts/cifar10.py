@@ -42,8 +42,8 @@ class PickledBatch:
 
 
 def is_cifar10(root: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds the pickled batches, or what they were written to."""
-    folder = Path(root).expanduser()
+    """Whether a folder holds the pickled batches or what they were written to, or is the folder of the batches."""
+    folder = _folder(root)
     return any((folder / name).is_dir() for name in (BATCHES_FOLDER, PICTURES_FOLDER))
 
 
@@ -58,15 +58,15 @@ def open_cifar10(root: str | os.PathLike[str], *, unpack: bool = False, progress
     pictures are missing and are not to be written.
     Definition: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
-    folder = Path(root).expanduser().resolve()
+    folder = _folder(root).resolve()
     pictures = folder / PICTURES_FOLDER
     if not pictures.is_dir():
         if not (folder / BATCHES_FOLDER).is_dir():
             raise DatasetNotFoundError(f"{folder}: no folder {BATCHES_FOLDER}, expected it")
         if not unpack:
             raise DatasetNotFoundError(
-                f"{folder}: {BATCHES_FOLDER} is not written as pictures yet; open_dataset(root, unpack=True) and every "
-                "command do so"
+                f"{folder}: {BATCHES_FOLDER} is not written as pictures yet, which any command does that is no dry "
+                "run, and open_dataset(root, unpack=True)"
             )
         _write_pictures(folder / BATCHES_FOLDER, pictures, progress)
     data = open_class_folders(pictures)
@@ -78,6 +78,11 @@ def open_cifar10(root: str | os.PathLike[str], *, unpack: bool = False, progress
         layout=f"CIFAR-10, its arrays as pictures in {PICTURES_FOLDER}/",
     )
     return dataclasses.replace(data, facts=facts, root=folder)
+
+
+def _folder(root: str | os.PathLike[str]) -> Path:
+    folder = Path(root).expanduser()
+    return folder.parent if folder.name == BATCHES_FOLDER and folder.is_dir() else folder
 
 
 def _write_pictures(batches: Path, pictures: Path, progress: bool) -> None:
@@ -105,6 +110,9 @@ def _batch_files(folder: Path) -> Iterator[tuple[str, Path]]:
             raise DatasetNotFoundError(
                 f"{folder}: no {'data_batch_1' if part == 'train' else 'test_batch'}, expected it"
             )
+        expected = [f"data_batch_{number}" for number in range(1, len(found) + 1)] if part == "train" else []
+        if absent := sorted(set(expected) - {path.name for path in found}):
+            raise DatasetNotFoundError(f"{folder}: no {absent[0]}, expected it beside {found[-1].name}")
         yield from ((part, path) for path in found)
 
 

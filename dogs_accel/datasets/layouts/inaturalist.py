@@ -17,9 +17,11 @@ _NAME, _TEST = "inaturalist_12K", "val"
 
 
 def is_inaturalist(root: str | os.PathLike[str]) -> bool:
-    """Whether a folder, or inaturalist_12K in it, has train/ and val/ of these taxa and no others."""
+    """Whether a folder, or inaturalist_12K in it, has train/ of these taxa and no others, and val/ of some of them."""
     folder = _folder(root)
-    return all(_classes(folder / part) == set(TAXA) for part in ("train", _TEST)) and not (folder / "test").is_dir()
+    tested = _classes(folder / _TEST)
+    is_so = _classes(folder / "train") == set(TAXA) and bool(tested) and tested <= set(TAXA)
+    return is_so and not (folder / "test").is_dir()
 
 
 def open_inaturalist(root: str | os.PathLike[str]) -> Dataset:

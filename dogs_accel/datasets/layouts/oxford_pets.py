@@ -32,9 +32,9 @@ class _Entry:
 
 
 def is_oxford_pets(root: str | os.PathLike[str]) -> bool:
-    """Whether a folder has the layout: images, and the lists of Oxford-IIIT Pet in annotations."""
-    folder = Path(root).expanduser()
-    return (folder / "images").is_dir() and all((folder / "annotations" / name).is_file() for name in _LISTS)
+    """Whether a folder has one of the lists of Oxford-IIIT Pet in annotations, be the rest there or not."""
+    folder = Path(root).expanduser() / "annotations"
+    return any((folder / name).is_file() for name in _LISTS)
 
 
 def open_oxford_pets(root: str | os.PathLike[str], *, check_files: bool = True) -> Dataset:
@@ -158,6 +158,8 @@ def _classes(entries: list[_Entry], training: list[_Entry]) -> tuple[list[str], 
 
 
 def _check_on_disk(images: Path, files: list[str]) -> None:
+    if not images.is_dir():
+        raise DatasetNotFoundError(f"{images.parent}: no folder images, expected the photos of the lists in it")
     if missing := sorted(set(files) - {path.name for path in images.iterdir()}):
         raise DatasetNotFoundError(
             f"{images}: {len(missing)} of {len(files)} listed images are missing: {first_of(missing)}"

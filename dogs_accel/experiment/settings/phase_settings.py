@@ -21,6 +21,7 @@ PHASE_FIELDS: dict[str, Any] = {
     field.name: _TYPES[field.name] for field in dataclasses.fields(Phase) if field.name != "name"
 }
 """What can be set of a phase: the types of its fields by name."""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Phase)}
 _FORM = "[STRATEGY.[PHASE.]]FIELD=VALUE"
 _VARIANT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LONGEST, _SHOWN = 40, 40
@@ -237,6 +238,9 @@ def set_phases(phases: Sequence[Phase], strategy: str, settings: Mapping[str, An
 def _set_phase(phase: Phase, strategy: str, settings: Mapping[str, Any]) -> Phase:
     in_force = names_in_force(strategy, phase.name, settings)
     values = {field: _value_of(name, settings[name]) for field, name in in_force.items()}
+    for one, other in (("groups", "num_groups"), ("num_groups", "groups")):  # two ways to say what a part is
+        if values.get(one) and other not in values:
+            values[other] = _DEFAULTS[other]
     if "mode" in values and phase.name == phase.mode:
         values["name"] = values["mode"]
     try:
