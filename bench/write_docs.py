@@ -50,6 +50,25 @@ _CANDIDATES = {
 _DRAWN = [name for name in _CANDIDATES if name not in ("auto", "torch", "write the batches to memory")]
 
 
+_OTHER_RECIPES = {
+    "imagenet-eval": "`imagenet-eval`: shorter side 256, centre crop",
+    "imagenet-train": "`imagenet-train`: crop of random area, flip",
+    "standard-train": "`standard-train`: crop, flip, jitter with hue, rotation, erasing",
+    "randaugment-erasing": "`randaugment-train` and erasing",
+    "cifar-train": "`cifar-train`: 32 px, padding, crop, flip, batch 128",
+}
+_COMPARED = {
+    "published: PIL, torchvision, DataLoader": "PIL, torchvision, img/s",
+    "torchvision v2, DataLoader": "torchvision v2",
+    "OpenCV, DataLoader": "OpenCV",
+    "timm, DataLoader": "timm",
+    "DALI as documented": "DALI as documented",
+    "dali": "`dali`",
+    "cached": "`cached`",
+}
+"""Candidates of a table by recipe; the first is what the others are compared with."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write what is not current, and name it."""
     parser = argparse.ArgumentParser(prog="python -m bench.write_docs", description=__doc__.splitlines()[0])
@@ -232,6 +251,17 @@ def loaders() -> str:
         cells = [f"1 ({row['rate']:,.0f} img/s)" if name == first else against(row) for row in found]
         rows.append([_CANDIDATES[name], *cells])
     return table(["", *_RECIPES.values()], rows)
+
+
+def loaders_of_recipes() -> str:
+    """Lay out ours and the rivals by recipe, times as fast as the published loader."""
+    rows = []
+    for recipe, words in _OTHER_RECIPES.items():
+        found = rows_of(f"loaders_{recipe}")
+        published, *others = (found.get(name) for name in _COMPARED)
+        assert published is not None
+        rows.append([words, f"{published['rate']:,.0f}", *("-" if row is None else against(row) for row in others)])
+    return table(["recipe", *_COMPARED.values()], rows)
 
 
 def loaders_with_model() -> str:
@@ -443,6 +473,7 @@ def gpu_in_short() -> str:
 FIGURES: dict[str, Callable[[], str]] = {
     "machine": machine,
     "loaders": loaders,
+    "loaders-of-recipes": loaders_of_recipes,
     "loaders-with-model": loaders_with_model,
     "statistics": statistics,
     "demo": demo,
