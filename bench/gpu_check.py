@@ -132,9 +132,11 @@ def run_limited(command: Sequence[str], limit_seconds: float, log: Path) -> int 
     Whatever happens here, a signal that becomes an exception included, nothing of its process group is left.
     """
     with log.open("ab") as output:
+        # Unbuffered, so that what a part said before it crashed or was killed is there, and in its order.
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
     try:
         return process.wait(limit_seconds)
     except subprocess.TimeoutExpired:
