@@ -158,11 +158,7 @@ def read_boxes(path: Path, size_px: tuple[int, int] | None = None) -> list[Box]:
     stand for gigabytes of text, and where a box has no area or none of it is in the image.
     """
     try:
-        require_regular(path)
-        with path.open("rb") as file:
-            content = file.read(MOST_ANNOTATION_BYTES + 1)
-        if len(content) > MOST_ANNOTATION_BYTES:
-            raise ValueError(f"it has more than {MOST_ANNOTATION_BYTES:,} bytes")
+        content = read_small(path, MOST_ANNOTATION_BYTES)
         _refuse_entities(content)
         boxes = [_box(element) for element in ElementTree.fromstring(content).findall("object/bndbox")]
         for box in boxes:
@@ -173,6 +169,16 @@ def read_boxes(path: Path, size_px: tuple[int, int] | None = None) -> list[Box]:
     except (ElementTree.ParseError, ExpatError, ValueError, LookupError, OverflowError) as error:
         raise DatasetError(f"{path}: not a readable annotation ({error})") from error
     return boxes
+
+
+def read_small(path: Path, most_bytes: int) -> bytes:
+    """Read a regular file. Raises OSError where it cannot be read, and ValueError where it has more bytes."""
+    require_regular(path)
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes:,} bytes")
+    return content
 
 
 def _refuse_entities(content: bytes) -> None:

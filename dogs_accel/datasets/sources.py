@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tarfile
@@ -14,9 +13,7 @@ from pathlib import Path
 
 from dogs_accel.datasets.download import DownloadError, download, fetch
 from dogs_accel.runtime.arguments import did_you_mean
-from dogs_accel.runtime.files import UnwritableError, replacing_folder
-
-_CHUNK_BYTES = 1 << 20
+from dogs_accel.runtime.files import UnwritableError, md5, replacing_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,18 +111,10 @@ def _provide(source: Source, root: Path, progress: bool) -> str:
         done = "downloaded, verified"
     if source.md5 is None:
         done = done.replace("verified", "not verified, since its publisher gives no checksum")
-    elif (digest := _md5(path)) != source.md5:
+    elif (digest := md5(path)) != source.md5:
         raise DownloadError(f"{path}: got md5 {digest}, expected {source.md5}; delete it to fetch it again")
     _unpack(path, source.inside, target)
     return f"{path} {done} and unpacked to {target}"
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _unpack(path: Path, inside: str, target: Path) -> None:

@@ -187,9 +187,10 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
             )
             for seed in range(config.seed, config.seed + config.seeds)
         ]
-    _check_strategies([run for run in runs if run.seed == config.seed])
-    for run in runs:
-        _ = run.views  # which says what is wrong with them
+    of_first_seed = [run for run in runs if run.seed == config.seed]
+    _check_strategies(of_first_seed)
+    for run in of_first_seed:
+        tta_views(run.tta, run.eval_recipe, run.train_recipe)  # raises where a recipe draws no views
     return runs if config.runs is None else _named_runs(runs, config.runs)
 
 

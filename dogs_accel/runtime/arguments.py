@@ -16,7 +16,7 @@ AMP_CHOICES = ("auto", "off", "bf16", "fp16")
 _MOST = 2**31 - 1
 """Of every integer: every library here takes as much."""
 _SHOWN = 40
-DATA_HELP = "any folder of class folders, with train, val and test folders or without, or the root of Stanford Dogs"
+DATA_HELP = "any folder of class folders, with train, val and test folders or without, or a known set (docs/data.md)"
 
 
 class Parser(argparse.ArgumentParser):

@@ -346,13 +346,22 @@ def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> Path:
 
 def sha256(path: Path, progress: Callable[[int], object] | None = None) -> str:
     """Hex digest of a file's content; progress is told the bytes of each piece read."""
-    digest = hashlib.sha256()
+    return _digest(path, hashlib.sha256(), progress)
+
+
+def md5(path: Path) -> str:
+    """Hex digest of a file's content, for what a publisher gives no better one of."""
+    return _digest(path, hashlib.md5(usedforsecurity=False), None)
+
+
+def _digest(path: Path, digest: Any, progress: Callable[[int], object] | None) -> str:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
             if progress is not None:
                 progress(len(chunk))
-    return digest.hexdigest()
+    hexadecimal: str = digest.hexdigest()
+    return hexadecimal
 
 
 def update_manifest(

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dogs_accel.results.folder import RunsFolder, read_runs_folder
 from dogs_accel.results.layout import METRICS_FILE, logits_file
 from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
 from dogs_accel.results.run import Run
+from dogs_accel.training.phases import strategy_phases
 from tests.support.finished_folders import PLAIN
 
 
@@ -282,3 +284,17 @@ def test_the_best_of_three_families_are_compared_with_each_other(tmp_path):
 def test_of_one_family_the_best_is_compared_with_the_runner_up(tmp_path):
     runs = [finished(name, "cnn", "full", share, 9.0) for name, share in (("A", 0.6), ("B", 0.9), ("C", 0.8))]
     assert pairs_of(tmp_path, runs) == ["C_full against B_full"]
+
+
+def test_a_strategy_that_settings_made_another_one_does_not_go_by_its_name():
+    def schedule(typed, *phases, recipe=""):
+        run = finished("ResNet-50", "cnn", "a label", 0.8, 10.0)
+        config = dataclasses.replace(run.record.config, phases=[phase.as_dict() for phase in phases])
+        run.record = dataclasses.replace(run.record, config=config, strategy_name=typed, recipe_name=recipe)
+        return run.schedule
+
+    [full] = strategy_phases("full", "cnn")
+    assert schedule("full", full) == schedule("full", dataclasses.replace(full, lr=1.0, epochs=3)) == "full"
+    assert schedule("full", dataclasses.replace(full, patience=2)) == "full with settings"
+    assert schedule("full-slow", dataclasses.replace(full, patience=2)) == "full-slow"
+    assert schedule("", full, recipe="pets-train") == "full, pets-train"

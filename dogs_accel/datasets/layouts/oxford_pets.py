@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of, read_small
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
-from pipelines.decoding.contents import require_regular
 
 _LISTS = {"trainval.txt": OFFICIAL_TRAIN, "test.txt": OFFICIAL_TEST}
 _SPECIES = {1: "cat", 2: "dog"}
@@ -86,12 +85,7 @@ def open_oxford_pets(root: str | os.PathLike[str], *, check_files: bool = True) 
 def _read_list(path: Path) -> list[_Entry]:
     """Read a list: on each line a name, its class from 1 on, 1 for a cat or 2 for a dog, and its number among them."""
     try:
-        require_regular(path)
-        with path.open("rb") as file:
-            content = file.read(_MOST_LIST_BYTES + 1)
-        if len(content) > _MOST_LIST_BYTES:
-            raise ValueError(f"it has more than {_MOST_LIST_BYTES:,} bytes")
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = read_small(path, _MOST_LIST_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path.parent.parent}: no annotations/{path.name}") from error
     except OSError as error:

@@ -1,6 +1,7 @@
 """Settings of phases by the fields of `Phase`: [STRATEGY.[PHASE.]]FIELD=VALUE, and variants of strategies.
 
-No field is known here by name but `name`, which is none of the user's, and `mode` and `epochs`, which others depend on.
+No field is known here by name but `name`, which is none of the user's, `mode` and `epochs`, which others depend on, and
+`groups` and `num_groups`, of which one stands in place of the other.
 """
 
 from __future__ import annotations
