@@ -27,7 +27,9 @@ CANDIDATES = {
     f"GOMP_SPINCOUNT={SPIN_COUNT}": {"GOMP_SPINCOUNT": str(SPIN_COUNT)},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
 }
-MODEL, IMAGE_SIZE, BATCH_SIZE, NUM_CLASSES = "resnet18", 64, 16, 120
+MODEL, NUM_CLASSES = "resnet18", 120
+FULL, TINY = (64, 16, 8), (32, 2, 1)
+"""Side of the images in px, images a step, steps a turn."""
 PLACES = ("alone", "beside a busy process")
 _STEP = []
 """In the process of a candidate: what it trains with."""
@@ -48,26 +50,26 @@ def environment(settings):
 
 
 @contextlib.contextmanager
-def trainer(settings):
-    """Start a process with these settings that trains when it is told to, for so many steps."""
+def trainer(settings, sizes):
+    """Start a process with these settings that trains when it is told to; sizes: as of FULL."""
     with environment(settings):
         process = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        process.submit(_train, 2).result()
+        process.submit(_train, *sizes).result()
     with process:
-        yield lambda num_steps: process.submit(_train, num_steps).result()
+        yield lambda: process.submit(_train, *sizes).result()
 
 
-def _train(num_steps):
+def _train(image_size, batch_size, num_steps):
     """Take steps, in the process of a candidate, and return their seconds."""
     if not _STEP:
         settings = StepSettings()
         cpu = torch.device("cpu")
-        model = build_model(model_spec(MODEL, IMAGE_SIZE), NUM_CLASSES, "none").model.train()
+        model = build_model(model_spec(MODEL, image_size), NUM_CLASSES, "none").model.train()
         model = prepare_model(model, cpu, settings)
         optimizer = make_optimizer(model.parameters(), 1e-4, 1e-4, settings)
-        images = torch.randn(BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE).contiguous(memory_format=settings.memory_format)
+        images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=settings.memory_format)
         step = TrainingStep(model, optimizer, device=cpu, settings=settings)
-        _STEP.append(lambda: step(images, torch.arange(BATCH_SIZE)))
+        _STEP.append(lambda: step(images, torch.arange(batch_size)))
     start = time.perf_counter()
     for _ in range(num_steps):
         _STEP[0]()
@@ -86,14 +88,14 @@ def busy_process():
 
 
 def test_spinning(bench):
-    num_steps = 8 if bench.measure else 1
+    sizes = image_size, batch_size, num_steps = FULL if bench.measure else TINY
 
     def turn(train, place):
         with busy_process() if place == PLACES[1] else contextlib.nullcontext():
-            return train(num_steps)
+            return train()
 
     with contextlib.ExitStack() as stack:
-        trainers = {name: stack.enter_context(trainer(settings)) for name, settings in CANDIDATES.items()}
+        trainers = {name: stack.enter_context(trainer(settings, sizes)) for name, settings in CANDIDATES.items()}
         turns = {
             (place, name): lambda train=train, place=place: turn(train, place)
             for place in PLACES
@@ -103,7 +105,7 @@ def test_spinning(bench):
     load = os.getloadavg()[0]
     for place in PLACES:
         timings = {name: Timing(tuple(seconds[place, name])) for name in CANDIDATES}
-        title = f"Training {place}: {MODEL} at {IMAGE_SIZE} px, batch {BATCH_SIZE}, {torch.get_num_threads()} threads"
+        title = f"Training {place}: {MODEL} at {image_size} px, batch {batch_size}, {torch.get_num_threads()} threads"
         bench.report(
-            f"spinning_{place.replace(' ', '_')}", title, timings, DEFAULT, num_steps * BATCH_SIZE, "img", load=load
+            f"spinning_{place.replace(' ', '_')}", title, timings, DEFAULT, num_steps * batch_size, "img", load=load
         )

@@ -79,7 +79,7 @@ def undisturbed(start, arguments, tmp_path_factory):
     "--resume each time; it ends with the bits of an undisturbed run",
 )
 @pytest.mark.slow
-@pytest.mark.parametrize("num_kills", [8, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("num_kills", [4, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_run_killed_many_times_ends_as_the_undisturbed_one(start, arguments, undisturbed, tmp_path, num_kills):
     out, chance = tmp_path / "killed", random.Random(SEED)
     command = [*arguments, "--out", str(out), "--resume"]

@@ -464,11 +464,11 @@ def test_the_streaming_loader_puts_a_batch_together_of_large_images(photos, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_ten_epochs_leave_memory_as_one_did(photos, backend):
+def test_six_epochs_leave_memory_as_one_did(photos, backend):
     settings = {"backend": backend, "device": "cpu", "num_threads": 2, "batch_size": 5}
     with make_loader(photos * 8, range(23 * 8), RESNET_TRAIN, **settings) as loader:
         used = []
-        for _ in range(11):
+        for _ in range(7):
             for batch in loader:
                 assert len(batch.images)
             ctypes.CDLL(None).malloc_trim(0)  # what is free but in pieces is not a leak
