@@ -84,7 +84,8 @@ def _add_download(commands: Any) -> None:
     )
     command.add_argument(
         "--dataset", default="stanford-dogs", metavar="NAME",
-        help="stanford-dogs, oxford-iiit-pet, caltech-256, cifar-10 or inaturalist-12k (default: stanford-dogs)",
+        help="stanford-dogs, oxford-iiit-pet, caltech-256, cifar-10 or inaturalist-12k; of cats-and-dogs it says how "
+        "to get it (default: stanford-dogs)",
     )  # fmt: skip
     command.set_defaults(run=_download, when_stopped="stopped; the same command goes on from here")
 
