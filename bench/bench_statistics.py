@@ -38,7 +38,7 @@ def test_stratified_bootstrap(bench):
     assert abs(ours.mean() - np.mean(theirs)) < 5 * np.std(theirs)
     candidates = {
         "scikit-learn in a loop, macro F1 alone": lambda: loop(logits, labels, num_in_loop),
-        "dogs_accel, seven scores": lambda: bootstrap_scores(logits, labels, num_resamples=num_resamples),
+        "dogs_accel, all scores": lambda: bootstrap_scores(logits, labels, num_resamples=num_resamples),
     }
     timings = interleaved(candidates, bench.rounds)
     # A round of the loop has fewer resamples: times are of one.

@@ -308,7 +308,7 @@ def statistics() -> str:
         }),
         rates("bootstrap", "bootstrap of 8,580 x 120 test logits", "resamples", {
             "scikit-learn in a loop, macro F1 alone": "macro F1 alone by scikit-learn in a loop",
-            "dogs_accel, seven scores": "`dogs_accel.evaluation.intervals`, seven scores",
+            "dogs_accel, all scores": "`dogs_accel.evaluation.intervals`, all scores",
         }),
     ])  # fmt: skip
 

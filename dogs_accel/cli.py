@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ from dogs_accel.runtime.arguments import (
     share,
     user_path,
 )
-from dogs_accel.runtime.files import check_folder
+from dogs_accel.runtime.files import check_folder, working_in
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
 from pipelines.recipe import EVAL, RECIPES, Recipe
 
 _SHOWN = 10
 _BENCHMARK, _REPORT = "benchmark", "report"
+_ALONE = ("metadata", "parity", "throughput", "cost")
+"""Commands whose files belong together: while one writes them, no other one may write into its folder."""
 
 # What a command needs is imported by it: torch and DALI take seconds, which --help should not.
 
@@ -51,8 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.command != _REPORT:
                 check_folder(Path(out), "out")
         try:
-            for text in options.run(options):
-                print(text, flush=True)
+            with ExitStack() as stack:
+                for number, text in enumerate(options.run(options)):
+                    # Not before the data are open, which the folder may lie among.
+                    if number == 0 and out is not None and options.command in _ALONE:
+                        stack.enter_context(working_in(Path(out)))
+                    print(text, flush=True)
         except KeyboardInterrupt:
             ending.stopped = options.when_stopped
             raise
@@ -84,7 +91,8 @@ def _add_download(commands: Any) -> None:
     )
     command.add_argument(
         "--dataset", default="stanford-dogs", metavar="NAME",
-        help="stanford-dogs, oxford-iiit-pet, caltech-256, cifar-10 or inaturalist-12k (default: stanford-dogs)",
+        help="stanford-dogs, oxford-iiit-pet, caltech-256, cifar-10 or inaturalist-12k; of cats-and-dogs it says how "
+        "to get it (default: stanford-dogs)",
     )  # fmt: skip
     command.set_defaults(run=_download, when_stopped="stopped; the same command goes on from here")
 

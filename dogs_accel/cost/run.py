@@ -48,11 +48,14 @@ class CostRun:
 def named_models(names: str, image_size: int | None = None) -> list[ModelSpec]:
     """Look models up by their names, separated by commas; image_size None leaves each its own.
 
-    Raises ValueError for an unknown name or none, and for a size that a model cannot have.
+    Raises ValueError for an unknown name or none, for a model that is named twice, and for a size that a model cannot
+    have.
     """
-    specs = [model_spec(name, image_size) for name in dict.fromkeys(filter(None, map(str.strip, names.split(","))))]
+    specs = [model_spec(name, image_size) for name in filter(None, map(str.strip, names.split(",")))]
     if not specs:
         raise ValueError(f"models: got {names!r}, expected names such as resnet50,timm/vit_tiny_patch16_224")
+    if len({spec.name for spec in specs}) < len(specs):
+        raise ValueError(f"models: got {names!r}, which names a model twice, expected each once")
     return specs
 
 

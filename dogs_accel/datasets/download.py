@@ -166,7 +166,12 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
             lock(file, wait=False)
         except BlockingIOError as error:
             raise DownloadError(f"{part}: another process is fetching it; wait for that one") from error
-        yield file
+        try:
+            yield file
+        except BaseException:
+            if file.seek(0, os.SEEK_END) == 0:  # nothing came, so that there is nothing to go on with
+                part.unlink(missing_ok=True)
+            raise
 
 
 def _fill(file: IO[bytes], url: str, size: int | None, called: str, bar: tqdm) -> None:

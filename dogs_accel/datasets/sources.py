@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -11,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dogs_accel.datasets.download import DownloadError, download, fetch
+from dogs_accel.datasets.download import MOST_MEMBERS, DownloadError, download, fetch
 from dogs_accel.runtime.arguments import did_you_mean
-from dogs_accel.runtime.files import UnwritableError, md5, replacing_folder
+from dogs_accel.runtime.files import UnwritableError, is_disk_full, md5, replacing_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,10 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
 }  # fmt: skip
 """The archives of each dataset but Stanford Dogs; checksums are those that torchvision has."""
+_UNREADABLE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError,
+)  # fmt: skip
+"""What the readers of archives raise for one that is damaged, encrypted or of another kind, beside errors of files."""
 _BY_HAND = {
     "cats-and-dogs": (
         "Kaggle gives it to who has an account: https://www.kaggle.com/competitions/dogs-vs-cats/data; "
@@ -125,8 +131,9 @@ def _unpack(path: Path, inside: str, target: Path) -> None:
         with replacing_folder(target) as content:
             unpacked = content.with_name(f"{content.name}-unpacked")
             unpacked.mkdir()
-            if zipfile.is_zipfile(path):
+            if path.suffix == ".zip":
                 with zipfile.ZipFile(path) as archive:
+                    _check_members(archive, shutil.disk_usage(unpacked).free)
                     archive.extractall(unpacked)  # which leaves out what leads out of the folder
             else:
                 shutil.unpack_archive(path, unpacked, filter="data")
@@ -135,6 +142,17 @@ def _unpack(path: Path, inside: str, target: Path) -> None:
             (unpacked / inside).rename(content)
     except (UnwritableError, DownloadError):
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+    except (*_UNREADABLE, OSError) as error:
+        if is_disk_full(error):
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
         raise DownloadError(f"{path}: cannot be unpacked: {reason}; delete it to fetch it again") from error
+
+
+def _check_members(archive: zipfile.ZipFile, free_bytes: int) -> None:
+    """Raise ValueError for an archive that a disk has no room for: none of its files gets larger than it says."""
+    members = archive.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
+    if (size := sum(member.file_size for member in members)) > free_bytes:
+        raise ValueError(f"its files have {size:,} bytes, and there is room for {free_bytes:,}")

@@ -33,11 +33,12 @@ from dogs_accel.runtime.processes import (
 from dogs_accel.training.checkpoint import CheckpointError
 from dogs_accel.training.features import FeatureError
 from dogs_accel.training.tracking import TrackingError
+from dogs_accel.training.trainer import DivergedError
 from pipelines import BadImageError
 from pipelines.loader import WorkerError
 from pipelines.store.index import StoreError
 
-_NEED_OTHER_SETTINGS = (BadImageError, BatchTooLargeError, BusyError, CheckpointError, FeatureError)
+_NEED_OTHER_SETTINGS = (BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError)
 """Errors that say what helps, which is not to go on with the same settings."""
 
 
@@ -115,15 +116,13 @@ def _has_finished_run(out: Path) -> bool:
 def _carry_out(ending: Ending, plan: Plan, loaders: Loaders) -> None:
     # From here on a ValueError is none of the user's, and few errors of the system are.
     ending.expected = (
-        BadImageError, BatchTooLargeError, BusyError, CheckpointError, FeatureError, PermissionError, StoreError,
-        TrackingError, UnwritableError, WorkerError,
+        BadImageError, BatchTooLargeError, BusyError, CheckpointError, DivergedError, FeatureError, PermissionError,
+        StoreError, TrackingError, UnwritableError, WorkerError,
     )  # fmt: skip
     try:
         # Only now, when the plan can be read: what trains, draws and reports takes seconds to import.
         from dogs_accel.experiment.execute import run_plan
-        from dogs_accel.training.trainer import DivergedError
 
-        ending.expected += (DivergedError,)
         try:
             run_plan(plan, loaders)
         except DivergedError as error:

@@ -79,7 +79,10 @@ def _describe_batch(plan: Plan) -> str:
 
 def describe_estimates(plan: Plan, estimates: Mapping[str, Estimate]) -> str:
     """Lay out the times of a dry run, by configuration, as text for a terminal."""
-    lines = ["estimated from a few steps on this machine: by the fast ones, as where it is idle, to by the median one"]
+    lines = [
+        "training and tests, estimated from a few steps on this machine: by the fast ones, as where it is idle, to by "
+        "the median one; the first look at every file, heat maps, figures and the report come on top"
+    ]
     num_runs = Counter(run.configuration for run in plan.runs)
     for name, estimate in estimates.items():
         times = f"{num_runs[name]} x " if num_runs[name] > 1 else ""

@@ -322,6 +322,23 @@ def only_process_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder for the length of the block, as `only_process_in` does.
+
+    The folder is made where there is none, and removed in the end where nothing was written to it.
+    """
+    was_there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_process_in(folder):
+            yield
+    finally:
+        if not was_there:
+            with suppress(OSError):  # of what is not empty
+                folder.rmdir()
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON that people can read and diff."""
     with replacing(path) as temporary:

@@ -291,7 +291,8 @@ class Trainer:
         if not math.isfinite(train.loss) or not math.isfinite(val.loss):
             raise DivergedError(
                 f"{self.label}: the loss of {phase.name} epoch {epoch + 1} is {train.loss} in training and {val.loss} "
-                f"in validation at lr {phase.lr:g}; {self._what_is_kept()}"
+                f"in validation at lr {phase.lr:g}; {self._what_is_kept()}; the same settings lead there again, so run "
+                f"it anew with a smaller rate, such as --set lr={min(phase.lr / 10, 1e-3):g}"
             )
         return {
             "index": len(self.history),

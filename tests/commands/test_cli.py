@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dogs_accel.cli import main
+from dogs_accel.runtime.files import only_process_in
 
 
 @pytest.mark.fault("Machine and environment", "`download` without a network", "one line")
@@ -20,6 +21,29 @@ def test_download_without_a_network_is_one_line(tmp_path, monkeypatch, capsys):
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert line.startswith("dogs-accel download: error: ")
     assert "http://127.0.0.1:9/images.tar" in line
+
+
+@pytest.mark.fault(
+    "Signals and processes", "a second `metadata`, `parity`, `throughput` or `cost` into the folder of one that works",
+    "refused by name before it measures or writes anything",
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["metadata", "--data", "{data}", "--no-store"],
+        ["parity", "--data", "{data}", "--loader", "dali", "--recipe", "eval", "--model", "cnn5"],
+        ["throughput", "--data", "{data}", "--num-images", "8", "--batch-size", "4", "--model", "none"],
+        ["cost", "--models", "cnn5", "--image-size", "32"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_two_commands_do_not_write_into_one_folder(dogs_root, tmp_path, capsys, arguments):
+    with only_process_in(tmp_path), pytest.raises(SystemExit) as stop:
+        main([*(each.format(data=dogs_root) for each in arguments), "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    said = f"dogs-accel {arguments[0]}: error: out: another process works in {tmp_path}, expected none\n"
+    assert capsys.readouterr().err == said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_both_spellings_of_the_command_exist():

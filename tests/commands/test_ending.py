@@ -28,7 +28,7 @@ from dogs_accel.results import comparison
 from dogs_accel.runtime import files
 from dogs_accel.runtime.files import FullDiskError, UnwritableError, patient_file, replacing, sha256
 from dogs_accel.runtime.terminal import escaped, terminal_output
-from dogs_accel.training.trainer import Trainer
+from dogs_accel.training.trainer import DivergedError, Trainer
 
 FULL = Path("/dev/full")
 ODD = "a\x1b[31m\x7f\tred\nfox"
@@ -371,6 +371,22 @@ def test_a_folder_that_is_removed_in_training_is_one_line(dogs_root, tmp_path, m
         f"python -m dogs_accel.benchmark: error: {out} was removed while the run wrote to it, and what had ended with "
         "it; another --out starts anew"
     )
+
+
+@pytest.mark.fault(
+    "Training and models", "a rate at which every run becomes NaN",
+    "the run stops, and a smaller rate is advised, not --resume with the same one",
+)  # fmt: skip
+def test_a_lost_training_is_not_advised_to_go_on(dogs_root, tmp_path, monkeypatch, capsys):
+    def lost(plan, _):
+        plan.out.mkdir()
+        (plan.out / "config.json").write_text("{}")
+        raise DivergedError("resnet18_full: the loss is nan")
+
+    monkeypatch.setattr(execute, "run_plan", lost)
+    code, errors = ended(benchmark.main, arguments_of(dogs_root, "--out", tmp_path / "out"), capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == "python -m dogs_accel.benchmark: error: resnet18_full: the loss is nan"
 
 
 @pytest.mark.slow  # a benchmark in this process, and the rest of it

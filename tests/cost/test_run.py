@@ -89,6 +89,8 @@ def test_a_batch_that_does_not_fit_is_named_with_one_that_does(monkeypatch, caps
 
 
 def test_names_once_and_own_heads():
-    assert [spec.name for spec in named_models("resnet18,resnet50,,resnet18")] == ["resnet18", "resnet50"]
+    assert [spec.name for spec in named_models("resnet18, resnet50,")] == ["resnet18", "resnet50"]
+    with pytest.raises(ValueError, match=r"^models: got 'vit,cnn5,vit', which names a model twice, expected"):
+        named_models("vit,cnn5,vit")
     assert own_num_classes(model_spec("resnet50")) == 1000
     assert own_num_classes(model_spec("timm/vit_tiny_patch16_224.augreg_in21k")) == 21843

@@ -219,6 +219,7 @@ def test_http_errors(tmp_path: Path, server: ArchiveServer, status: int) -> None
     server.status = status
     with pytest.raises(DownloadError, match=rf"images\.tar: HTTP {status} "):
         fetch(tmp_path, server)
+    assert names(tmp_path) == []
 
 
 def test_no_network(tmp_path: Path) -> None:
@@ -231,6 +232,7 @@ def test_no_network(tmp_path: Path) -> None:
     assert "\n" not in message
     assert f"{url}/images.tar" in message
     assert f"put images.tar into {tmp_path} by hand and run again" in message
+    assert names(tmp_path) == []
 
 
 def test_two_processes_do_not_write_one_part(tmp_path: Path, server: ArchiveServer) -> None:

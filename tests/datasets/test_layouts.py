@@ -156,6 +156,23 @@ def test_cats_and_dogs_have_their_class_in_their_names(tmp_path):
     assert data.facts.left_out == {"hidden file": 1, "photo without a label in test folders": 2}
 
 
+@pytest.mark.fault(
+    "Folders and names",
+    "a few other files and folders among the photos of cats and dogs",
+    "the photos are opened; the others are left out and counted",
+)
+def test_cats_and_dogs_have_others_among_them(tmp_path):
+    labelled = [f"train/{name}.{n}.jpg" for name in ("cat", "dog") for n in range(3)]
+    data = open_dataset(touch(tmp_path, *labelled, "train/readme.txt", "train/x.jpg", "train/old/cat.0.jpg"))
+    assert (len(data), data.class_names) == (6, ["cat", "dog"])
+    assert data.facts.left_out == {
+        "file in a folder below": 1, "file of another kind": 1, "photo whose name has no class": 1,
+    }  # fmt: skip
+    # Photos beside more class folders than there are of them are none of Kaggle's.
+    data = open_dataset(touch(tmp_path / "other", *labelled[::3], *(f"train/{n}/1.jpg" for n in "abc"), "test/a/2.jpg"))
+    assert data.facts.layout == "class folders in train/ and test/"
+
+
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "class-folders"])
 def test_a_layout_that_is_named_and_not_there_is_one_line(tmp_path, layout):
     with pytest.raises(DatasetNotFoundError) as error:

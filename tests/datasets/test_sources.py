@@ -1,8 +1,10 @@
 """Known datasets from a server of the test's own, whose archives are small."""
 
 import dataclasses
+import errno
 import hashlib
 import io
+import shutil
 import tarfile
 import zipfile
 
@@ -13,6 +15,7 @@ from dogs_accel.datasets import LAYOUTS, open_dataset, sources
 from dogs_accel.datasets.download import DownloadError
 from dogs_accel.datasets.layouts.inaturalist import TAXA
 from dogs_accel.datasets.sources import DOWNLOADS, SOURCES, download_dataset
+from dogs_accel.runtime.files import FullDiskError
 from tests.datasets.test_download import server  # noqa: F401  # a fixture
 
 PETS = {
@@ -124,6 +127,55 @@ def test_what_cannot_be_unpacked_is_one_line(tmp_path, server, monkeypatch, body
     assert "\n" not in str(error.value)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["cifar-10-python.tar.gz"]
     assert not (tmp_path / "x").exists()
+
+
+def encrypted(body):
+    """Say in both headers of a zip that what it has is encrypted."""
+    buffer = bytearray(body)
+    buffer[6] |= 1
+    buffer[body.index(b"PK\1\2") + 8] |= 1
+    return bytes(buffer)
+
+
+@pytest.mark.fault(
+    "Archives and checkpoints", "a zip that is encrypted, damaged, a bomb, or of too many members",
+    "one line with the archive and why; a bomb is not unpacked",
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (encrypted(zipped({"inaturalist_12K/x": b"x"})), "cannot be unpacked: .* is encrypted"),
+        (zipped({"inaturalist_12K/x": bytes(999)})[:-30], "cannot be unpacked: "),
+        (zipped({"inaturalist_12K/x": bytes(999)}).replace(bytes(9), b"123456789"), "cannot be unpacked: .*CRC"),
+        (zipped({f"inaturalist_12K/{n}": b"" for n in range(9)}), "it has more than 8 members"),
+        (zipped({"inaturalist_12K/x": bytes(2_000)}), "its files have 2,000 bytes, and there is room for 1,999"),
+    ],
+)
+def test_a_hostile_zip_is_one_line(tmp_path, server, monkeypatch, body, reason):  # noqa: F811
+    monkeypatch.setattr(sources, "MOST_MEMBERS", 8)
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2_000, 1, 1_999))
+    serve(server, monkeypatch, "inaturalist-12k", 0, body)
+    with pytest.raises(DownloadError, match=reason) as error:
+        fetched("inaturalist-12k", tmp_path)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["nature_12K.zip"]
+
+
+def test_a_full_disk_is_not_the_fault_of_the_archive(tmp_path, server, monkeypatch):  # noqa: F811
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    serve(server, monkeypatch, "inaturalist-12k", 0, zipped({"inaturalist_12K/x": b"x"}))
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+    with pytest.raises(FullDiskError, match=r"inaturalist_12K cannot be written: no space left on its disk$"):
+        fetched("inaturalist-12k", tmp_path)
+
+
+def test_the_help_names_what_can_be_fetched(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["download", "--help"])
+    said = capsys.readouterr().out
+    assert [name for name in DOWNLOADS if name not in said] == []
 
 
 def test_what_needs_an_account_is_said(tmp_path, capsys):

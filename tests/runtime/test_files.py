@@ -16,6 +16,7 @@ from dogs_accel.runtime.files import (
     replacing,
     replacing_folder,
     temporary_folder,
+    working_in,
     write_json,
     write_manifest,
 )
@@ -113,6 +114,17 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
         pass
     with only_process_in(tmp_path):
         pass
+
+
+def test_a_folder_that_nothing_was_written_to_goes(tmp_path):
+    with working_in(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    with working_in(tmp_path / "kept"):
+        (tmp_path / "kept" / "a").touch()
+    (tmp_path / "old").mkdir()
+    with working_in(tmp_path / "old"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "old"]
 
 
 def test_a_result_can_be_read_by_whoever_reads_the_folder(tmp_path):

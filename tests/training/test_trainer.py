@@ -391,7 +391,8 @@ def test_a_first_epoch_that_is_lost_names_no_checkpoint(loaders, tmp_path):
     model = TinyNet()
     next(model.parameters()).data.fill_(float("nan"))
     words = (
-        r"training and .* in validation at lr .*; it is the first epoch of the run, so that no checkpoint was written$"
+        r"training and .* in validation at lr .*; it is the first epoch of the run, so that no checkpoint was written; "
+        r"the same settings lead there again, so run it anew with a smaller rate, such as --set lr=0.0005$"
     )
     with pytest.raises(DivergedError, match=words):
         train(loaders, tmp_path, [FULL], model=model)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.datasets.photos import photos_in
+from dogs_accel.datasets.photos import is_folder, is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import NO_OFFICIAL_PART
 
 _NAME = re.compile(r"(?P<name>[A-Za-z][\w-]*)\.(?P<number>\d+)\.\w+")
@@ -21,19 +21,23 @@ _OFFICIAL_SIZE = (25_000, 2)
 
 
 def is_cats_and_dogs(root: str | os.PathLike[str]) -> bool:
-    """Whether a folder has train/ with photos of two classes or more that are called as Kaggle's are, cat.0.jpg."""
+    """Whether a folder has train/ with photos of two classes or more that are called as Kaggle's are, cat.0.jpg.
+
+    What else lies beside them is no class folder: there are more of these photos than of anything else.
+    """
     folder = Path(root).expanduser() / "train"
     if not folder.is_dir():
         return False
-    classes: set[str] = set()
+    classes: Counter[str] = Counter()
+    num_others = 0
     with os.scandir(folder) as found:
         for entry in found:
-            if not entry.name.startswith("."):
-                match = _NAME.fullmatch(entry.name)
-                if match is None:
-                    return False
-                classes.add(match["name"])
-    return len(classes) > 1
+            match = None if is_folder(entry) else _NAME.fullmatch(entry.name)
+            if match is not None:
+                classes[match["name"]] += 1
+            elif not is_hidden_folder(entry.name):
+                num_others += 1
+    return len(classes) > 1 and classes.total() > num_others
 
 
 def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
