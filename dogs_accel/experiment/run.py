@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dogs_accel.cost.measure import MeasuredModel, cost_setting, measure_costs
+from dogs_accel.cost.measure import MeasuredModel, cost_setting, measure_costs, time_stages
 from dogs_accel.cost.model_cost import ModelCost
 from dogs_accel.datasets import published_about
 from dogs_accel.evaluation.galleries import (
@@ -30,6 +30,8 @@ from dogs_accel.experiment.examine import ExaminedData
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan, PlannedRun
 from dogs_accel.explain.run import EXPLANATIONS_FOLDER, write_explanations
+from dogs_accel.models.architecture.table import count_stages
+from dogs_accel.models.architecture.write import ARCHITECTURE_FIGURE, write_architecture
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
@@ -417,6 +419,10 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
             title=planned.title,
             seed=planned.seed,
         )
+    with work.steps.step(ARCHITECTURE_FIGURE):
+        counted = count_stages(planned.spec, data.num_classes)
+        timed = time_stages(counted, model.eval(), work.plan.device, seconds=_COST_SECONDS)
+        write_architecture(folder, timed)
 
 
 def _cost(work: _Work, model: nn.Module) -> ModelCost | None:
