@@ -66,14 +66,14 @@ def _of_parameter(levels: Sequence[LevelFinding]) -> list[Sentence]:
 
 
 def _no_difference(name: str, levels: Sequence[LevelFinding]) -> Sentence:
-    of = ", ".join(f"{each.level} {_mean(each)}" for each in levels)
+    of = "; ".join(f"{each.level}: {_mean(each)}" for each in levels)
     p_value = min(each.p_holm for each in levels)
-    text = f"{name}: no difference is shown ({of}; smallest p {_p(p_value)} after Holm)."
+    text = f"{name}: no difference is shown ({of}); smallest p {_p(p_value)} after Holm."
     return Sentence(kind=NOT_SHOWN_KIND, subject=name, text=text)
 
 
 def _of_level(found: LevelFinding) -> Sentence:
-    tried = f"{found.name}: tried {_times(found.num_complete)}{_not_counted(found)}"
+    tried = f"{found.name}: tried {_times(found.num_trials)}{_not_counted(found)}"
     if found.verdict in (HIGHER, LOWER):
         text = (
             f"{tried}; with the other parameters held equal its accuracy is {_by(found.adjusted)} "
@@ -99,7 +99,8 @@ def _not_counted(found: LevelFinding) -> str:
         return ""
     parts = [(found.num_pruned, "pruned"), (found.num_failed, "failed")]
     parts.append((others - found.num_pruned - found.num_failed, "not ended or a repeat"))
-    return " to the end (" + ", ".join(f"{num} {word}" for num, word in parts if num) + ")"
+    why = ", ".join(f"{num} {word}" for num, word in parts if num)
+    return f", {found.num_complete or 'none'} of them to the end ({why})"
 
 
 def _interval(found: LevelFinding) -> str:
@@ -121,7 +122,7 @@ def _by(difference: float) -> str:
 
 def _mean(found: LevelFinding) -> str:
     interval = "" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
-    return f"{found.mean:.3f}{interval} of {found.num_complete}"
+    return f"{found.mean:.3f}{interval}, {_count(found.num_complete, 'trial')}"
 
 
 def _p(value: float) -> str:
