@@ -1,1 +1,1 @@
-"""Sweeps: a space of settings, the trials of it, and what they show."""
+"""Sweeps: many short runs over a space of settings, from whose validation accuracy something may be concluded."""
