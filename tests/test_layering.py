@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     {"ops", "calibration"}, {"pipelines"}, {"runtime"}, {"ending"}, {"steps"}, {"glyphs"}, {"plots"}, {"datasets"},
     {"models"}, {"cost"}, {"evaluation"}, {"eda"}, {"training"}, {"explain"}, {"results"}, {"inference"}, {"parity"},
-    {"throughput"}, {"report"}, {"experiment"}, {"benchmark", "cli"}, {"__main__"},
+    {"throughput"}, {"report"}, {"experiment"}, {"sweep"}, {"benchmark", "cli"}, {"__main__"},
 ]  # fmt: skip
 """Each may import itself and what is before it."""
 MOST_MODULES = 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
@@ -121,6 +122,16 @@ class Dataset:
             val_ratio=val_ratio,
             test_ratio=test_ratio,
             class_names=self.class_names,
+        )
+
+    def subset(self, index: np.ndarray) -> Dataset:
+        """Return the dataset with some of its images alone, in the order of (n,) positions, and with all classes."""
+        return dataclasses.replace(
+            self,
+            ids=[self.ids[i] for i in index],
+            paths=[self.paths[i] for i in index],
+            labels=self.labels[index],
+            official_split=[self.official_split[i] for i in index],
         )
 
     def absent_from(self, index: np.ndarray) -> list[str]:

@@ -37,4 +37,4 @@ def open_data(config: BenchmarkConfig) -> Dataset:
 
 def describe_sizes(splits: Mapping[str, NDArray[np.int64]]) -> str:
     """Say how many images each split has."""
-    return " / ".join(f"{len(splits[name]):,} {name}" for name in SPLITS)
+    return " / ".join(f"{len(splits[name]):,} {name}" for name in SPLITS if name in splits)

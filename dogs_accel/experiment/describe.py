@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dogs_accel.datasets.splits import describe_carving
 from dogs_accel.evaluation.tta import NO_TTA, describe_views
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.plan import Plan, PlannedRun
@@ -24,9 +23,6 @@ _SHOWN = 5
 def describe_plan(plan: Plan) -> str:
     """Say what will run, on what, as text for a terminal."""
     config, facts = plan.config, plan.data.facts
-    carving = describe_carving(
-        plan.data.official_split, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio
-    )
     amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     lines = [
@@ -35,7 +31,8 @@ def describe_plan(plan: Plan) -> str:
         f"data     {escaped(facts.name)}: {facts.count(plan.data.num_classes)}, {describe_sizes(plan.splits)} images, "
         f"in {escaped(plan.data.root)}",
         *facts.layout_lines(),
-        f"splits   {carving}",
+        f"splits   {plan.carving}",
+        *([] if config.test else ["         the test split is left out: its files stay closed"]),
         *_describe_absent(plan),
         f"device   {plan.device} ({device}), {amp}, batch {_describe_batch(plan)}",
         f"results  {escaped(plan.out)}",

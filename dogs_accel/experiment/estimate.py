@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
 from dogs_accel.models.specs import ModelSpec
@@ -79,7 +80,7 @@ def estimate_run(
     for phase in phases:
         if phase.stage not in train_rate:
             train_rate[phase.stage] = _rate(_training(model, phase, device, settings), images)
-    num_train, num_val, num_test = (loaders[split].num_samples for split in ("train", "val", "test"))
+    num_train, num_val, num_test = (loaders[name].num_samples if name in loaders else 0 for name in SPLITS)
 
     def minutes(speed: Literal["fast", "slow"]) -> float:
         def seconds(num_images: int, rates: Rates) -> float:

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from dogs_accel.datasets.facts import DATASET_FILE
-from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_FILE, NORMALISATION_FILE, SPLIT_FILE
 from dogs_accel.experiment.describe import describe_estimates
 from dogs_accel.experiment.estimate import Estimate, estimate_run
 from dogs_accel.experiment.examine import ExaminedData, examine_data
 from dogs_accel.experiment.loaders import Loaders
-from dogs_accel.experiment.outcome import describe_results
+from dogs_accel.experiment.outcome import describe_results, describe_validation
 from dogs_accel.experiment.plan import Plan
 from dogs_accel.experiment.run import execute_run, require_same_runs
 from dogs_accel.report.page import write_report
@@ -57,7 +56,10 @@ def run_plan(plan: Plan, loaders: Loaders) -> None:
     else:
         folder = execute_plan(plan, loaders)
         if plan.world.is_rank_zero:  # which has written what is described
-            _report(folder)
+            if plan.config.test:
+                _report(folder)
+            else:
+                print(f"\n{describe_validation(folder)}")
 
 
 def _report(folder: RunsFolder) -> None:
@@ -97,7 +99,7 @@ def _execute_runs(plan: Plan, loaders: Loaders) -> RunsFolder:
         plan.world.local_rank_zero_first(lambda: _build_stores(loaders))
         for planned in plan.runs:
             runs.append(execute_run(plan, planned, loaders, examined, runs))
-            if plan.world.is_rank_zero:
+            if plan.world.is_rank_zero and plan.config.test:
                 steps = Steps(plan.out, "tables over the runs")
                 write_tables(plan.out, runs, plan.data.facts, steps.step)
                 note_not_made(plan.out, {**examined.not_made, **steps.failed})
@@ -179,13 +181,13 @@ def dry_run(plan: Plan, loaders: Loaders) -> None:
     for run in plan.runs:
         if run.configuration in estimates:  # another seed takes as long
             continue
-        recipes = {"train": run.train_recipe, "val": run.eval_recipe, "test": run.eval_recipe}
+        recipes = {name: run.train_recipe if name == "train" else run.eval_recipe for name in splits}
         with ExitStack() as stack:
             made = {
                 split: stack.enter_context(
                     streaming.of(splits[split], recipes[split], shuffle=split == "train", seed=run.seed)
                 )
-                for split in SPLITS
+                for split in splits
             }
             estimates[run.configuration] = estimate_run(
                 run.spec,

@@ -27,6 +27,17 @@ def describe_results(folder: RunsFolder) -> str:
     return "\n\n".join(filter(None, [shown, differences, f"written to {folder.folder}\n{listed}"]))
 
 
+def describe_validation(folder: RunsFolder) -> str:
+    """Lay out the result of runs that have not read the test split."""
+    rows = [(run.model, run.strategy, run.metrics["val"]["accuracy"]) for run in folder.runs]
+    table = pd.DataFrame(rows, columns=["Model", "Training strategy", "Validation accuracy"])
+    files = "\n".join(f"  {name}" for name in _listed_files(folder.folder))
+    return (
+        f"{table.to_string(index=False, float_format='{:.4f}'.format)}\nthe test split was not read, so there are no "
+        f"tables over the runs and no report\n\nwritten to {folder.folder}\n{files}"
+    )
+
+
 def _listed_files(folder: Path) -> list[str]:
     """Name the files of a folder, single pictures by their folder alone."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]

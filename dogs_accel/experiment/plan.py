@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from dogs_accel.datasets import Dataset
-from dogs_accel.datasets.splits import SPLITS
+from dogs_accel.datasets.splits import SPLITS, describe_carving
 from dogs_accel.evaluation.tta import NO_TTA, View, tta_views
 from dogs_accel.experiment.data import open_data
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.phase_settings import base_strategy
+from dogs_accel.experiment.settings.recipe_names import parse_recipe_name
 from dogs_accel.models import DEFAULT_FAMILY, family_name
 from dogs_accel.models.build import build_model
 from dogs_accel.models.heads import head_names
@@ -34,8 +35,7 @@ from dogs_accel.training.optimizers import param_groups
 from dogs_accel.training.phases import STRATEGIES, Phase, starts_at_random, strategy_label
 from dogs_accel.training.step import StepSettings, has_compiler
 from dogs_accel.training.tracking import check_tracking
-from pipelines import RECIPES, RESNET_TRAIN, VIT_TRAIN, Recipe
-from pipelines.recipe import evaluation_of
+from pipelines import RESNET_TRAIN, VIT_TRAIN, Recipe
 
 _TRAIN_RECIPE = {"cnn": RESNET_TRAIN, "vit": VIT_TRAIN}
 """By the kind of network, so that a label of its own changes nothing but where a model's runs are gathered."""
@@ -105,7 +105,8 @@ class Plan:
     config: BenchmarkConfig
     data: Dataset
     splits: Mapping[str, NDArray[np.int64]]
-    """Positions in the data by split, before any file was decoded."""
+    """Positions in the data by split, before any file was decoded; without test where the settings say so, and then
+    the data are without it too."""
     device: torch.device
     amp: torch.dtype | None
     runs: Sequence[PlannedRun]
@@ -113,6 +114,8 @@ class Plan:
     world: World = ALONE
     notices: Sequence[str] = ()
     """What a reader of the results must know of the models, a line each."""
+    carving: str = ""
+    """Which splits are the publisher's and which are carved out of them, in words."""
 
     @property
     def batch_size(self) -> int:
@@ -165,10 +168,10 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     runs = []
     for spec, strategy, recipe_name in itertools.product(specs, config.strategies, config.recipes or ("",)):
         normalisation = {"mean": spec.mean, "std": spec.std}
-        recipe = RECIPES[recipe_name] if recipe_name else _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY])
+        named = parse_recipe_name(recipe_name or _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY]).name)
         weights = own_weights.get(spec.name, config.weights)
         is_one_of_several = len(config.recipes or ()) > 1
-        configuration = f"{spec.slug}_{strategy}" + (f"_{recipe_name}" if is_one_of_several else "")
+        configuration = f"{spec.slug}_{strategy}" + (f"_{named.slug}" if is_one_of_several else "")
         runs += [
             PlannedRun(
                 name=configuration if config.seeds == 1 else f"{configuration}_seed{seed}",
@@ -178,10 +181,10 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
                 weights="none" if starts_at_random(base_strategy(strategy)) else weights,
                 phases=config.phases(strategy, spec.kind),
                 strategy_name=strategy,
-                recipe_name=recipe_name,
+                recipe_name=recipe_name and str(named),
                 is_set=config.changes_phases(strategy, spec.kind),
-                train_recipe=recipe.at(spec.image_size, **normalisation),
-                eval_recipe=evaluation_of(recipe).at(spec.image_size, **normalisation),
+                train_recipe=named.recipe.at(spec.image_size, **normalisation),
+                eval_recipe=named.evaluation.at(spec.image_size, **normalisation),
                 cache_features=config.cache_features,
                 tta=config.tta,
             )
@@ -316,10 +319,11 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     notices += check_models(config, runs, data.num_classes)
-    splits = {
-        name: data.split(name, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio)
-        for name in SPLITS
-    }
+    carved: dict[str, Any] = {"seed": config.seed, "val_ratio": config.val_ratio, "test_ratio": config.test_ratio}
+    carving = describe_carving(data.official_split, **carved)
+    splits = {name: data.split(name, **carved) for name in SPLITS}
+    if not config.test:
+        data, splits = _without_test(data, splits)
     if len(splits["train"]) < world.size:
         raise ValueError(f"data: got {len(splits['train'])} training images for {world.size} processes, expected more")
     return Plan(
@@ -332,7 +336,16 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
         out=out,
         world=world,
         notices=notices,
+        carving=carving,
     )
+
+
+def _without_test(
+    data: Dataset, splits: Mapping[str, NDArray[np.int64]]
+) -> tuple[Dataset, dict[str, NDArray[np.int64]]]:
+    """Leave the test split out of the data themselves, so that nothing that decodes them can come upon its files."""
+    kept = np.sort(np.concatenate([index for name, index in splits.items() if name != "test"]))
+    return data.subset(kept), {name: np.searchsorted(kept, splits[name]) for name in splits if name != "test"}
 
 
 def _check_world(config: BenchmarkConfig, world: World, device: torch.device) -> None:

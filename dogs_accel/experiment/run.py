@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,27 +47,41 @@ from dogs_accel.results.layout import (
 )
 from dogs_accel.results.record import RunRecord
 from dogs_accel.results.run import Run
-from dogs_accel.results.writing import ViewPredictions, score_predictions, write_evaluation
+from dogs_accel.results.writing import (
+    ViewPredictions,
+    score_predictions,
+    validation_metrics,
+    write_evaluation,
+    write_validation,
+)
 from dogs_accel.runtime.environment import cpu_name
 from dogs_accel.runtime.files import UnwritableError, sha256, write_csv, write_json
 from dogs_accel.steps import Steps
 from dogs_accel.training.checkpoint import CheckpointError, require_same_run
 from dogs_accel.training.mixing import mixed_scores_note
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
-from dogs_accel.training.tracking import TrackedRun
+from dogs_accel.training.tracking import PrunedError, TrackedRun
 from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
 
+OnEpoch = Callable[[Sequence[HistoryRow]], None]
 _COST_SECONDS = 0.2
 """For which a model is measured with one image, and again with a batch; of each there are seven rounds at least."""
 
 
 def execute_run(
-    plan: Plan, planned: PlannedRun, loaders: Loaders, examined: ExaminedData, earlier: Sequence[Run] = ()
+    plan: Plan,
+    planned: PlannedRun,
+    loaders: Loaders,
+    examined: ExaminedData,
+    earlier: Sequence[Run] = (),
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Train, evaluate and write one run into its folder, or find what it has left there if it is finished.
 
     earlier: runs of the same plan; what a model costs is not measured again where one of them has measured it.
+    on_epoch: gets the history after each epoch and when a run goes on, on rank 0, and may raise PrunedError.
+    Without test nothing is made that is of it, nor what describes a model beside its scores: figures and cost.
     What a later step needs is on disk before it starts: a failure costs that step and nothing before it. What fails
     once the answers are on disk is named in the record, and the rest is made. Of several processes rank 0 alone writes,
     and knows the run's files.
@@ -76,7 +90,8 @@ def execute_run(
     identity = run_identity(plan, planned, examined)
     record = plan.world.broadcast(lambda: _begun(folder, identity))
     if record is not None and record.is_finished:
-        print(f"\n{planned.title}\n  finished already, test accuracy {record.summary['test/accuracy']:.4f}")
+        score, split = ("test/accuracy", "test") if plan.config.test else ("evaluation/val_accuracy", "validation")
+        print(f"\n{planned.title}\n  finished already, {split} accuracy {record.summary[score]:.4f}")
         run = Run(folder, record)
         plan.world.broadcast(lambda: _require_whole(run))
         return run
@@ -89,13 +104,17 @@ def execute_run(
         write_json(record_path(folder), _record(tracked, identity).as_json())
 
     plan.world.broadcast(begin)
-    with ExitStack() as stack:
-        plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
-        steps = Steps(plan.out, planned.name)
-        work = _Work(plan, planned, loaders, examined, folder, tracked, identity, steps, list(earlier))
-        trained, backends, known, cost = _train_and_evaluate(work, built)
-        described = _describe_run(work, trained, built.note, backends)
-        described["cost"] = {} if cost is None else cost.as_json()
+    steps = Steps(plan.out, planned.name)
+    work = _Work(plan, planned, loaders, examined, folder, tracked, identity, steps, list(earlier), on_epoch)
+    try:
+        with ExitStack() as stack:
+            plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
+            trained, backends, known, cost = _train_and_evaluate(work, built)
+            described = _describe_run(work, trained, built.note, backends)
+            described["cost"] = {} if cost is None else cost.as_json()
+    except PrunedError:
+        write_json(record_path(folder), _record(tracked, identity).as_json())
+        raise
     record = plan.world.broadcast(
         lambda: dataclasses.replace(_record(tracked, identity), absent=frozenset(), **described).recorded()
     )
@@ -120,6 +139,7 @@ class _Work:
     steps: Steps
     """What is made of the answers once they are on disk."""
     earlier: Sequence[Run]
+    on_epoch: OnEpoch | None
 
 
 def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
@@ -159,6 +179,9 @@ def require_folder(plan: Plan) -> None:
 def _require_whole(run: Run) -> None:
     """Read what the comparison needs of a finished run. Raises CheckpointError where it is absent or damaged."""
     try:
+        if not run.record.test_was_read:
+            run.predictions("val")
+            return
         if "intervals" not in run.metrics:
             raise ValueError(f"{run.folder / METRICS_FILE} has no intervals, an older version wrote it")
         if len(run.class_names) != run.predictions("test").logits.shape[1]:
@@ -241,6 +264,9 @@ def _train_and_evaluate(
         trainer = _trainer(work, built.model, train, val, plain)
         trained = trainer.run(planned.phases, resume=plan.resumes)
         predictions = {"val": _predict(work, trainer.model, val, "val")}
+    backends = {"train": train.backend, "val": val.backend}
+    if not plan.config.test:
+        return trained, backends, _validated(work, trained, predictions["val"]), None
     # The test split is read here, once, after every choice has been made on validation.
     with make(splits["test"], planned.eval_recipe, seed=seed) as test:
         predictions["test"] = _predict(work, trainer.model, test, "test")
@@ -266,7 +292,19 @@ def _train_and_evaluate(
         _write_analysis(work, trainer.model, predictions["test"])
         cost = _cost(work, trainer.model)
     _print_result(trained, metrics, cost)
-    return trained, {"train": train.backend, "val": val.backend, "test": test.backend}, known, cost
+    return trained, backends | {"test": test.backend}, known, cost
+
+
+def _validated(work: _Work, trained: TrainResult, val: Predictions) -> dict[str, Any]:
+    """Write what a run says that has not read the test split, and give what is known of its files."""
+    metrics = validation_metrics(work.planned.spec.display, val)
+    work.tracked.summarise(_of_validation(trained, metrics))
+    known = write_validation(work.folder, val, metrics) if work.plan.world.is_rank_zero else {}
+    print(
+        f"  validation accuracy {metrics['val']['accuracy']:.4f}, best epoch {trained.best_epoch}; trained in "
+        f"{trained.training_seconds:.1f} s at {trained.images_per_second:,.0f} img/s; test was not read"
+    )
+    return known
 
 
 def _trainer(
@@ -289,12 +327,16 @@ def _trainer(
             flush=True,
         )
         _log(tracked, row)
+        if work.on_epoch is not None:
+            work.on_epoch(history)
 
     def on_resume(history: list[HistoryRow]) -> None:
         write(history)
         print(f"  goes on after epoch {len(history)}/{num_epochs}")
         for row in history:
             _log(tracked, row)
+        if work.on_epoch is not None:
+            work.on_epoch(history)
 
     return Trainer(
         model,
@@ -387,11 +429,17 @@ def _summarise(tracked: TrackedRun, trained: TrainResult, metrics: dict[str, Any
         {
             **{f"test/{name}": metrics[name] for name in scores},
             **({f"test_tta/{name}": metrics["tta"][name] for name in scores} if "tta" in metrics else {}),
-            "trainer/training_seconds": trained.training_seconds,
-            "evaluation/best_epoch": trained.best_epoch,
-            "evaluation/val_accuracy": metrics["val"]["accuracy"],
+            **_of_validation(trained, metrics),
         }
     )
+
+
+def _of_validation(trained: TrainResult, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "trainer/training_seconds": trained.training_seconds,
+        "evaluation/best_epoch": trained.best_epoch,
+        "evaluation/val_accuracy": metrics["val"]["accuracy"],
+    }
 
 
 def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
@@ -492,6 +540,7 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
         "sessions": trained.sessions,
         "profile": profile,
         "data_notice": plan.data.facts.notice,
+        "test_was_read": plan.config.test,
         "not_made": dict(work.steps.failed),
     }
 

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from dogs_accel.report import formats
 from dogs_accel.report.claims import VERDICTS, count_verdicts, judge_claims, write_claims
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
+from dogs_accel.report.rendering import SCRIPTS, STYLES, assets, page_environment
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import (
     RunView,
@@ -64,11 +61,7 @@ def _write(html: str, path: Path) -> Path:
 
 def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """Lay out the page of one or more folders; claims: what `judge_claims` says of each."""
-    environment = Environment(
-        loader=PackageLoader("dogs_accel.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= formats.FILTERS
+    environment = page_environment()
     views = run_views(folders)
     noun, plural = shared_nouns(folders)
     shown = [
@@ -76,8 +69,8 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
         for folder, judged in zip(folders, claims, strict=True)
     ]
     return environment.get_template("report.html.j2").render(
-        css=_asset(environment, "report.css"),
-        js=_asset(environment, "report.js"),
+        css=assets(environment, *STYLES),
+        js=assets(environment, *SCRIPTS),
         title=_title(folders),
         several=len(folders) > 1,
         noun=noun,
@@ -93,12 +86,6 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
         confusion=confusion_data(views, noun, plural),
         verdicts=VERDICTS,
     )
-
-
-def _asset(environment: Environment, name: str) -> Markup:
-    assert environment.loader is not None
-    source, *_ = environment.loader.get_source(environment, name)
-    return Markup(source)  # a file of this package
 
 
 def _title(folders: Sequence[RunsFolder]) -> str:

@@ -164,6 +164,11 @@ def read_runs_folder(folder: Path) -> RunsFolder:
             runs.append(Run(path.parent, record))
         else:
             unfinished.append(path.parent.name)
+    if untested := [run.name for run in runs if not run.record.test_was_read]:
+        raise ValueError(
+            f"{folder}: {untested[0]} has not read the test split (--no-test), expected runs that have; benchmark "
+            f"--config {folder / CONFIG_FILE} --test --out DIR makes one"
+        )
     if not runs:
         expected = record_path(Path("<family>/<run>"))
         raise ValueError(f"{folder}: found no finished run, expected {expected}")

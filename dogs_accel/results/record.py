@@ -100,6 +100,8 @@ class RunRecord:
     cost: Mapping[str, Any] = field(default_factory=dict)
     """`cost.model_cost.ModelCost.as_json`; empty where it could not be measured."""
     data_notice: str | None = None
+    test_was_read: bool = True
+    """Whether the run has answered the test split; one by which others are chosen leaves it alone."""
     not_made: Mapping[str, str] = field(default_factory=dict)
     """What could not be made of the run's answers, and why, by name."""
     absent: frozenset[str] = frozenset()

@@ -64,6 +64,18 @@ def score_predictions(
     return {**scores, "tta": of_views}
 
 
+def validation_metrics(model: str, val: Predictions) -> dict[str, Any]:
+    """Compute what metrics.json holds of a run that has not read the test split: the scores of validation alone."""
+    return {"model": model, "test_was_read": False, "val": evaluate_predictions(val)}
+
+
+def write_validation(folder: Path, val: Predictions, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Write the logits and scores of validation; returns what a `Run` of the folder then knows of its files."""
+    val.save(folder / logits_file("val"))
+    write_json(folder / METRICS_FILE, metrics)
+    return {logits_file("val"): val, METRICS_FILE: metrics}
+
+
 def _differences(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Lay out the comparison of the plain scores, a, and those of views, b, by score; None of what there is not."""
     words = {"a is better": "better without", "b is better": "better with"}

@@ -34,6 +34,10 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+class PrunedError(Exception):
+    """A run is given up, since others do better, which is no failure of it."""
+
+
 class TrackingError(ValueError):
     """W&B could not start a run; the message says why in one line."""
 
@@ -155,11 +159,12 @@ class TrackedRun:
             self._tell(lambda: run.summary.update(dict(values)))
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self.state = "finished" if kind is None else "failed"
+        is_pruned = kind is not None and issubclass(kind, PrunedError)
+        self.state = "pruned" if is_pruned else "finished" if kind is None else "failed"
         self.updated_at = _now()
         if self._run is not None:
             run = self._run
-            self._tell(lambda: run.finish(exit_code=0 if kind is None else 1))
+            self._tell(lambda: run.finish(exit_code=0 if kind is None or is_pruned else 1))
             # Its service notices nothing where its folder was removed meanwhile.
             if self.mode == "offline" and self._run is not None and not self._own_folders():
                 _log.warning("wandb: the folder of %s is gone, and what was logged with it", self.display_name)

@@ -390,3 +390,18 @@ def test_the_plan_says_which_dropout_cached_features_are_without(dogs_root, tmp_
         "features.2.0.stochastic_depth and 14 more layers; that of the head stays"
     ]
     assert list(make_plan(replace(config, cache_features=False)).notices) == []
+
+
+def test_a_recipe_with_fields_trains_and_is_named(dogs_root, tmp_path):
+    names = ("inaturalist-train", "inaturalist-train:flip=0:rotation_deg=30")
+    plan = make_plan(
+        BenchmarkConfig(
+            data=str(dogs_root), models=("cnn5",), strategies=("scratch",), recipes=names, out=str(tmp_path / "r"),
+            device="cpu", image_size=32,
+        )
+    )  # fmt: skip
+    plain, changed = plan.runs
+    assert (changed.train_recipe.flip, changed.train_recipe.rotation_deg, changed.train_recipe.crop) == (0, 30, 32)
+    assert changed.eval_recipe == plain.eval_recipe
+    assert changed.recipe_name == "inaturalist-train:flip=0.0:rotation_deg=30.0"
+    assert changed.name == "cnn5_scratch_inaturalist-train_flip-0_0_rotation_deg-30_0"

@@ -22,13 +22,14 @@ from dogs_accel.experiment.settings.phase_settings import (
     set_phases,
 )
 from dogs_accel.experiment.settings.presets import PRESETS
+from dogs_accel.experiment.settings.recipe_names import parse_recipe_name
 from dogs_accel.models import DEFAULT_FAMILY, check_family
 from dogs_accel.results.layout import EDA_FOLDER, SUMMARY_FILE
-from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, did_you_mean, natural, positive, share, user_path
+from dogs_accel.runtime.arguments import AMP_CHOICES, DATA_HELP, natural, positive, share, user_path
 from dogs_accel.training.phases import STRATEGIES, Phase, strategy_phases
 from dogs_accel.training.tracking import WANDB_FOLDER, WANDB_MODES
 from pipelines import BACKENDS
-from pipelines.recipe import MAX_INPUT_PX, RECIPES
+from pipelines.recipe import MAX_INPUT_PX
 
 _MOST_SEEDS = 1000
 """Beyond, the plan alone takes minutes."""
@@ -133,8 +134,8 @@ class BenchmarkConfig:
     )  # fmt: skip
     recipes: tuple[str, ...] | None = _option(
         None, "training recipes, comma-separated, each with its own evaluation (docs/loaders.md); those of evaluation "
-        "train without augmentation (default: resnet-train, for transformers vit-train)", type=parse_names,
-        metavar="NAMES",
+        "train without augmentation; NAME:FIELD=VALUE sets a field, as in inaturalist-train:rotation_deg=30 (default: "
+        "resnet-train, for transformers vit-train)", type=parse_names, metavar="NAMES",
     )  # fmt: skip
     runs: tuple[str, ...] | None = _option(
         None,
@@ -214,6 +215,9 @@ class BenchmarkConfig:
         "--out, which is started if it is not there", nargs="?", const=False, type=user_path, metavar="DIR",
     )  # fmt: skip
     dry_run: bool = _option(False, "print the plan, with the time it will take, and stop")
+    test: bool = _option(
+        True, "read the test split, once and last; --no-test leaves its files closed, as each trial of a sweep does"
+    )
     tta: str = _option(
         NO_TTA, "score the mean over views of each image too: none, flip, five-crop, or N, the image and N - 1 draws "
         "of the training recipe", metavar="VIEWS",
@@ -223,6 +227,8 @@ class BenchmarkConfig:
         if self.gpu is not None and self.device is not None:
             raise ValueError(f"device: got both --gpu {self.gpu} and --device {self.device}, expected one of them")
         check_tta(self.tta)
+        if not self.test and self.tta != NO_TTA:
+            raise ValueError(f"tta: got {self.tta} with --no-test, expected none: it averages what is said of test")
         if not 1 <= self.seeds <= _MOST_SEEDS:
             raise ValueError(f"seeds: got {self.seeds}, expected 1 to {_MOST_SEEDS:,}")
         if self.image_size is not None and self.image_size > MAX_INPUT_PX:
@@ -252,9 +258,7 @@ class BenchmarkConfig:
             if check_family(label) in _NO_FAMILY:
                 raise ValueError(f"families: got {label!r}, the folder of something else, expected another label")
         for recipe in self.recipes or ():
-            if recipe not in RECIPES:
-                near = did_you_mean(recipe, RECIPES)
-                raise ValueError(f"recipes: got {recipe!r}, expected some of {', '.join(RECIPES)}{near}")
+            parse_recipe_name(recipe)
         for field in ("models", "strategies", "recipes", "runs"):
             names = getattr(self, field)
             if names is not None and (not names or len(set(names)) < len(names)):

@@ -39,7 +39,7 @@ def config_from_json(recorded: Any) -> BenchmarkConfig:
 
     Raises ValueError, which names the file and the field, for anything else.
     """
-    return BenchmarkConfig(**_settings_of(recorded, CONFIG_FILE))
+    return BenchmarkConfig(**settings_of(recorded, CONFIG_FILE))
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
@@ -50,36 +50,41 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
     Raises ValueError, which names the file and the field, OSError where the file is not there.
     """
-    content = _read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
+    content = read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
     if isinstance(content, Mapping):
         if content.keys() >= _OF_ONE_START:
             content = {name: value for name, value in content.items() if name not in _OF_ONE_START}
         if of_a_start := sorted(content.keys() & (_OF_ONE_START - {"out"})):
             raise ValueError(f"{path}: got {of_a_start[0]}, which is said on the command line alone")
-    settings = _settings_of(content, str(path))
+    settings = settings_of(content, str(path))
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a file of TOML. Raises ValueError, which names the file, for what is none, OSError where it is not there."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as TOML ({error})") from error
 
 
-def _settings_of(content: Any, file: str) -> dict[str, Any]:
-    """Read settings of a file by name. Raises ValueError, which names the file and the field."""
+def settings_of(content: Any, file: str = "") -> dict[str, Any]:
+    """Read settings by name, as a file has them. Raises ValueError, which names the file, if it is said, and the field.
+
+    A path is relative to the current folder, and text stands for what it is on the command line.
+    """
+    prefix = f"{file}: " if file else ""
     if not isinstance(content, Mapping):
-        raise ValueError(f"{file}: got {str(content)[:40]!r}, expected the settings of a run")
+        raise ValueError(f"{prefix}got {str(content)[:40]!r}, expected the settings of a run")
     known = {field.name: field for field in dataclasses.fields(BenchmarkConfig)}
     if unknown := sorted(content.keys() - known.keys()):
         near = did_you_mean(unknown[0], known)
-        raise ValueError(f"{file}: got {escaped(', '.join(unknown))}, expected settings of this version{near}")
+        raise ValueError(f"{prefix}got {escaped(', '.join(unknown))}, expected settings of this version{near}")
     try:
         settings = {name: _typed(known[name], value) for name, value in content.items()}
         _check_values(settings)
     except (ValueError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{prefix}{error}") from error
     return {name: _restored(value) for name, value in settings.items()}
 
 

@@ -114,6 +114,8 @@ def read_value(kind: Any, value: Any) -> Any:
         if value not in inner:
             raise _wrong(value, f"one of {', '.join(map(str, inner))}")
         return value
+    if origin is tuple and Ellipsis not in inner:
+        return _read_each(inner, value)
     if origin in (tuple, Sequence):
         return _read_several(inner[0], value)
     if origin in (dict, Mapping):
@@ -134,11 +136,22 @@ def _read_union(kinds: Iterable[Any], value: Any) -> Any:
 
 
 def _read_several(kind: Any, value: Any) -> tuple[Any, ...]:
+    return tuple(read_value(kind, each) for each in _listed(value))
+
+
+def _read_each(kinds: Sequence[Any], value: Any) -> tuple[Any, ...]:
+    values = _listed(value)
+    if len(values) != len(kinds):
+        raise _wrong(value, f"{len(kinds)} values")
+    return tuple(read_value(kind, each) for kind, each in zip(kinds, values, strict=True))
+
+
+def _listed(value: Any) -> Sequence[Any]:
     if isinstance(value, str):
-        value = value.split("+") if value else ()
+        return value.split("+") if value else ()
     if not isinstance(value, (list, tuple)):
         raise _wrong(value, "a list")
-    return tuple(read_value(kind, each) for each in value)
+    return value
 
 
 def _read_by_name(kind: Any, value: Any) -> dict[str, Any]:
