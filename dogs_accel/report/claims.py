@@ -79,7 +79,10 @@ def judge_claims(folder: RunsFolder) -> list[dict[str, Any]]:
     There is none where nothing was published about the dataset.
     """
     published = published_about(folder.facts.published)
-    return [] if published is None else [_judge(claim, published, folder) for claim in published.claims]
+    if published is None:
+        return []
+    stand_in = {name: _find_run(folder, name, published) for name in published.runs}
+    return [_judge(claim, published, folder, stand_in) for claim in published.claims]
 
 
 def write_claims(folder: Path, claims: Sequence[Mapping[str, Any]]) -> Path:
@@ -94,7 +97,10 @@ def count_verdicts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
 
 
-def _judge(claim: Claim, published: Published, folder: RunsFolder) -> dict[str, Any]:
+def _judge(
+    claim: Claim, published: Published, folder: RunsFolder, stand_in: Mapping[str, tuple[Run | None, str]]
+) -> dict[str, Any]:
+    """Judge one claim; stand_in: what `_find_run` finds for each published run."""
     row = {"stage": claim.stage, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
     if not claim.measure:
         return row | _verdict(claim, Measured(), claim.obstacle, "")
@@ -103,7 +109,7 @@ def _judge(claim: Claim, published: Published, folder: RunsFolder) -> dict[str, 
         return row | _verdict(claim, ours, claim.obstacle or _other_data(folder, published), claim.note)
     runs = []
     for name in claim.subject.split():
-        run, missing = _find_run(folder, name, published)
+        run, missing = stand_in[name]
         if run is None:
             is_incomparable = claim.obstacle or missing.startswith("another")
             verdict, reason = INCOMPARABLE if is_incomparable else NOT_MEASURED, claim.obstacle or missing
@@ -303,9 +309,10 @@ def _is_alike(run: Run, published: PublishedRun) -> bool:
     if not published.schedules:
         return True
     phases = run.record.config.phases
-    modes = [[phase["mode"] for phase in each] for each in (phases, published.schedules[0])]
-    named = [strategy_of(each) for each in (phases, published.schedules[0])]
-    return modes[0] == modes[1] and (None in named or named[0] == named[1])  # None: with settings of its own
+    if [phase["mode"] for phase in phases] != [phase["mode"] for phase in published.schedules[0]]:
+        return False
+    ours, theirs = (strategy_of(each) for each in (phases, published.schedules[0]))
+    return ours is None or theirs is None or ours == theirs  # None: with settings of its own
 
 
 def _images(folder: RunsFolder, official: str) -> Measured:
