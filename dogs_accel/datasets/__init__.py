@@ -15,8 +15,13 @@ from dogs_accel.datasets.layouts.class_folders import open_class_folders
 from dogs_accel.datasets.layouts.inaturalist import is_inaturalist, open_inaturalist
 from dogs_accel.datasets.layouts.oxford_pets import is_oxford_pets, open_oxford_pets
 from dogs_accel.datasets.layouts.stanford_dogs import check_images_folder, is_stanford_dogs, open_stanford_dogs
-from dogs_accel.datasets.published import Published
-from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
+from dogs_accel.datasets.published.caltech256 import CALTECH256
+from dogs_accel.datasets.published.cats_and_dogs import CATS_AND_DOGS
+from dogs_accel.datasets.published.cifar10 import CIFAR10
+from dogs_accel.datasets.published.figures import Published
+from dogs_accel.datasets.published.inaturalist import INATURALIST
+from dogs_accel.datasets.published.oxford_pets import OXFORD_PETS
+from dogs_accel.datasets.published.stanford_dogs import STANFORD_DOGS
 from dogs_accel.runtime.arguments import did_you_mean
 
 __all__ = [
@@ -34,6 +39,14 @@ _RECOGNISED: dict[str, Callable[[str | os.PathLike[str]], bool]] = {
 }
 LAYOUTS = (*_RECOGNISED, "class-folders")
 """What `open_dataset` knows, in the order in which it looks for them."""
+_PUBLISHED = {
+    "stanford-dogs": STANFORD_DOGS,
+    "oxford-iiit-pet": OXFORD_PETS,
+    "cifar-10": CIFAR10,
+    "caltech-256": CALTECH256,
+    "inaturalist-12k": INATURALIST,
+    "cats-and-dogs": CATS_AND_DOGS,
+}
 
 
 def open_dataset(
@@ -97,4 +110,4 @@ def open_dataset(
 
 def published_about(key: str | None) -> Published | None:
     """Return what was published about a dataset, by `DatasetFacts.published`; None where nothing was."""
-    return {"stanford-dogs": STANFORD_DOGS}.get(key or "")
+    return _PUBLISHED.get(key or "")

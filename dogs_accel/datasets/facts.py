@@ -34,7 +34,7 @@ class DatasetFacts:
     notice_title: str = "Notice"
     """Two words for it."""
     published: str | None = None
-    """Key of `published.published_about`, for data whose results were published; None for all others."""
+    """Key of `published_about`, for data about which something was published; None for all others."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How much opening left out, by what it was: "hidden file", "class folder without a photo"."""
 

@@ -195,6 +195,7 @@ def _mean_lines(quality: pd.DataFrame) -> list[str]:
 
 def _normalisation_lines(data: Metadata) -> list[str]:
     normalisation, published = data.normalisation, published_about(data.facts.published)
+    means = None if published is None else published.image_means
     estimates: list[tuple[str, Sequence[float], Sequence[float]]] = [
         (
             f"pixels of the training split ({count_text(normalisation.num_train_images, 'image')})",
@@ -204,11 +205,9 @@ def _normalisation_lines(data: Metadata) -> list[str]:
         (f"mean of image means ({count_text(normalisation.num_images, 'image')})", normalisation.image_means, ()),
         ("ImageNet, as pretrained weights expect it", IMAGENET_MEAN, IMAGENET_STD),
     ]
-    if published is not None:
+    if published is not None and means is not None:
         total = sum(published.num_images.values())
-        estimates.insert(
-            2, (f"published mean of image means ({published.title}, {total:,})", published.image_means, ())
-        )
+        estimates.insert(2, (f"published mean of image means ({published.title}, {total:,})", means, ()))
     width = max(len(name) for name, _, _ in estimates)
     lines = [f"{'normalisation':<{width}}  mean R G B            std R G B"]
     for name, mean, std in estimates:
@@ -217,7 +216,7 @@ def _normalisation_lines(data: Metadata) -> list[str]:
         "A mean of image means differs from the first line because it weights small and large images alike, and "
         "includes validation and test."
     )
-    if published is not None:
+    if published is not None and means is not None:
         num_images, num_classes = len(data.quality), data.quality["label"].nunique()
         if (num_images, num_classes) != (total, published.num_classes):
             lines.append(

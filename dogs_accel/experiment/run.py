@@ -205,7 +205,7 @@ def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: Run
         display_name=planned.title,
         mode=plan.config.wandb if plan.world.is_rank_zero else "disabled",
         folder=plan.out,
-        group=facts.name if published is None else published.wandb_group,
+        group=(published and published.wandb_group) or facts.name,
         config={
             "seed": planned.seed,
             "family": planned.spec.family,

@@ -3,19 +3,25 @@
 A verdict is one of four.
 - "not measured": this folder holds nothing that could say it, such as a run that was not made.
 - "cannot be compared": something stands in the way, which the reason names: other data, another model, other weights,
-  another schedule or input, a head on cached features, other hardware, or a figure without an interval.
+  another schedule or input, a head on cached features, other hardware, a figure without an interval, or the publication
+  itself, where it does not say enough.
 - "reproduced" and "not reproduced", by the rule of the figure's kind:
-  - exact: a count, a size or a setting is the same; a rounded figure, such as a mean, to the digits published.
+  - exact: a count, a size or a setting is the same; a rounded figure, such as a mean or a count of millions, to the
+    digits published.
   - interval: the published value lies in our 95 % interval, widened by half of its last published digit. Intervals of
     accuracy, F1 and ECE are those of metrics.json, of a difference between two runs those of pairwise_comparison.csv;
     of an accuracy of one epoch, of a precision and of a recall it is Wilson's; of a class's F1 it is Wilson's of
-    J = TP / (TP + FP + FN), since F1 = 2 J / (1 + J).
+    J = TP / (TP + FP + FN), since F1 = 2 J / (1 + J). The lowest and the highest of several runs have the interval of
+    the run that is it.
+  - range: from one published value to another, widened by half of the last published digit; some value of it lies in
+    our 95 % interval.
   - time: on the published GPU within 10 % either way, since one run has no interval.
   - choice: the run that comes first in a measure is the published one.
-What is not measured has no figure of ours. A figure that was measured on other data is given, and not judged.
-Two settings may differ, and the reason says so: precision and BatchNorm while the backbone is frozen. With several
-seeds the first run of a configuration is judged. Values: the public page of the experiment and the files that it
-was made of, each with its stage there: x, T(x), z, g(z) or output.
+What is not measured has no figure of ours. A figure that was measured on other data is given, and not judged. What
+differs and does not stand in the way, such as precision, or figures that the test images themselves chose, is in the
+reason of the verdict. With several runs that could stand for a published one the first is judged. Where the publication
+leaves a setting open, each that it may have meant will do. Values: the publication and the files that it was made of,
+each with its stage there: x, T(x), z, g(z) or output.
 """
 
 from __future__ import annotations
@@ -30,7 +36,8 @@ from typing import Any
 import numpy as np
 
 from dogs_accel.datasets import published_about
-from dogs_accel.datasets.published import Claim, Published, PublishedRun
+from dogs_accel.datasets.published.figures import Claim, Published, PublishedRun, schedule_text
+from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_FILE, SPLIT_FILE
 from dogs_accel.evaluation.intervals import wilson_interval
 from dogs_accel.results.folder import RunsFolder
@@ -38,7 +45,8 @@ from dogs_accel.results.layout import CLAIMS_FILE, METRICS_FILE, PAIRWISE_FILE, 
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_json
-from dogs_accel.training.phases import strategy_of, strategy_phases
+from dogs_accel.training.phases import strategy_of
+from pipelines.recipe import EVAL, Recipe
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
     "reproduced",
@@ -47,6 +55,12 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
     "cannot be compared",
 )
 _TIME_TOLERANCE = 0.1
+_ABOUT = 0.05
+"""How far a number of images may be from one that was published as a round number."""
+_LATER_FIELDS = {name: value for name, value in dataclasses.asdict(EVAL).items() if name not in EVAL.as_dict()}
+"""Of a recipe, at their defaults: what a record has where it is set alone."""
+_TEST_MEASURES = ("accuracy", "ece")
+"""Of the test images, by which runs are put in order."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,10 @@ def judge_claims(folder: RunsFolder) -> list[dict[str, Any]]:
     There is none where nothing was published about the dataset.
     """
     published = published_about(folder.facts.published)
-    return [] if published is None else [_judge(claim, published, folder) for claim in published.claims]
+    if published is None:
+        return []
+    stand_in = {name: _find_run(folder, name, published) for name in published.runs}
+    return [_judge(claim, published, folder, stand_in) for claim in published.claims]
 
 
 def write_claims(folder: Path, claims: Sequence[Mapping[str, Any]]) -> Path:
@@ -80,37 +97,59 @@ def count_verdicts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
 
 
-def _judge(claim: Claim, published: Published, folder: RunsFolder) -> dict[str, Any]:
+def _judge(
+    claim: Claim, published: Published, folder: RunsFolder, stand_in: Mapping[str, tuple[Run | None, str]]
+) -> dict[str, Any]:
+    """Judge one claim; stand_in: what `_find_run` finds for each published run."""
     row = {"stage": claim.stage, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
+    if not claim.measure:
+        return row | _verdict(claim, Measured(), claim.obstacle, "")
     if claim.subject == "data":
         ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
-        return row | _verdict(claim, ours, _other_data(folder, published), "")
+        return row | _verdict(claim, ours, claim.obstacle or _other_data(folder, published), claim.note)
     runs = []
     for name in claim.subject.split():
-        run, missing = _find_run(folder, published.runs[name])
+        run, missing = stand_in[name]
         if run is None:
-            verdict = INCOMPARABLE if missing.startswith("another") else NOT_MEASURED
-            return row | {"ours": None, "interval": None, "verdict": verdict, "reason": missing, "run": None}
+            is_incomparable = claim.obstacle or missing.startswith("another")
+            verdict, reason = INCOMPARABLE if is_incomparable else NOT_MEASURED, claim.obstacle or missing
+            return row | {"ours": None, "interval": None, "verdict": verdict, "reason": reason, "run": None}
         runs.append((name, run))
     ours = _RUN_MEASURES[claim.measure[0]](folder, dict(runs), *claim.measure[1:])
     if _is_setting(claim):
-        obstacle = note = ""
+        obstacle, notes = claim.obstacle, [claim.note]
     else:
-        obstacle = _first(
-            [data_obstacle(folder, published), *(run_obstacle(name, run, published) for name, run in runs)]
-        )
-        note = _first(_note(published.runs[name], run) for name, run in runs)
-    if claim.measure == ("config", "total_params") and folder.num_classes != published.num_classes:
+        obstacle = _first([claim.obstacle, data_obstacle(folder, published), *_run_obstacles(runs, published)])
+        notes = [_first(_note(published.runs[name], run) for name, run in runs), claim.note]
+        notes += [note for name, _ in runs for note in published.runs[name].notes]
+        notes.append(published.test_note if _is_of_test(claim) else "")
+    if _counts_parameters(claim) and folder.num_classes != published.num_classes:
         obstacle = f"{folder.facts.count(folder.num_classes)}, published {published.num_classes}"
-    if not obstacle and "seconds" in claim.measure and published.gpu.split()[0] not in folder.device:
-        obstacle = f"other hardware: {folder.device}; published: {published.gpu}"
-    names = ", ".join(run.name for _, run in runs)
-    return row | _verdict(claim, ours, obstacle, note) | {"run": names}
+    if not obstacle and "seconds" in claim.measure and (gpu := published.gpu) and gpu.split()[0] not in folder.device:
+        obstacle = f"other hardware: {folder.device}; published: {gpu}"
+    names = ", ".join(dict.fromkeys(run.name for _, run in runs))
+    return row | _verdict(claim, ours, obstacle, "; ".join(dict.fromkeys(filter(None, notes)))) | {"run": names}
+
+
+def _run_obstacles(runs: Sequence[tuple[str, Run]], published: Published) -> Iterable[str]:
+    for name, run in runs:
+        obstacle = run_obstacle(run, published.runs[name])
+        yield f"{name}: {obstacle}" if obstacle and len(runs) > 1 else obstacle
 
 
 def _is_setting(claim: Claim) -> bool:
     """Whether a figure is a choice, which does not depend on the pictures."""
-    return claim.measure[0] in ("config", "phases")
+    return claim.measure[0] in ("config", "phases", "smallest")
+
+
+def _counts_parameters(claim: Claim) -> bool:
+    return claim.measure in (("config", "total_params"), ("smallest",))
+
+
+def _is_of_test(claim: Claim) -> bool:
+    """Whether a figure is of the answers on the test images."""
+    kind, *what = claim.measure
+    return kind in ("test", "class", "difference", "extreme") or (kind == "first" and what[0] in _TEST_MEASURES)
 
 
 def _first(texts: Iterable[str]) -> str:
@@ -119,11 +158,13 @@ def _first(texts: Iterable[str]) -> str:
 
 def _verdict(claim: Claim, ours: Measured, obstacle: str, note: str) -> dict[str, Any]:
     found = {"ours": ours.value, "interval": None if ours.interval is None else list(ours.interval), "run": None}
+    if claim.obstacle:
+        return found | {"verdict": INCOMPARABLE, "reason": claim.obstacle}
     if ours.value is None:
         return found | {"verdict": NOT_MEASURED, "reason": ours.reason}
     if obstacle:
         return found | {"verdict": INCOMPARABLE, "reason": obstacle}
-    if claim.kind == "interval" and ours.interval is None:
+    if claim.kind in ("interval", "range") and ours.interval is None:
         return found | {"verdict": INCOMPARABLE, "reason": ours.reason or "no interval of ours"}
     holds, reason = _holds(claim, ours)
     return found | {
@@ -139,6 +180,13 @@ def _holds(claim: Claim, ours: Measured) -> tuple[bool, str]:
         low, high = ours.interval
         inside = low - half <= claim.value <= high + half
         return inside, f"the published value lies {'in' if inside else 'outside'} our 95 % interval"
+    if claim.kind == "range":
+        assert ours.interval is not None
+        low, high = ours.interval
+        least, most = claim.value
+        if high < least - half or low > most + half:
+            return False, f"our 95 % interval lies {'below' if high < least else 'above'} the published range"
+        return True, "our 95 % interval and the published range have values in common"
     if claim.kind == "time":
         ratio = ours.value / claim.value
         return abs(ratio - 1) <= _TIME_TOLERANCE, f"{ratio:.2f} of the published time, allowed 0.90 to 1.10"
@@ -149,13 +197,25 @@ def _holds(claim: Claim, ours: Measured) -> tuple[bool, str]:
 
 def data_obstacle(folder: RunsFolder, published: Published) -> str:
     """Say why figures that depend on the pictures cannot be compared; empty where they can."""
-    is_same_split = folder.num_images == published.num_images
-    return _other_data(folder, published) or ("" if is_same_split else f"another split: {_sizes(folder, published)}")
+    other_data, ours, theirs = _other_data(folder, published), folder.num_images, published.num_images
+    if other_data:
+        return other_data
+    # Where the publication validates on the test images, ours come out of the training images, which are the rest.
+    judged = theirs if "val" in theirs else theirs.keys() & {"test"}
+    if any(ours[split] != theirs[split] for split in judged):
+        return f"another split: {_sizes(folder, published)}"
+    expected = None if published.val_share is None else published.val_share * (ours["train"] + ours["val"])
+    if expected is not None and abs(ours["val"] - expected) > published.num_classes:  # rounded in each class
+        return f"another split: {ours['val']:,} validation images; published: {published.val_share:.0%} of training"
+    return ""
 
 
 def _other_data(folder: RunsFolder, published: Published) -> str:
     """Say why what is counted and measured on the pictures themselves cannot be compared; empty where it can."""
-    is_same_size = sum(folder.num_images.values()) == sum(published.num_images.values())
+    total, theirs, about = sum(folder.num_images.values()), published.num_images, published.about_images
+    is_same_size = not theirs or total == sum(theirs.values())
+    if about is not None:
+        is_same_size = abs(total - about) <= _ABOUT * about
     if folder.num_classes == published.num_classes and is_same_size:
         return ""
     return f"other data: {_sizes(folder, published)}"
@@ -163,27 +223,49 @@ def _other_data(folder: RunsFolder, published: Published) -> str:
 
 def _sizes(folder: RunsFolder, published: Published) -> str:
     ours, theirs = (
-        " / ".join(f"{each[split]:,}" for split in published.num_images)
+        " / ".join(f"{each[split]:,}" for split in SPLITS if split in each)
         for each in (folder.num_images, published.num_images)
     )
-    return f"{folder.facts.count(folder.num_classes)}, {ours} images; published: {published.num_classes}, {theirs}"
+    if published.num_images and "val" not in published.num_images:
+        theirs += " (training / test)"
+    if not theirs:
+        theirs = "" if published.about_images is None else f"about {published.about_images:,}"
+    said = ", ".join(filter(None, (f"{published.num_classes}", theirs)))
+    return f"{folder.facts.count(folder.num_classes)}, {ours} images; published: {said}"
 
 
-def run_obstacle(name: str, run: Run, published: Published) -> str:
-    """Say why a run cannot stand for the published one of this name; empty where it can."""
-    theirs, record, config = published.runs[name], run.record, run.record.config
-    if "ImageNet weights" not in record.weights:
+def run_obstacle(run: Run, theirs: PublishedRun) -> str:
+    """Say why a run cannot stand for a published one; empty where it can."""
+    record, config = run.record, run.record.config
+    expected = {"imagenet": "ImageNet weights", "none": "random weights"}[theirs.weights]
+    if expected not in record.weights:
         return f"other weights: {record.weights or 'unknown weights'}"
     if not _has_schedule(run, theirs):
         return f"another schedule: {record.phase_plan or config.strategy}"
     if record.cache_features:
         return "another experiment: head on cached features without augmentation"
-    if (config.batch_size, config.image_size) != (published.batch_size, published.image_size):
-        ours, expected = (f"{each.batch_size}, {each.image_size} px" for each in (config, published))
-        return f"other input: batch {ours}; published: {expected}"
-    recipe = dataclasses.asdict(theirs.train_recipe)
-    other = [key for key, value in record.train_recipe.items() if _as_json(value) != _as_json(recipe.get(key))]
-    return f"another training recipe: {', '.join(other)}" if other else ""
+    sizes = theirs.batch_sizes or [config.batch_size]
+    if config.batch_size not in sizes or config.image_size != theirs.image_size:
+        batches = " or ".join(map(str, sizes))
+        return (
+            f"other input: batch {config.batch_size}, {config.image_size} px; published: {batches}, "
+            f"{theirs.image_size} px"
+        )
+    for what, recipe, recipes in (
+        ("training", record.train_recipe, theirs.train_recipes),
+        ("evaluation", record.eval_recipe, theirs.eval_recipes),
+    ):
+        others = [_other_fields(recipe, each) for each in recipes]
+        if others and all(others):
+            return f"another {what} recipe: {', '.join(sorted(others, key=len)[0])}"
+    return ""
+
+
+def _other_fields(recipe: Mapping[str, Any], published: Recipe) -> list[str]:
+    """Name the fields in which a recorded recipe is another one than a published one; none where it is unknown."""
+    ours = {**_LATER_FIELDS, **recipe} if recipe else {}
+    theirs = dataclasses.asdict(published)
+    return [name for name, value in ours.items() if name != "name" and _as_json(value) != _as_json(theirs.get(name))]
 
 
 def _as_json(value: Any) -> Any:
@@ -191,38 +273,46 @@ def _as_json(value: Any) -> Any:
 
 
 def _has_schedule(run: Run, published: PublishedRun) -> bool:
-    phases = [phase.as_dict() for phase in strategy_phases(published.strategy, published.family)]
-    return _schedule(run.record.config.phases) == _schedule(phases)
+    ours = _schedule(run.record.config.phases)
+    return not published.schedules or any(ours == _schedule(phases) for phases in published.schedules)
 
 
 def _schedule(phases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in phase.items() if key != "name"} for phase in phases]
+    return [{key: _as_json(value) for key, value in phase.items() if key != "name"} for phase in phases]
 
 
 def _note(published: PublishedRun, run: Run) -> str:
     notes = []
-    if run.record.amp:
-        notes.append(f"mixed precision ({run.record.amp}), published float32")
+    if published.precision and (run.record.amp or "float32") != published.precision:
+        ours = f"mixed precision ({run.record.amp})" if run.record.amp else "float32"
+        notes.append(f"{ours}, published {published.precision}")
     if published.bn_drifted and run.record.bn_when_frozen == "eval":
         notes.append("BatchNorm of the frozen backbone keeps its statistics, published it did not")
     return "; ".join(notes)
 
 
-def _find_run(folder: RunsFolder, published: PublishedRun) -> tuple[Run | None, str]:
-    modes = [phase.mode for phase in strategy_phases(published.strategy, published.family)]
-    alike = [
-        run
-        for run in folder.runs
-        if [phase["mode"] for phase in run.record.config.phases] == modes
-        and strategy_of(run.record.config.phases) in (published.strategy, None)  # None: with settings of its own
-    ]
-    if same_model := [run for run in alike if run.model == published.model]:
-        # Of several, as with settings of a user and without, the one with the published ones.
-        return next((run for run in same_model if _has_schedule(run, published)), same_model[0]), ""
+def _find_run(folder: RunsFolder, name: str, published: Published) -> tuple[Run | None, str]:
+    theirs = published.runs[name]
+    alike = [run for run in folder.runs if _is_alike(run, theirs)]
+    if same_model := [run for run in alike if run.model in (theirs.model, *theirs.other_names)]:
+        # Of several, as with settings of a user and without, one with the published ones.
+        return min(same_model, key=lambda run: (not _has_schedule(run, theirs), bool(run_obstacle(run, theirs)))), ""
+    known = {model for each in published.runs.values() for model in (each.model, *each.other_names)}
     for run in alike:
-        if run.family == published.family:
-            return None, f"another model: {run.model} ({run.name}), published {published.model}"
-    return None, f"no run of {published.model} with the {published.strategy} schedule here"
+        if run.family == theirs.family and run.model not in known:
+            return None, f"another model: {run.model} ({run.name}), published {theirs.model}"
+    return None, f"no run of {theirs.model} with the {theirs.strategy} schedule here"
+
+
+def _is_alike(run: Run, published: PublishedRun) -> bool:
+    """Whether the phases of a run train what those of a published one do, be they equal or not."""
+    if not published.schedules:
+        return True
+    phases = run.record.config.phases
+    if [phase["mode"] for phase in phases] != [phase["mode"] for phase in published.schedules[0]]:
+        return False
+    ours, theirs = (strategy_of(each) for each in (phases, published.schedules[0]))
+    return ours is None or theirs is None or ours == theirs  # None: with settings of its own
 
 
 def _images(folder: RunsFolder, official: str) -> Measured:
@@ -285,6 +375,11 @@ def _split_row(folder: RunsFolder, row: int) -> Measured:
     return Measured(str(table["image_id"].iloc[row])) if len(table) > row else Measured(reason="too few images")
 
 
+def _val_share(folder: RunsFolder) -> Measured:
+    num = folder.num_images
+    return Measured(num["val"] / (num["train"] + num["val"]))
+
+
 _DATA_MEASURES: dict[str, Callable[..., Measured]] = {
     "images": _images,
     "classes": lambda folder: Measured(folder.num_classes),
@@ -295,6 +390,7 @@ _DATA_MEASURES: dict[str, Callable[..., Measured]] = {
     "image": _image,
     "split_row": _split_row,
     "batches": _batches,
+    "val_share": _val_share,
 }
 
 
@@ -305,8 +401,7 @@ def _config(_: RunsFolder, runs: dict[str, Run], key: str) -> Measured:
 
 def _phases(_: RunsFolder, runs: dict[str, Run]) -> Measured:
     [run] = runs.values()
-    phases = run.record.config.phases
-    return Measured(" -> ".join(f"{phase['mode']}({phase['epochs']}, {phase['lr']:g})" for phase in phases))
+    return Measured(schedule_text(run.record.config.phases))
 
 
 def _test(_: RunsFolder, runs: dict[str, Run], measure: str) -> Measured:
@@ -376,12 +471,32 @@ def _class(folder: RunsFolder, runs: dict[str, Run], name: str, score: str) -> M
 
 
 def _first_in(_: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
-    values = {
-        name: run.training_seconds if measure == "seconds" else run.metrics[measure] for name, run in runs.items()
-    }
+    values = {name: _value(run, measure) for name, run in runs.items()}
     order = sorted(values, key=lambda name: sign * values[name])
     shown = ", ".join(f"{name} {values[name]:.4f}" for name in order[:2])
     return Measured(order[0], None, f"first two: {shown}" if np.isfinite(list(values.values())).all() else "")
+
+
+def _value(run: Run, measure: str) -> float:
+    match measure:
+        case "seconds":
+            return run.training_seconds
+        case "val_accuracy":
+            return run.val_accuracy
+        case _:
+            value: float = run.metrics[measure]
+            return value
+
+
+def _extreme(folder: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
+    if lacking := [name for name, run in runs.items() if run.metrics.get(measure) is None]:
+        return Measured(reason=f"{METRICS_FILE} of {lacking[0]} has no {measure}")
+    found = min(runs, key=lambda name: sign * runs[name].metrics[measure])
+    return _test(folder, {found: runs[found]}, measure)
+
+
+def _smallest(_: RunsFolder, runs: dict[str, Run]) -> Measured:
+    return Measured(min(runs, key=lambda name: runs[name].record.config.total_params))
 
 
 _RUN_MEASURES: dict[str, Callable[..., Measured]] = {
@@ -393,4 +508,6 @@ _RUN_MEASURES: dict[str, Callable[..., Measured]] = {
     "epoch": _epoch,
     "class": _class,
     "first": _first_in,
+    "extreme": _extreme,
+    "smallest": _smallest,
 }

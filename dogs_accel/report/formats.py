@@ -55,9 +55,11 @@ def seconds(value: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """Write whatever a claim is of: a count, a score or a name."""
+    """Write whatever a claim is of: a count, a score, a name, or both ends of a range."""
     if _is_missing(value):
         return ABSENT
+    if isinstance(value, list | tuple):
+        return " to ".join(map(figure, value))
     if isinstance(value, bool | str):
         return str(value)
     number = float(value)

@@ -36,7 +36,8 @@ def _weights(folder: RunsFolder) -> list[tuple[str, str]]:
     at_random = [run.title for run in folder.runs if "random weights" in run.record.weights]
     if len(at_random) == len(folder.runs):
         return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
-    if (published := published_about(folder.facts.published)) is not None:
+    published = published_about(folder.facts.published)
+    if published is not None and published.caveats:
         return list(published.caveats)
     but_for = f", but for {'; '.join(at_random)}" if at_random else ""
     return [

@@ -42,7 +42,7 @@ def test_the_pictures_are_the_arrays(root, images):
     data = open_dataset(root, unpack=True, progress=False)
     assert data.class_names == list(CLASS_NAMES)
     assert [data.official_split.count(part) for part in ("official_train", "official_test")] == [40, 20]
-    assert data.facts.name == "cifar-10-subset"
+    assert (data.facts.name, data.facts.published) == ("cifar-10-subset", "cifar-10")
     for path, label, part in zip(data.paths, data.labels, data.official_split, strict=True):
         number = int(path[-10:-4])
         assert label == number % 20 // 2

@@ -46,6 +46,7 @@ def test_pets_are_opened_by_their_lists(pets):
     assert data.split("test").tolist() == [2, 3]
     assert data.facts.layout.endswith("1 breeds of cats and 1 breeds of dogs")
     assert open_dataset(pets, "oxford-iiit-pet").ids == data.ids
+    assert data.facts.published == "oxford-iiit-pet"
 
 
 def test_the_whole_of_pets_has_the_published_numbers(pets, shared_data):
@@ -126,6 +127,7 @@ def test_caltech_has_so_many_of_a_class_for_training(tmp_path):
     assert data.facts.left_out == {"file in a folder below": 1, "file of another kind": 1}
     assert "4 to 60 a class are for training" in data.facts.layout
     assert data.ids[0] == "001.ak47/001_0000"
+    assert data.facts.published == "caltech-256"
     again = open_dataset(root / FOLDER)
     assert again.official_split == data.official_split
     assert not np.intersect1d(data.split("train", seed=3, val_ratio=0.3), data.split("test", seed=3)).size
@@ -135,6 +137,7 @@ def test_in_inaturalist_val_is_the_test_part(tmp_path):
     files = [f"inaturalist_12K/{part}/{name}/{n}.jpg" for part in ("train", "val") for name in TAXA for n in range(10)]
     data = open_dataset(touch(tmp_path, *files))
     assert data.class_names == list(TAXA)
+    assert data.facts.published == "inaturalist-12k"
     assert Counter(data.official_split) == {"official_train": 100, "official_test": 100}
     parts = {part: data.split(part, val_ratio=0.2) for part in ("train", "val", "test")}
     assert {part: len(index) for part, index in parts.items()} == {"train": 80, "val": 20, "test": 100}
@@ -151,6 +154,7 @@ def test_cats_and_dogs_have_their_class_in_their_names(tmp_path):
     labelled = [f"train/{name}.{n}.jpg" for name in ("cat", "dog") for n in (0, 2, 10)]
     data = open_dataset(touch(tmp_path, *labelled, "test1/1.jpg", "test1/2.jpg", "train/.DS_Store"))
     assert data.ids == ["cat.0", "cat.2", "cat.10", "dog.0", "dog.2", "dog.10"]
+    assert data.facts.published == "cats-and-dogs"
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert set(data.official_split) == {"none"}
     assert data.facts.left_out == {"hidden file": 1, "photo without a label in test folders": 2}

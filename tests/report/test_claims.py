@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
-from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
+from dogs_accel.datasets.published.stanford_dogs import STANFORD_DOGS
 from dogs_accel.report.claims import INCOMPARABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge_claims, write_claims
 from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.training.phases import strategy_phases

@@ -65,6 +65,7 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
             title="Caltech-256" if is_whole else "a subset of Caltech-256",
             layout=f"Caltech-256, which has no official parts: {most} a class are for training, drawn with a seed of "
             "their own, and the others for test",
+            published="caltech-256",
             left_out={what: num for what, num in sorted(left_out.items()) if num},
         ),
         root=folder,

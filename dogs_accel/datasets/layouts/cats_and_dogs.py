@@ -76,6 +76,7 @@ def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
             name="cats-and-dogs" if is_whole else "cats-and-dogs-subset" if is_theirs else folder.name or "data",
             title="cats and dogs" if is_whole else "a subset of cats and dogs" if is_theirs else folder.name or "data",
             layout="photos in train/ with the class in their names, such as cat.0.jpg",
+            published="cats-and-dogs" if is_theirs else None,
             left_out={what: num for what, num in sorted(left_out.items()) if num},
         ),
         root=folder,

@@ -76,6 +76,7 @@ def open_cifar10(root: str | os.PathLike[str], *, unpack: bool = False, progress
         name="cifar-10" if is_whole else "cifar-10-subset",
         title="CIFAR-10" if is_whole else "a subset of CIFAR-10",
         layout=f"CIFAR-10, its arrays as pictures in {PICTURES_FOLDER}/",
+        published="cifar-10",
     )
     return dataclasses.replace(data, facts=facts, root=folder)
 

@@ -40,6 +40,7 @@ def open_inaturalist(root: str | os.PathLike[str]) -> Dataset:
         name="inaturalist-12k",
         title="iNaturalist-12K",
         layout=f"iNaturalist-12K, whose {_TEST}/ is the test part",
+        published="inaturalist-12k",
     )
     official = [OFFICIAL_TEST if part == OFFICIAL_VAL else part for part in data.official_split]
     return dataclasses.replace(data, facts=facts, official_split=official)

@@ -67,6 +67,7 @@ def open_oxford_pets(root: str | os.PathLike[str], *, check_files: bool = True) 
             + " and ".join(f"{kinds[kind]} breeds of {kind}s" for kind in _SPECIES.values() if kinds[kind]),
             noun="breed",
             plural="breeds",
+            published="oxford-iiit-pet",
         ),
         root=folder,
         image_root=folder / "images",

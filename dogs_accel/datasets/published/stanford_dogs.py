@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dogs_accel.datasets.published import Claim, Published, PublishedRun
-from pipelines.recipe import RESNET_TRAIN, VIT_TRAIN
+from dogs_accel.datasets.published.figures import Claim, Published, PublishedRun, phase_fields, schedule_text
+from pipelines.recipe import EVAL, RESNET_TRAIN, VIT_TRAIN
 
 _NUM_IMAGES = {"train": 10_200, "val": 1_800, "test": 8_580}
+_HEAD = phase_fields("head_only", 3, 1e-3, 1e-4)
+_RATE_OF_ALL = {"cnn": 1e-4, "vit": 3e-5}
 _RUNS = {
     f"{model}_{strategy}": PublishedRun(
         family=family,
         strategy=strategy,
         model=title,
-        train_recipe=recipe,
+        schedules=[phases],
+        train_recipes=[recipe],
+        eval_recipes=[EVAL],
+        batch_sizes=[32],
+        image_size=224,
+        precision="float32",
         bn_drifted=family == "cnn" and strategy == "staged",
     )
     for model, family, title, recipe in (
         ("resnet50", "cnn", "ResNet-50", RESNET_TRAIN),
         ("vit_b16", "vit", "ViT-B/16", VIT_TRAIN),
     )
-    for strategy in ("full", "staged")
+    for strategy, phases in (
+        ("full", [phase_fields("full_finetune", 12, _RATE_OF_ALL[family], 1e-4)]),
+        ("staged", [_HEAD, phase_fields("full_finetune", 8, _RATE_OF_ALL[family], 1e-4)]),
+    )
 }
 
 
@@ -63,13 +73,6 @@ _PREVIEW = {
     "n02085620_4441": (375, 500, 0.750, 0.538, 0.099, 0.223),
     "n02085620_1502": (500, 333, 1.502, 0.543, 0.215, 0.267),
 }
-_PHASES = {
-    ("cnn", "full"): "full_finetune(12, 0.0001)",
-    ("cnn", "staged"): "head_only(3, 0.001) -> full_finetune(8, 0.0001)",
-    ("vit", "full"): "full_finetune(12, 3e-05)",
-    ("vit", "staged"): "head_only(3, 0.001) -> full_finetune(8, 3e-05)",
-}
-"""Mode, epochs and learning rate of each phase."""
 _TEST_FIGURES = {
     "resnet50_full": (0.8557, 0.8485, 0.8562, 0.0468, 227.08),
     "resnet50_staged": (0.8655, 0.8599, 0.8659, 0.0408, 205.03),
@@ -110,7 +113,7 @@ def _run_claims() -> Iterable[Claim]:
         yield Claim("z", run, "parameters", params, 0, "exact", ("config", "total_params"))
         yield Claim("T(x)", run, "batch size", 32, 0, "exact", ("config", "batch_size"))
         yield Claim("T(x)", run, "input size in px", 224, 0, "exact", ("config", "image_size"))
-        yield Claim("z", run, "phases", _PHASES[setting.family, setting.strategy], 0, "exact", ("phases",))
+        yield Claim("z", run, "phases", schedule_text(setting.schedules[0]), 0, "exact", ("phases",))
     for run, (*scores, seconds) in _TEST_FIGURES.items():
         names = (("test accuracy", "accuracy"), ("macro F1", "macro_f1"), ("weighted F1", "weighted_f1"))
         for (figure, measure), value in zip((*names, ("ECE, 10 bins", "ece")), scores, strict=True):
@@ -146,8 +149,6 @@ STANFORD_DOGS = Published(
     num_images=_NUM_IMAGES,
     image_means=(0.4761, 0.4518, 0.3910),
     gpu="A100 80GB PCIe",
-    batch_size=32,
-    image_size=224,
     runs=_RUNS,
     claims=(*_data_claims(), *_run_claims()),
     caveats=(
