@@ -150,7 +150,7 @@ class Pair:
         images = images.including(difference)
         half = self.seeds_half_width(metric, level) if len(self.runs_a) > 1 else 0.0
         low, high = difference - images.low, images.high - difference
-        return Interval(difference - math.hypot(low, half), difference + math.hypot(high, half))
+        return _possible(difference - math.hypot(low, half), difference + math.hypot(high, half))
 
     def num_differing(self, metric: str) -> int:
         """Count the images that can speak for one of the two: all of them in a calibration error."""
@@ -178,6 +178,11 @@ class Pair:
     def mcnemar(self) -> McNemar | None:
         """The test of two runs; None if there are several of each."""
         return mcnemar(self.runs_a[0].right, self.runs_b[0].right) if len(self.runs_a) == 1 else None
+
+
+def _possible(low: float, high: float) -> Interval:
+    """The part of an interval that a difference can have: all METRICS are of 0 to 1."""
+    return Interval(max(low, -1.0), min(high, 1.0))
 
 
 def _mean(runs: Sequence[ComparedRun], metric: str) -> NDArray[np.float64]:
@@ -270,7 +275,8 @@ def _row(pair: Pair, metric: str, num_pairs: int, tested: tuple[McNemar, float] 
                 "mcnemar_p_holm": p_holm}  # fmt: skip
     if len(pair.runs_a) > 1:
         half = pair.seeds_half_width(metric)
-        row |= {"seeds_low": difference - half, "seeds_high": difference + half}
+        seeds = _possible(difference - half, difference + half)
+        row |= {"seeds_low": seeds.low, "seeds_high": seeds.high}
     return row
 
 

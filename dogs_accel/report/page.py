@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from dogs_accel.report.claims import VERDICTS, count_verdicts, judge_claims, write_claims
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
@@ -13,8 +15,10 @@ from dogs_accel.report.rendering import SCRIPTS, STYLES, assets, page_environmen
 from dogs_accel.report.stations import data_station, head_station, input_station, output_station, representation_station
 from dogs_accel.report.summary import (
     RunView,
+    compared_over_folders,
     confusion_data,
     cost_table,
+    pairs_between,
     pairwise_view,
     precision_table,
     run_views,
@@ -64,6 +68,13 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
     environment = page_environment()
     views = run_views(folders)
     noun, plural = shared_nouns(folders)
+    tested = {folder.test_images for folder in folders} if len(folders) > 1 else set()
+    are_tested_alike = len(tested) < 2 and None not in tested
+    pairs = [view for folder in folders if (view := pairwise_view(folder, views)) is not None]
+    compared = folders[0].table(PAIRWISE_FILE)
+    if len(folders) > 1:
+        compared = compared_over_folders(views) if are_tested_alike else None
+        pairs += [] if compared is None else [pairs_between(compared, views)]
     shown = [
         _folder_view(folder, [view for view in views if view.folder is folder], judged)
         for folder, judged in zip(folders, claims, strict=True)
@@ -80,8 +91,8 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
         table=summary_table(views),
         precision=precision_table(views),
         cost=cost_table(views),
-        recommendations=_recommendations(folders, views),
-        pairwise=[view for folder in folders if (view := pairwise_view(folder, views)) is not None],
+        recommendations=_recommendations(views, compared, are_tested_alike),
+        pairwise=pairs,
         has_claims=any(claims),
         confusion=confusion_data(views, noun, plural),
         verdicts=VERDICTS,
@@ -121,11 +132,9 @@ def _folder_view(folder: RunsFolder, views: list[RunView], claims: Sequence[Mapp
     }
 
 
-def _recommendations(folders: Sequence[RunsFolder], views: Sequence[RunView]) -> dict[str, Any]:
+def _recommendations(views: Sequence[RunView], compared: pd.DataFrame | None, are_tested_alike: bool) -> dict[str, Any]:
     """Recommend among runs that were tested on the same images, and say so where they were not."""
-    tested = {folder.test_images for folder in folders}
-    if len(folders) > 1 and (len(tested) > 1 or None in tested):
+    if not are_tested_alike:
         return {"rows": [], "why_not": "The folders were not tested on the same images, so no run is recommended."}
-    pairwise = folders[0].table(PAIRWISE_FILE) if len(folders) == 1 else None
-    rows = recommend([view.run for view in views], pairwise)
+    rows = recommend([view.run for view in views], compared)
     return {"rows": rows, "why_not": "" if rows else "One configuration is not a choice, so nothing is recommended."}

@@ -26,8 +26,12 @@ class Configuration:
 
     @property
     def known_as(self) -> set[str]:
-        """Names that pairwise_comparison.csv may give it: that of the configuration, and that of a single run."""
-        return {self.runs[0].configuration} | {run.name for run in self.runs if len(self.runs) == 1}
+        """Names that a table of pairs may give it: that of the configuration, and that of a single run.
+
+        Each also with the folder, as in a table over several.
+        """
+        names = {self.runs[0].configuration} | {run.name for run in self.runs if len(self.runs) == 1}
+        return names | {over_folders(self.runs[0], name) for name in names}
 
     def values(self, measure: str) -> list[float]:
         """The measure of each of its runs."""
@@ -52,6 +56,11 @@ class Recommendation:
     caveat: str = ""
 
 
+def over_folders(run: Run, name: str) -> str:
+    """Give a name of a run or its configuration that is none of another folder's."""
+    return f"{run.folder.resolve().parents[1]}/{name}"
+
+
 def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """Gather the runs of each configuration, which differ in their seed alone."""
     groups: dict[tuple[Path, str, str], list[Run]] = {}
@@ -69,8 +78,9 @@ def recommend(runs: Sequence[Run], pairwise: pd.DataFrame | None) -> list[Recomm
     """Answer the three questions: best accuracy, best calibrated, best accuracy within a time budget.
 
     The budget is the (lower) median of the configurations' training times, so that it leaves out the slower half.
-    pairwise: pairwise_comparison.csv, which says what is a tie; where it lacks configurations with several seeds, the t
-    intervals of their means do. A single configuration is not a choice, so nothing is recommended.
+    pairwise: pairwise_comparison.csv, or the same over several folders, which says what is a tie; where it lacks
+    configurations with several seeds, the t intervals of their means do. A single configuration is not a choice, so
+    nothing is recommended.
     """
     every = configurations(runs)
     if len(every) < 2:

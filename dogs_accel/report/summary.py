@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
+from dogs_accel.evaluation.pairwise import NO_DIFFERENCE, compare_runs
 from dogs_accel.evaluation.tta import describe_views
 from dogs_accel.plots import run_colours
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import ABSENT, interval, score, seconds
+from dogs_accel.report.recommend import over_folders
 from dogs_accel.results.folder import RunsFolder, folder_labels
 from dogs_accel.results.layout import PAIRWISE_FILE
 from dogs_accel.results.reading import missing_columns
@@ -237,7 +239,42 @@ def pairwise_view(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any
     names: dict[str, str] = {}
     for view in views:
         if view.folder is folder:
-            names |= {view.run.name: view.label, view.run.configuration: view.label.partition(", seed ")[0]}
+            names |= {view.run.name: view.label, view.run.configuration: _without_seed(view.label)}
+    return _lay_out_pairs(table, names, folder_label)
+
+
+def compared_over_folders(views: Sequence[RunView]) -> pd.DataFrame | None:
+    """Compare the runs of several folders, which were tested on the same images, as `compare_runs` does.
+
+    A run is called by its folder and name. None where a run has no logits.
+    """
+    if not all(view.run.has_predictions for view in views):
+        return None
+    runs = []
+    for run in (view.run for view in views):
+        name, configuration = over_folders(run, run.name), over_folders(run, run.configuration)
+        runs.append(dataclasses.replace(run.compared, name=name, configuration=configuration))
+    return compare_runs(runs)
+
+
+def pairs_between(table: pd.DataFrame, views: Sequence[RunView]) -> dict[str, Any]:
+    """Lay out those of a table of `compared_over_folders` that are of two folders, accuracy first."""
+    labels: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for view in views:
+        name, configuration = (over_folders(view.run, each) for each in (view.run.name, view.run.configuration))
+        labels |= {name: view.label, configuration: _without_seed(view.label)}
+        folders |= {name: view.folder_label, configuration: view.folder_label}
+    between = table[table["run_a"].map(folders) != table["run_b"].map(folders)]
+    return _lay_out_pairs(between, labels, "between the folders")
+
+
+def _without_seed(label: str) -> str:
+    return label.partition(", seed ")[0]
+
+
+def _lay_out_pairs(table: pd.DataFrame, names: Mapping[str, str], title: str) -> dict[str, Any]:
+    """Lay out a table of `compare_runs`, accuracy first; names: the labels of its runs and configurations."""
     rows = []
     for row in table.to_dict("records"):
         a, b = names.get(str(row["run_a"])), names.get(str(row["run_b"]))
@@ -259,7 +296,7 @@ def pairwise_view(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any
     unclear = [row for row in rows if row["metric"] == "accuracy" and not row["is_difference"]]
     groups = [("", accuracy), ("Macro F1 and ECE, run against run", others)]
     return {
-        "folder": folder_label,
+        "folder": title,
         "rows": rows,
         "groups": [each for each in groups if each[1]],
         "unclear": unclear,

@@ -195,6 +195,17 @@ def test_several_seeds_by_hand():
     assert row.verdict == "b is better"
 
 
+@pytest.mark.fault(
+    "Scores and figures", "two seeds that differ much", "the interval of a difference stays within -1 and 1"
+)
+def test_an_interval_of_two_seeds_has_possible_differences_alone():
+    table = compare_runs([*seeded("one", 0.5, [7, 8]), *seeded("two", 9.0, [7]), *seeded("two", 0.1, [8])])
+    row = table.iloc[0]
+    # Student's t with one degree of freedom is 12.7, so that half the interval is more than the whole range.
+    assert (row.low, row.high, row.seeds_low, row.seeds_high) == (-1, 1, -1, 1)
+    assert row.verdict == "no difference shown"
+
+
 def test_seeds_that_both_have_are_compared():
     runs = [*seeded("one", 2.0, [7, 8, 9]), *seeded("two", 4.5, [8]), *seeded("three", 2.0, [5, 6])]
     pairs = [([run.name for run in pair.runs_a], [run.name for run in pair.runs_b]) for pair in make_pairs(runs)]
