@@ -29,6 +29,8 @@ from dogs_accel.evaluation.tta import describe_views
 from dogs_accel.experiment.examine import ExaminedData
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan, PlannedRun
+from dogs_accel.explain.inside.inspection import FEATURE_MAPS_FILE
+from dogs_accel.explain.inside.run import write_run_maps
 from dogs_accel.explain.run import EXPLANATIONS_FOLDER, write_explanations
 from dogs_accel.models.architecture.table import count_stages
 from dogs_accel.models.architecture.write import ARCHITECTURE_FIGURE, write_architecture
@@ -466,6 +468,16 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
             planned.eval_recipe,
             title=planned.title,
             seed=planned.seed,
+        )
+    with work.steps.step(FEATURE_MAPS_FILE):
+        write_run_maps(
+            folder,
+            model,
+            lambda index: here.of(index, planned.eval_recipe, seed=planned.seed),
+            test,
+            data,
+            planned.eval_recipe,
+            seed=work.plan.config.seed,  # so that every run shows the same images
         )
     with work.steps.step(ARCHITECTURE_FIGURE):
         counted = count_stages(planned.spec, data.num_classes)

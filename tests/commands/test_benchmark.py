@@ -48,6 +48,8 @@ FILES_OF_A_RUN = {
     "explanations",
     "explanations.csv",
     "explanations.json",
+    "feature_maps.json",
+    "feature_maps.npz",
     "last.pt",
     "metrics.json",
     "misclassified.csv",

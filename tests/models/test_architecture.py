@@ -112,7 +112,7 @@ def test_a_field_is_where_the_gradient_of_a_cell_is(name, size, stage):
     stages = find_stages(model, image)
     with recording_outputs(model, stages) as outputs, following_fields(image) as field_of:
         model(image)
-    shown = last_map(outputs[stages.names.index(stage)])
+    shown = last_map(outputs[stages.names.index(stage)]).tensor
     field = field_of(shown)
     assert field.cells == tuple(shown.shape[2:])
     for row, column in ((0, 0), (field.cells[0] // 2, field.cells[1] // 2 - 1), (field.cells[0] - 1, 0)):

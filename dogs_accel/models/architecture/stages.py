@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -198,20 +198,33 @@ def watching(model: nn.Module, stages: ModelStages, enter: Callable[[int], None]
         yield
 
 
+class ModuleOutput(NamedTuple):
+    """What a module of a stage put out."""
+
+    module: str
+    tensor: Tensor
+
+
 @contextmanager
-def recording_outputs(model: nn.Module, stages: ModelStages) -> Iterator[dict[int, list[Tensor]]]:
-    """Give a dict that has, by stage, what its modules put out in one forward pass in the block, in their order."""
+def recording_outputs(model: nn.Module, stages: ModelStages) -> Iterator[dict[int, list[ModuleOutput]]]:
+    """Give a dict that has, by stage, what its modules put out in one forward pass in the block, in their order.
+
+    A gradient can be taken of it, and what a later module writes into its input does not change it.
+    """
     calls = iter(stages.calls)
-    outputs: dict[int, list[Tensor]] = {}
-    stage_now: list[int] = []
+    outputs: dict[int, list[ModuleOutput]] = {}
+    running: list[tuple[str, int]] = []
 
     def begin(*_: Any) -> None:
-        stage_now.append(next(calls)[1])
+        running.append(next(calls))
 
-    def end(_: nn.Module, __: Any, output: Any) -> None:
-        stage, tensor = stage_now.pop(), first_tensor(output)
-        if tensor is not None:
-            outputs.setdefault(stage, []).append(tensor)
+    def end(_: nn.Module, __: Any, output: Any) -> Any:
+        (name, stage), tensor = running.pop(), first_tensor(output)
+        if tensor is None:
+            return None
+        outputs.setdefault(stage, []).append(ModuleOutput(name, tensor))
+        # The next module may be an activation in place.
+        return tensor.clone() if output is tensor and tensor.device.type != "meta" else None
 
     with ExitStack() as stack:
         for name in dict.fromkeys(name for name, _ in stages.calls):

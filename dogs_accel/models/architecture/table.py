@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from dogs_accel.models.architecture.receptive_field import Field, ReceptiveField, following_fields
-from dogs_accel.models.architecture.stages import ModelStages, find_stages, recording_outputs, stage_kind, watching
+from dogs_accel.models.architecture.stages import (
+    ModelStages,
+    ModuleOutput,
+    find_stages,
+    recording_outputs,
+    stage_kind,
+    watching,
+)
 from dogs_accel.models.build import build_model
 from dogs_accel.models.flops import counting_macs
 from dogs_accel.models.specs import ModelSpec
@@ -134,18 +141,18 @@ def stages_of(model: nn.Module, images: Tensor) -> tuple[ModelStage, ...]:
             name=name,
             modules=stages.modules[at],
             kind=stage_kind(model, stages.modules[at]),
-            output=tuple(shown[at].shape[1:]) if at in shown else (),
+            output=tuple(shown[at].tensor.shape[1:]) if at in shown else (),
             parameters=sum(of_parameter[each].numel() for each in stages.parameters[at]),
             macs=macs[at],
-            field=field_of(shown[at]) if at in shown else None,
+            field=field_of(shown[at].tensor) if at in shown else None,
         )
         for at, name in enumerate(stages.names)
     )
 
 
-def last_map(outputs: Sequence[Tensor]) -> Tensor:
+def last_map(outputs: Sequence[ModuleOutput]) -> ModuleOutput:
     """Give the last of a stage's outputs that has cells, (N, C, h, w), (N, h, w, C) or (N, T, C); else the last one."""
-    return next((each for each in reversed(outputs) if has_cells(each)), outputs[-1])
+    return next((each for each in reversed(outputs) if has_cells(each.tensor)), outputs[-1])
 
 
 def has_cells(output: Tensor) -> bool:
