@@ -20,8 +20,9 @@ from dogs_accel.sweep.findings.importance import Correlation, Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, LevelFinding
 from dogs_accel.sweep.findings.selection import SelectionBias
 from dogs_accel.sweep.findings.sentences import CAUTION, Sentence
-from dogs_accel.sweep.findings.trials import COMPLETE, FAILED, PRUNED, RUNNING, SweepTrials, level_text
+from dogs_accel.sweep.findings.trials import SweepTrials, level_text
 from dogs_accel.sweep.findings.views import coordinates_of, minutes_since_start, value_range
+from dogs_accel.sweep.trials import COMPLETE, FAILED, PRUNED, RUNNING
 
 SWEEP_REPORT_FILE = "sweep_report.html"
 BEST_FILE_OF_SWEEP = "best.toml"
@@ -65,7 +66,7 @@ def render_sweep_report(findings: SweepFindings) -> str:
     """Lay out the page."""
     environment = page_environment(_PACKAGE)
     trials = findings.trials
-    names = [parameter.name for parameter in trials.space]
+    names = [parameter.name for parameter in trials.space.parameters]
     rows = _trial_rows(trials, names)
     counted = [row for row, is_counted in zip(rows, trials.is_counted, strict=True) if is_counted]
     return environment.get_template("sweep.html.j2").render(
