@@ -71,5 +71,7 @@ def made_trials(space, parameters, values, *, state=COMPLETE, epochs=3, num_val=
             "seed": range(num),
         }
     )
-    table = pd.concat([own, parameters.reset_index(drop=True)], axis=1)
+    # As read_trials gives them: values of Python.
+    columns = {name: pd.Series(parameters[name].tolist(), dtype=object) for name in parameters}
+    table = own.assign(**columns)
     return SweepTrials(space=Space(tuple(space)), table=table, sampler=sampler)
