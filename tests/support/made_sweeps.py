@@ -1,40 +1,34 @@
 """Sweeps whose trials nobody trained: a space, parameters drawn from it, and values of a made objective."""
 
 import itertools
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dogs_accel.sweep.findings.trials import COMPLETE, SweepTrials
+from dogs_accel.sweep.findings.trials import SweepTrials
+from dogs_accel.sweep.space import Parameter, Space
+from dogs_accel.sweep.trials import COMPLETE
 
 
-@dataclass(frozen=True, kw_only=True)
-class MadeParameter:
-    name: str
-    kind: str = "choice"
-    choices: tuple[Any, ...] = ()
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
+def choice(name, choices):
+    return Parameter(name=name, kind="choice", choices=choices)
 
 
 DOCUMENT = (
-    MadeParameter(name="activation", choices=("relu", "gelu", "silu", "mish", "leaky_relu")),
-    MadeParameter(name="organisation", choices=("same", "double", "half")),
-    MadeParameter(name="base", choices=(32, 64)),
-    MadeParameter(name="dense", choices=(128, 256)),
-    MadeParameter(name="batch_norm", choices=(True, False)),
-    MadeParameter(name="dropout", choices=(0.2, 0.3)),
-    MadeParameter(name="augmentation", choices=(True, False)),
-    MadeParameter(name="batch_size", choices=(32, 64)),
+    choice(name="activation", choices=("relu", "gelu", "silu", "mish", "leaky_relu")),
+    choice(name="organisation", choices=("same", "double", "half")),
+    choice(name="base", choices=(32, 64)),
+    choice(name="dense", choices=(128, 256)),
+    choice(name="batch_norm", choices=(True, False)),
+    choice(name="dropout", choices=(0.2, 0.3)),
+    choice(name="augmentation", choices=(True, False)),
+    choice(name="batch_size", choices=(32, 64)),
 )
 """The space of the published sweep: 960 points."""
 SMALL = (
-    MadeParameter(name="activation", choices=("relu", "gelu", "mish")),
-    MadeParameter(name="batch_norm", choices=(True, False)),
-    MadeParameter(name="lr", kind="float", low=1e-4, high=1e-1, log=True),
+    choice(name="activation", choices=("relu", "gelu", "mish")),
+    choice(name="batch_norm", choices=(True, False)),
+    Parameter(name="lr", kind="float", low=1e-4, high=1e-1, log=True),
 )
 
 
@@ -77,5 +71,7 @@ def made_trials(space, parameters, values, *, state=COMPLETE, epochs=3, num_val=
             "seed": range(num),
         }
     )
-    table = pd.concat([own, parameters.reset_index(drop=True)], axis=1)
-    return SweepTrials(space=space, table=table, sampler=sampler)
+    # As read_trials gives them: values of Python.
+    columns = {name: pd.Series(parameters[name].tolist(), dtype=object) for name in parameters}
+    table = own.assign(**columns)
+    return SweepTrials(space=Space(tuple(space)), table=table, sampler=sampler)

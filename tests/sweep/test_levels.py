@@ -10,8 +10,10 @@ from scipy.stats import ttest_ind
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, NOT_SHOWN, NOTHING_FOLLOWS, find_levels
-from dogs_accel.sweep.findings.trials import FAILED, PRUNED, levels_of
-from tests.support.made_sweeps import DOCUMENT, SMALL, MadeParameter, balanced, drawn, made_trials
+from dogs_accel.sweep.findings.trials import levels_of
+from dogs_accel.sweep.space import Parameter
+from dogs_accel.sweep.trials import FAILED, PRUNED
+from tests.support.made_sweeps import DOCUMENT, SMALL, balanced, choice, drawn, made_trials
 
 
 def by_name(found):
@@ -81,7 +83,7 @@ def test_levels_that_always_come_together_are_aliases():
 
 def test_other_parameters_that_together_decide_a_level_are_seen():
     """Which no pair of levels shows: a parity of the others."""
-    space = tuple(MadeParameter(name=name, choices=(0, 1)) for name in "abcd")
+    space = tuple(choice(name=name, choices=(0, 1)) for name in "abcd")
     parameters = pd.DataFrame(np.array(np.meshgrid(*[[0, 1]] * 3)).reshape(3, -1).T, columns=list("abc"))
     parameters = pd.concat([parameters] * 4, ignore_index=True)
     parameters["d"] = (parameters[["a", "b", "c"]].sum(axis=1) >= 2).astype(int)  # what most of the three say
@@ -91,7 +93,7 @@ def test_other_parameters_that_together_decide_a_level_are_seen():
 
 
 def test_an_effect_that_changes_its_sign_is_called_confounded():
-    space = (MadeParameter(name="a", choices=(0, 1)), MadeParameter(name="b", choices=(0, 1, 2, 3)))
+    space = (choice(name="a", choices=(0, 1)), choice(name="b", choices=(0, 1, 2, 3)))
     rows = [(1, 3)] * 6 + [(1, 2)] * 4 + [(1, 1)] * 2 + [(0, 2)] * 2 + [(0, 1)] * 4 + [(0, 0)] * 6
     parameters = pd.DataFrame(rows, columns=["a", "b"])
     values = noise(24, size=0.004) + 0.05 * parameters["b"] - 0.03 * parameters["a"]
@@ -163,14 +165,12 @@ def test_ranges_are_cut_by_the_space_alone():
     found = levels_of(lr, pd.Series([1e-4, 9.9e-4, 1.1e-3, 0.011, 0.1, np.nan]))
     assert found.labels == ("0.0001 to 0.001", "0.001 to 0.01", "0.01 to 0.1")
     assert found.index.tolist() == [0, 0, 1, 2, 2, -1]
-    depth = MadeParameter(name="depth", kind="int", low=2, high=5)
+    depth = Parameter(name="depth", kind="int", low=2, high=5)
     assert levels_of(depth, pd.Series([5, 2, 3])).index.tolist() == [3, 0, 1]
 
 
-def test_choices_are_found_as_a_table_writes_them():
-    choices = MadeParameter(name="p", choices=(True, False))
-    assert levels_of(choices, pd.Series(["True", "false", True])).index.tolist() == [0, 1, 0]
-    numbers = MadeParameter(name="p", choices=(0.2, 0.30))
-    assert levels_of(numbers, pd.Series([0.3, "0.20"])).index.tolist() == [1, 0]
-    with pytest.raises(ValueError, match=r"trials: got p 0.5, expected a choice of the space"):
+def test_a_value_that_is_no_choice_is_refused():
+    numbers = choice(name="p", choices=(0.2, 0.3))
+    assert levels_of(numbers, pd.Series([0.3, None, 0.2], dtype=object)).index.tolist() == [1, -1, 0]
+    with pytest.raises(ValueError, match=r"p: got '0.5', expected one of 0.2, 0.3"):
         levels_of(numbers, pd.Series([0.5]))

@@ -68,9 +68,8 @@ class CameWith:
         return share >= NEARLY_ALWAYS and share - other_share >= MUCH_MORE_OFTEN
 
     def __str__(self) -> str:
-        return (
-            f"{self.together} of the {self.num} had {self.other} ({self.elsewhere} of the other {self.num_elsewhere})"
-        )
+        how_many = f"all {self.num}" if self.together == self.num else f"{self.together} of the {self.num}"
+        return f"{how_many} had {self.other} ({self.elsewhere} of the other {self.num_elsewhere})"
 
 
 def most_confounding(levels: Sequence[ParameterLevels], at: int, level: int) -> CameWith | None:

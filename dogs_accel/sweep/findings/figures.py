@@ -9,8 +9,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from dogs_accel.plots import BLUE, GREY, NOTE_COLOUR, RED, bare, own_look, shortened
-from dogs_accel.sweep.findings.trials import FAILED, PRUNED, SweepTrials
+from dogs_accel.sweep.findings.trials import SweepTrials
 from dogs_accel.sweep.findings.views import coordinates_of, minutes_since_start
+from dogs_accel.sweep.trials import FAILED, PRUNED
 
 _LONGEST = 16
 _BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}

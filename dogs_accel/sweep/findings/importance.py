@@ -64,7 +64,7 @@ def find_importance(trials: SweepTrials, num_forests: int = NUM_FORESTS) -> list
         return []
     columns = _columns(trials, names)
     random = np.random.default_rng(0)
-    num_choices = {each.name: len(each.choices) for each in trials.space if each.kind == "choice"}
+    num_choices = {each.name: len(each.choices) for each in trials.space.parameters if each.kind == "choice"}
     own = _shares(columns, num_choices, values, 0)
     resampled = []
     for seed in range(num_forests):
@@ -89,7 +89,7 @@ def find_importance(trials: SweepTrials, num_forests: int = NUM_FORESTS) -> list
 def _columns(trials: SweepTrials, names: list[str]) -> dict[str, NDArray[np.float64]]:
     """What a forest sees of each parameter: the place of a choice, or the position in a range."""
     columns = {}
-    for parameter, levels in zip(trials.space, trials.counted_levels, strict=True):
+    for parameter, levels in zip(trials.space.parameters, trials.counted_levels, strict=True):
         if levels.name in names:
             is_choice = parameter.kind == "choice"
             place = levels.index.astype(np.float64)
@@ -175,7 +175,7 @@ def find_correlations(trials: SweepTrials, num_resamples: int = NUM_RESAMPLES) -
 
 
 def _features(trials: SweepTrials) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
-    for parameter, levels in zip(trials.space, trials.counted_levels, strict=True):
+    for parameter, levels in zip(trials.space.parameters, trials.counted_levels, strict=True):
         if parameter.kind == "choice":
             yield from _indicators(levels)
         else:

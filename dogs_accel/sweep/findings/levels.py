@@ -28,7 +28,8 @@ from dogs_accel.sweep.findings.design import (
     adjusted_effects,
     most_confounding,
 )
-from dogs_accel.sweep.findings.trials import FAILED, PRUNED, SweepTrials
+from dogs_accel.sweep.findings.trials import SweepTrials
+from dogs_accel.sweep.trials import FAILED, PRUNED
 
 FEWEST_TRIALS = 3
 """Complete trials with a level, and without it, below which nothing follows."""

@@ -16,15 +16,16 @@ from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.rendering import SCRIPTS, STYLES, assets, page_environment
 from dogs_accel.runtime.files import replacing
+from dogs_accel.sweep.findings.best import BEST_SETTINGS_FILE
 from dogs_accel.sweep.findings.importance import Correlation, Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, LevelFinding
 from dogs_accel.sweep.findings.selection import SelectionBias
-from dogs_accel.sweep.findings.sentences import CAUTION, Sentence
-from dogs_accel.sweep.findings.trials import COMPLETE, FAILED, PRUNED, RUNNING, SweepTrials, level_text
+from dogs_accel.sweep.findings.sentences import CAUTION, SHOWN, Sentence
+from dogs_accel.sweep.findings.trials import SweepTrials, level_text
 from dogs_accel.sweep.findings.views import coordinates_of, minutes_since_start, value_range
+from dogs_accel.sweep.trials import COMPLETE, FAILED, PRUNED, RUNNING
 
 SWEEP_REPORT_FILE = "sweep_report.html"
-BEST_FILE_OF_SWEEP = "best.toml"
 _PACKAGE = "dogs_accel.sweep.findings"
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 280, 52, 14, 12, 44
 _AXIS_PX, _PARALLEL_PX, _LONGEST_NAME = 104, 330, 15
@@ -65,7 +66,7 @@ def render_sweep_report(findings: SweepFindings) -> str:
     """Lay out the page."""
     environment = page_environment(_PACKAGE)
     trials = findings.trials
-    names = [parameter.name for parameter in trials.space]
+    names = [parameter.name for parameter in trials.space.parameters]
     rows = _trial_rows(trials, names)
     counted = [row for row, is_counted in zip(rows, trials.is_counted, strict=True) if is_counted]
     return environment.get_template("sweep.html.j2").render(
@@ -77,9 +78,11 @@ def render_sweep_report(findings: SweepFindings) -> str:
         meta=findings.meta,
         counts=_counts(trials),
         best=_best(trials, names),
-        best_file=BEST_FILE_OF_SWEEP,
+        best_file=BEST_SETTINGS_FILE,
         bias=findings.bias,
-        findings=[each for each in findings.sentences if each.kind != CAUTION],
+        findings=sorted(
+            (each for each in findings.sentences if each.kind != CAUTION), key=lambda each: each.kind != SHOWN
+        ),
         cautions=[each for each in findings.sentences if each.kind == CAUTION],
         confirmation=findings.confirmation,
         how_to_confirm=findings.how_to_confirm,

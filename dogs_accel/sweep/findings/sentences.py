@@ -11,7 +11,8 @@ import numpy as np
 from dogs_accel.sweep.findings.importance import Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, NOT_SHOWN, LevelFinding
 from dogs_accel.sweep.findings.selection import SelectionBias
-from dogs_accel.sweep.findings.trials import FAILED, PRUNED, RUNNING, SweepTrials
+from dogs_accel.sweep.findings.trials import SweepTrials
+from dogs_accel.sweep.trials import FAILED, PRUNED, RUNNING
 
 SHOWN, NOT_SHOWN_KIND, CAUTION = "shown", "not shown", "caution"
 """Kinds of sentences."""
@@ -38,7 +39,7 @@ def write_sentences(
 ) -> list[Sentence]:
     """Say what the trials show: of each parameter in the order of the space, then what limits all of it."""
     said: list[Sentence] = []
-    for parameter in trials.space:
+    for parameter in trials.space.parameters:
         said += _of_parameter([each for each in levels if each.parameter == parameter.name])
     if levels and not any(each.kind == SHOWN for each in said):
         said.insert(0, _nothing_shown(trials))
@@ -178,7 +179,7 @@ def _of_design(trials: SweepTrials) -> list[Sentence]:
     said += _of_states(trials)
     epochs = sorted({int(each) for each in trials.counted["epochs"]})
     if epochs and epochs[-1] <= SHORT_EPOCHS:
-        slow = [each.name for each in trials.space if any(part in each.name.lower() for part in _SLOW)]
+        slow = [each.name for each in trials.space.parameters if any(part in each.name.lower() for part in _SLOW)]
         of_slow = (
             f": {' and '.join(slow)} may be worse in so few and better in more, so nothing follows of longer training"
             if slow

@@ -10,34 +10,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from dogs_accel.sweep.space import Parameter
+from dogs_accel.sweep.space import Parameter, Space, value_text
+from dogs_accel.sweep.trials import COMPLETE, TRIAL_COLUMNS
 
-COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
-"""The states of a trial."""
 _BINS = 3
 _MOST_INTEGERS = 6
 """Values of an integer range that are levels each."""
 _ABSENT = -1
-_OWN_COLUMNS = ("number", "state", "value", "num_val", "epochs", "seed")
 
 
 def level_text(value: Any) -> str:
-    """Write a value of a parameter as a settings file would: true, 0.2, mish; a number of a range in three digits."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value)).lower()
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.3g}" if math.isfinite(value) else ""
-    return "none" if value is None else str(value)
+    """Write a value of a parameter for people: a choice as the command line has it, a number of a range in 3 digits."""
+    return f"{value:.3g}" if isinstance(value, float) else value_text(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +57,14 @@ class SweepTrials:
     Raises ValueError where the table lacks a column of the space or one that every sweep writes.
     """
 
-    space: Sequence[Parameter]
+    space: Space
     table: pd.DataFrame
     """trials.csv: a row a trial."""
     sampler: str = "random"
     """bayes, random or grid."""
 
     def __post_init__(self) -> None:
-        expected = [*_OWN_COLUMNS, *(parameter.name for parameter in self.space)]
-        if missing := [name for name in expected if name not in self.table]:
+        if missing := [name for name in (*TRIAL_COLUMNS, *self.space.names) if name not in self.table]:
             raise ValueError(
                 f"trials: got no column {', '.join(missing)}, expected one for each parameter of the space"
             )
@@ -86,7 +77,7 @@ class SweepTrials:
     @cached_property
     def repeats(self) -> NDArray[np.bool_]:
         """(N,) whether a trial repeats an earlier complete one: the same parameters and seed, and so the same value."""
-        columns = [self.table[name].tolist() for name in (*(each.name for each in self.space), "seed")]
+        columns = [self.table[name].tolist() for name in (*(each.name for each in self.space.parameters), "seed")]
         seen: set[tuple[str, ...]] = set()
         repeated = np.zeros(len(self.table), dtype=np.bool_)
         for at, (state, *settings) in enumerate(zip(self.states, *columns, strict=True)):
@@ -118,7 +109,7 @@ class SweepTrials:
     @cached_property
     def levels(self) -> list[ParameterLevels]:
         """The levels of each parameter, over all trials."""
-        return [levels_of(parameter, self.table[parameter.name]) for parameter in self.space]
+        return [levels_of(parameter, self.table[parameter.name]) for parameter in self.space.parameters]
 
     @cached_property
     def counted_levels(self) -> list[ParameterLevels]:
@@ -140,17 +131,18 @@ class SweepTrials:
 def levels_of(parameter: Parameter, column: pd.Series) -> ParameterLevels:
     """Cut a parameter into levels, and place the values of a column of trials in them.
 
-    Raises ValueError for a value that is none of the choices of a parameter.
+    column: values as `sweep.trials.read_trials` gives them, None where a trial has none. Raises ValueError for a value
+    that is none of the choices of a parameter.
     """
     if parameter.kind == "choice":
-        labels = tuple(map(level_text, parameter.choices))
-        places = {key: place for place, choice in enumerate(parameter.choices) for key in _keys(choice)}
-        found = [_ABSENT if _is_absent(value) else _place(parameter.name, places, value) for value in column]
+        labels = tuple(map(value_text, parameter.choices))
+        found = [_place(parameter, labels, value) for value in column]
         return ParameterLevels(parameter.name, labels, np.array(found, dtype=np.int64))
+    low, high = _ends(parameter)
     numbers = pd.to_numeric(column).to_numpy(dtype=np.float64)
-    if parameter.kind == "int" and parameter.high - parameter.low < _MOST_INTEGERS:
-        labels = tuple(str(value) for value in range(int(parameter.low), int(parameter.high) + 1))
-        index = numbers - parameter.low
+    if parameter.kind == "int" and high - low < _MOST_INTEGERS:
+        labels = tuple(str(value) for value in range(int(low), int(high) + 1))
+        index = numbers - low
     else:
         edges = _edges(parameter)
         labels = tuple(f"{level_text(low)} to {level_text(high)}" for low, high in itertools.pairwise(edges))
@@ -162,33 +154,29 @@ def levels_of(parameter: Parameter, column: pd.Series) -> ParameterLevels:
 def position_of(parameter: Parameter, column: pd.Series) -> NDArray[np.float64]:
     """Place the values of a range on its own scale: 0 its low end, 1 its high end; NaN where there is none."""
     numbers = pd.to_numeric(column).to_numpy(dtype=np.float64)
-    low, high = float(parameter.low), float(parameter.high)
+    low, high = _ends(parameter)
     if parameter.log:
         numbers, low, high = np.log(numbers), math.log(low), math.log(high)
     return (numbers - low) / (high - low if high > low else 1.0)
 
 
 def _edges(parameter: Parameter) -> list[float]:
-    low, high = float(parameter.low), float(parameter.high)
+    low, high = _ends(parameter)
     scale = np.geomspace if parameter.log else np.linspace
     return [float(edge) for edge in scale(low, high, _BINS + 1)]
 
 
-def _is_absent(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _ends(parameter: Parameter) -> tuple[float, float]:
+    """The ends of a range."""
+    assert parameter.low is not None
+    assert parameter.high is not None
+    return float(parameter.low), float(parameter.high)
 
 
-def _keys(value: Any) -> list[str]:
-    """The texts by which a table may name a choice: as it is, in lower case, and as a number."""
-    text = str(value)
-    keys = [text, text.lower(), level_text(value)]
-    with suppress(ValueError):
-        keys.append(repr(float(text)))
-    return keys
-
-
-def _place(name: str, places: dict[str, int], value: Any) -> int:
-    for key in _keys(value):
-        if key in places:
-            return places[key]
-    raise ValueError(f"trials: got {name} {value!r}, expected a choice of the space")
+def _place(parameter: Parameter, labels: Sequence[str], value: Any) -> int:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _ABSENT
+    text = value_text(value)
+    if text not in labels:
+        raise ValueError(f"{parameter.name}: got {text!r}, expected one of {', '.join(labels)}")
+    return labels.index(text)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from dogs_accel.report.charts import nice_ticks
-from dogs_accel.sweep.findings.trials import SweepTrials, level_text, position_of
+from dogs_accel.sweep.findings.trials import SweepTrials, position_of
 
 _WITHIN = 0.55
 """Share of the room of a choice's level over which its trials are spread."""
@@ -41,7 +41,7 @@ def coordinates_of(trials: SweepTrials) -> Coordinates:
     axes, places = [], []
     # Trials of one level would lie on one point: they are spread around it, the best uppermost.
     order = (rankdata(trials.values) - 0.5) / max(len(trials.values), 1) - 0.5
-    for parameter, levels in zip(trials.space, trials.counted_levels, strict=True):
+    for parameter, levels in zip(trials.space.parameters, trials.counted_levels, strict=True):
         if parameter.kind == "choice":
             num = len(levels.labels)
             axes.append(
@@ -49,7 +49,7 @@ def coordinates_of(trials: SweepTrials) -> Coordinates:
             )
             places.append(np.where(levels.index < 0, np.nan, (levels.index + 0.5 + _WITHIN * order) / num))
         else:
-            ends = [level_text(float(end)) for end in (parameter.low, parameter.high)]
+            ends = [f"{end:.3g}" for end in parameter.ends]
             axes.append(CoordinateAxis(levels.name, [(0.0, ends[0]), (1.0, ends[1])]))
             places.append(position_of(parameter, trials.counted[levels.name]))
     low, high = value_range(trials.values)

@@ -1,0 +1,1 @@
+"""Confirming a sweep: its best settings and a baseline with other seeds, compared, and one of them tested."""

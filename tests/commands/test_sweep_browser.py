@@ -1,0 +1,90 @@
+"""The report of a sweep in a real browser."""
+
+import shutil
+
+import pytest
+
+from dogs_accel.sweep.findings.page import write_sweep_report
+from tests.support.sweep_findings import made_findings
+
+pytestmark = pytest.mark.slow  # a browser takes seconds to start
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return made_findings()
+
+
+@pytest.fixture(scope="module")
+def report(findings, tmp_path_factory):
+    return write_sweep_report(tmp_path_factory.mktemp("sweep"), findings)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, report):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.problems, page.requests = [], []
+    page.on("console", lambda message: page.problems.append(message.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(report.as_uri())
+    yield page
+    page.close()
+
+
+def test_it_opens_without_errors_and_without_a_network(page, report):
+    page.wait_for_timeout(200)
+    assert page.problems == []
+    assert [url for url in page.requests if not url.startswith("data:")] == [report.as_uri()]
+    assert page.title() == "A sweep of cnn5 on <flowers>"
+
+
+@pytest.mark.parametrize("width_px", [1280, 390])
+def test_nothing_is_wider_than_the_window(page, width_px):
+    page.set_viewport_size({"width": width_px, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+
+
+def test_choices_leave_the_trials_that_have_them(page, findings):
+    trials = findings.trials
+    page.get_by_label("batch_norm", exact=True).select_option(label="true")
+    has = trials.counted["batch_norm"] == True  # noqa: E712  (a column of objects)
+    assert page.locator("#parallel g:visible").count() == has.sum()
+    best = trials.values[has.to_numpy(dtype=bool)].max()
+    assert page.locator("#picked").inner_text().endswith(f"best {best:.4f}")
+    page.get_by_role("button", name="Show all").click()
+    assert page.locator("#parallel g:visible").count() == len(trials.values)
+
+
+def test_arrow_keys_go_from_the_best_trial_down(page, findings):
+    order = findings.trials.best_of(3)["number"].tolist()
+    page.locator("#parallel").focus()
+    for number in order:
+        page.keyboard.press("ArrowDown")
+        assert page.locator("#chosen-trial").inner_text().startswith(f"Trial {number}, validation accuracy")
+        assert page.locator(f"#parallel g[data-trial='{number}']").get_attribute("class") == "chosen"
+    page.keyboard.press("Escape")
+    assert page.locator("#chosen-trial").inner_text() == "No trial is chosen."
+
+
+def test_a_row_of_the_table_chooses_its_line_and_columns_sort(page, findings):
+    page.locator("#trials th", has_text="Accuracy").locator("button").click()
+    values = page.eval_on_selector_all("#trials tbody tr", "rows => rows.map(row => row.cells[2].dataset.v)")
+    known = [float(value) for value in values if value]
+    assert known == sorted(known, reverse=True)
+    assert values[len(known) :] == [""]
+    number = int(findings.trials.best["number"])
+    page.locator(f"#trials tr[data-trial='{number}']").click()
+    assert page.locator(f"#parallel g[data-trial='{number}']").get_attribute("class") == "chosen"
