@@ -11,6 +11,7 @@ from dogs_accel.datasets import published_about
 from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import count_total_params
 from dogs_accel.models.specs import model_spec
+from dogs_accel.report import formats
 from dogs_accel.report.claims import (
     INCOMPARABLE,
     NOT_MEASURED,
@@ -132,6 +133,9 @@ def test_every_figure_of_pets_has_the_verdict_by_hand():
     assert (first["ours"], first["published"]) == ("resnet50_noaug", "vgg16_noaug")
     lowest = rows[EVERY, "lowest test accuracy"]
     assert (lowest["ours"], lowest["interval"], lowest["published"]) == (0.780, [0.766, 0.793], 0.771)
+    assert lowest["run"] == "efficientnet_b3_noaug"
+    assert "normalises this network by 0.5" in lowest["reason"]
+    assert "normalises this network" not in rows[EVERY, "highest test accuracy"]["reason"]  # of ResNet-50
     assert rows["data", "validation images"]["ours"] == 552
 
 
@@ -146,7 +150,7 @@ def test_a_verdict_on_what_the_test_images_chose_says_so():
         for row in of_test:
             assert published.test_note in row["reason"], row
             assert "optimistic" in row["reason"]
-            assert "validation here" in row["reason"]
+            assert "validation is carved out of training" in row["reason"]
 
 
 def test_of_pets_what_differs_is_said_and_what_is_not_there_is_not_judged():
@@ -412,3 +416,9 @@ def test_the_published_networks_are_ours_by_name_and_size(key, subject, model, n
         and claim.figure != "parameters, to a million"
     ]  # fmt: skip
     assert abs(params - claim.value) <= (5 * 10 ** (-claim.decimals - 1) if claim.decimals else 0)
+
+
+def test_a_range_is_written_with_the_digits_of_both_ends():
+    assert formats.figure((0.9, 0.92)) == formats.figure([0.90, 0.92]) == "0.90 to 0.92"
+    assert formats.figure((0.3, 0.4)) == "0.3 to 0.4"
+    assert formats.figure((90, 92)) == "90 to 92"
