@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -23,6 +24,8 @@ from dogs_accel.report.claims import (
     write_claims,
 )
 from dogs_accel.report.limits import limits
+from dogs_accel.report.page import render_report
+from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.training.phases import Phase
 from tests.support.made_up_runs import made_up_folder, made_up_run
 
@@ -422,3 +425,13 @@ def test_a_range_is_written_with_the_digits_of_both_ends():
     assert formats.figure((0.9, 0.92)) == formats.figure([0.90, 0.92]) == "0.90 to 0.92"
     assert formats.figure((0.3, 0.4)) == "0.3 to 0.4"
     assert formats.figure((90, 92)) == "90 to 92"
+
+
+def test_the_page_lays_out_figures_of_any_dataset(full_folder):
+    claims = judge_claims(cifar_folder()) + judge_claims(pets_folder())
+    html = render_report([read_runs_folder(full_folder)], [claims])
+    assert re.search(r'<td class="n">0\.93 to 0\.94</td><td class="n">0\.946<small>0\.9415 to 0\.9500</small>', html)
+    assert 'data-verdict="not reproduced" aria-pressed="false">not reproduced 7</button>' in html
+    assert "<td>all published runs</td><td>lowest test accuracy<small>stage output, here efficientnet_b3_noaug" in html
+    # Ten names would say nothing.
+    assert "recommended for mobile devices: fewest parameters<small>stage output</small>" in html
