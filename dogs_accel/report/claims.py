@@ -70,6 +70,8 @@ class Measured:
     value: Any = None
     interval: tuple[float, float] | None = None
     reason: str = ""
+    subject: str = ""
+    """Of several published runs the one that it is of, where it is of one."""
 
 
 def judge_claims(folder: RunsFolder) -> list[dict[str, Any]]:
@@ -103,10 +105,10 @@ def _judge(
     """Judge one claim; stand_in: what `_find_run` finds for each published run."""
     row = {"stage": claim.stage, "subject": claim.subject, "figure": claim.figure, "published": claim.value}
     if not claim.measure:
-        return row | _verdict(claim, Measured(), claim.obstacle, "")
+        return row | _verdict(claim, Measured(), "", "")
     if claim.subject == "data":
         ours = _DATA_MEASURES[claim.measure[0]](folder, *claim.measure[1:])
-        return row | _verdict(claim, ours, claim.obstacle or _other_data(folder, published), claim.note)
+        return row | _verdict(claim, ours, _other_data(folder, published), claim.note)
     runs = []
     for name in claim.subject.split():
         run, missing = stand_in[name]
@@ -116,18 +118,19 @@ def _judge(
             return row | {"ours": None, "interval": None, "verdict": verdict, "reason": reason, "run": None}
         runs.append((name, run))
     ours = _RUN_MEASURES[claim.measure[0]](folder, dict(runs), *claim.measure[1:])
+    shown = [(name, run) for name, run in runs if ours.subject in ("", name)]
     if _is_setting(claim):
-        obstacle, notes = claim.obstacle, [claim.note]
+        obstacle, notes = "", [claim.note]
     else:
-        obstacle = _first([claim.obstacle, data_obstacle(folder, published), *_run_obstacles(runs, published)])
-        notes = [_first(_note(published.runs[name], run) for name, run in runs), claim.note]
-        notes += [note for name, _ in runs for note in published.runs[name].notes]
+        obstacle = _first([data_obstacle(folder, published), *_run_obstacles(runs, published)])
+        notes = [_first(_note(published.runs[name], run) for name, run in shown), claim.note]
+        notes += [note for name, _ in shown for note in published.runs[name].notes]
         notes.append(published.test_note if _is_of_test(claim) else "")
     if _counts_parameters(claim) and folder.num_classes != published.num_classes:
         obstacle = f"{folder.facts.count(folder.num_classes)}, published {published.num_classes}"
     if not obstacle and "seconds" in claim.measure and (gpu := published.gpu) and gpu.split()[0] not in folder.device:
         obstacle = f"other hardware: {folder.device}; published: {gpu}"
-    names = ", ".join(dict.fromkeys(run.name for _, run in runs))
+    names = ", ".join(dict.fromkeys(run.name for _, run in shown))
     return row | _verdict(claim, ours, obstacle, "; ".join(dict.fromkeys(filter(None, notes)))) | {"run": names}
 
 
@@ -492,7 +495,7 @@ def _extreme(folder: RunsFolder, runs: dict[str, Run], measure: str, sign: int) 
     if lacking := [name for name, run in runs.items() if run.metrics.get(measure) is None]:
         return Measured(reason=f"{METRICS_FILE} of {lacking[0]} has no {measure}")
     found = min(runs, key=lambda name: sign * runs[name].metrics[measure])
-    return _test(folder, {found: runs[found]}, measure)
+    return dataclasses.replace(_test(folder, {found: runs[found]}, measure), subject=found)
 
 
 def _smallest(_: RunsFolder, runs: dict[str, Run]) -> Measured:

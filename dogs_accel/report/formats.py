@@ -59,7 +59,8 @@ def figure(value: Any) -> str:
     if _is_missing(value):
         return ABSENT
     if isinstance(value, list | tuple):
-        return " to ".join(map(figure, value))
+        decimals = max(len(figure(end).partition(".")[2]) for end in value)
+        return " to ".join(score(end, decimals) for end in value)
     if isinstance(value, bool | str):
         return str(value)
     number = float(value)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from dogs_accel.datasets import published_about
 from dogs_accel.models.build import build_model
 from dogs_accel.models.freezing import count_total_params
 from dogs_accel.models.specs import model_spec
+from dogs_accel.report import formats
 from dogs_accel.report.claims import (
     INCOMPARABLE,
     NOT_MEASURED,
@@ -22,6 +24,8 @@ from dogs_accel.report.claims import (
     write_claims,
 )
 from dogs_accel.report.limits import limits
+from dogs_accel.report.page import render_report
+from dogs_accel.results.folder import read_runs_folder
 from dogs_accel.training.phases import Phase
 from tests.support.made_up_runs import made_up_folder, made_up_run
 
@@ -132,6 +136,9 @@ def test_every_figure_of_pets_has_the_verdict_by_hand():
     assert (first["ours"], first["published"]) == ("resnet50_noaug", "vgg16_noaug")
     lowest = rows[EVERY, "lowest test accuracy"]
     assert (lowest["ours"], lowest["interval"], lowest["published"]) == (0.780, [0.766, 0.793], 0.771)
+    assert lowest["run"] == "efficientnet_b3_noaug"
+    assert "normalises this network by 0.5" in lowest["reason"]
+    assert "normalises this network" not in rows[EVERY, "highest test accuracy"]["reason"]  # of ResNet-50
     assert rows["data", "validation images"]["ours"] == 552
 
 
@@ -146,7 +153,7 @@ def test_a_verdict_on_what_the_test_images_chose_says_so():
         for row in of_test:
             assert published.test_note in row["reason"], row
             assert "optimistic" in row["reason"]
-            assert "validation here" in row["reason"]
+            assert "validation is carved out of training" in row["reason"]
 
 
 def test_of_pets_what_differs_is_said_and_what_is_not_there_is_not_judged():
@@ -412,3 +419,19 @@ def test_the_published_networks_are_ours_by_name_and_size(key, subject, model, n
         and claim.figure != "parameters, to a million"
     ]  # fmt: skip
     assert abs(params - claim.value) <= (5 * 10 ** (-claim.decimals - 1) if claim.decimals else 0)
+
+
+def test_a_range_is_written_with_the_digits_of_both_ends():
+    assert formats.figure((0.9, 0.92)) == formats.figure([0.90, 0.92]) == "0.90 to 0.92"
+    assert formats.figure((0.3, 0.4)) == "0.3 to 0.4"
+    assert formats.figure((90, 92)) == "90 to 92"
+
+
+def test_the_page_lays_out_figures_of_any_dataset(full_folder):
+    claims = judge_claims(cifar_folder()) + judge_claims(pets_folder())
+    html = render_report([read_runs_folder(full_folder)], [claims])
+    assert re.search(r'<td class="n">0\.93 to 0\.94</td><td class="n">0\.946<small>0\.9415 to 0\.9500</small>', html)
+    assert 'data-verdict="not reproduced" aria-pressed="false">not reproduced 7</button>' in html
+    assert "<td>all published runs</td><td>lowest test accuracy<small>stage output, here efficientnet_b3_noaug" in html
+    # Ten names would say nothing.
+    assert "recommended for mobile devices: fewest parameters<small>stage output</small>" in html

@@ -32,11 +32,8 @@ _SCHEDULES = [
     [phase_fields("head_only", 40, 1e-3, 0.0, **_PATIENT, **monitor)] for monitor in ({}, {"monitor": "loss"})
 ]
 """Early stopping looks at validation, whether at its accuracy or its loss is not said."""
-_BY_HALF = (
-    "published is normalised by 0.5 on one page and by ImageNet's statistics on another; ImageNet's are those of the "
-    "weights"
-)
-_AUGMENTED = "whether published crops began at 8 % or at 80 % of the area is said both ways"
+_BY_HALF = "the publication normalises this network by 0.5 on one page and by ImageNet's statistics on another"
+_AUGMENTED = "published crops cover at least 8 % of the area on one page and 80 % on another"
 
 
 def _run(name: str, is_augmented: bool) -> PublishedRun:
@@ -71,8 +68,8 @@ _SAME_IMAGES = "the published validation images are the test images; here valida
 _NAMED_WITHOUT = "published without (NoAug) in its name, so taken for the run with augmentation"
 _OF_ALL = "the runs of the published range are not listed; taken for the five networks with and without augmentation"
 _TEST_NOTE = (
-    "the published figure is optimistic, since its runs stopped and were chosen by the test images; they trained on "
-    "all of trainval, of which a part is validation here; one run of each"
+    "the published figure is optimistic, since the test images stopped and chose its runs, each of one seed; ours "
+    "trained on fewer images, since validation is carved out of training"
 )
 
 
