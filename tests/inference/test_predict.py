@@ -65,9 +65,6 @@ def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows)
 
 
 @pytest.mark.fault(
-    "Scores and figures", "`predict` by a run without a temperature", "the softmax as it is, at no temperature"
-)
-@pytest.mark.fault(
     "Machine and environment", "a program whose own tensors are float64 by default", "the same answers and heat maps"
 )
 def test_the_default_number_type_of_a_program_changes_nothing(trained, test_rows, tmp_path):
@@ -86,6 +83,9 @@ def test_the_default_number_type_of_a_program_changes_nothing(trained, test_rows
         assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
+@pytest.mark.fault(
+    "Scores and figures", "`predict` by a run without a temperature", "the softmax as it is, at no temperature"
+)
 def test_without_a_temperature_the_softmax_is_as_it_is(trained, test_rows):
     plain = replace(trained, temperature=None)
     expected = torch.from_numpy(trained.run.predictions("test").logits[0]).double().softmax(dim=0)
