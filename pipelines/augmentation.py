@@ -97,7 +97,7 @@ def randaugment_magnitudes(magnitude: int, size_px: int) -> dict[str, float]:
     """
 
     def ramp(start: float, end: float) -> float:
-        return float(torch.linspace(start, end, MAGNITUDE_BINS)[magnitude])
+        return float(torch.linspace(start, end, MAGNITUDE_BINS, dtype=torch.float32)[magnitude])
 
     most_px = 150.0 / 331.0 * size_px
     bits = 8 - (torch.arange(MAGNITUDE_BINS) / ((MAGNITUDE_BINS - 1) / 4)).round().int()

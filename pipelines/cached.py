@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.fused import FusedLoader
 from pipelines.loader import Batch
 from pipelines.store.build import build_store, default_store_folder
-from pipelines.store.reading import OpenStore
+from pipelines.store.reading import MappedPixels, OpenStore
 from pipelines.store.rows import image_at
 
 _GPU_SHARE = 0.25
@@ -50,6 +50,8 @@ class CachedLoader(FusedLoader):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.store_dir: Path | None = None
+        self._mapped: MappedPixels | None = None
+        """What the images are read from in each epoch."""
         self._images: torch.Tensor | None
         """(N, height, width, 3) where the images have one size and no first resize is left to do."""
         if self._given is None:
@@ -69,6 +71,7 @@ class CachedLoader(FusedLoader):
         taken = store.take(self.paths, self.recipe, on_bad_image=self.on_bad_image)
         for position, problem in taken.problems.items():
             self._leave_out(position, problem)
+        self._mapped = taken.mapped
         self._images, self._rows = taken.images, taken.rows
         self._content, self._offsets, self._sizes, self._resized = (
             taken.content, taken.offsets, taken.sizes, taken.sizes,
@@ -107,7 +110,7 @@ class CachedLoader(FusedLoader):
             rows = np.full(len(positions), -1, dtype=np.int64)
             rows[good] = np.arange(len(good))
             self._rows = torch.from_numpy(rows).to(self.device)
-        self._content, self._offsets = content, offsets
+        self._content, self._offsets, self._mapped = content, offsets, None
 
     def _gathered(self, positions: NDArray[np.int64]) -> torch.Tensor:
         """Put the bytes of some images behind one another."""
@@ -117,6 +120,8 @@ class CachedLoader(FusedLoader):
         return image_at(self._content, self._offsets[position], self._sizes[position])
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        if self._mapped is not None:
+            self._mapped.check_whole()
         bad = np.array(sorted(self._left_out), dtype=np.int64)
         good = [chunk[~np.isin(chunk, bad)] for chunk in chunks] if len(bad) else chunks
         for chunk, params in zip(good, self._packed(epoch, good, self._resized), strict=True):
@@ -141,5 +146,5 @@ class CachedLoader(FusedLoader):
     def close(self) -> None:
         """Let go of the images."""
         super().close()
-        self._images = None
+        self._images = self._mapped = None
         self._content = self._rows = torch.empty(0)

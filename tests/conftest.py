@@ -5,7 +5,9 @@ from dogs_accel.runtime.threads import bound_spinning
 bound_spinning()  # before the first import of torch
 
 import gc
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +53,18 @@ def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _temporary_files_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What libraries leave among the temporary files goes with those of the session: torchrun and the compiler of torch
+    leave a folder each, processes that are killed their own."""
+    folder = str(tmp_path_factory.mktemp("t"))  # short, since sockets lie in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

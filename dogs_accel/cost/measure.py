@@ -143,7 +143,8 @@ class _Run:
     def images(self, measured: MeasuredModel, num_images: int) -> torch.Tensor:
         """Make normal noise (B, 3, H, W): zeros could be faster than pictures."""
         size = measured.spec.image_size
-        noise = torch.randn(num_images, 3, size, size, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(num_images, 3, size, size, generator=generator, dtype=torch.float32)
         return noise.to(self.device).contiguous(memory_format=torch.channels_last)
 
     def forward(self, measured: MeasuredModel, images: torch.Tensor) -> None:

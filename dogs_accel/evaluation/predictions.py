@@ -111,7 +111,9 @@ def predict(
     model.eval()
 
     def try_batch(num_images: int) -> None:
-        images = torch.zeros(num_images, 3, loader.recipe.crop, loader.recipe.crop, device=loader.device)
+        images = torch.zeros(
+            num_images, 3, loader.recipe.crop, loader.recipe.crop, device=loader.device, dtype=torch.float32
+        )
         with autocast(loader.device, amp):
             model(images.contiguous(memory_format=torch.channels_last))
 

@@ -142,7 +142,9 @@ def _timed(batches: Iterator[Batch], device: torch.device) -> float:
 
 def _random_images(loader: Loader, spec: ModelSpec, settings: StepSettings) -> torch.Tensor:
     """Images of a whole batch of a loader."""
-    images = torch.randn(loader.batch_size, 3, spec.image_size, spec.image_size, device=loader.device)
+    images = torch.randn(
+        loader.batch_size, 3, spec.image_size, spec.image_size, device=loader.device, dtype=torch.float32
+    )
     return images.contiguous(memory_format=settings.memory_format)
 
 

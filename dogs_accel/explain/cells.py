@@ -52,8 +52,8 @@ def upsample(maps: Tensor, places: Places, size_px: int) -> Tensor:
 
 def _interpolation(num: int, first: float, step: float, size_px: int) -> Tensor:
     """Weights of num cells in each of size_px pixels, (size_px, num) float32, rows that sum to 1."""
-    at = ((torch.arange(size_px) + 0.5 - first) / step).clamp(0, num - 1)
-    return (1 - (at[:, None] - torch.arange(num)).abs()).clamp(min=0)
+    at = ((torch.arange(size_px, dtype=torch.float32) + 0.5 - first) / step).clamp(0, num - 1)
+    return (1 - (at[:, None] - torch.arange(num, dtype=torch.float32)).abs()).clamp(min=0)
 
 
 def scale_to_unit(maps: Tensor) -> Tensor:

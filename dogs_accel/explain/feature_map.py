@@ -128,7 +128,7 @@ def _gradient_centres(model: nn.Module, found: FeatureMap, images: Tensor, axis:
     with torch.enable_grad(), found.recorded(model) as maps:
         model(both)
         num = found.side
-        at = torch.arange(images.shape[axis], device=images.device) + 0.5
+        at = torch.arange(images.shape[axis], device=images.device, dtype=torch.float32) + 0.5
         cells, centres = [], []
         for cell in range(max(0, num // 2 - 1), min(num, num // 2 + 2)):
             own = maps[0].select(axis, cell).square().sum()

@@ -126,7 +126,7 @@ def box_on_crop(box: Box, size_px: tuple[int, int], recipe: Recipe) -> tuple[flo
 
 def box_cover(boxes: Sequence[tuple[float, float, float, float]], size_px: int) -> Tensor:
     """How much of each pixel of a crop lies in any of some boxes of it: (size_px, size_px) float32 in [0, 1]."""
-    cover = torch.zeros(size_px, size_px)
+    cover = torch.zeros(size_px, size_px, dtype=torch.float32)
     for xmin, ymin, xmax, ymax in boxes:
         cover = torch.maximum(cover, torch.outer(_line_cover(ymin, ymax, size_px), _line_cover(xmin, xmax, size_px)))
     return cover

@@ -74,7 +74,7 @@ def real_images(trained: TrainedModel, paths: Sequence[str], num: int = NUM_REAL
     found = spread(there, num) if there else []
     size = trained.recipe.crop
     if not found:
-        return torch.empty(0, 3, size, size)
+        return torch.empty(0, 3, size, size, dtype=torch.float32)
     labels = np.zeros(len(found), dtype=np.int64)
     with make_loader(
         found, labels, trained.recipe, backend="torch", batch_size=len(found), device="cpu", num_threads=1
@@ -90,7 +90,9 @@ def check_same(file: str, runtime: str, model: LogitsOf, exported: LogitsOf, rea
     TOLERANCE.
     """
     generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(num, 3, size_px, size_px, generator=generator) for num in CHECKED_BATCHES]
+    batches = [
+        torch.randn(num, 3, size_px, size_px, generator=generator, dtype=torch.float32) for num in CHECKED_BATCHES
+    ]
     num_random = sum(map(len, batches))
     batches += [part for num in CHECKED_BATCHES for part in real.split(num)] if len(real) else []
     largest = 0.0
@@ -189,7 +191,9 @@ def _exported_program(model: nn.Module, size_px: int, run: Run) -> torch.export.
     batch = torch.export.Dim("batch", min=1)
     try:
         # Two images: a batch of one would be taken for a constant.
-        return torch.export.export(model, (torch.zeros(2, 3, size_px, size_px),), dynamic_shapes=({0: batch},))
+        return torch.export.export(
+            model, (torch.zeros(2, 3, size_px, size_px, dtype=torch.float32),), dynamic_shapes=({0: batch},)
+        )
     except RuntimeError as error:  # what torch.export raises of a model that it cannot follow
         raise ValueError(f"export: torch.export cannot follow {run.title} ({_first_line(error)})") from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import URLError
@@ -100,7 +102,8 @@ def build_pretrained(spec: ModelSpec, weights: str = "imagenet") -> BuiltModel:
     if weights != "imagenet":
         return build_model(spec, _num_classes_of_file(spec, weights), weights)
     try:
-        model = _create_pretrained(spec)
+        with _float32_by_default():
+            model = _create_pretrained(spec)
     except (URLError, OSError) as error:
         raise OSError(f"weights: cannot download the ImageNet weights of {spec.name} ({error})") from error
     return BuiltModel(model, f"{spec.display}: ImageNet weights")
@@ -160,6 +163,22 @@ def _create(spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
     name = parse_model_name(spec.name)
     if pretrained:
         _check_has_weights(name)
+    with _float32_by_default():
+        return _create_named(name, spec, num_classes, pretrained)
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Let modules have float32 parameters, whatever the program around has set for its own tensors."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _create_named(name: ModelName, spec: ModelSpec, num_classes: int, pretrained: bool) -> nn.Module:
     try:
         if name.base.startswith("timm/"):
             return _create_timm(name, spec.image_size, num_classes, pretrained)

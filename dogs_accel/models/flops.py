@@ -93,7 +93,7 @@ def counting_macs() -> Iterator[Callable[[], int]]:
 def _count_forward_on(device: str, spec: ModelSpec, num_classes: int) -> int:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         model = build_model(spec, num_classes, "none").model.eval()
-        return forward_macs(model, torch.zeros(1, 3, spec.image_size, spec.image_size))
+        return forward_macs(model, torch.zeros(1, 3, spec.image_size, spec.image_size, dtype=torch.float32))
 
 
 def _count_on(
@@ -103,7 +103,7 @@ def _count_on(
         with torch.device(device):
             model = build_model(spec, num_classes, "none").model
         set_trainable_stage(model, mode, num_groups, groups)
-        images = torch.zeros(_BATCH, 3, spec.image_size, spec.image_size, device=device)
+        images = torch.zeros(_BATCH, 3, spec.image_size, spec.image_size, device=device, dtype=torch.float32)
         return _count_step(model, images)
 
 

@@ -87,7 +87,7 @@ def _run_on(device: str, spec: ModelSpec, *, is_training: bool = False) -> _Seen
                 module.register_forward_hook(look)
         try:
             with torch.inference_mode():
-                model(torch.zeros(1, 3, spec.image_size, spec.image_size))
+                model(torch.zeros(1, 3, spec.image_size, spec.image_size, dtype=torch.float32))
         except Exception as error:  # models check their input as they please
             if device == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error).lower()):
                 raise NotImplementedError(str(error)) from error

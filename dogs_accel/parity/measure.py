@@ -240,7 +240,7 @@ def _rank(sample: SampleDifference) -> tuple[float, int]:
 def _count_steps(ours: Tensor, theirs: Tensor, recipe: Recipe) -> NDArray[np.int64]:
     """Count the values (3, H, W) by how many steps they differ."""
     most = MAX_LEVELS * STEPS_PER_LEVEL
-    scale = 255 * STEPS_PER_LEVEL * torch.tensor(recipe.std, device=ours.device)[:, None, None]
+    scale = 255 * STEPS_PER_LEVEL * torch.tensor(recipe.std, device=ours.device, dtype=torch.float32)[:, None, None]
     steps = ((ours.float() - theirs.float()).abs() * scale).round()
     steps = steps.nan_to_num(nan=most, posinf=most).clamp(max=most).long()
     return np.asarray(torch.bincount(steps.flatten(), minlength=most + 1).cpu().numpy())
@@ -261,6 +261,9 @@ def _summary(counts: NDArray[np.int64]) -> dict[str, float]:
 
 def _as_bytes(image: Tensor, recipe: Recipe) -> NDArray[np.uint8]:
     """Undo the normalisation of (3, H, W): (H, W, 3) uint8."""
-    mean, std = (torch.tensor(value, device=image.device)[:, None, None] for value in (recipe.mean, recipe.std))
+    mean, std = (
+        torch.tensor(value, device=image.device, dtype=torch.float32)[:, None, None]
+        for value in (recipe.mean, recipe.std)
+    )
     levels = ((image.float() * std + mean) * 255).nan_to_num(nan=0).round().clamp(0, 255)
     return np.asarray(levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -26,6 +26,8 @@ ERROR_LOG = "error.log"
 _PARTIAL = ".partial-"
 _OF_SYSTEMS = {"lost+found", ".DS_Store", ".Trashes", ".Spotlight-V100", ".fseventsd", "Thumbs.db", "desktop.ini"}
 """What file systems and desktops put into folders unasked."""
+_MOST_TEXT_BYTES = 1 << 28
+"""Of a file of ours or of the user's that is read as a text."""
 _LEAST_FREE = 1 << 16
 """Bytes below which a disk is full to whatever library does not say why it could not write."""
 
@@ -349,9 +351,30 @@ def write_json(path: Path, content: Any) -> Path:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path), object_pairs_hook=_each_name_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, which may come through a pipe. Raises ValueError for what is none, or too large for one.
+
+    A pipe that nobody writes into is empty, and is not waited for.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        os.set_blocking(file.fileno(), True)
+        content = file.read(_MOST_TEXT_BYTES + 1)
+    if len(content) > _MOST_TEXT_BYTES:
+        raise ValueError(f"it has more than {_MOST_TEXT_BYTES:,} bytes")
+    return content.decode("utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> Path:

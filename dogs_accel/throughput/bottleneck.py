@@ -133,7 +133,9 @@ def measure_with_model(
             f"{WARM_UP_STEPS} batches of {workload.batch_size}"
         )
     shape = (workload.batch_size, 3, workload.recipe.crop, workload.recipe.crop)
-    synthetic = torch.randn(shape, device=workload.device).contiguous(memory_format=torch.channels_last)
+    synthetic = torch.randn(shape, device=workload.device, dtype=torch.float32).contiguous(
+        memory_format=torch.channels_last
+    )
     with ExitStack() as stack:
         turns: dict[str, Callable[[], _Passage]] = {
             "compute": functools.partial(_run, lambda: itertools.repeat((synthetic,), num_steps), step, workload, clock)

@@ -91,7 +91,7 @@ class WriteOnly:
     def __init__(self, workload: Workload) -> None:
         shape = (workload.batch_size, 3, workload.recipe.crop, workload.recipe.crop)
         self._workload = workload
-        self._batches = [torch.zeros(shape, device=workload.device) for _ in range(_RING)]
+        self._batches = [torch.zeros(shape, device=workload.device, dtype=torch.float32) for _ in range(_RING)]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor]]:
         for i, chunk in enumerate(_chunks(self._workload)):

@@ -267,7 +267,9 @@ def measure_model(
 
 
 def _affordable_steps(step: ModelStep, workload: Workload, num_loaders: int, rounds: int) -> int:
-    images = torch.zeros(workload.batch_size, 3, workload.recipe.crop, workload.recipe.crop, device=workload.device)
+    images = torch.zeros(
+        workload.batch_size, 3, workload.recipe.crop, workload.recipe.crop, device=workload.device, dtype=torch.float32
+    )
     step(images)
     workload.finish()
     start = time.perf_counter()

@@ -416,7 +416,9 @@ class Trainer:
         if isinstance(loader, FeatureLoader):
             return loader.features.new_zeros(num_images, *loader.features.shape[1:]), labels
         shape = (num_images, 3, loader.recipe.crop, loader.recipe.crop)
-        return torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last), labels
+        return torch.zeros(shape, device=self.device, dtype=torch.float32).contiguous(
+            memory_format=torch.channels_last
+        ), labels
 
     def _bar(self, loader: EpochLoader, title: str) -> Any:
         """Progress in images of this process with rate and time left, of the first one, on a terminal only."""

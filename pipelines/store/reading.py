@@ -37,6 +37,22 @@ _MAP_NORESERVE = 0x4000
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class MappedPixels:
+    """The file of a store's pixels that a process has mapped into its memory."""
+
+    folder: Path
+    mapping: mmap.mmap
+
+    def check_whole(self) -> None:
+        """Raise StoreError where the file was cut off since: the system ends a process that reads beyond its end."""
+        size, expected = self.mapping.size(), len(self.mapping)
+        if size < expected:
+            raise StaleStoreError(
+                self.folder, f"{PIXELS_FILE} was cut off while it was in use, to {size:,} of {expected:,} bytes"
+            )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StoreRows:
     """A store that is open, and where in it the files are that were asked for."""
@@ -54,6 +70,8 @@ class StoreRows:
     """(n, 2) height and width in px of each image; (0, 0) of a bad file."""
     problems: Mapping[int, str]
     """Why files cannot be decoded, by their positions in the paths asked for."""
+    mapped: MappedPixels | None
+    """What the content is mapped from; None of a store without pixels."""
 
     def image(self, position: int) -> torch.Tensor:
         """Return the image of a path asked for, (height, width, 3) uint8, in the same memory."""
@@ -78,6 +96,8 @@ class OpenStore:
     """As in StoreRows."""
     row_of: Mapping[str, int]
     """Of each path in the index."""
+    mapped: MappedPixels | None
+    """As in StoreRows."""
 
     @property
     def is_exact(self) -> bool:
@@ -121,6 +141,7 @@ class OpenStore:
             offsets=np.where(is_good, places.offsets[rows], 0),
             sizes=np.where(is_good[:, None], places.sizes[rows], 0),
             problems={at: problems[path] for at, path in enumerate(asked) if path in problems},
+            mapped=self.mapped,
         )
 
 
@@ -165,7 +186,7 @@ def open_current(folder: Path, request: StoreRequest) -> OpenStore | None:
         return None
     names = index.find(folder, request)
     retimed = index.check_files(folder, names)
-    pixels = _map_pixels(folder, index.places.shape)
+    pixels, mapped = _map_pixels(folder, index.places.shape)
     content = pixels.view(-1)
     return OpenStore(
         folder=folder,
@@ -176,6 +197,7 @@ def open_current(folder: Path, request: StoreRequest) -> OpenStore | None:
         content=content,
         images=_of_one_size(content, index.places),
         row_of={name: row for row, name in enumerate(index.entries)},
+        mapped=mapped,
     )
 
 
@@ -193,7 +215,7 @@ def remember_times(store: OpenStore) -> None:
         _log.info("store %s: its index cannot be corrected (%s), so contents are compared again", folder, error)
 
 
-def _map_pixels(folder: Path, shape: tuple[int, ...]) -> torch.Tensor:
+def _map_pixels(folder: Path, shape: tuple[int, ...]) -> tuple[torch.Tensor, MappedPixels | None]:
     path = folder / PIXELS_FILE
     try:
         found = np.lib.format.open_memmap(path, mode="r")
@@ -204,10 +226,11 @@ def _map_pixels(folder: Path, shape: tuple[int, ...]) -> torch.Tensor:
             folder, f"{PIXELS_FILE} has shape {found.shape} of {found.dtype}, expected {shape} of uint8"
         )
     if found.size == 0:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.empty(shape, dtype=torch.uint8), None
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE)
-    return torch.frombuffer(content, dtype=torch.uint8, offset=found.offset, count=found.size).view(shape)
+    pixels = torch.frombuffer(content, dtype=torch.uint8, offset=found.offset, count=found.size).view(shape)
+    return pixels, MappedPixels(folder, content)
 
 
 def _of_one_size(content: torch.Tensor, places: RowPlaces) -> torch.Tensor | None:

@@ -21,6 +21,7 @@ from dogs_accel.explain.drawings import blend
 from dogs_accel.explain.explainers import find_explainer
 from dogs_accel.inference import heatmaps
 from dogs_accel.inference.export import describe_export
+from dogs_accel.inference.heatmaps import HeatmapFolder
 from dogs_accel.inference.predict import named_photos, predict_images
 from dogs_accel.inference.trained import describe_trained, load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
@@ -61,6 +62,25 @@ def test_the_probabilities_are_calibrated_and_in_their_order(trained, test_rows)
         labels = [trained.class_names.index(name) for name in answer.classes]
         assert labels == expected[row].argsort(descending=True)[:3].tolist()
         np.testing.assert_allclose(answer.probabilities, expected[row, labels], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a program whose own tensors are float64 by default", "the same answers and heat maps"
+)
+def test_the_default_number_type_of_a_program_changes_nothing(trained, test_rows, tmp_path):
+    before = predict_images(trained, test_rows[:2])
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = load_trained(trained.run, torch.device("cpu"))
+        draw = HeatmapFolder(tmp_path, again.model, again.recipe).draw
+        after = predict_images(replace(again, temperature=2.5), test_rows[:2], draw=draw)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [answer.no_heatmap for answer in after] == [None, None]
+    assert [answer.classes for answer in after] == [answer.classes for answer in before]
+    for answer, expected in zip(after, before, strict=True):
+        assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
 @pytest.mark.fault(

@@ -20,7 +20,7 @@ from dogs_accel.experiment.settings.phase_settings import parse_setting, read_se
 from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.results.record import check_kinds
 from dogs_accel.runtime.arguments import did_you_mean, natural, positive, user_path
-from dogs_accel.runtime.files import read_json
+from dogs_accel.runtime.files import read_json, read_text
 from dogs_accel.runtime.terminal import escaped
 
 if sys.version_info >= (3, 11):
@@ -63,7 +63,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a file of TOML. Raises ValueError, which names the file, for what is none, OSError where it is not there."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as TOML ({error})") from error
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from dogs_accel.experiment.settings.command_line import add_arguments, parse_con
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import read_settings_file
 from dogs_accel.results.layout import CONFIG_FILE
+from dogs_accel.runtime import files
 from tests.support.fuzzing import fuzz, value_or_line
 
 PAGE = Path(__file__).parents[3] / "docs" / "benchmark.md"
@@ -201,6 +203,7 @@ def test_settings_of_an_earlier_version_have_none_of_phases(tmp_path):
         ("a.toml", "set.head.lr = 1", r"a\.toml: set: got head\.lr, expected one of the strategies full, staged"),
         ("a.toml", "set.full.epochs = 0", r"a\.toml: set: full\.epochs: got 0, expected an integer >= 1"),
         ("a.toml", 'resume = "runs/a"', r"a\.toml: got resume, which is said on the command line alone"),
+        ("a.json", '{"seed": 1, "seed": 2}', r"a\.json cannot be read as JSON \(it has 'seed' twice\)"),
         ("a.json", {"dry_run": True}, r"a\.json: got dry_run, which is said on the command line alone"),
     ],
 )
@@ -210,6 +213,26 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path, monkeypatch, name
     with pytest.raises(ValueError, match=f"^{message}") as stop:
         parse("--config", name)
     assert "\n" not in str(stop.value)
+
+
+@pytest.mark.fault(
+    "Command line", "--config of a pipe that nobody writes into, or of a device without an end",
+    "one line at once; one that somebody writes into is read",
+)  # fmt: skip
+def test_settings_come_through_a_pipe_and_none_are_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"empty cannot be read as JSON \(Expecting value"):
+        parse("--config", tmp_path / "empty")
+    monkeypatch.setattr(files, "_MOST_TEXT_BYTES", 1_000)
+    with pytest.raises(ValueError, match=r"^/dev/zero cannot be read as JSON \(it has more than 1,000 bytes\)"):
+        parse("--config", "/dev/zero")
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b'{"seed": 9}')
+        os.close(writing)
+        assert parse("--config", f"/dev/fd/{reading}").seed == 9
+    finally:
+        os.close(reading)
 
 
 def test_what_flags_alone_make_wrong_is_not_said_of_the_file(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pipelines import EVAL, BadImageError
+from pipelines import EVAL, BadImageError, make_loader
 from pipelines.store.build import default_store_folder, plan_store
 from pipelines.store.index import StoreError
 from pipelines.store.reading import _map_pixels, find_store, open_store
@@ -107,7 +107,7 @@ def test_what_a_reader_writes_stays_in_its_process(photos, tmp_path, recwarn):
 def test_a_store_larger_than_memory_opens(tmp_path):
     shape = (2 * psutil.virtual_memory().total // (3 << 20) + 1, 1024, 1024, 3)
     np.lib.format.open_memmap(tmp_path / "pixels.npy", "w+", np.uint8, shape)  # sparse: it takes no room
-    images = _map_pixels(tmp_path, shape)
+    images, _ = _map_pixels(tmp_path, shape)
     assert images.shape == shape
     assert images[-1, -1, -1].tolist() == [0, 0, 0]
 
@@ -228,6 +228,27 @@ def test_damaged_pixels_are_refused(photos, store):
 def test_a_file_that_is_not_in_the_store_is_refused(photos, store, tmp_path):
     [new] = write(tmp_path, [KINDS["grey"]])
     assert_refused(store, [*photos, new], SMALL, f"it lacks 1 of 31 files, first: {new} (it has 30, from ")
+
+
+@pytest.mark.fault(
+    "Disk", "pixels of a store that are cut off while a loader has them mapped",
+    "one line at the next epoch; a read beyond the end would end the process",
+)  # fmt: skip
+@each_kind
+def test_pixels_that_are_cut_off_in_use_are_named_before_the_next_epoch(photos, tmp_path, recipe):
+    folder = build(photos, recipe, tmp_path / "store")
+    with make_loader(
+        photos, [0] * 30, recipe, backend="cached", batch_size=8, device="cpu", store_dir=folder
+    ) as loader:
+        assert sum(len(batch.index) for batch in loader) == 30
+        with (folder / "pixels.npy").open("r+b") as file:
+            file.truncate(200)
+        with pytest.raises(StoreError) as error:
+            next(iter(loader))
+    assert str(error.value).startswith(f"store {folder}: pixels.npy was cut off while it was in use, to 200 of ")
+    assert str(error.value).endswith("remove the folder or use `dogs-accel prepare --rebuild`")
+    with pytest.raises(StoreError, match=r"pixels\.npy is missing or damaged"):
+        open_store(folder, photos, recipe)
 
 
 @pytest.mark.fault("Disk", "photos that changed since their store was built", "refused, with the first of them")
