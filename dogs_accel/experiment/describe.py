@@ -24,9 +24,7 @@ _SHOWN = 5
 def describe_plan(plan: Plan) -> str:
     """Say what will run, on what, as text for a terminal."""
     config, facts = plan.config, plan.data.facts
-    carving = describe_carving(
-        plan.data.official_split, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio
-    )
+    carving = describe_carving(plan.data.official_split, **config.split_settings)
     amp = {None: "float32", torch.bfloat16: "bf16 AMP", torch.float16: "fp16 AMP"}[plan.amp]
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
     lines = [
@@ -49,11 +47,16 @@ def describe_plan(plan: Plan) -> str:
     width = max(map(len, configurations))
     for name, (run, *others) in configurations.items():
         phases = " -> ".join(map(str, run.phases))
-        lines.append(f"  {name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
+        model = f"{run.spec.display} at {run.spec.image_size} px, {_describe_weights(run.weights)}"
+        lines.append(f"  {name:<{width}}  {model}  {phases}")
         if config.seeds > 1:
             lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
     lines += [f"notice   {notice}" for notice in plan.notices]
     return "\n".join(lines)
+
+
+def _describe_weights(weights: str) -> str:
+    return {"imagenet": "ImageNet weights", "none": "random weights"}.get(weights, f"weights of {escaped(weights)}")
 
 
 def _describe_absent(plan: Plan) -> list[str]:

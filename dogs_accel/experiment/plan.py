@@ -163,8 +163,9 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     specs = [with_family(model_spec(name, config.image_size), families) for name in models]
     _check_labels({spec.family for spec in specs})
     runs = []
-    for spec, strategy, recipe_name in itertools.product(specs, config.strategies, config.recipes or ("",)):
-        normalisation = {"mean": spec.mean, "std": spec.std}
+    for spec, strategy, recipe_name in itertools.product(specs, config.strategies_in_force, config.recipes or ("",)):
+        # A network that nobody published weights of sees what the recipe makes of the pixels.
+        normalisation = {"mean": spec.mean, "std": spec.std} if spec.has_own_normalisation or not recipe_name else {}
         recipe = RECIPES[recipe_name] if recipe_name else _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY])
         weights = own_weights.get(spec.name, config.weights)
         is_one_of_several = len(config.recipes or ()) > 1
@@ -316,10 +317,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     notices += check_models(config, runs, data.num_classes)
-    splits = {
-        name: data.split(name, seed=config.seed, val_ratio=config.val_ratio, test_ratio=config.test_ratio)
-        for name in SPLITS
-    }
+    splits = {name: data.split(name, **config.split_settings) for name in SPLITS}
     if len(splits["train"]) < world.size:
         raise ValueError(f"data: got {len(splits['train'])} training images for {world.size} processes, expected more")
     return Plan(
