@@ -300,9 +300,10 @@ def _find_run(folder: RunsFolder, name: str, published: Published) -> tuple[Run 
     if same_model := [run for run in alike if run.model in (theirs.model, *theirs.other_names)]:
         # Of several, as with settings of a user and without, one with the published ones.
         return min(same_model, key=lambda run: (not _has_schedule(run, theirs), bool(run_obstacle(run, theirs)))), ""
-    known = {model for each in published.runs.values() for model in (each.model, *each.other_names)}
+    # Where a family has several published models, another one of it is in place of none of them.
+    is_only_one = len({each.model for each in published.runs.values() if each.family == theirs.family}) == 1
     for run in alike:
-        if run.family == theirs.family and run.model not in known:
+        if is_only_one and run.family == theirs.family:
             return None, f"another model: {run.model} ({run.name}), published {theirs.model}"
     return None, f"no run of {theirs.model} with the {theirs.strategy} schedule here"
 

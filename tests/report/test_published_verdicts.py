@@ -166,6 +166,10 @@ def test_of_pets_what_differs_is_said_and_what_is_not_there_is_not_judged():
     lacking = rows[EVERY, "lowest test accuracy"]
     assert (lacking["verdict"], lacking["ours"]) == (NOT_MEASURED, None)
     assert lacking["reason"] == "no run of Xception with the head schedule here"
+    # Of five networks that are all CNNs another CNN stands for none.
+    other = judged(pets_folder("vgg16_noaug", vgg16_noaug={"config": {"model_name": "ResNet-18"}}))
+    row = other["vgg16_noaug", "test accuracy"]
+    assert (row["verdict"], row["reason"]) == (NOT_MEASURED, "no run of VGG16 with the head schedule here")
     # The run without augmentation is none of that with it.
     other = rows["mobilenetv3_aug", "test accuracy"]
     assert (other["verdict"], other["ours"]) == (INCOMPARABLE, 0.85)
