@@ -1,11 +1,16 @@
 """Where presets and publications meet: which planned run can stand for which published one."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from dogs_accel.datasets import published_about
+from dogs_accel.datasets.facts import DatasetFacts
+from dogs_accel.experiment import run
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.report.claims import judge_claims, run_obstacle
+from dogs_accel.runtime.processes import ALONE
 from tests.support.made_up_runs import made_up_folder, made_up_run
 
 AT_OWN_SIZE = "other input: batch 32, {} px; published: 32, 224 px"
@@ -96,3 +101,17 @@ def test_at_one_size_every_published_run_of_pets_has_a_planned_one():
     published = published_about("oxford-iiit-pet")
     found = stand_ins(published, as_if_made(published, "pets", image_size=224))
     assert [name for name, run in found.items() if " " in run] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "group"), [("stanford-dogs", "stanford-dogs-fair-benchmark"), ("oxford-iiit-pet", "mine"), (None, "mine")]
+)
+def test_runs_are_gathered_under_the_published_group_or_the_name_of_the_data(tmp_path, key, group):
+    [planned, *_] = plan_runs(BenchmarkConfig(preset="demo").resolved())
+    data = SimpleNamespace(
+        facts=DatasetFacts(name="mine", title="mine", layout="made up", published=key), num_classes=3
+    )
+    plan = SimpleNamespace(
+        data=data, config=BenchmarkConfig(wandb="disabled"), world=ALONE, out=tmp_path, batch_size=16
+    )
+    assert run._tracked_run(plan, planned, 1, None).as_record()["group"] == group
