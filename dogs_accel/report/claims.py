@@ -300,9 +300,10 @@ def _find_run(folder: RunsFolder, name: str, published: Published) -> tuple[Run 
     if same_model := [run for run in alike if run.model in (theirs.model, *theirs.other_names)]:
         # Of several, as with settings of a user and without, one with the published ones.
         return min(same_model, key=lambda run: (not _has_schedule(run, theirs), bool(run_obstacle(run, theirs)))), ""
-    known = {model for each in published.runs.values() for model in (each.model, *each.other_names)}
+    # Where a family has several published models, another one of it is in place of none of them.
+    is_only_one = len({each.model for each in published.runs.values() if each.family == theirs.family}) == 1
     for run in alike:
-        if run.family == theirs.family and run.model not in known:
+        if is_only_one and run.family == theirs.family:
             return None, f"another model: {run.model} ({run.name}), published {theirs.model}"
     return None, f"no run of {theirs.model} with the {theirs.strategy} schedule here"
 
@@ -475,26 +476,27 @@ def _class(folder: RunsFolder, runs: dict[str, Run], name: str, score: str) -> M
 
 def _first_in(_: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
     values = {name: _value(run, measure) for name, run in runs.items()}
+    if lacking := [name for name, value in values.items() if value is None]:
+        return Measured(reason=f"{METRICS_FILE} of {lacking[0]} has no {measure}")
     order = sorted(values, key=lambda name: sign * values[name])
     shown = ", ".join(f"{name} {values[name]:.4f}" for name in order[:2])
     return Measured(order[0], None, f"first two: {shown}" if np.isfinite(list(values.values())).all() else "")
 
 
-def _value(run: Run, measure: str) -> float:
+def _value(run: Run, measure: str) -> Any:
     match measure:
         case "seconds":
             return run.training_seconds
         case "val_accuracy":
             return run.val_accuracy
         case _:
-            value: float = run.metrics[measure]
-            return value
+            return run.metrics.get(measure)
 
 
 def _extreme(folder: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
-    if lacking := [name for name, run in runs.items() if run.metrics.get(measure) is None]:
+    if lacking := [name for name, run in runs.items() if _value(run, measure) is None]:
         return Measured(reason=f"{METRICS_FILE} of {lacking[0]} has no {measure}")
-    found = min(runs, key=lambda name: sign * runs[name].metrics[measure])
+    found = min(runs, key=lambda name: sign * _value(runs[name], measure))
     return dataclasses.replace(_test(folder, {found: runs[found]}, measure), subject=found)
 
 

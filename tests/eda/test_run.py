@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -153,6 +154,13 @@ def test_description_sets_the_normalisations_side_by_side(tmp_path, quality):
         "ImageNet, as pretrained weights expect it 0.4850 0.4560 0.4060 0.2290 0.2240 0.2250",
     }
     assert "includes validation and test" in text
+
+
+def test_where_no_means_were_published_there_is_no_line_of_them(tmp_path, quality):
+    data = read_metadata(write_metadata(tmp_path, quality))
+    pets = dataclasses.replace(data, facts=dataclasses.replace(data.facts, published="oxford-iiit-pet"))
+    assert "published" in describe_eda(data)
+    assert "published" not in describe_eda(pets)
 
 
 @pytest.mark.parametrize(("num", "is_published"), [(20_580, True), (20_579, False)])
