@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ from dogs_accel.runtime.files import replacing
 BLUE, RED, GREY = "#2a6f97", "#c8553d", "#8d99ae"
 COLOURS = (BLUE, "#5fa8c9", RED, "#e39a5b", "#4f7d5c", "#7b6aa8", "#b04a78", "#8a8f57")
 """Of runs, two neighbours a family; the report's style sheet has the same as s0 to s7."""
+DASHES = ((), (5, 3), (), (5, 3), (1.4, 1.8), (1.4, 1.8), (6, 2, 1.4, 2), (6, 2, 1.4, 2))
+"""Strokes and gaps of a curve in each of COLOURS, in widths of the line; the style sheet has them too.
+
+Colours with the same dashes are told apart by who sees no red, no green or no blue; those without are not all.
+"""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Of runs that share a colour, in their order."""
 _FAMILY_PLACE = {"cnn": 0, "vit": 1}
 """Places among the pairs of COLOURS that two families always have."""
 NOTE_COLOUR = "#555555"
@@ -43,9 +51,32 @@ def own_look() -> Iterator[None]:
         yield
 
 
-def family_colours(families: Iterable[str]) -> dict[str, str]:
-    """Give each family of some runs a colour; the cnn and the vit have theirs whatever the others are."""
-    return {family: COLOURS[2 * place % len(COLOURS)] for family, place in _family_places(families).items()}
+@dataclass(frozen=True)
+class RunStyle:
+    """How a run is drawn wherever it is: its places in COLOURS, with their DASHES, and in MARKERS."""
+
+    colour: int
+    marker: int
+
+
+def run_styles(runs: Sequence[tuple[str, str]]) -> list[RunStyle]:
+    """Draw each run, of this family and configuration: runs that differ in their seed alone share a colour.
+
+    Example:
+        >>> run_styles([("cnn", "a"), ("cnn", "a"), ("vit", "b")])
+        [RunStyle(colour=0, marker=0), RunStyle(colour=0, marker=1), RunStyle(colour=2, marker=0)]
+    """
+    family_of = {configuration: family for family, configuration in reversed(runs)}
+    configurations = list(dict.fromkeys(configuration for _, configuration in runs))
+    colours = run_colours([family_of[configuration] for configuration in configurations])
+    colour_of = dict(zip(configurations, colours, strict=True))
+    used: Counter[int] = Counter()
+    styles = []
+    for _, configuration in runs:
+        colour = colour_of[configuration]
+        styles.append(RunStyle(colour, used[colour] % len(MARKERS)))
+        used[colour] += 1
+    return styles
 
 
 def run_colours(families: Sequence[str]) -> list[int]:
@@ -62,6 +93,9 @@ def run_colours(families: Sequence[str]) -> list[int]:
         family: [2 * pair + each for pair in range(place % num_pairs, num_pairs, step) for each in (0, 1)]
         for family, place in places.items()
     }
+    if len(palettes) == 1:  # which has the others' too, once its own are used
+        ((family, own),) = palettes.items()
+        palettes[family] = own + [place for place in range(len(COLOURS)) if place not in own]
     used: Counter[str] = Counter()
     colours = []
     for family in families:

@@ -1,10 +1,13 @@
 """Figures of numbers and names that are not the usual ones."""
 
+import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
+from importlib.resources import files
 
 import matplotlib
 import numpy as np
@@ -15,7 +18,7 @@ from matplotlib.figure import Figure
 from dogs_accel import glyphs
 from dogs_accel.evaluation.figures import confusion_figure
 from dogs_accel.explain.drawings import Drawing, explanation_figure
-from dogs_accel.plots import BLUE, RED, family_colours, run_colours, save_figure
+from dogs_accel.plots import BLUE, COLOURS, DASHES, MARKERS, RED, run_colours, run_styles, save_figure
 from dogs_accel.results.figures import comparison_figure
 
 NAMES = ["name $\\frac{$ one", "other"]
@@ -44,7 +47,7 @@ def test_no_share_beyond_one_stands_on_an_axis():
     row = {"Model": "m", "Training strategy": "s", "Test accuracy": 1.0, "Macro F1": 0.9, "ECE": 0.07,
            "Train time (s)": 227.0}  # fmt: skip
     intervals = {"Test accuracy": [[0.96, 1.0]], "Macro F1": [[0.8, 0.95]], "ECE": [[0.0, 0.08]]}
-    figure = comparison_figure(pd.DataFrame([row]), ["cnn"], intervals)
+    figure = comparison_figure(pd.DataFrame([row]), [BLUE], intervals)
     figure.draw_without_rendering()
     *shares, seconds = (list(axes.get_xticks()) for axes in figure.axes)
     assert [max(ticks) for ticks in shares[:2]] == [1, 1]
@@ -53,14 +56,14 @@ def test_no_share_beyond_one_stands_on_an_axis():
 
 
 def test_the_cnn_and_the_vit_have_their_colours_whatever_the_others_are():
-    assert family_colours(["vit", "cnn"]) == {"cnn": BLUE, "vit": RED}
-    assert family_colours(["vit"]) == {"vit": RED}
-    three = family_colours(["mixer", "vit", "cnn"])
-    assert (three["cnn"], three["vit"]) == (BLUE, RED)
-    assert len(set(three.values())) == 3
-    assert family_colours(["residual", "mixer"]) == {"residual": BLUE, "mixer": RED}
-    assert len(set(family_colours("abcd").values())) == 4
-    assert len(family_colours("abcdefg")) == 7
+    assert [COLOURS[place] for place in run_colours(["vit", "cnn"])] == [RED, BLUE]
+    assert [COLOURS[place] for place in run_colours(["vit"])] == [RED]
+    three = run_colours(["mixer", "vit", "cnn"])
+    assert [COLOURS[place] for place in three[1:]] == [RED, BLUE]
+    assert len(set(three)) == 3
+    assert run_colours(["residual", "mixer"]) == [0, 2]
+    assert len(set(run_colours("abcd"))) == 4
+    assert len(run_colours("abcdefg")) == 7
 
 
 def test_each_run_has_a_colour_near_those_of_its_family():
@@ -70,6 +73,47 @@ def test_each_run_has_a_colour_near_those_of_its_family():
     for families in (["residual"] * 4, list("aabbcc"), list("abcdefg")):
         assert len(run_colours(families)) == len(families)
     assert len(set(run_colours(list("aabbccdd")))) == 8
+    assert run_colours(["cnn"] * 9) == [0, 1, 4, 5, 2, 3, 6, 7, 0]
+
+
+def test_every_run_is_drawn_in_its_own_way_and_seeds_of_one_configuration_in_one_colour():
+    twelve = [(family, f"{family}{at}") for family in ("cnn", "cnn", "vit") for at in range(4)]
+    seeds = [("cnn", "a")] * 3 + [("vit", "b")] * 2
+    many = [("cnn", f"{at}") for at in range(len(COLOURS) * len(MARKERS))]
+    for runs in (twelve[:1], twelve[:4], list(dict.fromkeys(twelve)), seeds, many):
+        assert len(set(run_styles(runs))) == len(runs)
+    assert [style.colour for style in run_styles(seeds)] == [0, 0, 0, 2, 2]
+    assert [style.marker for style in run_styles(seeds)] == [0, 1, 2, 0, 1]
+
+
+def lightness_and_hue(colour, seen):
+    """CIELAB (D65) of a colour as someone sees it; seen: (3, 3), of linear RGB."""
+    srgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    white = [0.95047, 1, 1.08883]
+    x, y, z = np.cbrt(np.array(to_xyz) @ np.clip(np.array(seen) @ linear, 0.0, 1) / white)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_who_sees_no_red_no_green_or_no_blue_tells_the_colours_of_one_dash_apart(theme):
+    """Machado, Oliveira and Fernandes 2009, of severity 1."""
+    css = (files("dogs_accel.report") / "templates" / "report.css").read_text()
+    found = dict(re.findall(r"--s(\d): (#[0-9a-f]{6})", css.split("@media", 1)[theme == "dark"].split("@media")[0]))
+    colours = [found[str(place)] for place in range(len(COLOURS))]
+    if theme == "light":
+        assert tuple(colours) == COLOURS
+    seen_by = [
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+        np.eye(3),
+    ]
+    for seen, (a, b) in itertools.product(seen_by, itertools.combinations(range(len(COLOURS)), 2)):
+        if DASHES[a] == DASHES[b]:
+            apart = np.linalg.norm(lightness_and_hue(colours[a], seen) - lightness_and_hue(colours[b], seen))
+            assert apart > 20, f"{colours[a]} {colours[b]}"
 
 
 def test_a_figure_says_what_the_classes_are_called():

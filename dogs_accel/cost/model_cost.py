@@ -31,9 +31,14 @@ class Latency:
         return self._written(self.median)
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there were rounds enough for one."""
+        return self.rounds >= _FEWEST_ROUNDS
+
+    @property
     def interval_text(self) -> str:
         """Write the ends of the interval, with as many decimals as the median; of too few rounds that there is none."""
-        if self.rounds < _FEWEST_ROUNDS:
+        if not self.has_interval:
             return "no interval"
         return f"{self._written(self.low)} to {self._written(self.high)}"
 

@@ -90,3 +90,22 @@ def _joined(counts: NDArray[np.int64], mistakes: NDArray[np.int64], share: float
     group = fcluster(tree, t=1 - share + 1e-9, criterion="distance")
     members = [np.flatnonzero(group == number) for number in np.unique(group)]
     return [each for each in members if len(each) > 1]
+
+
+def most_confused(counts: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Choose at most so many classes, those with the most mistakes between them: their labels, in order.
+
+    counts: (C, C), rows true. From all classes the one with the fewest mistakes to and from the others that are left is
+    taken out again and again, the last of equals first (Charikar, "Greedy approximation algorithms for finding dense
+    components in a graph", APPROX 2000).
+    """
+    between = counts + counts.T
+    np.fill_diagonal(between, 0)
+    degree = between.sum(axis=1)
+    kept = np.ones(len(counts), dtype=bool)
+    for _ in range(len(counts) - most):
+        candidates = np.flatnonzero(kept)
+        out = candidates[len(candidates) - 1 - np.argmin(degree[candidates][::-1])]
+        kept[out] = False
+        degree = degree - between[out]
+    return np.flatnonzero(kept)

@@ -12,10 +12,13 @@ import pandas as pd
 from dogs_accel.explain.run import EXPLANATIONS_FOLDER
 from dogs_accel.results.comparison import MEASURES, comparison_table, describe_pairs, has_repeats, repeats_table
 from dogs_accel.results.folder import RunsFolder
-from dogs_accel.results.layout import PAIRWISE_FILE
+from dogs_accel.results.layout import PAIRWISE_FILE, run_folder
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import is_of_system
 from dogs_accel.training.tracking import WANDB_FOLDER
+
+_MOST_RUNS = 4
+"""Runs whose files are named one by one."""
 
 
 def describe_results(folder: RunsFolder) -> str:
@@ -23,7 +26,8 @@ def describe_results(folder: RunsFolder) -> str:
     shown = _describe_repeats(folder.runs) if has_repeats(folder.runs) else _describe_runs(folder.runs)
     pairs = folder.table(PAIRWISE_FILE)
     differences = "" if pairs is None else describe_pairs(pairs, folder.runs)
-    listed = "\n".join(f"  {name}" for name in _listed_files(folder.folder))
+    many = [run_folder(Path(), run.family, run.name) for run in folder.runs] if len(folder.runs) > _MOST_RUNS else []
+    listed = "\n".join(f"  {name}" for name in _listed_files(folder.folder, many))
     return "\n\n".join(filter(None, [shown, differences, f"written to {folder.folder}\n{listed}"]))
 
 
@@ -38,13 +42,16 @@ def describe_validation(folder: RunsFolder) -> str:
     )
 
 
-def _listed_files(folder: Path) -> list[str]:
-    """Name the files of a folder, single pictures by their folder alone."""
+def _listed_files(folder: Path, many: Sequence[Path] = ()) -> list[str]:
+    """Name the files of a folder, single pictures and those of many runs by their folder alone."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = [path for path in paths if not is_of_system(path)]
+    of_runs = Counter(run for path in paths for run in many if path.is_relative_to(run))
+    paths = [path for path in paths if not any(path.is_relative_to(run) for run in many)]
     pictures = Counter(path.parent for path in paths if path.parent.name == EXPLANATIONS_FOLDER)
     files = [str(path) for path in paths if path.parts[0] != WANDB_FOLDER and path.parent not in pictures]
     files += [f"{parent}/ ({number} pictures)" for parent, number in pictures.items()]
+    files += [f"{run}/ ({number} file{'s' * (number != 1)})" for run, number in of_runs.items()]
     if (folder / WANDB_FOLDER).is_dir():
         files.append(f"{WANDB_FOLDER}/ (the runs of Weights & Biases)")
     return sorted(files)

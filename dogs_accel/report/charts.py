@@ -8,19 +8,36 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
+from dogs_accel.plots import COLOURS, DASHES, MARKERS
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 10, 34
 _DIGIT_PX = 6.7
 """Width of a digit of a tick's label, at most."""
+_WIDTH_PX = 2
+"""Of a curve, as the style sheet has it."""
+_SHAPES = {
+    "o": "M-2.4 0a2.4 2.4 0 1 0 4.8 0a2.4 2.4 0 1 0-4.8 0z",
+    "s": "M-2.7-2.7h5.4v5.4h-5.4z",
+    "^": "M0-3.6L3.4 2.6h-6.8z",
+    "D": "M0-3.8L3.8 0L0 3.8L-3.8 0z",
+    "v": "M0 3.6L3.4-2.6h-6.8z",
+    "P": "M-1.2-3.6h2.4v2.4h2.4v2.4h-2.4v2.4h-2.4v-2.4h-2.4v-2.4h2.4z",
+    "X": "M0-1.6L2-3.6L3.6-2L1.6 0L3.6 2L2 3.6L0 1.6L-2 3.6L-3.6 2L-1.6 0L-3.6-2L-2-3.6z",
+    "*": "M0-4L1.2-1.3L4-1.2L1.8.6L2.5 3.5L0 1.9L-2.5 3.5L-1.8.6L-4-1.2L-1.2-1.3z",
+}
+"""Outlines of plots.MARKERS around 0, in px."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: points (x, y), a colour (0 to 7, CSS class s0 to s7), and whether it is dashed."""
+    """One curve: points (x, y), a colour (0 to 7, CSS class s0 to s7) with its dashes, and the marker of its points."""
 
     label: str
     points: Sequence[tuple[float, float]]
     colour: int
-    dashed: bool = False
+    marker: int = 0
+    ends: Sequence[float] = ()
+    """Where a phase ends, in x."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +94,39 @@ def line_chart(
     ]
     for line in lines:
         kept = [(frame.x(x), frame.y(y), x, y) for x, y in line.points if np.isfinite(y)]
-        path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y, *_) in enumerate(kept))
-        style = " dashed" * line.dashed
-        parts.append(f'<path class="curve s{line.colour % 8}{style}" d="{path}"/>')
+        parts.append(
+            _curve(line.colour, " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y, *_) in enumerate(kept)))
+        )
         parts += [
-            f'<circle class="dot s{line.colour % 8}" cx="{px:.1f}" cy="{py:.1f}" r="2.4">'
-            f"<title>{escape(line.label)}: {x:g}, {y:.4f}</title></circle>"
+            f'<path class="end s{line.colour % 8}" d="M{px:.1f} {py - 6:.1f}v12"/>'
+            for px, py, x, _ in kept
+            if x in line.ends
+        ]
+        parts += [
+            _dot(line.colour, line.marker, px, py, f"<title>{escape(line.label)}: {x:g}, {y:.4f}</title>")
             for px, py, x, y in kept
         ]
     return _svg(title, parts, width, height)
+
+
+def line_key(colour: int, marker: int) -> Markup:
+    """Draw how a curve looks, for a legend."""
+    parts = [_curve(colour, "M1 6H33"), _dot(colour, marker, 17, 6)]
+    return Markup(f'<svg class="chart key" viewBox="0 0 34 12" aria-hidden="true">{"".join(parts)}</svg>')
+
+
+def _curve(colour: int, path: str) -> str:
+    place = colour % len(COLOURS)
+    dashes = " ".join(f"{_WIDTH_PX * each:g}" for each in DASHES[place])
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return f'<path class="curve s{place}"{dashed} d="{path}"/>'
+
+
+def _dot(colour: int, marker: int, x: float, y: float, inner: str = "") -> str:
+    hollow = " hollow" if marker else ""
+    shape = _SHAPES[MARKERS[marker % len(MARKERS)]]
+    start = f'<path class="dot s{colour % len(COLOURS)}{hollow}" transform="translate({x:.1f} {y:.1f})" d="{shape}"'
+    return f"{start}>{inner}</path>" if inner else f"{start}/>"
 
 
 def reliability_chart(title: str, bins: Sequence[Bin], colour: int, width: int = 300) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dogs_accel.runtime.timing import describe_seconds
@@ -82,6 +82,15 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def listed(names: Sequence[str], most: int = 3, more: str = "more") -> str:
+    """Name some things, all of them if they are few: A and B; or A; B; C and 9 more."""
+    if len(names) < 3:
+        return " and ".join(names)
+    if len(names) <= most + 1:
+        return f"{'; '.join(names[:-1])} and {names[-1]}"
+    return f"{'; '.join(names[:most])} and {len(names) - most:,} {more}"
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -97,4 +106,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "figure": figure,
     "size": size,
     "capitalized": capitalized,
+    "listed": listed,
 }

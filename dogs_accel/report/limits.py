@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dogs_accel.datasets import published_about
@@ -81,10 +81,15 @@ def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:
     differ = {what: list(dict.fromkeys(values)) for what, values in found.items() if len(set(values)) > 1}
     if not differ:
         return []
-    shown = "; ".join(f"{what} ({', '.join(values)})" for what, values in differ.items())
+    shown = "; ".join(f"{what} ({_either(values)})" for what, values in differ.items())
     return [
         ("Recipes differ", f"The runs differ in more than the models: {shown}. A gap is that of whole configurations.")
     ]
+
+
+def _either(values: Sequence[str]) -> str:
+    more = f" or {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return " or ".join(values[:_SHOWN]) + more
 
 
 def _without_rates(phase: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
+from dogs_accel.report.formats import listed
 from dogs_accel.results.folder import folder_labels
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
@@ -111,7 +112,7 @@ def _best(
     reason = f"{best.runs[0].strategy}: {name} {best.mean(measure):.4f}, trained in {trained}"
     if len(every) == 1:
         reason += "; the only one within the budget"
-    caveat = "" if not unsure else "Not tested against " + " or ".join(unsure) + "."
+    caveat = "" if not unsure else f"Not tested against {listed(unsure)}."
     return Recommendation(
         question=question, rule=rule, winner=best.label, reason=reason, ties=tuple(ties), caveat=caveat
     )

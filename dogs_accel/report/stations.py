@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from dogs_accel.datasets.splits import describe_carving
 from dogs_accel.eda.files import (
@@ -33,6 +33,7 @@ from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
 from dogs_accel.report.formats import ABSENT, interval, score
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
 from dogs_accel.report.summary import RunView
+from dogs_accel.results.figures import CURVES
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import (
     CALIBRATION_FIGURE,
@@ -294,7 +295,7 @@ def head_station(views: Sequence[RunView]) -> dict[str, Any]:
     goals = [goal for goal in _goals(views) if any(_seconds_to(view, goal) is not None for view in views)]
     return {
         "curves": _curves(views),
-        "mixed": [(view.label, view.run.record.training_scores_note) for view in views if _mixes(view)],
+        "mixed": _by_reason((view.label, view.run.record.training_scores_note) for view in views if _mixes(view)),
         "absent_histories": [view.label for view in views if view.run.history is None],
         "phases": [(view, view.run.record.config.phases) for view in views],
         "profiles": [_profile(view) for view in views if view.run.record.profile],
@@ -302,6 +303,14 @@ def head_station(views: Sequence[RunView]) -> dict[str, Any]:
         "goals": [f"{float(goal):g}" for goal in goals],
         "times": [(view, [_seconds_to(view, goal) for goal in goals]) for view in views],
     }
+
+
+def _by_reason(said: Iterable[tuple[str, Any]]) -> list[tuple[list[str], str]]:
+    """Gather the runs of which the same is said."""
+    labels: dict[str, list[str]] = {}
+    for label, reason in said:
+        labels.setdefault(str(reason), []).append(label)
+    return [(names, reason) for reason, names in labels.items()]
 
 
 def _mixes(view: RunView) -> bool:
@@ -331,30 +340,64 @@ def _profile(view: RunView) -> dict[str, Any]:
     return {"view": view, "phases": phases, "memory_mib": view.run.record.profile.get("peak_memory_mib")}
 
 
-def _curves(views: Sequence[RunView]) -> list[tuple[str, Markup]]:
-    drawn = [view for view in views if view.run.history is not None]
-    panels = (("Validation accuracy", "val_acc"), ("Training loss", "train_loss"), ("Validation loss", "val_loss"),
-              ("Learning rate", "lr"))  # fmt: skip
+def _curves(views: Sequence[RunView]) -> dict[str, Any]:
+    """Draw the learning curves of all runs, and their learning rates, over the epochs of all phases."""
+    drawn = {view: view.run.history for view in views}
+    pairs = (("train_loss", "val_loss"), ("train_acc", "val_acc"))
+    limits = {column: _limits(drawn.values(), pair) for pair in pairs for column in pair}
     charts = []
-    for title, column in panels:
+    for title, column in (*CURVES, ("Learning rate", "lr")):
         lines = [
             Line(
-                view.label + ", mixed images" * (column == "train_loss" and _mixes(view)),
+                view.label + ", mixed images" * (column.startswith("train") and _mixes(view)),
                 [(x, y) for x, y in zip(history["epoch_total"], history[column], strict=True)],
                 view.colour,
+                view.marker,
+                _ends_of_phases(history),
             )
-            for view in drawn
-            if not missing_columns(history := view.run.history, ["epoch_total", column]) and history is not None
+            for view, history in drawn.items()
+            if history is not None and not missing_columns(history, ["epoch_total", column])
         ]
-        low = 0.0 if column != "val_acc" else None
-        charts.append((title, line_chart(title, lines, x_label="epoch", y_low=low)))
-    return [(title, chart) for title, chart in charts if chart]
+        low, high = limits.get(column, (0.0, None))
+        charts.append((title, line_chart(title, lines, x_label="epoch, over all phases", y_low=low, y_high=high)))
+    return {
+        "charts": [(title, chart) for title, chart in charts if chart],
+        "views": [view for view, history in drawn.items() if history is not None],
+        "have_phases": any(history is not None and _ends_of_phases(history) for history in drawn.values()),
+    }
+
+
+def _limits(histories: Iterable[pd.DataFrame | None], columns: Sequence[str]) -> tuple[float | None, float | None]:
+    """Span what training and validation have, so that their curves can be compared."""
+    values = [
+        float(value)
+        for history in histories
+        if history is not None
+        for column in columns
+        if column in history
+        for value in history[column]
+        if math.isfinite(value)
+    ]
+    return (min(values), max(values)) if values else (None, None)
+
+
+def _ends_of_phases(history: pd.DataFrame) -> list[float]:
+    """Name the last epoch of each phase but the last."""
+    if missing_columns(history, ["stage", "epoch_total"]):
+        return []
+    return [float(epoch) for epoch in history.groupby("stage", sort=False)["epoch_total"].max().iloc[:-1]]
 
 
 def output_station(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any]:
     """Output: calibration, confusion, mistakes, and each class."""
+    calibration = [_calibration(folder, view) for view in views]
     return {
-        "calibration": [_calibration(folder, view) for view in views],
+        "calibration": calibration,
+        "no_temperature": _by_reason(
+            (each["view"].label, each["temperature"]["reason"])
+            for each in calibration
+            if each["temperature"] and not each["has_temperature"]
+        ),
         "classes": _classes(views),
         "clusters": _clusters(folder, views),
         "mistakes": [_mistakes(folder, view) for view in views],

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
+from dogs_accel.cost.model_cost import Latency, ModelCost
+from dogs_accel.evaluation.mistakes import most_confused
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE, compare_runs
 from dogs_accel.evaluation.tta import describe_views
-from dogs_accel.plots import run_colours
-from dogs_accel.report.charts import nice_ticks
-from dogs_accel.report.formats import ABSENT, interval, score, seconds
-from dogs_accel.report.recommend import over_folders
+from dogs_accel.report.charts import line_key, nice_ticks
+from dogs_accel.report.formats import ABSENT, interval, listed, score, seconds
+from dogs_accel.report.marks import Marks, mark_best
+from dogs_accel.report.recommend import over_folders, pair_verdict
+from dogs_accel.results.comparison import short_labels, styles_of
 from dogs_accel.results.folder import RunsFolder, folder_labels
-from dogs_accel.results.layout import PAIRWISE_FILE
+from dogs_accel.results.layout import CONFUSION_COUNTS_FIGURE, PAIRWISE_FILE
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 
@@ -42,6 +45,8 @@ SHOWN_MEASURES = (
 """Name, title, and whether more is better, of each column of the table of the runs; the last are by the mean over
 views."""
 _OF_VIEWS = "tta_"
+_MOST_PAIRS = 4
+"""Pairs that a sentence names."""
 _PRECISION_AND_RECALL = (
     ("macro_precision", "Macro precision", True),
     ("macro_recall", "Macro recall", True),
@@ -51,6 +56,10 @@ _PRECISION_AND_RECALL = (
     ("weighted_f1", "Weighted F1", True),
 )
 """The same of a table of their own: paper has no room for all of them beside each other."""
+_SIZES = ("total_params", "flops")
+"""Measures that are counted, so that they need no test."""
+_TESTED = {"accuracy": "accuracy", "weighted_recall": "accuracy", "macro_f1": "macro_f1", "ece": "ece"}
+"""Measures that the runs are compared in pairs by, by their names in pairwise_comparison.csv."""
 METRIC_WORDS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "ece": "ECE"}
 
 
@@ -66,6 +75,13 @@ class RunView:
     label: str
     """Short and unique on the page."""
     colour: int
+    marker: int
+    """Of those that share its colour."""
+
+    @property
+    def key(self) -> Markup:
+        """How its curves look."""
+        return line_key(self.colour, self.marker)
 
     @property
     def config(self) -> list[tuple[str, Any]]:
@@ -87,20 +103,18 @@ _SETTINGS = (
 
 
 def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
-    """Give each run an id, a label, with its folder where there are several, and a colour of its family."""
-    colours = iter(run_colours([run.family for folder in folders for run in folder.runs]))
+    """Give each run an id, a label, with its folder where there are several, and the look that it has in figures."""
+    every = [run for folder in folders for run in folder.runs]
+    styles, names = styles_of(every), short_labels(every)
     views: list[RunView] = []
     labels = folder_labels(folder.folder.resolve() for folder in folders)
     for folder in folders:
-        repeats = Counter((run.model, run.strategy) for run in folder.runs)
         for run in folder.runs:
-            label = f"{run.model}, {run.schedule}"
-            if repeats[run.model, run.strategy] > 1:
-                label += f", seed {run.seed}"
-            if len(folders) > 1:
-                label = f"{labels[folder.folder.resolve()]} / {label}"
+            label, style = names[len(views)], styles[len(views)]
             folder_label = labels[folder.folder.resolve()]
-            views.append(RunView(run, folder, folder_label, f"r{len(views)}", label, next(colours)))
+            if len(folders) > 1:
+                label = f"{folder_label} / {label}"
+            views.append(RunView(run, folder, folder_label, f"r{len(views)}", label, style.colour, style.marker))
     return views
 
 
@@ -120,11 +134,56 @@ def precision_table(views: Sequence[RunView]) -> dict[str, Any] | None:
 def _measures(views: Sequence[RunView], measures: Sequence[tuple[str, str, bool]]) -> dict[str, Any]:
     rows = [(view, {key: _cell(view.run, key) for key, *_ in measures}) for view in views]
     kept = [each for each in measures if any(cells[each[0]]["value"] is not None for _, cells in rows)]
+    marks = {key: _marks(views, key, [cells[key]["value"] for _, cells in rows], more) for key, _, more in kept}
+    for row, (_, cells) in enumerate(rows):
+        for key in marks:
+            cells[key] |= {"is_best": row in marks[key].rows, "title": marks[key].title_of(row)}
     return {
         "columns": [{"title": title, "starts_down": starts_down} for _, title, starts_down in kept],
         "rows": [{"view": view, "cells": [cells[key] for key, *_ in kept]} for view, cells in rows],
         "no_interval": list(dict.fromkeys(reason for _, cells in rows for reason in _reasons(cells.values()))),
+        "has_marks": any(each.rows for each in marks.values()),
+        "unmarked": [f"{title}: {marks[key].why_none}" for key, title, _ in kept if marks[key].why_none],
     }
+
+
+def _marks(views: Sequence[RunView], key: str, values: Sequence[float | None], larger: bool) -> Marks:
+    """Mark the best runs of a column, by the test of its measure or the intervals of its times where it has them."""
+    labels = [view.label for view in views]
+    if key in _SIZES:
+        return mark_best(values, labels, larger=larger)
+    if _are_of_several_folders(views):
+        return Marks()  # which may be of other test images, and of other hardware
+    if key == "one_image_ms":
+        costs = [view.run.cost for view in views]
+        latencies = [None if cost is None else cost.one_image_ms for cost in costs]
+        return _mark_times(latencies, [None if cost is None else cost.setting.model for cost in costs], labels)
+    if key == "training_seconds":
+        return mark_best(values, labels, larger=larger, untested=", of one training each")
+    if key not in _TESTED:
+        return mark_best(values, labels, larger=larger, untested="; differences in it are not tested")
+    pairwise = views[0].folder.table(PAIRWISE_FILE)
+
+    def shown(row: int, other: int) -> bool | None:
+        verdict = pair_verdict(pairwise, {views[row].run.name}, {views[other].run.name}, _TESTED[key])
+        return None if verdict is None else verdict != NO_DIFFERENCE
+
+    return mark_best(values, labels, larger=larger, shown=shown)
+
+
+def _mark_times(times: Sequence[Latency | None], models: Sequence[str | None], labels: Sequence[str]) -> Marks:
+    """Mark the shortest of some medians whose interval no other model's overlaps; runs of one model share theirs."""
+
+    def shown(row: int, other: int) -> bool | None:
+        a, b = times[row], times[other]
+        assert a is not None
+        assert b is not None
+        if models[row] == models[other]:
+            return True
+        return a.high < b.low if a.has_interval and b.has_interval else None
+
+    values = [None if each is None else each.median for each in times]
+    return mark_best(values, labels, larger=False, shown=shown, not_shown="its interval overlaps that of")
 
 
 def _gain_of_views(view: RunView) -> str | None:
@@ -188,8 +247,24 @@ def cost_table(views: Sequence[RunView]) -> dict[str, Any]:
         "rows": list(rows.values()),
         "where": list(dict.fromkeys(cost.setting.where for cost in measured)),
         "rounds": list(dict.fromkeys((cost.one_image_ms.rounds, cost.batch_ms.rounds) for cost in measured)),
-        "unknown": [("; ".join(labels), reason) for reason, labels in reasons.items()],
+        "unknown": [(listed(labels), reason) for reason, labels in reasons.items()],
+        "marks": _cost_marks([row["cost"] for row in rows.values()], [row["label"] for row in rows.values()]),
     }
+
+
+def _cost_marks(costs: Sequence[ModelCost], labels: Sequence[str]) -> dict[str, Marks]:
+    """Mark the best of each column of the costs; of times and memory where they were measured in one way."""
+    marks = {
+        "parameters": mark_best([cost.parameters for cost in costs], labels, larger=False),
+        "macs": mark_best([cost.macs for cost in costs], labels, larger=False),
+    }
+    if len({cost.setting.where for cost in costs}) == 1:
+        names = [cost.display for cost in costs]
+        marks["one_image"] = _mark_times([cost.one_image_ms for cost in costs], names, labels)
+    if len({(cost.setting.where, cost.setting.batch_size) for cost in costs}) == 1:
+        marks["batch"] = _mark_times([cost.batch_ms for cost in costs], names, labels)
+        marks["memory"] = mark_best([cost.peak_memory_bytes for cost in costs], labels, larger=False)
+    return {name: marks.get(name, Marks()) for name in ("parameters", "macs", "one_image", "batch", "memory")}
 
 
 def _are_of_several_folders(views: Sequence[RunView]) -> bool:
@@ -233,7 +308,7 @@ def pairwise_view(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any
     table = folder.table(PAIRWISE_FILE)
     needed = ["run_a", "run_b", "metric", "difference", "low", "high", "verdict"]
     if missing_columns(table, needed):
-        return {"folder": folder_label, "rows": [], "groups": [], "unclear": [], "reasons": [], "has_seeds": False}
+        return {"folder": folder_label, "rows": [], "groups": [], "unclear": "", "reasons": [], "has_seeds": False}
     assert table is not None
     # Where there are several seeds the table is of configurations.
     names: dict[str, str] = {}
@@ -293,16 +368,39 @@ def _lay_out_pairs(table: pd.DataFrame, names: Mapping[str, str], title: str) ->
         )
     rows.sort(key=lambda row: str(row["metric"]))
     accuracy, others = ([row for row in rows if (row["metric"] == "accuracy") is first] for first in (True, False))
-    unclear = [row for row in rows if row["metric"] == "accuracy" and not row["is_difference"]]
     groups = [("", accuracy), ("Macro F1 and ECE, run against run", others)]
     return {
         "folder": title,
         "rows": rows,
         "groups": [each for each in groups if each[1]],
-        "unclear": unclear,
+        "unclear": _unclear(accuracy, "configurations" if "num_seeds" in table else "runs"),
         "reasons": list(dict.fromkeys(row["reason"] for row in rows if isinstance(row.get("reason"), str))),
         "has_seeds": "num_seeds" in table,
     }
+
+
+def _unclear(pairs: Sequence[Mapping[Any, Any]], what: str) -> str:
+    """Say which pairs show no difference in test accuracy, by name where they are few; "" where all show one."""
+    unclear = [pair for pair in pairs if not pair["is_difference"]]
+    if not unclear:
+        return ""
+    accuracies = {pair[f"{side}_label"]: pair.get(side, float("nan")) for pair in pairs for side in ("a", "b")}
+    if len(unclear) == len(pairs) and len(accuracies) > 2:
+        return f"In test accuracy there is no difference shown between any two of the {len(accuracies)} {what}."
+    if len(unclear) <= _MOST_PAIRS:
+        named = "; nor between ".join(f"{pair['a_label']} and {pair['b_label']}" for pair in unclear)
+        return f"In test accuracy there is no difference shown between {named}."
+    best = max(accuracies, key=lambda label: accuracies[label])
+    rivals = [
+        pair["b_label"] if pair["a_label"] == best else pair["a_label"]
+        for pair in unclear
+        if best in (pair["a_label"], pair["b_label"])
+    ]
+    leads = f"{best}, which has the highest, is not shown to differ from {listed(rivals)}" if rivals else ""
+    leads = leads or f"{best}, which has the highest, is shown to be better than each of the others"
+    return (
+        f"In test accuracy there is no difference shown in {len(unclear)} of the {len(pairs)} pairs of {what}. {leads}."
+    )
 
 
 def _words(verdict: str, a: str, b: str) -> str:
@@ -315,13 +413,29 @@ def shared_nouns(folders: Sequence[RunsFolder]) -> tuple[str, str]:
     return nouns.pop() if len(nouns) == 1 else ("class", "classes")
 
 
+MOST_IN_MATRIX = 40
+"""Classes of a confusion matrix that can still be read on a page."""
+
+
 def confusion_data(views: Sequence[RunView], noun: str, plural: str) -> dict[str, Any]:
-    """Pack the confusion counts of every run for the explorer: the classes, and (true, predicted, images) a cell."""
+    """Pack the confusion counts of every run for the explorer: the classes, and (true, predicted, images) a cell.
+
+    shown: the labels of the matrix, all of them up to MOST_IN_MATRIX.
+    """
     runs = []
     for view in views:
         if not view.run.has_predictions:
             continue
         counts = view.run.confusion
         cells = [[int(t), int(p), int(counts[t, p])] for t, p in np.argwhere(counts)]
-        runs.append({"id": view.id, "label": view.label, "classes": view.folder.class_names, "cells": cells})
-    return {"noun": noun, "plural": plural, "runs": runs}
+        runs.append(
+            {
+                "id": view.id,
+                "label": view.label,
+                "folder": view.run.folder.relative_to(view.folder.folder).as_posix(),
+                "classes": view.folder.class_names,
+                "cells": cells,
+                "shown": most_confused(counts, MOST_IN_MATRIX).tolist(),
+            }
+        )
+    return {"noun": noun, "plural": plural, "picture": CONFUSION_COUNTS_FIGURE, "runs": runs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,20 @@ from matplotlib.figure import Figure
 from dogs_accel.cost.model_cost import ModelCost
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.evaluation.intervals import mean_interval
-from dogs_accel.evaluation.pairwise import compare_runs, describe_difference
+from dogs_accel.evaluation.pairwise import NO_DIFFERENCE, compare_runs, describe_difference
 from dogs_accel.models import family_name
-from dogs_accel.plots import own_look, save_figure
-from dogs_accel.results.figures import comparison_figure, repeats_figure
+from dogs_accel.plots import COLOURS, RunStyle, own_look, run_styles, save_figure
+from dogs_accel.results.figures import Curves, comparison_figure, learning_curves_figure, repeats_figure
 from dogs_accel.results.layout import (
     BEST_FILE,
     COMPARISON_FILE,
+    CURVES_FIGURE,
     OVERVIEW_FIGURE,
     PAIRWISE_FILE,
     SEEDS_FILE,
     SUMMARY_FILE,
 )
+from dogs_accel.results.reading import missing_columns
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_csv
 from dogs_accel.steps import Step, any_failure_ends
@@ -47,6 +50,9 @@ _COST: dict[str, Callable[[ModelCost], float]] = {
 """Column and figure of a `ModelCost`."""
 MEASURES = ("Test accuracy", "Macro F1", "Weighted F1", "ECE", "Train time (s)", *_PRECISION_AND_RECALL)
 """Columns of model_comparison.csv that differ from seed to seed."""
+_HISTORY = ("epoch_total", "stage", "train_loss", "train_acc", "val_loss", "val_acc")
+_MOST_PAIRS = 10
+"""Pairs that a terminal has a line for."""
 _CONFIGURATION = ["Model", "Family", "Training strategy"]
 
 
@@ -147,7 +153,8 @@ def write_comparison(
     """Write the tables over the runs and their picture, each in a step of its own.
 
     model_comparison.csv, best_per_family_comparison.csv, comparison_overview.png, runs_summary.csv and
-    pairwise_comparison.csv; where there are repeats also seeds_comparison.csv. Raises ValueError if the runs were not
+    pairwise_comparison.csv; learning_curves.png of the runs that have a history; where there are repeats also
+    seeds_comparison.csv. Raises ValueError if the runs were not
     tested on the same images.
     """
     table = comparison_table(runs)
@@ -158,6 +165,10 @@ def write_comparison(
         written.append(write_csv(folder / BEST_FILE, best_per_family(table)))
     with step(OVERVIEW_FIGURE):
         written.append(save_figure(_overview(table, runs, facts.plural), folder / OVERVIEW_FIGURE))
+    curves = learning_curves(runs)
+    if curves:
+        with step(CURVES_FIGURE):
+            written.append(save_figure(learning_curves_figure(curves), folder / CURVES_FIGURE))
     with step(SUMMARY_FILE):
         written.append(write_csv(folder / SUMMARY_FILE, pd.DataFrame([run.record.as_row() for run in runs])))
     with step(PAIRWISE_FILE):
@@ -170,33 +181,84 @@ def write_comparison(
 
 @own_look()
 def _overview(table: pd.DataFrame, runs: Sequence[Run], plural: str) -> Figure:
+    styles = styles_of(runs)
     if has_repeats(runs):
-        families = {(run.model, run.strategy): run.family for run in runs}
-        return repeats_figure(table, repeats_table(runs), list(families.values()), plural=plural)
+        colours: dict[tuple[str, str], str] = {}
+        for run, style in zip(runs, styles, strict=True):
+            colours.setdefault((run.model, run.strategy), COLOURS[style.colour])
+        return repeats_figure(table, repeats_table(runs), list(colours.values()), plural=plural)
     measures = {"Test accuracy": "accuracy", "Macro F1": "macro_f1", "ECE": "ece"}
     intervals = {column: [run.interval(name) for run in runs] for column, name in measures.items()}
     said = (run.why_no_interval(name) for name in measures.values() for run in runs)
     reasons = list(dict.fromkeys(reason for reason in said if reason))
-    return comparison_figure(table, [run.family for run in runs], intervals, plural=plural, reasons=reasons)
+    return comparison_figure(
+        table, [COLOURS[style.colour] for style in styles], intervals, plural=plural, reasons=reasons
+    )
+
+
+def styles_of(runs: Sequence[Run]) -> list[RunStyle]:
+    """Say how each run is drawn, the same in every figure and in the report."""
+    return run_styles([(run.family, f"{run.folder.resolve().parents[1]}/{run.configuration}") for run in runs])
+
+
+def short_labels(runs: Sequence[Run]) -> list[str]:
+    """Name each run by its model and its schedule, and by its seed where another one of its folder has that name.
+
+    Names that the seed does not tell apart have that of the run behind them.
+    """
+    keys = [(run.folder.resolve().parents[1], f"{run.model}, {run.schedule}") for run in runs]
+    num_named = Counter(keys)
+    num_seeded = Counter(zip(keys, (run.seed for run in runs), strict=True))
+    labels = []
+    for run, key in zip(runs, keys, strict=True):
+        if num_named[key] == 1:
+            labels.append(key[1])
+        elif num_seeded[key, run.seed] == 1:
+            labels.append(f"{key[1]}, seed {run.seed}")
+        else:
+            labels.append(f"{key[1]} ({run.name})")
+    return labels
+
+
+def learning_curves(runs: Sequence[Run]) -> list[Curves]:
+    """Give the curves of the runs whose history is there."""
+    curves = []
+    for run, label, style in zip(runs, short_labels(runs), styles_of(runs), strict=True):
+        history = run.history
+        if missing_columns(history, _HISTORY):
+            continue
+        assert history is not None
+        curves.append(Curves(label, history, style, mixed=run.record.training_scores_note is not None))
+    return curves
 
 
 def describe_pairs(pairs: pd.DataFrame, runs: Sequence[Run]) -> str:
     """Say in a line a pair how accuracy differs, for the pairs that matter: "" if there is none.
 
     These are the best of each family against each other, the best against the runner-up where there is one family, and
-    every two strategies of one model; pairs: the table of `dogs_accel.evaluation.pairwise.compare_runs`.
+    every two strategies of one model, of which those with a difference come first where they are many; pairs: the
+    table of `dogs_accel.evaluation.pairwise.compare_runs`.
     """
     group_of = {name: (run.model, run.strategy) for run in runs for name in (run.name, run.configuration)}
     best = {(row.Model, row["Best strategy"]) for _, row in best_per_family(comparison_table(runs)).iterrows()}
     if len(best) == 1:
         best = {(run.model, run.strategy) for run in best_and_runner_up(runs)}
-    lines = []
+    rows = []
     for _, row in pairs[pairs["metric"] == "accuracy"].iterrows():
         a, b = group_of[row.run_a], group_of[row.run_b]
         if a[0] == b[0] or {a, b} <= best:
-            lines.append(describe_difference(row))
-    if not lines:
+            rows.append((0 if {a, b} <= best else 1 if row.verdict != NO_DIFFERENCE else 2, row))
+    if not rows:
         return ""
+    shown, left_out = rows, []
+    if len(rows) > _MOST_PAIRS:
+        ranked = sorted(rows, key=lambda ranked: ranked[0])  # stable
+        shown, left_out = ranked[:_MOST_PAIRS], ranked[_MOST_PAIRS:]
+    lines = [describe_difference(row) for _, row in shown]
+    if left_out:
+        differing = sum(row.verdict != NO_DIFFERENCE for _, row in left_out)
+        what = f"{differing} of them with a difference shown" if differing else "none of them with a difference shown"
+        lines.append(f"and {len(left_out)} more pairs of one model's strategies, {what} ({PAIRWISE_FILE})")
     num_pairs = int((pairs["metric"] == "accuracy").sum())
     of_pairs = f", p values and words corrected for {num_pairs} pairs" if num_pairs > 1 else ""
     return "\n".join(

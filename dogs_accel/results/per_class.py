@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.plots import COLOURS, GREY, bare, own_look, run_colours, save_figure, shortened
-from dogs_accel.results.comparison import best_and_runner_up
+from dogs_accel.results.comparison import best_and_runner_up, styles_of
 from dogs_accel.results.layout import PER_CLASS_FIGURE, PER_CLASS_FILE
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import write_csv
@@ -47,12 +47,16 @@ def per_class_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 @own_look()
 def per_class_figure(
-    table: pd.DataFrame, titles: Sequence[str], families: Sequence[str], facts: DatasetFacts
+    table: pd.DataFrame,
+    titles: Sequence[str],
+    families: Sequence[str],
+    facts: DatasetFacts,
+    colours: Sequence[str] | None = None,
 ) -> Figure:
     """Draw the best run against the runner-up: F1 of every class, and the classes that differ most.
 
-    table: that of `per_class_table`; titles and families: of the two. Classes without a test image are left out. Raises
-    ValueError where there is no other.
+    table: that of `per_class_table`; titles, families and colours: of the two, which have those of their families where
+    none are given. Classes without a test image are left out. Raises ValueError where there is no other.
     """
     shown = table.dropna(subset=["f1_difference"])
     if shown.empty:
@@ -64,7 +68,7 @@ def per_class_figure(
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     figure.suptitle(f"F1 of the {facts.count(len(shown))}: the best run against {which}", fontsize=13)
     left, right = figure.subplots(1, 2)
-    colours = [COLOURS[place] for place in run_colours(families)]
+    colours = colours or [COLOURS[place] for place in run_colours(families)]
     _draw_scatter(left, shown, largest, titles, colours, facts)
     _draw_largest(right, largest, titles, colours, facts)
     fewest, most = shown["num_images"].min(), shown["num_images"].max()
@@ -129,6 +133,13 @@ def _draw_largest(
     bare(axes)
 
 
+def _colours_of(pair: Sequence[Run], runs: Sequence[Run]) -> list[str] | None:
+    """Give two runs the colours that they have among all; None where that is one colour."""
+    styles = dict(zip([run.name for run in runs], styles_of(runs), strict=True))
+    colours = [COLOURS[styles[run.name].colour] for run in pair]
+    return colours if len(set(colours)) == len(pair) else None
+
+
 def write_per_class(folder: Path, runs: Sequence[Run], facts: DatasetFacts) -> list[Path]:
     """Write per_class_comparison.csv of a benchmark's finished runs, and its picture where there is a runner-up."""
     table = per_class_table(runs)
@@ -137,5 +148,7 @@ def write_per_class(folder: Path, runs: Sequence[Run], facts: DatasetFacts) -> l
         (folder / PER_CLASS_FIGURE).unlink(missing_ok=True)  # that of an earlier call would be taken for this one's
         return written
     pair = best_and_runner_up(runs)
-    figure = per_class_figure(table, [run.title for run in pair], [run.family for run in pair], facts)
+    figure = per_class_figure(
+        table, [run.title for run in pair], [run.family for run in pair], facts, _colours_of(pair, runs)
+    )
     return [*written, save_figure(figure, folder / PER_CLASS_FIGURE)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dogs_accel.evaluation.mistakes import most_confused
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.page import write_comparison_report, write_report
 from dogs_accel.results.folder import read_runs_folder
@@ -81,6 +82,51 @@ def test_tables_sort_by_click_and_by_keyboard(report, open_page):
     page.locator("#models th", has_text="Run").get_by_role("button").press("Space")
     assert column(page, "#models", 0) == sorted(column(page, "#models", 0))
     assert page.locator("#models th[aria-sort]").count() == 1
+
+
+def test_the_best_is_marked_beside_the_number_by_which_its_column_sorts(report, open_page):
+    page = open_page(report)
+    header = page.locator("#models th", has_text="Parameters")
+    header.get_by_role("button").press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    marked = "rows => rows.map(row => [row.cells[5].dataset.v, !!row.cells[5].querySelector('.star')])"
+    rows = page.eval_on_selector_all("#models tbody tr", marked)
+    small, large = "23753912", "85890936"
+    assert rows == [[small, True], [small, True], [large, False], [large, False]]
+    assert page.locator("#models .star").first.get_attribute("aria-label").startswith("best: lowest")
+    box = page.locator("#models .star").first.bounding_box()
+    assert (box["width"], box["height"]) == (11, 11)
+
+
+def test_the_matrix_is_that_of_the_run_that_is_chosen(report, open_page):
+    runs = read_runs_folder(report.parent).runs
+    page = open_page(report, viewport={"width": 390, "height": 844})
+    read = """table => [...table.rows].map(row => [...row.cells].map(cell => cell.textContent))"""
+    seen = set()
+    for index, run in enumerate(runs):
+        page.locator("#explorer select").select_option(index=index)
+        header, *rows = page.locator(".matrix table").evaluate(read)
+        labels = most_confused(run.confusion, 40)
+        names = [run.class_names[label] for label in labels]
+        assert header == ["true breed ↓ answer →", *names, "80 others"]
+        assert [row[0] for row in rows] == names
+        shown = run.confusion[np.ix_(labels, labels)]
+        assert [[int(text) for text in row[1:-1]] for row in rows] == shown.tolist()
+        others = run.confusion[labels].sum(axis=1) - shown.sum(axis=1)
+        assert [int(row[-1] or 0) for row in rows] == others.tolist()
+        mistakes = len(run.predictions("test").labels) - run.confusion.trace()
+        note = page.locator("#matrix-note").inner_text()
+        assert "The 40 of 120 breeds with the most mistakes between them; 80 are left out." in note
+        assert f"{shown.sum() - shown.trace()} of the {mistakes} mistakes are in this part." in note
+        assert f"{run.family}/{run.name}/confusion_matrix_counts.png" in note
+        assert page.locator("#matrix-title").inner_text().startswith(f"Confusion matrix: {run.model}, ")
+        seen.add(note)
+    assert len(seen) > 1
+    assert page.problems == []
+    # The class that is looked at stands out in it, and it alone.
+    page.locator("#explorer .names button", has_text=names[3]).first.click()
+    assert set(page.locator(".matrix .chosen").all_inner_texts()) <= {names[3]}
+    assert page.locator(".matrix .chosen").count() == 2
 
 
 def test_the_explorer_finds_a_class_and_what_it_is_mistaken_for(report, open_page):

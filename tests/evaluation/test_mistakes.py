@@ -1,11 +1,13 @@
 """Mistakes and clusters against values worked out by hand."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from dogs_accel.evaluation.mistakes import confident_mistakes, confusion_clusters, misclassified_table
+from dogs_accel.evaluation.mistakes import confident_mistakes, confusion_clusters, misclassified_table, most_confused
 from dogs_accel.evaluation.predictions import Predictions
 
 NAMES = ["akita", "beagle", "chow"]
@@ -94,3 +96,24 @@ def test_clusters_do_not_depend_on_the_order_of_the_classes():
 @pytest.mark.parametrize("counts", [np.diag([5, 5]), np.array([[5]]), np.zeros((3, 3), dtype=np.int64)])
 def test_without_confusions_there_is_no_cluster(counts):
     assert confusion_clusters(counts, NAMES[: len(counts)]).empty
+
+
+def test_the_classes_shown_are_those_with_the_most_mistakes_between_them():
+    """Against every choice of four classes of eight, where one group stands out."""
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 3, (8, 8))
+    group = [1, 3, 4, 6]
+    counts[np.ix_(group, group)] += 5
+    np.fill_diagonal(counts, 1000)
+    mistakes = counts - np.diag(counts.diagonal())
+    best = max(itertools.combinations(range(8), 4), key=lambda labels: mistakes[np.ix_(labels, labels)].sum())
+    assert most_confused(counts, 4).tolist() == list(best) == group
+    assert most_confused(counts, 8).tolist() == most_confused(counts, 40).tolist() == list(range(8))
+    # Of classes that nothing is mistaken for the first are shown.
+    assert most_confused(np.diag([5, 5, 5, 5]), 2).tolist() == [0, 1]
+    # A class with many mistakes to a class that is left out alone is not kept for them.
+    lone = np.zeros((5, 5), dtype=np.int64)
+    lone[np.ix_([0, 1, 2], [0, 1, 2])] = 4
+    lone[3, 4] = 10
+    assert most_confused(lone, 3).tolist() == [0, 1, 2]
+    assert lone[0, 0] == 4

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -14,16 +15,24 @@ from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliabil
 from dogs_accel.report.claims import judge_claims
 from dogs_accel.report.formats import ABSENT, seconds
 from dogs_accel.report.limits import limits
+from dogs_accel.report.marks import Marks, mark_best
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
 from dogs_accel.report.recommend import recommend
-from dogs_accel.report.summary import compared_over_folders, pairs_between, run_views
+from dogs_accel.report.summary import _unclear, compared_over_folders, pairs_between, run_views
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
 from dogs_accel.results.layout import record_path
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.timing import describe_seconds
 from dogs_accel.training.mixing import mixed_scores_note
 from dogs_accel.training.phases import Phase
-from tests.support.finished_folders import PLAIN, make_older, picture, with_older_names, without_costs, write_folder
+from tests.support.finished_folders import (
+    PLAIN,
+    make_older,
+    picture,
+    with_older_names,
+    without_costs,
+    write_folder,
+)
 
 NAMES = ["Chihuahua", "NA", "<script>alert(1)</script>", 'quoted "terrier"', "Maltese & dog"]
 
@@ -120,7 +129,7 @@ def test_recommendations_follow_the_numbers(full, tmp_path):
     answers = recommend(read_runs_folder(folder).runs, None)
     assert [each.winner for each in answers] == ["ResNet-50, full"] * 3
     assert answers[2].rule.endswith("the faster half, which trains within 227 s, the median of the 4 training times")
-    assert answers[0].caveat.startswith("Not tested against ResNet-50, staged or")
+    assert answers[0].caveat.startswith("Not tested against ResNet-50, staged; ")
 
 
 def test_the_time_budget_leaves_out_the_slower_half_also_where_all_take_about_as_long(full):
@@ -206,8 +215,8 @@ def test_what_a_model_costs_is_a_row_whatever_the_number_of_its_runs(full):
     assert "on AMD EPYC (2 threads), float32, torch 2.15.0." in html
     assert "(31 rounds of one image and 7 of a batch)" in html
     # Beside the scores too, of each run.
-    assert html.count('<td class="n" data-v="8178368512">8.18</td>') == 2
-    assert html.count('data-v="6.2">6.20 ms<small>5.58 to 7.44</small></td>') == 3
+    assert len(re.findall(r'data-v="8178368512" title="[^"]*"><i class="star"[^>]*></i>8.18</td>', html)) == 2
+    assert len(re.findall(r"</i>6.20 ms<small>5.58 to 7.44</small></td>", html)) == 3
     for title in ("Macro precision", "Macro recall", "Weighted precision"):
         assert f">{title}<" in html
 
@@ -219,7 +228,7 @@ def test_what_a_model_costs_is_blank_where_it_was_not_measured_and_the_reason_is
     before = without_costs(Path(shutil.copytree(full, tmp_path / "before")))
     html = page(before)
     assert cells_of_costs(html) == []
-    runs = "ResNet-50, full; ResNet-50, staged; ViT-B/16, full; ViT-B/16, staged"
+    runs = "ResNet-50, full; ResNet-50, staged; ViT-B/16, full and ViT-B/16, staged"
     assert f"Not known of {runs}: an earlier version did not measure it." in html
     assert ">One image<" not in html
     assert ">Macro precision<" not in html
@@ -355,8 +364,10 @@ def test_what_else_differs_between_the_runs_is_among_the_limits(full, tmp_path):
     record["config"]["phases"][0] |= {"optimizer": "sgd", "mix": "cutmix"}
     path.write_text(json.dumps(record | {"weights": "ResNet-50: random weights"}))
     said = dict(limits(read_runs_folder(folder)))["Recipes differ"]
-    assert "weights at the start (random, pretrained)" in said
-    assert "what trains (full_finetune with optimizer=sgd, mix=cutmix, head_only then full_finetune, full_fine" in said
+    assert "weights at the start (random or pretrained)" in said
+    assert (
+        "what trains (full_finetune with optimizer=sgd, mix=cutmix or head_only then full_finetune or full_fine" in said
+    )
 
 
 def test_classes_without_a_test_image_are_among_the_limits(tmp_path):
@@ -431,7 +442,8 @@ def test_reliability_is_shown_with_10_and_with_15_bins_before_and_after_temperat
 def test_what_differs_between_the_runs_is_said_and_what_does_not_is_not(full):
     folder = read_runs_folder(full)
     assert (
-        "learning rates (0.0001, 0.001 then 0.0001, 3e-05, 0.001 then 3e-05)" in dict(limits(folder))["Recipes differ"]
+        "learning rates (0.0001 or 0.001 then 0.0001 or 3e-05 or 0.001 then 3e-05)"
+        in dict(limits(folder))["Recipes differ"]
     )
     single = RunsFolder(folder.folder, folder.runs[:1])
     assert "Recipes differ" not in dict(limits(single))
@@ -444,10 +456,12 @@ def test_training_scores_of_mixed_images_are_said_to_be_so(full, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"training_scores_note": note}))
     shown = page(folder)
     assert shown.count('<p class="small">ResNet-50, full: in tune (cutmix) the training scores are of mixed') == 1
-    *_, losses, _, _ = re.findall(r"<figure class=\"card\"><h4>.*?</figure>", shown, re.DOTALL)
-    assert "<h4>Training loss</h4>" in losses
+    losses, _, accuracies, *_ = curves = re.findall(r"<figure class=\"card\"><h4>.*?</figure>", shown, re.DOTALL)[-5:]
+    titles = ["Training loss", "Validation loss", "Training accuracy", "Validation accuracy", "Learning rate"]
+    assert [re.search("<h4>(.*?)</h4>", curve)[1] for curve in curves] == titles
     assert "<title>ResNet-50, full, mixed images: 1, 2.0000</title>" in losses
-    assert shown.count("mixed images") == 1 + losses.count("mixed images")
+    assert "<title>ResNet-50, full, mixed images: 1, 0.5000</title>" in accuracies
+    assert shown.count("mixed images") == 1 + sum(each.count("mixed images") for each in (losses, accuracies))
     assert "mixed images" not in page(full)
 
 
@@ -468,8 +482,8 @@ def test_pairs_of_configurations_with_several_seeds_are_shown_by_their_names(ful
     table = pd.DataFrame([row | {"metric": name, "verdict": "no difference shown"} for name in ("accuracy", "ece")])
     table.to_csv(folder / "pairwise_comparison.csv", index=False)
     html = page(folder)
-    assert "<strong>no difference shown</strong> between" in html
-    assert "ResNet-50, full and ViT-B/16, full." in html
+    assert "there is no difference shown between ResNet-50, full and ViT-B/16, full." in html
+    assert 'class="n best" data-v="0.' not in html.split("The runs</h3>")[1].split("</table>")[0].split("GFLOPs")[0]
     best = recommend(read_runs_folder(folder).runs, table)[0]
     assert len(best.ties) == 1
 
@@ -720,3 +734,129 @@ def test_thumbnails_of_ids_that_are_paths_are_shown_and_none_from_elsewhere(full
         picture(run / "explanations" / picture_name(name))
     html = page(folder)
     assert re.findall(r'<figure id="r0-x(\d)"', html) == ["0", "1"]
+
+
+@pytest.fixture(scope="module")
+def twelve(full_folder, tmp_path_factory):
+    """Twelve runs, of which no pair shows a difference: ten are one run under ten names."""
+    folder = Path(shutil.copytree(full_folder, tmp_path_factory.mktemp("twelve") / "twelve"))
+    for name in ("cnn/resnet50_full", "vit/vit_b16_full"):
+        for number in range(4):
+            copy = Path(shutil.copytree(folder / name, folder / f"{name}{number}"))
+            record, history = (copy / f"{Path(name).name}{suffix}" for suffix in ("_run_metadata.json", "_history.csv"))
+            content = json.loads(record.read_text())
+            content["run_name"], content["created_at"] = copy.name, f"2026-01-02T00:00:0{number}"
+            content["config"]["model_name"] += f" no. {number}"
+            for phase in content["config"]["phases"]:
+                phase["lr"] *= number + 2
+            record_path(copy).write_text(json.dumps(content))
+            history.rename(copy / f"{copy.name}_history.csv")
+            record.unlink()
+    names = [run.name for run in read_runs_folder(folder).runs]
+    row = {"metric": "accuracy", "difference": 0.0, "low": -0.1, "high": 0.1, "verdict": "no difference shown"}
+    pairs = [row | {"run_a": a, "run_b": b, "a": 0.5, "b": 0.5} for a, b in itertools.combinations(names, 2)]
+    pd.DataFrame(pairs).to_csv(folder / "pairwise_comparison.csv", index=False)
+    return folder
+
+
+def test_sentences_stay_short_however_many_the_runs_are(twelve):
+    folder = read_runs_folder(twelve)
+    html = page(twelve)
+    assert "In test accuracy there is no difference shown between any two of the 12 runs. A ranking" in html
+    tie = re.search(r'<span class="chip warn">tie</span> with (.*?): no difference shown', html)
+    assert (tie[1].count("; "), tie[1].endswith(" and 8 more")) == (2, True)
+    words = [re.sub(r"<.*?>", " ", each) for each in re.findall(r"<(?:p|dd|li)[ >].*?</(?:p|dd|li)>", html, re.DOTALL)]
+    assert max(len(" ".join(each.split())) for each in words) < 900
+    said = dict(limits(folder))["Recipes differ"]
+    assert re.search(r"learning rates \(0.0001 or 0.001 then 0.0001 or 3e-05 or .* or 7 more\)", said)
+    # Twelve curves in each panel, each drawn in its own way.
+    panel = re.findall(r"<figure class=\"card\"><h4>.*?</figure>", html, re.DOTALL)[-5]
+    assert panel.count('class="curve ') == 12
+    keys = re.findall(r'<svg class="chart key".*?</svg>', html)
+    assert len(set(keys)) == 12
+    # Staged runs alone have the end of a phase.
+    assert panel.count('class="end ') == 2
+
+
+def test_pairs_without_a_difference_are_named_where_they_are_few():
+    def pair(a, b, differs=False):
+        return {"a_label": a, "b_label": b, "a": len(a), "b": len(b), "is_difference": differs}
+
+    assert _unclear([pair("x", "yy", True)], "runs") == ""
+    one = _unclear([pair("x", "yy"), pair("x", "zzz", True)], "runs")
+    assert one == "In test accuracy there is no difference shown between x and yy."
+    names = ["a" * length for length in range(1, 6)]
+    pairs = [pair(a, b, "aaaaa" in (a, b)) for a, b in itertools.combinations(names, 2)]
+    assert _unclear(pairs, "configurations") == (
+        "In test accuracy there is no difference shown in 6 of the 10 pairs of configurations. aaaaa, which has the "
+        "highest, is shown to be better than each of the others."
+    )
+    pairs = [pair(a, b, a == "a") for a, b in itertools.combinations(names, 2)]
+    assert _unclear(pairs, "runs").endswith(
+        "aaaaa, which has the highest, is not shown to differ from aa; aaa and aaaa."
+    )
+
+
+def test_the_best_is_marked_where_the_numbers_say_so():
+    names = ["a", "b", "c"]
+    assert mark_best([1, 1, None], names, larger=True) == Marks()
+    assert mark_best([1, None, None], names, larger=True) == Marks()
+    assert mark_best([2, 3, 2], names, larger=False).rows == {0, 2}
+    verdicts = {(1, 0): True, (1, 2): True}
+    won = mark_best([0.5, 0.9, 0.8], names, larger=True, shown=lambda a, b: verdicts.get((a, b)))
+    assert won.rows == {1}
+    verdicts[1, 2] = False
+    tied = mark_best([0.5, 0.9, 0.8], names, larger=True, shown=lambda a, b: verdicts.get((a, b)))
+    assert tied.rows == frozenset()
+    assert tied.title_of(1) == "highest of the column, but no difference is shown to c"
+    assert (tied.title_of(0), tied.why_none) == ("", "b leads, but no difference is shown to 1 of the 2 others")
+    untested = mark_best([0.5, 0.9], names, larger=False, shown=lambda a, b: None)
+    assert (untested.rows, untested.why_none) == (frozenset(), "a is not tested against the others")
+
+
+def stars(html, table):
+    """The columns of a table, and of each row whether its cells carry the mark."""
+    shown = html.split(f'id="{table}">')[1].split("</table>")[0]
+    titles = re.findall(r'class="sort">(.*?)</button>', shown)[1:]
+    rows = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in shown.split("<tr>")[2:]]
+    marked = [["star" in cell and "n best" in cell for cell in row] for row in rows]
+    return {title: [row[at] for row in marked] for at, title in enumerate(titles)}
+
+
+def test_marks_of_the_runs_follow_the_pairs_and_the_intervals(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    measures(folder, resnet50_full={"accuracy": 0.2}, resnet50_staged={"accuracy": 0.3}, vit_b16_full={"accuracy": 0.4},
+             vit_b16_staged={"accuracy": 0.9})  # fmt: skip
+    table = pd.read_csv(folder / "pairwise_comparison.csv", keep_default_na=False)
+    table["verdict"] = "no difference shown"
+    table.to_csv(folder / "pairwise_comparison.csv", index=False)
+    html = page(folder)
+    marked = stars(html, "models")
+    assert not any(marked["Accuracy"] + marked["Macro F1"])
+    assert "Accuracy: ViT-B/16, staged leads, but no difference is shown to 3 of the 3 others" in html
+    # 227, 205, 943 and 755 s; runs of one model have its size and its latency.
+    assert marked["Training"] == [False, True, False, False]
+    assert marked["Parameters"] == marked["GFLOPs"] == marked["One image"] == [True, True, False, False]
+    of_accuracy = table["metric"] == "accuracy"
+    names = ("vit_b16_staged",) * 2
+    wins = of_accuracy & ((table["run_a"] == names[0]) | (table["run_b"] == names[1]))
+    table.loc[wins, "verdict"] = "a is better"
+    table.to_csv(folder / "pairwise_comparison.csv", index=False)
+    assert stars(page(folder), "models")["Accuracy"] == [False, False, False, True]
+    costs = stars(html, "costs")
+    assert costs["Parameters"] == costs["One image"] == costs["Images/s"] == costs["Peak memory"] == [True, False]
+    assert costs["Input"] == [False, False]
+    # The latencies of two models whose intervals overlap are not told apart.
+    for path in folder.glob("vit/*/*_run_metadata.json"):
+        record = json.loads(path.read_text())
+        record["cost"]["one_image_ms"] |= {"median": 6.3, "low": 6.0}
+        path.write_text(json.dumps(record))
+    html = page(folder)
+    assert not any(stars(html, "models")["One image"] + stars(html, "costs")["One image"])
+    assert "but its interval overlaps that of ViT-B/16, full and ViT-B/16, staged" in html
+
+
+def test_of_several_folders_sizes_alone_are_marked(full, tmp_path):
+    other = Path(shutil.copytree(full, tmp_path / "other"))
+    marked = stars(page(full, other), "models")
+    assert {title for title, column in marked.items() if any(column)} == {"Parameters", "GFLOPs"}

@@ -5,22 +5,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from scipy.stats import ttest_1samp
 
 from dogs_accel.evaluation.intervals import mean_interval
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment.outcome import describe_results
+from dogs_accel.plots import COLOURS
 from dogs_accel.results.comparison import (
     MEASURES,
     best_and_runner_up,
     best_per_family,
     comparison_table,
+    learning_curves,
     repeats_table,
+    styles_of,
     write_comparison,
 )
-from dogs_accel.results.figures import comparison_figure
+from dogs_accel.results.figures import comparison_figure, learning_curves_figure
 from dogs_accel.results.folder import RunsFolder, read_runs_folder
-from dogs_accel.results.layout import METRICS_FILE, logits_file
+from dogs_accel.results.layout import METRICS_FILE, history_file, logits_file
 from dogs_accel.results.record import FINISHED, RunConfig, RunRecord
 from dogs_accel.results.run import Run
 from dogs_accel.training.phases import strategy_phases
@@ -91,6 +95,67 @@ def test_files(tmp_path, runs):
     assert pd.read_csv(paths[0])["Test accuracy"].tolist() == [run.metrics["accuracy"] for run in runs]
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert pd.read_csv(paths[3])["config.batch_size"].tolist() == [32] * len(runs)
+
+
+def history(stages):
+    """Epochs of so many phases, with scores of their own."""
+    rows = [(stage, at) for stage, num in enumerate(stages, start=1) for at in range(num)]
+    table = pd.DataFrame(rows, columns=["stage", "epoch"])
+    table["epoch_total"] = np.arange(1, len(rows) + 1)
+    for at, column in enumerate(("train_loss", "val_loss", "train_acc", "val_acc")):
+        table[column] = (at + 1) / (table["epoch_total"] + 1)
+    return table
+
+
+def with_history(run, *stages):
+    table = history(stages)
+    return Run(run.folder, run.record, {**run._known, history_file(run.name): table})
+
+
+def test_learning_curves_show_every_run_over_all_its_phases():
+    runs = [with_history(RUNS[0], 4), with_history(RUNS[1], 2, 3), RUNS[2], with_history(RUNS[3], 1, 1, 2)]
+    curves = learning_curves(runs)
+    assert [each.label for each in curves] == [f"{run.model}, {run.schedule}" for run in (runs[0], runs[1], runs[3])]
+    figure = learning_curves_figure(curves)
+    titles = ["Training loss", "Validation loss", "Training accuracy", "Validation accuracy"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    for at, axes in enumerate(figure.axes):
+        drawn, bars = axes.lines[::2], axes.lines[1::2]
+        for each, line in zip(curves, drawn, strict=True):
+            epochs = each.history["epoch_total"]
+            assert line.get_xdata().tolist() == epochs.tolist()
+            assert line.get_ydata() == pytest.approx((at + 1) / (epochs + 1))
+            assert line.get_color() == COLOURS[each.style.colour]
+        assert [bar.get_xdata().tolist() for bar in bars] == [[], [2], [1, 2]]
+    # Training and validation have one scale.
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() != figure.axes[2].get_ylim()
+    # The colours are those of the other figures, where the third run is too.
+    bars = comparison_figure(comparison_table(runs), [COLOURS[style.colour] for style in styles_of(runs)], {}).axes[0]
+    colours = [to_hex(bar.get_facecolor()) for bar in bars.patches]
+    assert [line.get_color() for line in figure.axes[0].lines[::2]] == [colours[at] for at in (0, 1, 3)]
+    assert len(set(colours)) == 4
+
+
+def test_names_of_curves_are_drawn_as_they_are():
+    runs = [with_history(finished(name, "cnn", "full", 0.5, 1), 2) for name in ("_hidden", "$\\frac{$", "x" * 200)]
+    (legend,) = learning_curves_figure(learning_curves(runs)).legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert [text[:8] for text in shown] == ["_hidden,", "$\\frac{$", "xxxxxxxx"]
+    assert max(map(len, shown)) == 90
+    assert not any(text.get_parse_math() for text in legend.get_texts())
+
+
+def test_curves_are_written_where_there_is_a_history(tmp_path, undrawn):
+    names = [path.name for path in write_comparison(tmp_path, [with_history(RUNS[0], 3), RUNS[1]], PLAIN)]
+    assert names[2:4] == ["comparison_overview.png", "learning_curves.png"]
+
+
+def test_two_rows_of_one_name_are_two_rows():
+    runs = [RUNS[0], dataclasses.replace(RUNS[0].record, run_name="other")]
+    table = comparison_table([RUNS[0], Run(Path("/none/other"), runs[1], RUNS[0]._known)])
+    figure = comparison_figure(table, COLOURS[:2], {})
+    assert [len(axes.patches) for axes in figure.axes] == [2] * 4
+    assert [bar.get_y() + bar.get_height() / 2 for bar in figure.axes[0].patches] == [0, 1]
 
 
 # The second configuration has the luckiest seed and the lower mean; the last one has run once.
@@ -171,8 +236,7 @@ def test_equal_runs_say_nothing_of_how_sure_their_mean_is():
 def test_a_score_without_an_interval_is_drawn_with_the_reason():
     intervals = {"Macro F1": [None, None, [0.9, 0.92], [0.91, 0.94]], "ECE": [None] * 4}
     intervals["Test accuracy"] = [[row, 0.999] for row in comparison_table(RUNS)["Test accuracy"]]
-    families = [run.family for run in RUNS]
-    figure = comparison_figure(comparison_table(RUNS), families, intervals, reasons=["nothing to vary"])
+    figure = comparison_figure(comparison_table(RUNS), COLOURS[: len(RUNS)], intervals, reasons=["nothing to vary"])
     figure.canvas.draw()
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert "2 of 4 without an interval" in texts
@@ -298,3 +362,26 @@ def test_a_strategy_that_settings_made_another_one_does_not_go_by_its_name():
     assert schedule("full", dataclasses.replace(full, patience=2)) == "full with settings"
     assert schedule("full-slow", dataclasses.replace(full, patience=2)) == "full-slow"
     assert schedule("", full, recipe="pets-train") == "full, pets-train"
+
+
+def test_of_many_runs_the_text_names_few_pairs_and_no_single_file(tmp_path, undrawn):
+    """Of 6 strategies of one model and 2 of another there are 15 + 1 pairs of strategies, and one of the best."""
+    runs = [finished("A", "cnn", f"s{at}", 0.7 + 0.01 * at, 9.0) for at in range(6)]
+    runs += [finished("B", "vit", f"s{at}", 0.9 + 0.01 * at, 9.0) for at in range(2)]
+    for run in runs:
+        folder = tmp_path / run.family / run.name
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").touch()
+    write_comparison(tmp_path, runs, PLAIN)
+    lines = words(describe_results(RunsFolder(tmp_path, runs)))
+    at = next(place for place, line in enumerate(lines) if line.startswith("differences in"))
+    pairs = lines[at + 1 : at + 12]
+    assert pairs[0].startswith("B_s1_seed42 against A_s5_seed42:")
+    clear = ["no difference shown" not in line for line in pairs[1:10]]
+    assert clear == sorted(clear, reverse=True)
+    assert True in clear
+    assert pairs[10] == (
+        "and 7 more pairs of one model's strategies, none of them with a difference shown (pairwise_comparison.csv)"
+    )
+    assert "cnn/A_s0_seed42/ (1 file)" in lines
+    assert not any("metrics.json" in line for line in lines)

@@ -78,7 +78,7 @@
 
   const explorer = $("#explorer");
   if (explorer) {
-    const { noun, plural, runs } = JSON.parse($("#confusion-data").textContent);
+    const { noun, plural, picture: file, runs } = JSON.parse($("#confusion-data").textContent);
     const pictures = $$("[data-picture]").map((figure) => ({ ...figure.dataset, id: figure.id }));
     const model = $("select", explorer), search = $("input", explorer), list = $(".names", explorer), found = $(".found", explorer);
     const share = (part, all) => all ? `${(100 * part / all).toFixed(1)} %` : "–";
@@ -122,8 +122,56 @@
         hits(`${name} is mistaken for`, `Never mistaken for another ${noun}.`, asOther, most),
         hits(`Mistaken for ${name}`, `No other ${noun} is mistaken for it.`, asThis, most));
     };
+    const matrix = $(".matrix table");
+    const cell = (tag, text, title, className) => {
+      const made = element(tag, undefined, className);
+      const inner = tag === "th" ? element("span", text) : document.createTextNode(text);
+      if (tag === "th") inner.dir = "auto";
+      made.append(inner);
+      if (title) made.title = title;
+      return made;
+    };
+    const drawMatrix = () => {
+      const run = tables.get(model.value), { shown } = run, left = run.classes.length - shown.length;
+      const inside = new Set(shown), counts = new Map(run.cells.map(([t, p, n]) => [`${t} ${p}`, n]));
+      const mistakes = (keep) => run.cells.reduce((sum, [t, p, n]) => sum + (t !== p && keep(t, p) ? n : 0), 0);
+      const all = mistakes(() => true), between = mistakes((t, p) => inside.has(t) && inside.has(p));
+      const head = element("tr"), body = element("tbody"), top = element("thead");
+      head.append(cell("th", `true ${noun} ↓ answer →`));
+      for (const p of shown) { const made = cell("th", run.classes[p], run.classes[p]); made.scope = "col"; made.dataset.label = p; head.append(made); }
+      if (left) head.append(cell("th", `${left} others`, `answers that are one of the ${left} ${plural} not shown`));
+      top.append(head);
+      for (const t of shown) {
+        const row = element("tr"), name = cell("th", run.classes[t], run.classes[t]);
+        name.scope = "row";
+        name.dataset.label = t;
+        row.append(name);
+        let others = run.support[t];
+        for (const p of shown) {
+          const n = counts.get(`${t} ${p}`) ?? 0, part = run.support[t] ? n / run.support[t] : 0;
+          others -= n;
+          const made = cell("td", String(n), `${n} of ${run.support[t]} images of ${run.classes[t]} answered as ${run.classes[p]} (${share(n, run.support[t])})`);
+          if (!n) made.className = "zero";
+          else {
+            // The square root lifts what is rare from the background, as in the pictures.
+            made.style.background = `color-mix(in srgb, var(${t === p ? "--s0" : "--s2"}) ${Math.round(100 * Math.sqrt(part))}%, var(--sunk))`;
+            if (part > 0.3) made.className = "strong";
+          }
+          row.append(made);
+        }
+        if (left) row.append(cell("td", others ? String(others) : "", "", "other"));
+        body.append(row);
+      }
+      matrix.replaceChildren(top, body);
+      $("#matrix-title").textContent = `Confusion matrix: ${run.label}`;
+      $("#matrix-note").textContent = (left
+        ? `The ${shown.length} of ${run.classes.length} ${plural} with the most mistakes between them; ${left} are left out. ${between} of the ${all} mistakes are in this part. All ${plural}: ${run.folder}/${file}. `
+        : `All ${run.classes.length} ${plural}, ${all} mistakes. `) +
+        `Images of the test split; a row is a true ${noun}, a column the answer, and the colour is the share of the row.`;
+    };
     const choose = (label) => {
       chosen = label;
+      $$("th[data-label]", matrix).forEach((each) => each.classList.toggle("chosen", Number(each.dataset.label) === label));
       $$("button", list).forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.label) === label)));
       show();
     };
@@ -148,6 +196,7 @@
         return item;
       }));
       filter();
+      drawMatrix();
       choose(chosen === null || chosen >= run.classes.length ? order[0] : chosen);
     };
     runs.forEach((run) => { const option = element("option", run.label); option.value = run.id; model.append(option); });
