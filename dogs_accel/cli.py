@@ -29,10 +29,11 @@ from dogs_accel.runtime.arguments import (
 from dogs_accel.runtime.files import check_folder, working_in
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
+from dogs_accel.sweep import command as sweep
 from pipelines.recipe import EVAL, RECIPES, Recipe
 
 _SHOWN = 10
-_BENCHMARK, _REPORT = "benchmark", "report"
+_BENCHMARK, _REPORT, _SWEEP = "benchmark", "report", "sweep"
 _ALONE = ("metadata", "parity", "throughput", "cost")
 """Commands whose files belong together: while one writes them, no other one may write into its folder."""
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if list(given[:1]) == [_BENCHMARK]:
         return benchmark.main(given[1:], prog=f"dogs-accel {_BENCHMARK}")
+    if list(given[:1]) == [_SWEEP]:
+        return sweep.main(given[1:])
     with ending_in_a_line("dogs-accel") as ending:
         options = _parser().parse_args(given)
         ending.prog = f"dogs-accel {options.command}"
@@ -69,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dogs-accel", description="The parts of the project one by one.")
     commands = parser.add_subparsers(dest="command", required=True)
-    # Which reads its arguments itself; here it is only listed.
+    # These read their arguments themselves; here they are only listed.
     commands.add_parser(_BENCHMARK, help="train and compare models, the same as python -m dogs_accel.benchmark")
+    commands.add_parser(_SWEEP, help=sweep.PURPOSE)
     _add_download(commands)
     _add_prepare(commands)
     _add_metadata(commands)

@@ -38,12 +38,15 @@ class ExaminedData:
     """Which figures of it could not be made, and why."""
 
 
-def examine_data(plan: Plan, loaders: Loaders, check: Callable[[ExaminedData], None]) -> ExaminedData:
+def examine_data(
+    plan: Plan, loaders: Loaders, check: Callable[[ExaminedData], None], *, figures: bool = True
+) -> ExaminedData:
     """Decode every image once, fill the stores of this machine with them, and write the metadata and its figures.
 
-    check sees what was found, but for the metadata, before anything is written into the folder of results, and may
-    raise. Raises StoreError where a store cannot be filled, and BadImageError where a file is bad and --on-bad-image is
-    not skip, or where too little remains: a split without an image, a class without a training image.
+    figures: whether those are made. check sees what was found, but for the metadata, before anything is written into
+    the folder of results, and may raise. Raises StoreError where a store cannot be filled, and BadImageError where a
+    file is bad and --on-bad-image is not skip, or where too little remains: a split without an image, a class without a
+    training image.
     """
     data, num_threads, stores = plan.data, plan.config.num_threads, loaders.missing_stores()
     found: list[ExaminedData] = []
@@ -64,7 +67,8 @@ def examine_data(plan: Plan, loaders: Loaders, check: Callable[[ExaminedData], N
     metadata = read_metadata(plan.out)
     steps = Steps(plan.out, "figures of the data")
     recipe = plan.runs[0].train_recipe
-    write_eda(metadata, plan.out / EDA_FOLDER, seed=plan.config.seed, recipe=recipe, step=steps.step)
+    if figures:
+        write_eda(metadata, plan.out / EDA_FOLDER, seed=plan.config.seed, recipe=recipe, step=steps.step)
     return dataclasses.replace(examined, metadata=metadata, not_made=steps.failed)
 
 

@@ -135,8 +135,12 @@ class Loaders:
         return self.opened[folder]
 
 
-def choose_loaders(plan: Plan) -> Loaders:
-    """Choose a backend for each recipe of a plan, over all of its files; nothing is written."""
+def choose_loaders(plan: Plan, earlier: Loaders | None = None) -> Loaders:
+    """Choose a backend for each recipe of a plan, over all of its files; nothing is written.
+
+    earlier: those of another plan on the same data and device; what it has chosen for images of a size holds here too,
+    and what it has open is open.
+    """
     recipes = dict.fromkeys(recipe for run in plan.runs for recipe in (run.train_recipe, run.eval_recipe))
     recipes |= dict.fromkeys(view.recipe for run in plan.runs for view in run.views)
     sizes = sorted({" ".join(map(str, made_for(recipe))) for recipe in recipes})
@@ -147,7 +151,8 @@ def choose_loaders(plan: Plan) -> Loaders:
         )
     # Recipes of one size share a store, and so what is chosen for them.
     first_of = {made_for(recipe): recipe for recipe in reversed(recipes)}
-    choices = {size: _choose(plan, recipe) for size, recipe in first_of.items()}
+    known = {} if earlier is None else {made_for(recipe): choice for recipe, choice in earlier.choices.items()}
+    choices = {size: known.get(size) or _choose(plan, recipe) for size, recipe in first_of.items()}
     return Loaders(
         data=plan.data,
         choices={recipe: choices[made_for(recipe)] for recipe in recipes},
@@ -156,6 +161,7 @@ def choose_loaders(plan: Plan) -> Loaders:
         eval_batch_size=plan.eval_batch_size,
         num_threads=plan.config.num_threads,
         world=plan.world,
+        opened={} if earlier is None else earlier.opened,
     )
 
 

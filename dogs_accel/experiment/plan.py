@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +338,20 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
         notices=notices,
         carving=carving,
     )
+
+
+def plan_of_others(plan: Plan, config: BenchmarkConfig) -> Plan:
+    """Plan other runs on the data, the splits and the device of a plan, with as many checks as `make_plan` has."""
+    config = config.resolved()
+    assert config.out is not None
+    runs = plan_runs(config)
+    for run in runs if config.cache_features else ():
+        refuse_mixed_features(run.phases)
+    notices = [*_size_notices(config, runs), *_weights_notice(config, runs)]
+    _check_batch_of_one(config, runs, plan.world)
+    notices += check_models(config, runs, plan.data.num_classes)
+    amp = amp_dtype(config.amp, plan.device)
+    return replace(plan, config=config, runs=runs, amp=amp, out=Path(config.out), notices=notices)
 
 
 def _without_test(

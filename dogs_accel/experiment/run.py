@@ -66,9 +66,26 @@ from dogs_accel.training.tracking import PrunedError, TrackedRun
 from dogs_accel.training.trainer import TIMING_NOTE, HistoryRow, Trainer, TrainResult
 from pipelines import Loader
 
-OnEpoch = Callable[[Sequence[HistoryRow]], None]
 _COST_SECONDS = 0.2
 """For which a model is measured with one image, and again with a batch; of each there are seven rounds at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialOfSweep:
+    """What makes a run one of a sweep."""
+
+    group: str
+    """The sweep's name, under which W&B gathers its runs."""
+    title: str
+    """The run's own."""
+    point: Mapping[str, Any]
+    """What varies, by name, as W&B has it too."""
+    on_epoch: Callable[[Sequence[HistoryRow]], None]
+    """Gets the history after each epoch, and when a run goes on; it may raise PrunedError."""
+    checkpoint_every_s: float = 0.0
+    """Least time between two checkpoints."""
+    is_of_agent: bool = False
+    """Whether W&B's agent started it, which has told W&B's variables which run it is."""
 
 
 def execute_run(
@@ -77,12 +94,12 @@ def execute_run(
     loaders: Loaders,
     examined: ExaminedData,
     earlier: Sequence[Run] = (),
-    on_epoch: OnEpoch | None = None,
+    trial: TrialOfSweep | None = None,
 ) -> Run:
     """Train, evaluate and write one run into its folder, or find what it has left there if it is finished.
 
     earlier: runs of the same plan; what a model costs is not measured again where one of them has measured it.
-    on_epoch: gets the history after each epoch and when a run goes on, on rank 0, and may raise PrunedError.
+    trial: what makes it one of a sweep, if it is.
     Without test nothing is made that is of it, nor what describes a model beside its scores: figures and cost.
     What a later step needs is on disk before it starts: a failure costs that step and nothing before it. What fails
     once the answers are on disk is named in the record, and the rest is made. Of several processes rank 0 alone writes,
@@ -99,7 +116,7 @@ def execute_run(
         return run
     built = build_model(planned.spec, plan.data.num_classes, planned.weights, planned.seed)
     print(f"\n{planned.title}\n  {built.note}, {count_total_params(built.model):,} parameters")
-    tracked = _tracked_run(plan, planned, count_total_params(built.model), record)
+    tracked = _tracked_run(plan, planned, count_total_params(built.model), record, trial)
 
     def begin() -> None:
         folder.mkdir(parents=True, exist_ok=plan.resumes)
@@ -107,7 +124,7 @@ def execute_run(
 
     plan.world.broadcast(begin)
     steps = Steps(plan.out, planned.name)
-    work = _Work(plan, planned, loaders, examined, folder, tracked, identity, steps, list(earlier), on_epoch)
+    work = _Work(plan, planned, loaders, examined, folder, tracked, identity, steps, list(earlier), trial)
     try:
         with ExitStack() as stack:
             plan.world.on_all_ranks(lambda: stack.enter_context(tracked))
@@ -141,7 +158,7 @@ class _Work:
     steps: Steps
     """What is made of the answers once they are on disk."""
     earlier: Sequence[Run]
-    on_epoch: OnEpoch | None
+    trial: TrialOfSweep | None
 
 
 def _begun(folder: Path, identity: dict[str, Any]) -> RunRecord | None:
@@ -197,17 +214,19 @@ def _record(tracked: TrackedRun, identity: dict[str, Any]) -> RunRecord:
     return RunRecord.from_json({**tracked.as_record(), "identity": identity})
 
 
-def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: RunRecord | None) -> TrackedRun:
+def _tracked_run(
+    plan: Plan, planned: PlannedRun, total_params: int, record: RunRecord | None, trial: TrialOfSweep | None
+) -> TrackedRun:
     """Make the run as W&B knows it, on rank 0; record is what was written of it before it was stopped."""
     facts = plan.data.facts
     published = published_about(facts.published)
     known: dict[str, Any] = {} if record is None else {"run_id": record.run_id, "created_at": record.created_at}
     return TrackedRun(
         name=planned.name,
-        display_name=planned.title,
+        display_name=planned.title if trial is None else trial.title,
         mode=plan.config.wandb if plan.world.is_rank_zero else "disabled",
         folder=plan.out,
-        group=(published and published.wandb_group) or facts.name,
+        group=(published and published.wandb_group) or facts.name if trial is None else trial.group,
         config={
             "seed": planned.seed,
             "family": planned.spec.family,
@@ -219,8 +238,10 @@ def _tracked_run(plan: Plan, planned: PlannedRun, total_params: int, record: Run
             "model_name": planned.spec.display,
             "num_classes": plan.data.num_classes,
             "total_params": total_params,
+            **({} if trial is None else trial.point),
         },
         resumes=record is not None,
+        is_of_agent=trial is not None and trial.is_of_agent,
         **known,
     )
 
@@ -329,16 +350,16 @@ def _trainer(
             flush=True,
         )
         _log(tracked, row)
-        if work.on_epoch is not None:
-            work.on_epoch(history)
+        if work.trial is not None:
+            work.trial.on_epoch(history)
 
     def on_resume(history: list[HistoryRow]) -> None:
         write(history)
         print(f"  goes on after epoch {len(history)}/{num_epochs}")
         for row in history:
             _log(tracked, row)
-        if work.on_epoch is not None:
-            work.on_epoch(history)
+        if work.trial is not None:
+            work.trial.on_epoch(history)
 
     return Trainer(
         model,
@@ -356,6 +377,7 @@ def _trainer(
         session=_session(plan),
         label=planned.name,
         trace=plan.config.profile,
+        checkpoint_every_s=0.0 if work.trial is None else work.trial.checkpoint_every_s,
         on_epoch=on_epoch if plan.world.is_rank_zero else None,
         on_resume=on_resume if plan.world.is_rank_zero else None,
     )

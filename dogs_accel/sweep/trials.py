@@ -17,8 +17,9 @@ from dogs_accel.sweep.space import Parameter, Space, Value, value_text
 TRIALS_FILE = "trials.csv"
 TRIALS_FOLDER = "trials"
 """Below it lies the folder of each trial, by its number."""
-COMPLETE, PRUNED, FAILED, RUNNING = STATES = ("complete", "pruned", "failed", "running")
 State = Literal["complete", "pruned", "failed", "running"]
+STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running")
+COMPLETE, PRUNED, FAILED, RUNNING = STATES
 _COUNTS = ("number", "epochs", "num_val", "seed")
 _TIMES = ("seconds", "overhead_seconds", "value")
 

@@ -100,6 +100,8 @@ class TrackedRun:
     entity: str | None = None
     state: str = "running"
     summary: dict[str, Any] = field(default_factory=dict)
+    is_of_agent: bool = False
+    """Whether W&B's agent started this process for the run, whose id and sweep are then in its variables."""
     _run: Any = None
 
     def __enter__(self) -> TrackedRun:
@@ -112,7 +114,7 @@ class TrackedRun:
         return self
 
     def _begin(self) -> None:
-        with _without(_OF_ONE_RUN):
+        with _without(() if self.is_of_agent else _OF_ONE_RUN):
             self._run = self._start()
         self.run_id = self._run.id
         self.entity = self._run.entity or None
@@ -132,7 +134,7 @@ class TrackedRun:
         import wandb
 
         return wandb.init(
-            id=self.run_id,
+            id=None if self.is_of_agent else self.run_id,
             name=self.display_name,
             project=PROJECT,
             group=self.group,

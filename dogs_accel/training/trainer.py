@@ -86,7 +86,8 @@ class Trainer:
     features of the frozen backbone that are computed once. `loss` is that of training, the cross-entropy where a phase
     smooths labels; the loss of validation is the cross-entropy whatever that is, so that runs compare. identity says
     what makes this run the run that it is; a checkpoint of another one is refused. session says where this process
-    computes it, for the record. on_epoch and on_resume get the history so far.
+    computes it, for the record. checkpoint_every_s leaves at least so many seconds between two checkpoints, where the
+    epochs are short. on_epoch and on_resume get the history so far.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Trainer:
         session: Mapping[str, Any] | None = None,
         label: str = "",
         trace: bool = False,
+        checkpoint_every_s: float = 0.0,
         on_epoch: Callable[[list[HistoryRow]], None] | None = None,
         on_resume: Callable[[list[HistoryRow]], None] | None = None,
     ) -> None:
@@ -126,6 +128,7 @@ class Trainer:
         self.identity = dict(identity or {})
         self.label = label
         self.trace = trace
+        self.checkpoint_every_s = checkpoint_every_s
         self.on_epoch = on_epoch
         self.on_resume = on_resume
         self.scaler = make_scaler(device, settings)
@@ -133,6 +136,8 @@ class Trainer:
         self.history: list[HistoryRow] = []
         self.sessions: list[dict[str, Any]] = [{"first_epoch": 1, **(session or {})}]
         self._best: HistoryRow | None = None
+        self._unsaved_best: dict[str, torch.Tensor] | None = None
+        self._saved_at = time.perf_counter()
         self._optimizer_state: dict[str, Any] | None = None
         self._averages: dict[str, torch.Tensor] | None = None
         self._chooser: Phase | None = None
@@ -165,6 +170,7 @@ class Trainer:
         for stage, phase in enumerate(phases, start=1):
             self._run_phase(stage, phase)
         assert self._best is not None
+        self._save_best()
         best = self.world.broadcast(lambda: load_checkpoint(self.best_path, OF_BEST)["model"])
         load_weights_of(self.best_path, self.model, best, self.label or "the model")
         num_seen = len(self.history) * (self.train_loader.dataset_size + self.val_loader.dataset_size)
@@ -431,7 +437,11 @@ class Trainer:
         is_best = self._chooser.is_better(row, self._best)
         if is_best:
             self._best = row
-        if self.world.is_rank_zero:
+        if not self._is_due():
+            if is_best:
+                with course.averaged():
+                    self._unsaved_best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        elif self.world.is_rank_zero:
             # In this order: where the last one says that it is the best too, the best can be made from it.
             save_checkpoint(
                 self.last_path,
@@ -451,7 +461,22 @@ class Trainer:
             if is_best:
                 with course.averaged():
                     save_checkpoint(self.best_path, {"model": self.model.state_dict(), "row": row})
+                self._unsaved_best = None
+            self._save_best()
         self._checkpoint_seconds += time.perf_counter() - start
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is to be written after this epoch."""
+        if time.perf_counter() - self._saved_at < self.checkpoint_every_s:
+            return False
+        self._saved_at = time.perf_counter()
+        return True
+
+    def _save_best(self) -> None:
+        """Write the best weights where they are of an epoch after which no checkpoint was written."""
+        if self._unsaved_best is not None and self.world.is_rank_zero:
+            save_checkpoint(self.best_path, {"model": self._unsaved_best, "row": self._best})
+        self._unsaved_best = None
 
     def _restore(self) -> None:
         """Take up the state of the last checkpoint, if there is one."""

@@ -114,15 +114,35 @@ def test_a_balanced_design_is_not_confounded():
     assert max(each.cramers_v for each in found) < 1e-9
 
 
-@pytest.mark.parametrize("kind", ["random", "balanced", "skewed"])
+def preferring(space, values, seed):
+    """Parameters that a sampler draws after it has seen the values of earlier trials: often the best level so far."""
+    random = np.random.default_rng(seed)
+    columns = {}
+    for parameter in space:
+        chosen = []
+        for at in range(len(values)):
+            means = [
+                np.mean([value for value, level in zip(values, chosen, strict=False) if level == each] or [0.5])
+                for each in parameter.choices
+            ]
+            place = int(np.argmax(means)) if at >= 8 and random.random() < 0.6 else random.integers(len(means))
+            chosen.append(parameter.choices[place])
+        columns[parameter.name] = chosen
+    return pd.DataFrame(columns)
+
+
+@pytest.mark.parametrize("kind", ["random", "balanced", "skewed", "preferring"])
 def test_noise_shows_nothing_in_95_of_100_sweeps(kind):
     """Over all levels together, whatever the noise is, though some differ from the others by their own intervals."""
     num_sweeps, false = 100, 0
+    space = SMALL if kind in ("random", "skewed") else SMALL[:2]
     for seed in range(num_sweeps):
-        parameters = balanced(SMALL[:2], 4) if kind == "balanced" else drawn(SMALL, 24, seed)
         random = np.random.default_rng(1000 + seed)
         values = 0.5 - 0.1 * random.exponential(size=24) if kind == "skewed" else random.normal(0.5, 0.02, 24)
-        space = SMALL[:2] if kind == "balanced" else SMALL
+        parameters = {
+            "balanced": lambda: balanced(space, 4),
+            "preferring": lambda values=values, seed=seed: preferring(space, values, seed),
+        }.get(kind, lambda seed=seed: drawn(space, 24, seed))()
         found = find_levels(made_trials(space, parameters, values), num_permutations=199)
         false += any(each.verdict in (HIGHER, LOWER) for each in found)
     assert false / num_sweeps <= 0.05

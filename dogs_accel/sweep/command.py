@@ -1,0 +1,315 @@
+"""`dogs-accel sweep`: its arguments, its folder and its workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dogs_accel.ending import CheckFailedError, Ending, ending_in_a_line
+from dogs_accel.runtime.arguments import DATA_HELP, Parser, natural, positive, user_path
+from dogs_accel.runtime.files import check_folder, claim_folder, is_unused
+from dogs_accel.runtime.start import begin_command
+from dogs_accel.runtime.terminal import escaped
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dogs_accel.sweep.settings import SweepConfig
+    from dogs_accel.sweep.space import Value
+
+# What a sweep needs is imported when its arguments have been read: torch takes seconds, which --help should not.
+
+PURPOSE = "short runs over a space of settings, the best of them by validation"
+_SWEEP = "dogs-accel sweep"
+_WANDB_SWEEP = "WANDB_SWEEP_ID"
+"""Set by W&B's agent for the process of each run."""
+_WORKER_GIB = 1.5
+"""Memory that a further worker takes at least: torch, the libraries, a small model with its optimiser, and a batch."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the flags of a sweep; their help is that of its fields."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--config", type=user_path, metavar="FILE",
+        help="TOML with the tables [settings], what all runs share, as benchmark --config has it; [space], what "
+        "varies; and [sweep] (docs/sweeps.md)",
+    )  # fmt: skip
+    what.add_argument("--preset", metavar="NAME", help="inaturalist-cnn, or inaturalist-cnn-demo on generated pictures")
+    parser.add_argument(
+        "--out", type=user_path, metavar="DIR",
+        help="folder of the sweep; the same command with the same folder, at the same time or later, works on the "
+        "same sweep (default: runs/<name>-<time>)",
+    )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="go on with the sweep in --out, with its settings")
+    parser.add_argument("--data", type=user_path, metavar="DIR", help=DATA_HELP)
+    parser.add_argument(
+        "--trials", type=positive, metavar="N", help="trials in all (default: of a grid all points, else 30)"
+    )
+    parser.add_argument("--epochs", type=positive, metavar="N", help="epochs of each phase of a trial")
+    parser.add_argument("--total-epochs", type=positive, metavar="N", help="epochs of all trials; no other begins then")
+    parser.add_argument("--hours", type=float, metavar="H", help="hours after which this command begins no other trial")
+    parser.add_argument("--sampler", metavar="NAME", help="bayes (TPE), random or grid (default: bayes)")
+    parser.add_argument("--seed", type=natural, metavar="N", help="seed of what the sampler draws (default: 42)")
+    parser.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=1, metavar="N",
+        help="processes of this command, which share the cores (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--wandb", metavar="MODE", help="offline, online or disabled (default: offline)")
+    parser.add_argument(
+        "--export-wandb", type=user_path, metavar="FILE",
+        help="write the sweep as YAML for `wandb sweep`, whose agent then runs this command, and stop",
+    )  # fmt: skip
+    # Of the processes that --workers starts.
+    parser.add_argument("--worker", type=positive, help="==SUPPRESS==")
+    parser.epilog = "--NAME=VALUE of every parameter of the space trains that point alone, as W&B's agent asks for."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; how it ends is said in one line, with the exit codes of `ending_in_a_line`."""
+    begin_command()
+    with ending_in_a_line(_SWEEP) as ending:
+        ending.stopped = "stopped; nothing was written"
+        parser = Parser(prog=_SWEEP, description=f"{PURPOSE[0].upper()}{PURPOSE[1:]}.", allow_abbrev=False)
+        add_arguments(parser)
+        options, others = parser.parse_known_args(arguments)
+        for text in _run(options, others, list(parser._option_string_actions), ending):
+            print(text, flush=True)
+    return 0
+
+
+def _run(options: argparse.Namespace, others: list[str], flags: list[str], ending: Ending) -> Iterator[str]:
+    sweep, point = _read(options, others, flags)
+    if options.export_wandb is not None:
+        yield from _export(options, sweep)
+        return
+    from dogs_accel.sweep.engine.trial import Where, check_runs
+    from dogs_accel.training.tracking import WANDB_MODES, check_tracking
+
+    wandb, gpu = options.wandb or sweep.settings.get("wandb", "offline"), sweep.settings.get("gpu")
+    if wandb not in WANDB_MODES:
+        raise ValueError(f"wandb: got {wandb!r}, expected one of {', '.join(WANDB_MODES)}")
+    check_runs(sweep)
+    check_tracking(wandb)
+    folder = _open_folder(options, sweep)
+    goes_on = f"{_SWEEP} --resume --out {shlex.quote(str(folder))} goes on"
+    ending.log_folder, ending.is_spokesman = folder, options.worker is None
+    ending.stopped = f"stopped; what had ended is in {folder}, and {goes_on}"
+    share, num_workers = _threads(options.workers if point is None else 1)
+    where = Where(
+        device=options.device or sweep.settings.get("device") or (None if gpu is None else f"cuda:{gpu}"),
+        wandb=wandb,
+        num_threads=share,
+        is_of_agent=point is not None and _WANDB_SWEEP in os.environ,
+    )
+    if options.worker is None:
+        yield from _describe(sweep, folder, num_workers)
+    yield from _work(options, sweep, folder, where, point, num_workers)
+    if options.worker is None:
+        yield from _summary(sweep, folder, goes_on)
+
+
+def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> tuple[SweepConfig, dict[str, Value]]:
+    """Read the sweep that the arguments name, and the one point that they give, if any."""
+    from dogs_accel.sweep.presets import DEMO, SWEEP_PRESETS, demo_data
+    from dogs_accel.sweep.settings import read_sweep, read_sweep_file, sweep_of
+    from dogs_accel.sweep.wandb_file import read_point
+
+    names = ("trials", "total_epochs", "hours", "sampler", "seed")
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    settings: dict[str, Any] = {}
+    if options.data is not None:
+        settings["data"] = options.data
+    if options.epochs is not None:
+        settings["epochs"] = {"": (options.epochs,)}
+    if options.config is not None:
+        sweep = read_sweep_file(Path(options.config), changes, settings)
+    elif options.preset is not None:
+        if options.preset not in SWEEP_PRESETS:
+            from dogs_accel.runtime.arguments import did_you_mean
+
+            near = did_you_mean(options.preset, SWEEP_PRESETS)
+            raise ValueError(f"preset: got {options.preset!r}, expected one of {', '.join(SWEEP_PRESETS)}{near}")
+        if options.preset == DEMO and options.data is None:
+            settings["data"] = str(demo_data())
+        sweep = sweep_of(SWEEP_PRESETS[options.preset], changes, settings)
+    elif options.resume:
+        if options.out is None:
+            raise ValueError("resume: got no folder, expected --out DIR beside it")
+        sweep = _changed(read_sweep(Path(options.out)), changes, settings)
+    else:
+        raise ValueError("config: got none, expected --config FILE, --preset NAME, or --resume --out DIR")
+    return sweep, read_point(others, sweep.space, flags)
+
+
+def _changed(sweep: SweepConfig, changes: dict[str, Any], settings: dict[str, Any]) -> SweepConfig:
+    """Let what is said now win over what a folder has, where that may change."""
+    return dataclasses.replace(sweep, **changes, settings={**sweep.settings, **settings})
+
+
+def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
+    """Make the folder of a sweep, or find the same sweep there. Raises ValueError where something else is."""
+    from dogs_accel.sweep.engine.study import locked
+    from dogs_accel.sweep.settings import SWEEP_FILE, read_sweep, write_sweep
+
+    if options.out is None:
+        folder = claim_folder(Path("runs") / f"{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    else:
+        folder = Path(options.out)
+        check_folder(folder, "out")
+        if not is_unused(folder) and not (folder / SWEEP_FILE).is_file() and not _is_begun(folder):
+            raise ValueError(f"out: {folder} is no sweep and not empty, expected a sweep, an empty folder or a new one")
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "settings"):
+        if (folder / SWEEP_FILE).is_file():
+            there = read_sweep(folder)
+            if (difference := sweep.differs_from(there)) is not None:
+                raise ValueError(f"out: the sweep in {folder} is another one: {difference}; expected another --out")
+            if sweep == there:
+                return folder
+        write_sweep(folder, sweep)
+    return folder
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a folder has nothing but the locks of a sweep that is just being begun."""
+    from dogs_accel.sweep.engine.study import LOCKS_FOLDER
+
+    return [path.name for path in folder.iterdir()] == [LOCKS_FOLDER]
+
+
+def _threads(num_workers: int) -> tuple[int | None, int]:
+    """Share out the cores: threads of each worker, None for all of them, and how many workers there are."""
+    from pipelines.cores import available_cores
+
+    if num_workers == 1:
+        return (int(own) if (own := os.environ.get("DOGS_ACCEL_SWEEP_THREADS")) else None), 1
+    return max(1, available_cores() // num_workers), num_workers
+
+
+def _describe(sweep: SweepConfig, folder: Path, num_workers: int) -> Iterator[str]:
+    num = sweep.space.num_points
+    points = "no end of points" if num is None else f"{num:,} points"
+    budget = [f"{sweep.most_trials} trials"] if sweep.most_trials is not None else []
+    budget += [f"{sweep.total_epochs:,} epochs"] if sweep.total_epochs is not None else []
+    budget += [f"{sweep.hours:g} hours"] if sweep.hours is not None else []
+    yield f"sweep    {escaped(sweep.name)}: {points}, {sweep.sampler}, seed {sweep.seed}, up to {' or '.join(budget)}"
+    yield from (f"         {parameter}" for parameter in sweep.space.parameters)
+    if sweep.pruning == "halving":
+        yield f"pruning  1 of {sweep.halving_factor} goes on after {sweep.halving_epochs} epochs, and so on"
+    yield f"results  {escaped(folder)}"
+    if num_workers > 1:
+        yield f"workers  {num_workers}"
+
+
+def _work(
+    options: argparse.Namespace, sweep: SweepConfig, folder: Path, where: Any, point: dict[str, Value], num_workers: int
+) -> Iterator[str]:
+    from dogs_accel.sweep.engine.study import SweepStudy
+    from dogs_accel.sweep.engine.trial import TrialRunner
+    from dogs_accel.sweep.engine.worker import NothingTrainsError, work
+
+    until = math.inf if sweep.hours is None else time.monotonic() + 3600 * sweep.hours
+    runner = TrialRunner(folder, sweep, where)
+    said = list(runner.prepare()) if options.worker is not None else runner.prepare()
+    yield from [] if options.worker is not None else said
+    parent = os.getppid()
+    if num_workers > 1:
+        most = _workers_in_memory(num_workers)
+        if most < num_workers:
+            yield f"workers  {most} of {num_workers}, for which there is memory ({_WORKER_GIB:g} GiB each)"
+            num_workers = most
+    with _others(options, folder, where, num_workers, until) as others:
+        try:
+            yield from work(
+                SweepStudy(folder, sweep),
+                runner,
+                point=point or None,
+                until=until,
+                goes_on=lambda: options.worker is None or os.getppid() == parent,
+            )
+        except NothingTrainsError as error:
+            raise CheckFailedError(str(error)) from error
+        finally:
+            runner.close()
+        codes = [other.wait() for other in others]
+    if wrong := [code for code in codes if code]:
+        yield f"{len(wrong)} of {num_workers} workers ended early, with exit code {wrong[0]}"
+
+
+def _workers_in_memory(num_workers: int) -> int:
+    """Say how many of some workers there is memory for, at least this one."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
+    except (OSError, StopIteration, ValueError):  # of another system, which does not say
+        return num_workers
+    return max(1, min(num_workers, 1 + int(available / _WORKER_GIB)))
+
+
+@contextmanager
+def _others(
+    options: argparse.Namespace, folder: Path, where: Any, num_workers: int, until: float
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start the other workers of this command, and end those that are left when the block ends early."""
+    command = [sys.executable, "-m", "dogs_accel", "sweep", "--resume", "--out", str(folder), "--wandb", where.wandb]
+    command += [] if where.device is None else ["--device", where.device]
+    if until < math.inf:
+        command += ["--hours", str(max(1e-6, (until - time.monotonic()) / 3600))]
+    threads = str(where.num_threads or 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "DOGS_ACCEL_SWEEP_THREADS": threads}
+    others = [
+        subprocess.Popen([*command, "--worker", str(number)], env=environment) for number in range(2, num_workers + 1)
+    ]
+    try:
+        yield others
+    finally:
+        for other in others:
+            if other.poll() is None:
+                other.terminate()
+        for other in others:
+            other.wait()
+
+
+def _export(options: argparse.Namespace, sweep: SweepConfig) -> Iterator[str]:
+    from dogs_accel.sweep.wandb_file import write_wandb_sweep
+
+    command = ["dogs-accel", "sweep"]
+    for name in ("config", "preset", "data", "epochs", "seed", "device"):
+        if (value := getattr(options, name)) is not None:
+            command += [f"--{name}", str(Path(value).absolute()) if name in ("config", "data") else str(value)]
+    folder = Path(options.out or Path("runs") / sweep.name).absolute()
+    path = write_wandb_sweep(Path(options.export_wandb), sweep, [*command, "--out", str(folder), "--wandb", "online"])
+    yield f"wrote {escaped(path)}; next: wandb sweep {shlex.quote(str(path))}, and wandb agent as it says"
+
+
+def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
+    from dogs_accel.sweep.trials import COMPLETE, RUNNING, TRIALS_FILE, read_trials
+
+    table = read_trials(folder / TRIALS_FILE, sweep.space)
+    counts = table["state"].value_counts()
+    said = ", ".join(f"{number} {state}" for state, number in counts.items())
+    yield f"\n{len(table)} trials: {said}; {table['epochs'].sum():,} epochs in {table['seconds'].sum():.0f} s"
+    lost = table["overhead_seconds"].dropna()
+    if len(lost):
+        yield f"lost beside training and validation: {lost.median():.1f} s a trial (median), {lost.max():.1f} s at most"
+    complete = table[table["state"] == COMPLETE]
+    if len(complete):
+        best = complete.loc[complete["value"].idxmax()]
+        yield f"best: trial {best['number']}, validation accuracy {best['value']:.4f} of {best['num_val']:,} images"
+        yield f"  python -m dogs_accel.benchmark --config {folder / str(best['run'])}/config.json trains it again"
+    if counts.get(RUNNING, 0):
+        yield f"{counts[RUNNING]} are not finished: others work on them, or {goes_on}"
+    yield f"trials: {escaped(folder / TRIALS_FILE)}"

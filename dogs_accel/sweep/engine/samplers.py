@@ -1,0 +1,112 @@
+"""How points are drawn: Optuna's samplers, with draws that depend on the seed and the trial's number alone.
+
+A sampler of Optuna draws from one generator for the length of a process, so that a sweep that goes on in another one
+would begin its draws again. Here every trial has a generator of its own: what it gets follows from the seed, its number
+and the trials before it, whoever draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from dogs_accel.sweep.settings import SweepConfig
+from dogs_accel.sweep.space import Parameter, Space
+
+STARTUP_TRIALS = 10
+"""Trials that bayes draws at random before it draws by what they have shown."""
+
+
+def distribution_of(parameter: Parameter) -> BaseDistribution:
+    """Say a parameter in Optuna's words."""
+    if parameter.kind == "choice":
+        return CategoricalDistribution(parameter.choices)
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if parameter.kind == "int":
+        step = int(parameter.step or 1)
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log, step=step)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def make_sampler(sweep: SweepConfig) -> BaseSampler:
+    """Make the sampler of a sweep."""
+    if sweep.sampler == "grid":
+        return ShuffledGridSampler(sweep.space, sweep.seed)
+    if sweep.sampler == "random":
+        return SamplerByNumber(lambda seed: RandomSampler(seed=seed), sweep.seed)
+    # Jointly, since activation, width and dropout of one network depend on each other.
+    return SamplerByNumber(
+        lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True),
+        sweep.seed,
+    )
+
+
+class SamplerByNumber(BaseSampler):
+    """Gives each trial a sampler of its own, seeded by the seed of the sweep and the trial's number."""
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed = make, seed
+        self._of_number: tuple[int, BaseSampler] | None = None
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if self._of_number is None or self._of_number[0] != trial.number:
+            seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+            self._of_number = trial.number, self._make(seed)
+        return self._of_number[1]
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Pass on what Optuna says before a trial."""
+        self._of(trial).before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Ask the trial's sampler which parameters it draws together."""
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw those."""
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw another one."""
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Pass on what Optuna says after a trial."""
+        self._of(trial).after_trial(study, trial, state, values)
+
+
+class ShuffledGridSampler(BaseSampler):
+    """Gives each trial the point of its number in a random order of all points, so that none comes twice.
+
+    Numbers are given out once, however many workers there are; and what a budget leaves of a grid is a random part.
+    """
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._order = space, np.random.default_rng(seed).permutation(space.num_points or 0)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Draw nothing together."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw nothing together."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Give the value of the trial's point."""
+        return self._space.point(int(self._order[trial.number % len(self._order)]))[param_name]

@@ -1,0 +1,210 @@
+"""`dogs-accel sweep`: a real sweep of small runs, what it refuses, and what W&B's agent types."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dogs_accel import benchmark, cli
+from dogs_accel.datasets import open_dataset
+from dogs_accel.results.folder import read_record
+from dogs_accel.results.layout import record_paths
+from dogs_accel.sweep.presets import SWEEP_PRESETS
+from dogs_accel.sweep.settings import read_sweep, sweep_of
+from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
+from dogs_accel.sweep.wandb_file import read_point
+from tests.support.blank_figures import blank_figures
+from tests.support.photo_reads import photo_reads
+
+SWEEP = """
+[settings]
+data = "{data}"
+models = ["cnn5:filters=4"]
+strategies = ["scratch"]
+recipes = ["inaturalist-train"]
+epochs = "2"
+image_size = 32
+device = "cpu"
+
+[space]
+batch_size = [16, 32]
+"set.lr" = {{low = 1e-3, high = 1e-2, log = true}}
+model.activation = ["relu", "mish"]
+recipe.flip = [0.0, 0.5]
+
+[sweep]
+name = "small"
+trials = 2
+"""
+
+
+def write_sweep(folder, data):
+    path = folder / "sweep.toml"
+    path.write_text(SWEEP.format(data=data), encoding="utf-8")
+    return path
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sweep", *map(str, arguments)])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.fixture
+def closed_root(dogs_root, tmp_path):
+    """A copy of the small dataset whose test photos are no photos, so that decoding one of them ends the sweep."""
+    root = tmp_path / "data"
+    shutil.copytree(dogs_root, root)
+    data = open_dataset(root)
+    for i in data.split("test"):
+        Path(data.paths[i]).write_text("not a photo", encoding="utf-8")
+    return root
+
+
+@pytest.mark.slow  # three trials, and one of them again by the benchmark, which is what it is about
+def test_a_sweep_trains_ordinary_runs_whose_test_files_stay_closed(closed_root, tmp_path, capsys):
+    out, data = tmp_path / "out", open_dataset(closed_root)
+    config = write_sweep(tmp_path, closed_root)
+    test = {data.paths[i] for i in data.split("test")}
+    command = ["sweep", "--config", str(config), "--out", str(out), "--wandb", "disabled"]
+    with photo_reads(closed_root, tmp_path / "log") as reads:
+        assert cli.main(command) == 0
+    assert set(reads.counts("decode").values()) == {1}
+    assert len(reads.counts("decode")) == len(data) - len(test)
+    assert not test & (reads.counts("decode").keys() | reads.counts("open").keys())
+    said = capsys.readouterr().out
+    assert "2 trials: 2 complete" in said or "2 trials: 1 complete, 1 pruned" in said
+    sweep = read_sweep(out)
+    table = read_trials(out / TRIALS_FILE, sweep.space)
+    first = table.iloc[0]
+    assert (first["state"], first["epochs"], first["num_val"], first["seed"]) == ("complete", 2, 8, 42)
+    assert first["overhead_seconds"] > 0
+    # A row says what its folder says.
+    [path] = record_paths(out / first["run"])
+    record = read_record(path)
+    assert record.is_finished
+    assert not record.test_was_read
+    assert record.best_val_accuracy == first["value"]
+    assert record.config.batch_size == first["batch_size"]
+    assert record.config.phases[0]["lr"] == first["set.lr"]
+    assert record.train_recipe["flip"] == first["recipe.flip"]
+    # The same command finds it done; its settings alone train a trial again, to the same weights.
+    assert cli.main(command) == 0
+    assert read_trials(out / TRIALS_FILE, sweep.space).equals(table)
+    again = tmp_path / "again"
+    with blank_figures():
+        benchmark.main(["--config", str(out / first["run"] / "config.json"), "--out", str(again)])
+    [copy] = record_paths(again)
+    assert read_record(copy).best_val_accuracy == first["value"]
+    weights = [torch.load(each.parent / "best.pt", weights_only=True)["model"] for each in (path, copy)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    # Another sweep does not mix with it; a larger budget goes on.
+    assert "the sweep in" in refused(capsys, *command[1:], "--seed", "7")
+    assert "settings: got epochs" not in refused(capsys, *command[1:], "--epochs", "3")
+    assert cli.main(["sweep", "--resume", "--out", str(out), "--trials", "3", "--wandb", "disabled"]) == 0
+    assert list(read_trials(out / TRIALS_FILE, sweep.space)["number"]) == [0, 1, 2]
+
+
+def test_what_is_wrong_is_said_in_a_line_before_anything_starts(dogs_root, tmp_path, capsys):
+    config, out = write_sweep(tmp_path, dogs_root), tmp_path / "out"
+
+    def changed(old, new):
+        path = tmp_path / "changed.toml"
+        path.write_text(config.read_text().replace(old, new), encoding="utf-8")
+        return refused(capsys, "--config", path, "--out", out)
+
+    assert "config: got none, expected --config FILE, --preset NAME, or --resume --out DIR" in refused(capsys)
+    assert "(did you mean 'inaturalist-cnn'?)" in refused(capsys, "--preset", "inaturalist-cn")
+    assert "space: got 'set.ler'" in changed('"set.lr"', '"set.ler"')
+    assert "(did you mean 'batch_size'?)" in changed("batch_size =", "batchsize =")
+    assert "expected low < high" in changed("high = 1e-2", "high = 1e-3")
+    assert "space: model.activation = swish: models: activation of cnn5" in changed('"mish"', '"swish"')
+    assert "settings: got modles" in changed("models =", "modles =")
+    assert "sweep: got 'trails'" in changed("trials =", "trails =")
+    assert "got 'spaec', expected the tables settings, space, sweep" in changed("[sweep]", "[spaec]")
+    assert "sampler: got 'tpe', expected one of bayes, random, grid" in refused(
+        capsys, "--config", config, "--out", out, "--sampler", "tpe"
+    )
+    assert "got 2 runs a trial" in changed('"scratch"', '"scratch", "full"')
+    assert "--trails=3 (did you mean '--trials'?)" in refused(capsys, "--config", config, "--out", out, "--trails=3")
+    assert "holds no sweep" in refused(capsys, "--resume", "--out", out)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "file").touch()
+    assert "is no sweep and not empty" in refused(capsys, "--config", config, "--out", tmp_path / "else")
+    assert not out.exists()
+
+
+def test_the_exported_yaml_drives_the_command(dogs_root, tmp_path, capsys):
+    config, path = write_sweep(tmp_path, dogs_root), tmp_path / "wandb.yaml"
+    out = tmp_path / "agents"
+    cli.main(["sweep", "--config", str(config), "--out", str(out), "--export-wandb", str(path)])
+    assert "wandb sweep" in capsys.readouterr().out
+    content = yaml.safe_load(path.read_text())
+    assert content["method"] == "bayes"
+    assert content["metric"] == {"name": "evaluation/val_accuracy", "goal": "maximize"}
+    assert content["parameters"] == {
+        "batch_size": {"values": [16, 32]},
+        "set.lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.01},
+        "model.activation": {"values": ["relu", "mish"]},
+        "recipe.flip": {"values": [0.0, 0.5]},
+    }
+    assert content["command"][:3] == ["${env}", "dogs-accel", "sweep"]
+    assert content["command"][-1] == "${args}"
+    # As the agent makes the command line of a run.
+    args = ["--batch_size=32", "--set.lr=0.00317", "--model.activation=mish", "--recipe.flip=0.5"]
+    command = [part for part in content["command"][2:-1] if part != "${env}"]
+    command[command.index("online")] = "disabled"
+    assert cli.main([*command, *args]) == 0
+    sweep = read_sweep(out)
+    [row] = read_trials(out / TRIALS_FILE, sweep.space).to_dict("records")
+    assert {name: row[name] for name in sweep.space.names} == {
+        "batch_size": 32, "set.lr": 0.00317, "model.activation": "mish", "recipe.flip": 0.5,
+    }  # fmt: skip
+    assert row["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch_size=64"], "batch_size: got '64', expected one of 16, 32"),
+        (["--batch_size=16"], "set.lr: got no value, expected one of every parameter: batch_size, set.lr"),
+        (["--batch_size=16", "--batch_size=16"], "batch_size: got it twice, expected each parameter once"),
+        (["--batchsize=16"], "unrecognized arguments: --batchsize=16 (did you mean '--batch_size'?)"),
+        (["--set.lr=1"], "set.lr: got '1', expected a number from 0.001 to 0.01"),
+        (["batch_size=16"], "unrecognized arguments: batch_size=16"),
+    ],
+)
+def test_a_point_of_the_command_line_is_checked(arguments, message):
+    content = {
+        "settings": {"models": ["cnn5"], "strategies": ["scratch"]},
+        "space": {"batch_size": [16, 32], "set.lr": {"low": 1e-3, "high": 1e-2}},
+    }
+    space = sweep_of(content, {}, {}).space
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_point(arguments, space)
+
+
+def test_the_space_of_the_assignment_has_960_points():
+    for name, epochs, size in (("inaturalist-cnn", 5, 224), ("inaturalist-cnn-demo", 3, 64)):
+        sweep = sweep_of(SWEEP_PRESETS[name], {}, {})
+        assert sweep.space.num_points == 960
+        config = sweep.config(sweep.space.point(0))
+        [phase] = config.phases("full", "cnn")
+        assert (phase.epochs, phase.optimizer, phase.lr, phase.schedule, phase.weight_decay) == (
+            epochs, "adam", 1e-3, "constant", 0.0,
+        )  # fmt: skip
+        assert (config.image_size, config.val_ratio, config.test) == (size, 0.2, False)
+
+
+def test_help_answers_without_torch():
+    code = "import sys; from dogs_accel.cli import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules and 'optuna' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,240 @@
+"""The study of a sweep, with a made objective: samplers, budgets, pruning, workers at once and killed ones."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dogs_accel.sweep.engine.study import JOURNAL_FILE, SweepStudy, reason_of
+from dogs_accel.sweep.engine.trial import Progress
+from dogs_accel.sweep.engine.worker import NothingTrainsError, work
+from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
+from tests.sweep.stubs import SPACE, Killed, StubbedTrain, made_sweep, run_all
+
+POINTS = ["state", "epochs", "value", "set.lr", "model.dense", "recipe.flip"]
+
+
+def table_of(folder, sweep):
+    return read_trials(folder / TRIALS_FILE, sweep.space)
+
+
+@pytest.mark.parametrize("sampler", ["bayes", "random"])
+def test_one_seed_gives_the_same_trials_and_another_one_others(tmp_path, sampler):
+    tables = []
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        sweep = made_sweep(sampler=sampler, seed=seed, trials=12)
+        run_all(tmp_path / name, sweep, StubbedTrain(1))
+        tables.append(table_of(tmp_path / name, sweep)[POINTS])
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+    assert len(tables[0]) == 12
+    assert tables[0]["set.lr"].between(1e-4, 1e-1).all()
+    assert tables[0]["set.lr"].is_unique
+
+
+def test_a_sweep_that_is_killed_goes_on_with_the_same_trials(tmp_path):
+    sweep = made_sweep(trials=12, pruning="halving")
+    whole, killed = StubbedTrain(), StubbedTrain(dies=[(0, 1), (0, 2), (5, 1), (11, 1)])
+    run_all(tmp_path / "whole", sweep, whole)
+    said = run_all(tmp_path / "killed", sweep, killed)
+    assert killed.dies == set()
+    assert table_of(tmp_path / "killed", sweep)[POINTS].equals(table_of(tmp_path / "whole", sweep)[POINTS])
+    # No epoch is trained again that had a checkpoint, and no trial comes twice.
+    assert killed.trained == whole.trained
+    assert sum("taken over" in line for line in said) == 3
+    assert "taken over" in said[5]
+
+
+def test_bayes_finds_what_random_draws_do_not(tmp_path):
+    """It draws nearer to the optimum of a smooth objective once it has seen a few points."""
+    space = {"set.lr": {"low": 0.001, "high": 1.0}}
+    best = {}
+    for sampler in ("bayes", "random"):
+        sweep = made_sweep(space, sampler=sampler, trials=26, seed=3)
+        run_all(tmp_path / sampler, sweep, StubbedTrain(1, value=lambda point: 1 - (point["set.lr"] - 0.3) ** 2))
+        table = table_of(tmp_path / sampler, sweep)
+        best[sampler] = (table["set.lr"].astype(float) - 0.3).abs()[13:].median()
+    assert best["bayes"] < best["random"] / 2
+
+
+def test_a_grid_takes_each_point_once_in_an_order_of_its_seed(tmp_path):
+    space = {name: SPACE[name] for name in ("model.dense", "recipe.flip")}
+    sweep = made_sweep(space, sampler="grid")
+    train = StubbedTrain(1, dies=[(2, 1)])
+    run_all(tmp_path / "all", sweep, train)
+    table = table_of(tmp_path / "all", sweep)
+    assert len(table) == 6
+    assert not table.duplicated(["model.dense", "recipe.flip"]).any()
+    drawn = [tuple(point.values()) for point in sweep.space.points()]
+    order = list(zip(table["model.dense"], table["recipe.flip"], strict=True))
+    assert order != drawn
+    assert sorted(order) == sorted(drawn)
+    part = made_sweep(space, sampler="grid", trials=4)
+    run_all(tmp_path / "part", part)
+    assert list(table_of(tmp_path / "part", part)["model.dense"]) == [dense for dense, _ in order[:4]]
+    with pytest.raises(ValueError, match=r"space: set\.lr has no end of values for the sampler grid"):
+        made_sweep(sampler="grid")
+
+
+def test_a_point_that_comes_again_is_said(tmp_path):
+    sweep = made_sweep({"model.dense": [32], "recipe.flip": [0.0, 0.5]}, sampler="random", trials=3)
+    assert any(re.search(r"the point of trial [01] again", line) for line in run_all(tmp_path, sweep))
+
+
+@pytest.mark.parametrize(
+    ("own", "num"), [({"trials": 4}, 4), ({"total_epochs": 7}, 3), ({"trials": 2, "total_epochs": 90}, 2)]
+)
+def test_budgets(tmp_path, own, num):
+    sweep = made_sweep(**own)
+    run_all(tmp_path, sweep)
+    assert len(table_of(tmp_path, sweep)) == num
+    assert run_all(tmp_path, sweep) == []
+
+
+def test_hours_begin_no_other_trial(tmp_path):
+    assert run_all(tmp_path, made_sweep(trials=4), until=time.monotonic()) == []
+    train, ends = StubbedTrain(), []
+    train.value = lambda point: ends.append(time.monotonic()) or 0.5
+    assert len(run_all(tmp_path, made_sweep(trials=4), train, until=time.monotonic() + 1e-9)) <= 1
+
+
+def test_halving_gives_up_what_is_not_among_the_best_of_its_epoch(tmp_path):
+    """Asynchronous successive halving by hand: with a factor of 2, a trial goes on after 1, 2 and 4 epochs where it is
+    among the better half of those that came so far."""
+    values = [0.5, 0.9, 0.1, 0.95, 0.2, 0.96]
+    sweep = made_sweep({"model.dense": {"low": 1, "high": 10**6}}, pruning="halving", halving_factor=2, trials=6)
+    given = {}
+    train = StubbedTrain(6, value=lambda point: given.setdefault(point["model.dense"], values[len(given) % 6]))
+    run_all(tmp_path, sweep, train)
+    table = table_of(tmp_path, sweep)
+    assert list(table["state"]) == ["complete", "complete", "pruned", "complete", "pruned", "complete"]
+    assert list(table["epochs"]) == [6, 6, 1, 6, 1, 6]
+    assert train.removed == [2, 4]
+    assert table["value"][2] == pytest.approx(0.1 - 0.05)
+
+
+def test_no_trial_is_given_up_after_its_last_epoch(tmp_path):
+    sweep = made_sweep(pruning="halving", halving_factor=3, halving_epochs=3, trials=5)
+    run_all(tmp_path, sweep)
+    assert set(table_of(tmp_path, sweep)["state"]) == {"complete"}
+
+
+def test_a_point_that_cannot_be_trained_is_failed_and_the_rest_goes_on(tmp_path):
+    sweep = made_sweep(trials=8, sampler="random")
+    said = run_all(tmp_path, sweep, StubbedTrain(fails=lambda point: point["model.dense"] == 64))
+    table = table_of(tmp_path, sweep)
+    assert set(table["state"][table["model.dense"] == 64]) == {"failed"}
+    assert set(table["state"][table["model.dense"] != 64]) == {"complete"}
+    assert any("failed: set: lr: got too much" in line for line in said)
+    assert {reason_of(trial) for trial in SweepStudy(tmp_path, sweep).trials} == {"", "set: lr: got too much"}
+
+
+def test_a_sweep_of_which_nothing_trains_stops(tmp_path):
+    with pytest.raises(NothingTrainsError, match="the first 5 trials failed, the last one: set: lr: got too much"):
+        run_all(tmp_path, made_sweep(trials=9), StubbedTrain(fails=lambda point: True))
+
+
+def test_a_trial_at_which_workers_die_again_and_again_is_left_alone(tmp_path):
+    class Deadly(StubbedTrain):
+        def __call__(self, claimed, on_progress):
+            if claimed.number == 1:
+                self.trained.append(1)
+                raise Killed
+            return super().__call__(claimed, on_progress)
+
+    sweep, train = made_sweep(trials=3), Deadly()
+    run_all(tmp_path, sweep, train)
+    assert train.trained.count(1) == 3
+    assert list(table_of(tmp_path, sweep)["state"]) == ["complete", "failed", "complete"]
+    assert reason_of(SweepStudy(tmp_path, sweep).trials[1]) == "3 workers died at it after 0 epochs"
+
+
+def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):
+    sweep = made_sweep(trials=1)
+    run_all(tmp_path, sweep)
+    point = {"set.lr": 0.01, "model.dense": 64, "recipe.flip": 0.5}
+    assert len(run_all(tmp_path, sweep, point=point)) == 1
+    table = table_of(tmp_path, sweep)
+    assert table[["set.lr", "model.dense", "recipe.flip"]].iloc[1].to_dict() == point
+    assert len(table) == 2
+
+
+def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
+    sweep = made_sweep(trials=2)
+    run_all(tmp_path, sweep, most_trials=1)
+    with (tmp_path / JOURNAL_FILE).open("ab") as journal:
+        journal.write(b'{"op_code":6,"wor')
+    run_all(tmp_path, sweep)
+    assert list(table_of(tmp_path, sweep)["state"]) == ["complete", "complete"]
+
+
+def test_what_is_lost_beside_training_is_measured(tmp_path):
+    class Slow(StubbedTrain):
+        def __call__(self, claimed, on_progress):
+            time.sleep(0.05)
+            return super().__call__(
+                claimed, lambda progress: on_progress(Progress(progress.accuracies, 0.0, 3, 200, 7))
+            )
+
+    sweep = made_sweep(trials=3)
+    run_all(tmp_path, sweep, Slow())
+    table = table_of(tmp_path, sweep)
+    assert (table["overhead_seconds"] >= 0.05).all()
+    assert (table["seconds"] == 0).all()
+    assert set(table["num_val"]) == {200}
+    assert set(table["seed"]) == {7}
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from tests.sweep.stubs import StubbedTrain, made_sweep, run_all
+
+class Slow(StubbedTrain):
+    def __call__(self, claimed, on_progress):
+        print("begins", claimed.number, flush=True)
+        time.sleep(float(sys.argv[2]))
+        return super().__call__(claimed, on_progress)
+
+print("ready", flush=True)
+run_all(Path(sys.argv[1]), made_sweep(trials=12), Slow())
+"""
+
+
+@pytest.mark.slow  # three processes that import torch
+def test_workers_at_once_share_a_sweep_and_one_that_is_killed_loses_nothing(tmp_path):
+    def start(seconds):
+        command = [sys.executable, "-c", WORKER, str(tmp_path), str(seconds)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    killed, other = start(60), start(0.05)
+    assert killed.stdout is not None
+    assert [killed.stdout.readline() for _ in range(2)][1].startswith("begins")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert other.wait(timeout=120) == 0
+    sweep = made_sweep(trials=12)
+    table = table_of(tmp_path, sweep)
+    if not (table["state"] == "complete").all():  # it was killed when the other had nothing left to do
+        run_all(tmp_path, sweep)
+        table = table_of(tmp_path, sweep)
+    assert list(table["number"]) == list(range(12))
+    assert set(table["state"]) == {"complete"}
+    assert set(table["epochs"]) == {3}
+    assert not list((tmp_path / "locks").glob("0*"))
+
+
+def test_a_trial_that_another_worker_has_is_not_taken(tmp_path):
+    sweep = made_sweep(trials=2)
+    one, other = SweepStudy(tmp_path, sweep), SweepStudy(tmp_path, sweep)
+    with one.claim() as first, other.claim() as second, one.claim() as third:
+        assert (first.number, second.number, third) == (0, 1, None)
+    with other.claim() as again:
+        assert (again.number, again.is_taken_over) == (0, True)
+    with pytest.raises(KeyboardInterrupt):
+        list(work(one, StubbedTrain(), goes_on=lambda: False))
+    assert len(table_of(tmp_path, sweep)) == 2
