@@ -36,7 +36,7 @@ _WORKER_GIB = 1.5
 """Memory that a further worker takes at least: torch, the libraries, a small model with its optimiser, and a batch."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the flags of a sweep; their help is that of its fields."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ending_in_a_line(_SWEEP) as ending:
         ending.stopped = "stopped; nothing was written"
         parser = Parser(prog=_SWEEP, description=f"{PURPOSE[0].upper()}{PURPOSE[1:]}.", allow_abbrev=False)
-        add_arguments(parser)
+        add_sweep_arguments(parser)
         options, others = parser.parse_known_args(arguments)
         for text in _run(options, others, list(parser._option_string_actions), ending):
             print(text, flush=True)
@@ -161,7 +161,7 @@ def _changed(sweep: SweepConfig, changes: dict[str, Any], settings: dict[str, An
 
 def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
     """Make the folder of a sweep, or find the same sweep there. Raises ValueError where something else is."""
-    from dogs_accel.sweep.engine.study import locked
+    from dogs_accel.sweep.engine.study import one_at_a_time
     from dogs_accel.sweep.settings import SWEEP_FILE, read_sweep, write_sweep
 
     if options.out is None:
@@ -172,7 +172,7 @@ def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
         if not is_unused(folder) and not (folder / SWEEP_FILE).is_file() and not _is_begun(folder):
             raise ValueError(f"out: {folder} is no sweep and not empty, expected a sweep, an empty folder or a new one")
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, "settings"):
+    with one_at_a_time(folder, "settings"):
         if (folder / SWEEP_FILE).is_file():
             there = read_sweep(folder)
             if (difference := sweep.differs_from(there)) is not None:
