@@ -123,7 +123,8 @@ def _run(options: argparse.Namespace, others: list[str], flags: list[str], endin
 
 def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> tuple[SweepConfig, dict[str, Value]]:
     """Read the sweep that the arguments name, and the one point that they give, if any."""
-    from dogs_accel.sweep.presets import DEMO, SWEEP_PRESETS, demo_data
+    from dogs_accel.runtime.arguments import did_you_mean
+    from dogs_accel.sweep.presets import SWEEP_PRESETS
     from dogs_accel.sweep.settings import read_sweep, read_sweep_file, sweep_of
     from dogs_accel.sweep.wandb_file import read_point
 
@@ -138,12 +139,8 @@ def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> t
         sweep = read_sweep_file(Path(options.config), changes, settings)
     elif options.preset is not None:
         if options.preset not in SWEEP_PRESETS:
-            from dogs_accel.runtime.arguments import did_you_mean
-
             near = did_you_mean(options.preset, SWEEP_PRESETS)
             raise ValueError(f"preset: got {options.preset!r}, expected one of {', '.join(SWEEP_PRESETS)}{near}")
-        if options.preset == DEMO and options.data is None:
-            settings["data"] = str(demo_data())
         sweep = sweep_of(SWEEP_PRESETS[options.preset], changes, settings)
     elif options.resume:
         if options.out is None:
