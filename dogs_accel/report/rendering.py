@@ -1,0 +1,27 @@
+"""Templates of the report's pages: names from data are escaped, and what a page has is inside it."""
+
+from __future__ import annotations
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dogs_accel.report import formats
+
+_PACKAGES = ("dogs_accel.report", "dogs_accel.report.explorer")
+
+
+def page_environment() -> Environment:
+    """Give what the pages are made with: their templates, and the formats of numbers as filters."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in _PACKAGES]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= formats.FILTERS
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
+    return environment
+
+
+def assets(environment: Environment, *names: str) -> Markup:
+    """Join styles, or scripts, of these packages, as a page embeds them."""
+    assert environment.loader is not None
+    return Markup("\n").join(Markup(environment.loader.get_source(environment, name)[0]) for name in names)
