@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands)
     _add_throughput(commands)
     _add_cost(commands)
+    _add_architecture(commands)
     _add_predict(commands)
     _add_export(commands)
     _add_report(commands)
@@ -454,6 +455,61 @@ def _cost(options: argparse.Namespace) -> Iterator[str]:
         yield from describe_costs(costs)
     if options.out is not None:
         written = write_costs(Path(options.out), costs)
+        if not options.json:
+            yield from _written(written)
+
+
+def _add_architecture(commands: Any) -> None:
+    command = commands.add_parser(
+        "architecture", help="what a model is made of: its stages, what each puts out, sees of the image, and costs"
+    )
+    command.add_argument("model", metavar="MODEL", help="a model by its name: resnet50, vit_b_16, cnn5, timm/<name>")
+    command.add_argument(
+        "--num-classes", type=positive, metavar="N",
+        help="classes of the head (default: those of its published weights, 1,000 of ImageNet as a rule)",
+    )  # fmt: skip
+    command.add_argument("--image-size", type=positive, metavar="PX", help="side of the input (default: the model's)")
+    command.add_argument(
+        "--rounds", type=positive, metavar="N",
+        help="how often the stages are timed (default: as many as fit into about a second, from 5 to 50)",
+    )  # fmt: skip
+    command.add_argument("--no-time", action="store_true", help="leave the times out, and so the model's weights")
+    command.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
+    command.add_argument(
+        "--out", type=user_path, metavar="DIR",
+        help="also write architecture.png, architecture.csv and architecture.json to DIR",
+    )  # fmt: skip
+    command.set_defaults(run=_architecture, when_stopped="stopped; nothing was written")
+
+
+def _architecture(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.cost.run import own_num_classes, stages_in_time
+    from dogs_accel.models.architecture.table import as_json, count_stages, describe_architecture
+    from dogs_accel.models.architecture.write import write_architecture
+    from dogs_accel.models.input_size import describe_input_size
+    from dogs_accel.models.specs import model_spec
+    from dogs_accel.runtime.devices import choose_device
+    from dogs_accel.runtime.precision import set_numerics
+
+    device = choose_device(options.device)
+    spec = model_spec(options.model, options.image_size)
+    note = describe_input_size(spec)
+    if note is not None and not options.json:
+        yield escaped(note)
+    architecture = count_stages(spec, options.num_classes or own_num_classes(spec))
+    if not options.no_time:
+        set_numerics()
+        architecture = stages_in_time(spec, architecture, device, options.rounds)
+    if options.json:
+        yield json.dumps(as_json(architecture), indent=2)
+    else:
+        yield f"{escaped(spec.display)} at {spec.image_size} px, {architecture.num_classes:,} classes\n"
+        yield describe_architecture(architecture)
+    if options.out is not None:
+        written = write_architecture(Path(options.out), architecture)
         if not options.json:
             yield from _written(written)
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from dogs_accel.cost.model_cost import CostSetting, Latency, ModelCost
+from dogs_accel.models.architecture.table import Architecture, with_times
 from dogs_accel.models.flops import count_macs
 from dogs_accel.models.freezing import count_total_params
 from dogs_accel.models.specs import ModelSpec
@@ -102,6 +103,32 @@ def cost_setting(
         num_threads=torch.get_num_threads(),
         channels_last=channels_last,
         torch=torch.__version__,
+    )
+
+
+def time_stages(
+    architecture: Architecture,
+    model: nn.Module,
+    device: torch.device,
+    *,
+    rounds: int | None = None,
+    seconds: float = 1.0,
+) -> Architecture:
+    """Time the stages of a model in evaluation mode on its device, for one image in float32, as `with_times` does."""
+    size = architecture.image_size
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = noise.to(device).contiguous(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{cpu_name()} ({torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)})"
+    return with_times(
+        architecture,
+        model,
+        images,
+        where=f"{where}, float32, torch {torch.__version__}",
+        rounds=rounds,
+        seconds=seconds,
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
-from dogs_accel.cost.measure import MeasuredModel, measure_costs
+from dogs_accel.cost.measure import MeasuredModel, measure_costs, time_stages
 from dogs_accel.cost.model_cost import Latency, ModelCost
+from dogs_accel.models.architecture.table import Architecture
 from dogs_accel.models.build import build_model
 from dogs_accel.models.input_size import describe_input_size
 from dogs_accel.models.specs import ModelSpec, model_spec
@@ -92,10 +94,33 @@ def measure_models(run: CostRun) -> list[ModelCost]:
 
 def _built(run: CostRun, spec: ModelSpec) -> MeasuredModel:
     num_classes = run.classes_of(spec)
-    with run.device:
+    return MeasuredModel(spec=spec, model=_random_model(spec, num_classes, run.device), num_classes=num_classes)
+
+
+def _random_model(spec: ModelSpec, num_classes: int, device: torch.device) -> nn.Module:
+    """Build a model with random weights, ready for evaluation on a device."""
+    with device:
         model = build_model(spec, num_classes, "none").model
-    model = model.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return MeasuredModel(spec=spec, model=model.eval(), num_classes=num_classes)
+    laid_out: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid_out.eval()
+
+
+def stages_in_time(
+    spec: ModelSpec, architecture: Architecture, device: torch.device, rounds: int | None
+) -> Architecture:
+    """Build a model with random weights on the device and time its stages, in float32, for one image.
+
+    rounds: None takes as many as fit. Raises BatchTooLargeError where the memory does not suffice.
+    """
+    demand = Demand(
+        work=f"the time of {spec.display}", num_images=1, image_size_px=spec.image_size, device=device, flag=None
+    )
+
+    def measure() -> Architecture:
+        model = _random_model(spec, architecture.num_classes, device)
+        return time_stages(architecture, model, device, rounds=rounds)
+
+    return within_memory(measure, demand, lambda _: measure())
 
 
 def describe_run(run: CostRun) -> Iterator[str]:

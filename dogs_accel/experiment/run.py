@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dogs_accel.cost.measure import MeasuredModel, cost_setting, measure_costs
+from dogs_accel.cost.measure import MeasuredModel, cost_setting, measure_costs, time_stages
 from dogs_accel.cost.model_cost import ModelCost
 from dogs_accel.datasets import published_about
 from dogs_accel.evaluation.galleries import (
@@ -29,7 +29,11 @@ from dogs_accel.evaluation.tta import describe_views
 from dogs_accel.experiment.examine import ExaminedData
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan, PlannedRun
+from dogs_accel.explain.inside.inspection import FEATURE_MAPS_FILE
+from dogs_accel.explain.inside.run import write_run_maps
 from dogs_accel.explain.run import EXPLANATIONS_FOLDER, write_explanations
+from dogs_accel.models.architecture.table import count_stages
+from dogs_accel.models.architecture.write import ARCHITECTURE_FIGURE, write_architecture
 from dogs_accel.models.build import BuiltModel, build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import count_total_params
@@ -417,6 +421,20 @@ def _write_analysis(work: _Work, model: nn.Module, test: Predictions) -> None:
             title=planned.title,
             seed=planned.seed,
         )
+    with work.steps.step(FEATURE_MAPS_FILE):
+        write_run_maps(
+            folder,
+            model,
+            lambda index: here.of(index, planned.eval_recipe, seed=planned.seed),
+            test,
+            data,
+            planned.eval_recipe,
+            seed=work.plan.config.seed,  # so that every run shows the same images
+        )
+    with work.steps.step(ARCHITECTURE_FIGURE):
+        counted = count_stages(planned.spec, data.num_classes)
+        timed = time_stages(counted, model.eval(), work.plan.device, seconds=_COST_SECONDS)
+        write_architecture(folder, timed)
 
 
 def _cost(work: _Work, model: nn.Module) -> ModelCost | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +70,24 @@ def count_macs(spec: ModelSpec, num_classes: int) -> int:
 
 def forward_macs(model: nn.Module, images: torch.Tensor) -> int:
     """Count the multiply-accumulates of a forward of images (B, 3, H, W), all together, in the mode that it is in."""
+    with counting_macs() as counted, torch.no_grad():
+        model(images)
+        return counted()
+
+
+@contextmanager
+def counting_macs() -> Iterator[Callable[[], int]]:
+    """Give a function that says how many multiply-accumulates there have been in the block so far."""
     counter = FlopCounterMode(display=False)
     fused = torch.backends.mha.get_fastpath_enabled()
     # In eval mode nn.MultiheadAttention and nn.TransformerEncoderLayer take one operator for all of their products,
     # which the counter cannot look into.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            model(images)
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            yield lambda: int(counter.get_total_flops()) // 2
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    flops: int = counter.get_total_flops()
-    return flops // 2
 
 
 def _count_forward_on(device: str, spec: ModelSpec, num_classes: int) -> int:

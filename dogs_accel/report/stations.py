@@ -28,6 +28,7 @@ from dogs_accel.eda.files import (
 from dogs_accel.evaluation.galleries import MISCLASSIFIED_FIGURE, MISCLASSIFIED_FILE, PREDICTION_GRID_FIGURE
 from dogs_accel.evaluation.quality_error import QUALITY_ERROR_FIGURE, QUALITY_ERROR_FILE, quality_trends
 from dogs_accel.explain.run import EXPLAINED_FILE, EXPLANATIONS_FILE, EXPLANATIONS_FOLDER, GALLERY, picture_name
+from dogs_accel.models.architecture.write import ARCHITECTURE_FIGURE
 from dogs_accel.report.charts import Bin, Line, line_chart, reliability_chart
 from dogs_accel.report.formats import ABSENT, interval, score
 from dogs_accel.report.pictures import MAX_WIDTH_PX, Picture, embed_picture
@@ -186,6 +187,7 @@ def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
 
 def representation_station(folder: RunsFolder, views: Sequence[RunView]) -> list[dict[str, Any]]:
     """z: the backbone of each run and what its answer rests on."""
+    architectures = _architectures(folder, views)
     return [
         {
             "view": view,
@@ -195,9 +197,27 @@ def representation_station(folder: RunsFolder, views: Sequence[RunView]) -> list
             "gallery": _gallery(folder, view),
             "summary": _explanation_summary(view),
             "thumbnails": _thumbnails(folder, view),
+            "architecture": architectures.get(view.label),
         }
         for view in views
     ]
+
+
+def _architectures(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Picture]:
+    """Embed the picture of each network once, by the label of its first run."""
+    found: dict[str, Picture] = {}
+    shown = set()
+    for view in views:
+        config = view.run.record.config
+        network = (config.model_name, config.image_size)
+        if network in shown:
+            continue
+        alt = f"{config.model_name}: the stages of the network, with what each puts out and costs"
+        picture = embed_picture(view.run.folder / ARCHITECTURE_FIGURE, folder.folder, alt)
+        if picture is not None:
+            found[view.label] = picture
+            shown.add(network)
+    return found
 
 
 def _gallery_file(view: RunView) -> str:

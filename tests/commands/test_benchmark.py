@@ -35,6 +35,9 @@ RUNS = {
     "vit/vit_tiny_patch16_224_staged": 2,
 }
 FILES_OF_A_RUN = {
+    "architecture.csv",
+    "architecture.json",
+    "architecture.png",
     "best.pt",
     "calibration.png",
     "calibration_bins.csv",
@@ -45,6 +48,8 @@ FILES_OF_A_RUN = {
     "explanations",
     "explanations.csv",
     "explanations.json",
+    "feature_maps.json",
+    "feature_maps.npz",
     "last.pt",
     "metrics.json",
     "misclassified.csv",
