@@ -668,16 +668,18 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
     from dogs_accel.results.folder import naming_changed_files, read_runs_folder
     from dogs_accel.results.layout import REPORT_FILE
     from dogs_accel.results.tables import remake_tables
+    from dogs_accel.steps import Steps
 
     if len(options.runs) > 1 and options.out is None:
         raise ValueError("--out: got nothing, expected a file for the report of several runs")
     with naming_changed_files(map(Path, options.runs)):
         folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
         if options.out is None:
-            written = write_report(folders[0])
+            written = write_report(folders[0], Steps(folders[0].folder, _REPORT).step)
         else:
             out = Path(options.out)
-            written = write_comparison_report(folders, out / REPORT_FILE if out.is_dir() else out)
+            page = out / REPORT_FILE if out.is_dir() else out
+            written = write_comparison_report(folders, page, Steps(page.parent, _REPORT).step)
     yield escaped(written)
 
 

@@ -49,12 +49,20 @@ def quality_table(predictions: Predictions, quality: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame([row for rows in tables for row in rows], columns=list(_COLUMNS))
 
 
+def tenth_of(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Give the tenth of each value (N,), from 0, the lowest: values in their order cut into ten as equal as can be.
+
+    Equal values go where the first of them goes.
+    """
+    tenths: NDArray[np.int64] = np.searchsorted(np.sort(values), values) * _NUM_TENTHS // max(len(values), 1)
+    return tenths
+
+
 def _tenths(name: str, values: NDArray[np.float64], correct: NDArray[np.bool_]) -> list[tuple[object, ...]]:
-    num_lower = np.searchsorted(np.sort(values), values)
-    tenth_of = num_lower * _NUM_TENTHS // max(len(values), 1)
+    own_tenth = tenth_of(values)
     rows: list[tuple[object, ...]] = []
-    for tenth in np.unique(tenth_of):
-        inside = tenth_of == tenth
+    for tenth in np.unique(own_tenth):
+        inside = own_tenth == tenth
         num_images, num_correct = int(inside.sum()), int(correct[inside].sum())
         interval = wilson_interval(num_correct, num_images)
         low, high = values[inside].min(), values[inside].max()

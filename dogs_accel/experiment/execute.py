@@ -66,7 +66,7 @@ def _report(folder: RunsFolder) -> None:
     """Write the report and describe the results; what cannot be made is said."""
     steps = Steps(folder.folder, "report")
     with steps.step(REPORT_FILE):
-        write_report(folder)
+        write_report(folder, steps.step)
     if steps.failed:
         noted = note_not_made(folder.folder, (folder.content(NOT_MADE_FILE) or {}) | steps.failed)
         update_manifest(folder.folder, [] if noted is None else [noted])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dogs_accel.report.claims import VERDICTS, count_verdicts, judge_claims, write_claims
+from dogs_accel.report.explorer.page import remove_explorer, why_no_explorer, write_explorer
 from dogs_accel.report.limits import limits
 from dogs_accel.report.recommend import recommend
 from dogs_accel.report.rendering import SCRIPTS, STYLES, assets, page_environment
@@ -26,35 +29,70 @@ from dogs_accel.report.summary import (
     summary_table,
 )
 from dogs_accel.results.folder import RunsFolder
-from dogs_accel.results.layout import CLAIMS_FILE, PAIRWISE_FILE, REPORT_FILE
+from dogs_accel.results.layout import CLAIMS_FILE, EXPLORER_FILE, PAIRWISE_FILE, REPORT_FILE, explorer_pictures
 from dogs_accel.runtime.files import replacing, update_manifest
+from dogs_accel.steps import Step, any_failure_ends
 
 
-def write_report(folder: RunsFolder) -> Path:
-    """Write report.html into the folder of a benchmark, and its checksum into its manifest.
+def write_report(folder: RunsFolder, step: Step = any_failure_ends) -> Path:
+    """Write report.html and explorer.html into the folder of a benchmark, and their checksums into its manifest.
 
     Where something was published about the dataset claims.json is written too; else there is none. Reads nothing but
-    the folder's files; what is absent is said to be. Returns the path of the report. Raises ValueError, naming the
-    file, where a file cannot be read.
+    the folder's files, and those of the test images; what is absent is said to be. step: the block of the explorer,
+    whose failure never costs the report. Returns the path of the report. Raises ValueError, naming the file, where a
+    file cannot be read.
     """
     claims = judge_claims(folder)
-    written = [_write(render_report([folder], [claims]), folder.folder / REPORT_FILE)]
-    if claims:
-        written.append(write_claims(folder.folder, claims))
-    else:
-        (folder.folder / CLAIMS_FILE).unlink(missing_ok=True)  # that of an earlier version, which knew one dataset
-    update_manifest(folder.folder, written, gone=[CLAIMS_FILE, REPORT_FILE], manifest=folder.manifest)
-    return written[0]
+    page, explorer = folder.folder / REPORT_FILE, folder.folder / EXPLORER_FILE
+    written: list[Path] = []
+    gone = [CLAIMS_FILE, REPORT_FILE, *_listed(folder.manifest, explorer)]
+    try:
+        written += _write_explorer([folder], explorer, page, step)
+    finally:
+        written.append(_write(render_report([folder], [claims], explorer if written else None), page))
+        if claims:
+            written.append(write_claims(folder.folder, claims))
+        else:
+            (folder.folder / CLAIMS_FILE).unlink(missing_ok=True)  # of an earlier version, which knew one dataset
+        update_manifest(folder.folder, written, gone=gone, manifest=folder.manifest)
+    return page
 
 
-def write_comparison_report(folders: Sequence[RunsFolder], path: Path) -> Path:
-    """Write one report over the runs of several folders, each run labelled by its folder.
+def write_comparison_report(folders: Sequence[RunsFolder], path: Path, step: Step = any_failure_ends) -> Path:
+    """Write one report over the runs of several folders, each run labelled by its folder, and its explorer.
 
-    Raises ValueError as `write_report` does, or where a folder is given twice.
+    The explorer is <name of the report>_explorer.html, where all folders were tested on the same images. Raises
+    ValueError as `write_report` does, or where a folder is given twice.
     """
     if len({folder.folder for folder in folders}) < len(folders):
         raise ValueError("RUN: got the same folder twice, expected different ones")
-    return _write(render_report(folders, [judge_claims(folder) for folder in folders]), path)
+    claims = [judge_claims(folder) for folder in folders]
+    explorer = path.with_name(f"{path.stem}_{EXPLORER_FILE}")
+    written: list[Path] = []
+    try:
+        written += _write_explorer(folders, explorer, path, step)
+    finally:
+        _write(render_report(folders, claims, explorer if written else None), path)
+    return path
+
+
+def _write_explorer(folders: Sequence[RunsFolder], explorer: Path, report: Path, step: Step) -> list[Path]:
+    """Write the explorer that belongs to a report; where there is none, or it fails, that of an earlier time goes."""
+    written: list[Path] = []
+    try:
+        if why_no_explorer(folders) is None:
+            with step(explorer.name):
+                written = write_explorer(folders, explorer, _title(folders), report.name)
+    finally:
+        if not written:
+            remove_explorer(explorer)
+    return written
+
+
+def _listed(manifest: Mapping[str, Any], explorer: Path) -> list[str]:
+    """Name what a manifest has of an explorer."""
+    own = (explorer.name, explorer_pictures(explorer).name)
+    return [name for name in manifest["files"] if Path(name).parts[0] in own]
 
 
 def _write(html: str, path: Path) -> Path:
@@ -63,8 +101,10 @@ def _write(html: str, path: Path) -> Path:
     return path
 
 
-def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Lay out the page of one or more folders; claims: what `judge_claims` says of each."""
+def render_report(
+    folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mapping[str, Any]]], explorer: Path | None = None
+) -> str:
+    """Lay out the page of one or more folders; claims: what `judge_claims` says of each; explorer: its page, if any."""
     environment = page_environment()
     views = run_views(folders)
     noun, plural = shared_nouns(folders)
@@ -96,6 +136,7 @@ def render_report(folders: Sequence[RunsFolder], claims: Sequence[Sequence[Mappi
         has_claims=any(claims),
         confusion=confusion_data(views, noun, plural),
         verdicts=VERDICTS,
+        explorer=None if explorer is None else urllib.parse.quote(os.fsencode(explorer.name)),
     )
 
 

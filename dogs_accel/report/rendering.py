@@ -8,8 +8,8 @@ from markupsafe import Markup
 from dogs_accel.report import formats
 
 _PACKAGES = ("dogs_accel.report",)
-STYLES, SCRIPTS = ("report.css",), ("report.js",)
-"""What every page embeds."""
+STYLES, SCRIPTS = ("report.css",), ("theme.js", "report.js")
+"""What the pages of a report and of a sweep embed."""
 
 
 def page_environment(*packages: str) -> Environment:

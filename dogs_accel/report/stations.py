@@ -283,8 +283,11 @@ def _thumbnails(folder: RunsFolder, view: RunView) -> list[dict[str, Any]]:
         name = picture_name(str(row["id"]))
         alt = f"{row['true_class']}, taken for {row['pred_class']}"
         if name not in pictures:
-            path = view.run.folder / EXPLANATIONS_FOLDER / name
-            pictures[name] = embed_picture(path, folder.folder, alt, _THUMBNAIL_PX)
+            path, content = (
+                view.run.folder / EXPLANATIONS_FOLDER / name,
+                view.run.binary(f"{EXPLANATIONS_FOLDER}/{name}"),
+            )
+            pictures[name] = embed_picture(path, folder.folder, alt, _THUMBNAIL_PX, content)
         if (picture := pictures[name]) is not None:
             found.append({"picture": picture, "anchor": f"{view.id}-x{len(found)}", **row})
     return found

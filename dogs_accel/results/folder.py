@@ -18,9 +18,11 @@ from dogs_accel.results.layout import (
     CLAIMS_FILE,
     CONFIG_FILE,
     ENVIRONMENT_FILE,
+    EXPLORER_FILE,
     METRICS_FILE,
     NOT_MADE_FILE,
     REPORT_FILE,
+    explorer_pictures,
     record_path,
     record_paths,
 )
@@ -117,8 +119,8 @@ class RunsFolder(ReadOnce):
     @cached_property
     def checksums(self) -> dict[str, dict[str, Any]]:
         """Size and sha256 of each file that a report is made from, as the manifest has them."""
-        files = self.manifest["files"]
-        return {name: entry for name, entry in files.items() if name not in (REPORT_FILE, CLAIMS_FILE)}
+        made = (REPORT_FILE, CLAIMS_FILE, EXPLORER_FILE, explorer_pictures(Path(EXPLORER_FILE)).name)
+        return {name: entry for name, entry in self.manifest["files"].items() if Path(name).parts[0] not in made}
 
     @cached_property
     def class_names(self) -> list[str]:

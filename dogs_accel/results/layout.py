@@ -23,7 +23,7 @@ PER_CLASS_FILE, PER_CLASS_FIGURE = "per_class_comparison.csv", "per_class_compar
 CLUSTERS_FILE = "confusion_clusters.csv"
 NOT_MADE_FILE = "not_made.json"
 """Which tables over the runs could not be made, and why; there only where there are any."""
-REPORT_FILE, CLAIMS_FILE = "report.html", "claims.json"
+REPORT_FILE, CLAIMS_FILE, EXPLORER_FILE = "report.html", "claims.json", "explorer.html"
 """What is made of a folder's other files."""
 
 # Of each run, in <family>/<run>/.
@@ -34,6 +34,11 @@ CONFUSION_COUNTS_FIGURE, CONFUSION_SHARES_FIGURE = "confusion_matrix_counts.png"
 CALIBRATION_FILE, CALIBRATION_FIGURE = "calibration_bins.csv", "calibration.png"
 PROFILE_FIGURE = "training_profile.png"
 _RECORD_SUFFIX = "_run_metadata.json"
+
+
+def explorer_pictures(page: Path) -> Path:
+    """Give the folder of the pictures of an explorer, beside its page; there only where they are too many for that."""
+    return page.with_name(f"{page.stem}_pictures")
 
 
 def run_folder(root: Path, family: str, name: str) -> Path:

@@ -84,3 +84,7 @@ class ReadOnce:
     def content(self, name: str) -> Any:
         """Read a JSON file, None where there is none."""
         return self.once(name, read_content)
+
+    def binary(self, name: str) -> bytes | None:
+        """Read a file as it is, None where there is none."""
+        return self.once(name, lambda path: path.read_bytes() if path.exists() else None)

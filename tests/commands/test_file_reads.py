@@ -136,6 +136,7 @@ def test_a_benchmark_decodes_each_photo_once(benchmark_reads, dogs_root):
     test = data.splits[data.splits["split"] == "test"]
     grid = balanced_sample(test["label"].to_numpy(), GRID_COLUMNS * GRID_ROWS, seed=42)  # of each run the same
     shown += Counter(len(list(out.glob("cnn/*"))) * list(test["image_path"].iloc[grid]))
+    shown += Counter(test["image_path"])  # small, in the explorer
     # Explanations open more of them, to read from the header how large a photo is that boxes are annotated on.
     assert photos.counts("decode", "after training") == shown
 

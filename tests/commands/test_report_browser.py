@@ -13,44 +13,13 @@ from dogs_accel.results.folder import read_runs_folder
 from tests.support.finished_folders import PLAIN, write_folder
 
 pytestmark = pytest.mark.slow
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BREEDS = [f"breed {number}" for number in range(6)]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def report(large_folder, tmp_path_factory):
     folder = Path(shutil.copytree(large_folder, tmp_path_factory.mktemp("report") / "run"))
     return write_report(read_runs_folder(folder))
-
-
-@pytest.fixture
-def open_page(browser):
-    pages = []
-
-    def open_page(path, **options):
-        page = browser.new_page(**options)
-        pages.append(page)
-        page.problems, page.requests = [], []
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
 
 
 def column(page, table, index):

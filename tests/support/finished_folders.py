@@ -233,7 +233,9 @@ def _write_explanations(folder, planned, class_names, test, noun):
              "drop_hottest": 0.4, "drop_random": 0.1, "heat_in_box": 0.6}
         )  # fmt: skip
         picture(folder / EXPLANATIONS_FOLDER / picture_name(test.ids[at]), (448, 224))
-    write_csv(folder / EXPLAINED_FILE, pd.DataFrame(rows))
+    columns = ["id", "group", "true_class", "pred_class", "confidence", "method", "drop_hottest", "drop_random",
+               "heat_in_box"]  # fmt: skip
+    write_csv(folder / EXPLAINED_FILE, pd.DataFrame(rows, columns=columns))
     means = {"drop_hottest": {"mean": 0.41, "low": 0.32, "high": 0.5},
              "drop_random": {"mean": 0.1, "low": 0.05, "high": 0.15}}  # fmt: skip
     write_json(

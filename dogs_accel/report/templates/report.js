@@ -9,20 +9,6 @@
     return made;
   };
 
-  // A browser may forbid storage to files; the theme then lasts as long as the page.
-  const remembered = { get() { try { return localStorage.getItem("theme"); } catch { return null; } },
-    set(theme) { try { localStorage.setItem("theme", theme); } catch { /* see above */ } } };
-  const setTheme = (theme) => {
-    if (theme === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = theme;
-    $$("[data-set-theme]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.setTheme === theme)));
-  };
-  setTheme(["light", "dark"].includes(remembered.get()) ? remembered.get() : "auto");
-  $$("[data-set-theme]").forEach((button) => button.addEventListener("click", () => {
-    setTheme(button.dataset.setTheme);
-    remembered.set(button.dataset.setTheme);
-  }));
-
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     const text = cell.dataset.v ?? cell.textContent.trim();
