@@ -277,6 +277,10 @@ def test_of_cifar_other_weights_or_images_stand_in_the_way():
     )
     carved = {"train": 40_000, "val": 10_000, "test": 10_000}  # out of training, however much
     assert judged(cifar_folder(images=carved))["resnet18", "test accuracy"]["verdict"] == REPRODUCED
+    most = {"train": 30_000, "val": 20_000, "test": 10_000}  # but for where little is left to train on
+    assert judged(cifar_folder(images=most))["resnet18", "test accuracy"]["reason"] == (
+        "another split: 20,000 of 50,000 training images for validation; published: none"
+    )
     smaller = {"train": 45_000, "val": 10_000, "test": 5_000}
     assert judged(cifar_folder(images=smaller))["resnet18", "test accuracy"]["reason"].startswith("another split")
     run = made_up_run(CIFAR, "resnet18", num_images=CIFAR_IMAGES, num_classes=10)
