@@ -57,6 +57,8 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, INCOMPARABLE = VERDICTS = (
 _TIME_TOLERANCE = 0.1
 _ABOUT = 0.05
 """How far a number of images may be from one that was published as a round number."""
+_MOST_CARVED = 0.25
+"""Share of the training images that may be validation where the publication trains on all of them."""
 _LATER_FIELDS = {name: value for name, value in dataclasses.asdict(EVAL).items() if name not in EVAL.as_dict()}
 """Of a recipe, at their defaults: what a record has where it is set alone."""
 _TEST_MEASURES = ("accuracy", "ece")
@@ -207,9 +209,12 @@ def data_obstacle(folder: RunsFolder, published: Published) -> str:
     judged = theirs if "val" in theirs else theirs.keys() & {"test"}
     if any(ours[split] != theirs[split] for split in judged):
         return f"another split: {_sizes(folder, published)}"
-    expected = None if published.val_share is None else published.val_share * (ours["train"] + ours["val"])
-    if expected is not None and abs(ours["val"] - expected) > published.num_classes:  # rounded in each class
-        return f"another split: {ours['val']:,} validation images; published: {published.val_share:.0%} of training"
+    carved, training = ours["val"], ours["train"] + ours["val"]
+    if theirs and "val" not in theirs and carved > _MOST_CARVED * training:
+        return f"another split: {carved:,} of {training:,} training images for validation; published: none"
+    expected = None if published.val_share is None else published.val_share * training
+    if expected is not None and abs(carved - expected) > published.num_classes:  # rounded in each class
+        return f"another split: {carved:,} validation images; published: {published.val_share:.0%} of training"
     return ""
 
 

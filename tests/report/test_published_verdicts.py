@@ -55,6 +55,7 @@ def test_what_was_published_is_whole(key):
         assert isinstance(claim.value, tuple) == (claim.kind == "range")
     for name, run in published.runs.items():
         assert " " not in name
+        assert run.precision in ("", *(str(dtype).removeprefix("torch.") for dtype in (torch.float32, torch.float16)))
         for phases in run.schedules:
             for fields in phases:  # as a record writes the same phase
                 assert Phase(**fields).as_dict() == fields
@@ -161,7 +162,7 @@ def test_a_verdict_on_what_the_test_images_chose_says_so():
 def test_of_pets_what_differs_is_said_and_what_is_not_there_is_not_judged():
     names = ("vgg16_noaug", "resnet50_noaug", "mobilenetv3_noaug", "efficientnet_b3_noaug")
     at_300 = {"config": {"image_size": 300}}
-    rows = judged(pets_folder(*names, efficientnet_b3_noaug=at_300, vgg16_noaug={"amp": "bf16"}))
+    rows = judged(pets_folder(*names, efficientnet_b3_noaug=at_300, vgg16_noaug={"amp": "bfloat16"}))
     assert rows["efficientnet_b3_noaug", "input size in px"]["verdict"] == NOT_REPRODUCED
     lacking = rows[EVERY, "lowest test accuracy"]
     assert (lacking["verdict"], lacking["ours"]) == (NOT_MEASURED, None)
@@ -277,6 +278,10 @@ def test_of_cifar_other_weights_or_images_stand_in_the_way():
     )
     carved = {"train": 40_000, "val": 10_000, "test": 10_000}  # out of training, however much
     assert judged(cifar_folder(images=carved))["resnet18", "test accuracy"]["verdict"] == REPRODUCED
+    most = {"train": 30_000, "val": 20_000, "test": 10_000}  # but for where little is left to train on
+    assert judged(cifar_folder(images=most))["resnet18", "test accuracy"]["reason"] == (
+        "another split: 20,000 of 50,000 training images for validation; published: none"
+    )
     smaller = {"train": 45_000, "val": 10_000, "test": 5_000}
     assert judged(cifar_folder(images=smaller))["resnet18", "test accuracy"]["reason"].startswith("another split")
     run = made_up_run(CIFAR, "resnet18", num_images=CIFAR_IMAGES, num_classes=10)
@@ -342,8 +347,9 @@ def test_of_inaturalist_another_share_or_a_part_of_the_images_is_not_judged():
     assert subset["cnn5_best", "test accuracy"]["reason"] == (
         "other data: 10 classes, 80 / 20 / 100 images; published: 10, about 12,000"
     )
+    assert "published float16" not in judged(inaturalist_folder())["cnn5_best", "test accuracy"]["reason"]
     float32 = judged(inaturalist_folder(amp=None))["cnn5_best", "test accuracy"]
-    assert "float32, published fp16" in float32["reason"]
+    assert "float32, published float16" in float32["reason"]
 
 
 def test_the_fine_tuned_network_may_have_any_setting_of_the_published_grid():

@@ -58,7 +58,7 @@ class PublishedRun:
     image_size: int
     """Side of the input in px."""
     precision: str = ""
-    """float32 or fp16; empty where nothing was said."""
+    """float32, or that of autocast as records have it, such as float16; empty where nothing was said."""
     bn_drifted: bool = False
     """Whether it has a BatchNorm that went on changing its statistics while the backbone was frozen."""
     notes: tuple[str, ...] = ()

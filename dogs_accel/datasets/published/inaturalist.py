@@ -23,7 +23,7 @@ _RUNS = {
         eval_recipes=[INATURALIST_EVAL],
         batch_sizes=[64],
         image_size=224,
-        precision="fp16",
+        precision="float16",
     ),
     "resnet50_last_two": PublishedRun(
         family="cnn",
@@ -38,7 +38,7 @@ _RUNS = {
         eval_recipes=[INATURALIST_EVAL],
         batch_sizes=[32, 64],
         image_size=224,
-        precision="fp16",
+        precision="float16",
     ),
 }
 _BOTH = " ".join(_RUNS)
