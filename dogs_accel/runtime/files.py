@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -329,12 +330,23 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
-def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON."""
+def read_json(path: Path, *, keys_once: bool = False) -> Any:
+    """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON.
+
+    keys_once: raise it too where an object has a key twice, of which JSON would take the last one.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_with_keys_once if keys_once else None)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, num in Counter(name for name, _ in pairs).items() if num > 1)
+        raise ValueError(f"got the key {name[:40]!r} twice, expected each once")
+    return found
 
 
 def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> Path:

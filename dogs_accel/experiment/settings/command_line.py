@@ -140,7 +140,7 @@ def _resumed_config(given: dict[str, Any]) -> BenchmarkConfig:
         if given["resume"]:
             raise ValueError(f"resume: {folder} holds no run ({CONFIG_FILE} is missing); start it with --out {folder}")
         return BenchmarkConfig(**given | {"resume": None})
-    recorded = config_from_json(read_json(path))
+    recorded = config_from_json(read_json(path, keys_once=True))
     for name, value in given.items():
         if name not in _MAY_CHANGE and not _is_so_already(recorded, name, value):
             has = getattr(recorded.resolved(), name)

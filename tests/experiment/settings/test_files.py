@@ -188,7 +188,11 @@ def test_settings_of_an_earlier_version_have_none_of_phases(tmp_path):
         ("a.json", "[1]", r"a\.json: got '\[1\]', expected the settings of a run"),
         ("a.toml", "sed = 1", r"a\.toml: got sed, expected settings of this version \(did you mean 'seed'\?\)"),
         ("a.toml", "seed = 1979-05-27", r"a\.toml: seed: got '1979-05-27', expected an integer"),
-        ("a.toml", "epochs = 2", r"a\.toml: epochs: got '2', expected values by name"),
+        ("a.toml", "epochs = true", r"a\.toml: epochs: got 'True', expected values by name"),
+        ("a.toml", "epochs = {full = 2}", r"a\.toml: epochs: got 'full=2', expected a list of epochs by strategy"),
+        ("a.toml", "batch_size = 0", r"a\.toml: batch_size: got '0', expected an integer >= 1"),
+        ("a.json", '{"seed": 1, "seed": 2}', r"a\.json cannot be read as JSON \(got the key 'seed' twice, expected"),
+        ("a.json", '{"set": {"lr": 1, "lr": 2}}', r"a\.json cannot be read as JSON \(got the key 'lr' twice, expected"),
         ("a.toml", 'epochs = "0"', r"a\.toml: epochs: got '0', expected an integer >= 1"),
         ("a.toml", 'loader = "fast"', r"a\.toml: loader: got 'fast', expected one of auto, "),
         ("a.toml", "set = 3", r"a\.toml: set: got '3', expected values by name"),
@@ -200,8 +204,8 @@ def test_settings_of_an_earlier_version_have_none_of_phases(tmp_path):
         ("a.json", {"set": {"a\nb": {"lr": 1}}}, r"a\.json: set: got 'a\\nb\.lr', expected \[STRATEGY"),
         ("a.toml", "set.head.lr = 1", r"a\.toml: set: got head\.lr, expected one of the strategies full, staged"),
         ("a.toml", "set.full.epochs = 0", r"a\.toml: set: full\.epochs: got 0, expected an integer >= 1"),
-        ("a.toml", 'resume = "runs/a"', r"a\.toml: got resume, which is said on the command line alone"),
-        ("a.json", {"dry_run": True}, r"a\.json: got dry_run, which is said on the command line alone"),
+        ("a.toml", 'resume = "runs/a"', r"a\.toml: resume: got it in a file, expected it on the command line alone"),
+        ("a.json", {"dry_run": True}, r"a\.json: dry_run: got it in a file, expected it on the command line alone"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path, monkeypatch, name, content, message):
