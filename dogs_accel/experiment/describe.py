@@ -80,12 +80,14 @@ def _describe_batch(plan: Plan) -> str:
 
 
 def describe_estimates(plan: Plan, estimates: Mapping[str, Estimate]) -> str:
-    """Lay out the times of a dry run, by configuration, as text for a terminal."""
+    """Lay out the times of a dry run as text for a terminal: by configuration, or by run where some may be finished."""
+    what = "what is left of training and tests" if plan.resumes else "training and tests"
     lines = [
-        "training and tests, estimated from a few steps on this machine: by the fast ones, as where it is idle, to by "
-        "the median one; the first look at every file, heat maps, figures and the report come on top"
+        f"{what}, estimated from a few steps on this machine: by the fast ones, as where it is idle, to by the median "
+        "one; the first look at every file, heat maps, figures and the report come on top"
     ]
-    num_runs = Counter(run.configuration for run in plan.runs)
+    num_runs = Counter(run.name if plan.resumes else run.configuration for run in plan.runs)
+    lines += [f"  {name}: finished already" for name in num_runs if name not in estimates]
     for name, estimate in estimates.items():
         times = f"{num_runs[name]} x " if num_runs[name] > 1 else ""
         lines.append(

@@ -61,12 +61,14 @@ def estimate_run(
     *,
     cache_features: bool = False,
     num_views: int = 1,
+    epochs_left: Sequence[int] | None = None,
 ) -> Estimate:
     """Estimate a run from some of its batches and about a second of steps of the model with random weights.
 
     The steps are those of training and evaluation, each with its own batch size, but not compiled, which would take
     longer than the rest; a phase that unfreezes gradually is timed as it ends. A head on cached features costs the
-    forward that makes them; the evaluation at the end is of num_views views. On a GPU loading and computing
+    forward that makes them; the evaluation at the end is of num_views views. epochs_left are those of each phase that
+    are still to be trained, None all of them. On a GPU loading and computing
     overlap, on a CPU they share the cores. Each rate is probed several times, so that other work on the machine, which
     slows some probes down, does not make the estimate too long: it has two ends.
     """
@@ -77,8 +79,9 @@ def estimate_run(
     forward_rate = _rate(_evaluation(model, device, settings), _random_images(loaders["val"], spec, settings))
     images = _random_images(loaders["train"], spec, settings)
     train_rate: dict[Stage, Rates] = {}
-    for phase in phases:
-        if phase.stage not in train_rate:
+    all_left = [phase.epochs for phase in phases] if epochs_left is None else epochs_left
+    for phase, epochs in zip(phases, all_left, strict=True):
+        if phase.stage not in train_rate and (epochs or phase is phases[-1]):
             train_rate[phase.stage] = _rate(_training(model, phase, device, settings), images)
     num_train, num_val, num_test = (loaders[name].num_samples if name in loaders else 0 for name in SPLITS)
 
@@ -88,11 +91,13 @@ def estimate_run(
             return max(times) if device.type == "cuda" else sum(times)
 
         total = num_views * seconds(num_val + num_test, forward_rate)
-        for phase in phases:
+        for phase, epochs in zip(phases, all_left, strict=True):
+            if not epochs:
+                continue
             if cache_features and phase.mode == "head_only":
                 total += seconds(num_train + num_val, forward_rate)
                 continue
-            total += phase.epochs * (seconds(num_train, train_rate[phase.stage]) + seconds(num_val, forward_rate))
+            total += epochs * (seconds(num_train, train_rate[phase.stage]) + seconds(num_val, forward_rate))
         return total / 60
 
     return Estimate((minutes("fast"), minutes("slow")), loader_rate.fast, train_rate[phases[-1].stage].fast)

@@ -17,11 +17,21 @@ from dogs_accel.experiment.estimate import Estimate, estimate_run
 from dogs_accel.experiment.examine import ExaminedData, examine_data
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.outcome import describe_results, describe_validation
-from dogs_accel.experiment.plan import Plan
+from dogs_accel.experiment.plan import Plan, PlannedRun
 from dogs_accel.experiment.run import execute_run, require_same_runs
 from dogs_accel.report.page import write_report
-from dogs_accel.results.folder import RunsFolder
-from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, NOT_MADE_FILE, REPORT_FILE, record_paths
+from dogs_accel.results.folder import RunsFolder, read_record
+from dogs_accel.results.layout import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    NOT_MADE_FILE,
+    REPORT_FILE,
+    history_file,
+    record_path,
+    record_paths,
+    run_folder,
+)
+from dogs_accel.results.reading import missing_columns, read_table
 from dogs_accel.results.run import Run
 from dogs_accel.results.tables import note_not_made, write_tables
 from dogs_accel.runtime.environment import describe_environment
@@ -38,6 +48,8 @@ from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.runtime.terminal import escaped
 from dogs_accel.steps import Steps
+from dogs_accel.training.checkpoint import CheckpointError
+from dogs_accel.training.phases import MONITORED
 from dogs_accel.training.tracking import WANDB_FOLDER
 from pipelines.cores import available_cores
 
@@ -168,6 +180,29 @@ def _open_folder(plan: Plan, stack: ExitStack) -> None:
         write_json(plan.out / ENVIRONMENT_FILE, describe_environment())
 
 
+def epochs_left(plan: Plan, planned: PlannedRun) -> list[int] | None:
+    """Count the epochs of each phase that are still to be trained, None of a run that is finished.
+
+    Raises CheckpointError where what the run has written of itself cannot be read.
+    """
+    folder = run_folder(plan.out, planned.spec.family, planned.name)
+    left = [phase.epochs for phase in planned.phases]
+    if not plan.resumes or not record_path(folder).exists():
+        return left
+    try:
+        record, history = read_record(record_path(folder)), read_table(folder / history_file(planned.name))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint: {error}; remove it to run that run again") from error
+    if record.is_finished:
+        return None
+    if history is None or missing_columns(history, ["stage", *MONITORED.values()]):
+        return left
+    for stage, phase in enumerate(planned.phases, start=1):
+        monitored = history.loc[history["stage"] == stage, MONITORED[phase.monitor]].tolist()
+        left[stage - 1] = 0 if phase.stops_after(monitored) else max(0, phase.epochs - len(monitored))
+    return left
+
+
 def dry_run(plan: Plan, loaders: Loaders) -> None:
     """Say how long the plan will take."""
     streaming = loaders.without_new_stores()
@@ -177,9 +212,12 @@ def dry_run(plan: Plan, loaders: Loaders) -> None:
     if plan.config.on_bad_image == "skip":
         bad = loaders.known_bad()
         splits = {name: index[~np.isin(index, bad)] for name, index in splits.items()}
+    left = plan.world.broadcast(lambda: {run.name: epochs_left(plan, run) for run in plan.runs})
     estimates: dict[str, Estimate] = {}
     for run in plan.runs:
-        if run.configuration in estimates:  # another seed takes as long
+        # Another seed takes as long, unless a part of it is done.
+        name = run.name if plan.resumes else run.configuration
+        if name in estimates or left[run.name] is None:
             continue
         recipes = {name: run.train_recipe if name == "train" else run.eval_recipe for name in splits}
         with ExitStack() as stack:
@@ -189,7 +227,7 @@ def dry_run(plan: Plan, loaders: Loaders) -> None:
                 )
                 for split in splits
             }
-            estimates[run.configuration] = estimate_run(
+            estimates[name] = estimate_run(
                 run.spec,
                 run.phases,
                 made,
@@ -197,5 +235,6 @@ def dry_run(plan: Plan, loaders: Loaders) -> None:
                 plan.step,
                 cache_features=plan.config.cache_features,
                 num_views=len(run.views),
+                epochs_left=left[run.name],
             )
     print(describe_estimates(plan, estimates))

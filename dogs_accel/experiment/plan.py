@@ -276,6 +276,17 @@ def _weights_notice(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list
     return [f"{', '.join(names)} {start} at random, whatever --weights says"]
 
 
+def _idle_notice(runs: Sequence[PlannedRun]) -> list[str]:
+    """Say in one line which settings of phases do nothing, and where."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for phase in run.phases:
+            for field, why in phase.idle_fields.items():
+                found.setdefault(f"{field} in {{}}, where {why}", {})[f"{phase.name} of {run.strategy_name}"] = None
+    said = [text.format(" and ".join(places)) for text, places in found.items()]
+    return [f"set to no effect: {'; '.join(said)}"] if said else []
+
+
 def _size_notices(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:
     """Say which models do not see all of their images. Raises ValueError for a model that cannot have such images."""
     specs = dict.fromkeys(run.spec for run in runs)
@@ -316,7 +327,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     if world.is_rank_zero and not config.dry_run:
         check_folder(out, "out")
-    notices = [*_size_notices(config, runs), *_weights_notice(config, runs)]
+    notices = [*_size_notices(config, runs), *_weights_notice(config, runs), *_idle_notice(runs)]
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     notices += check_models(config, runs, data.num_classes)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dogs_accel.runtime.arguments import as_typed
 from dogs_accel.runtime.timing import describe_seconds
 
 ABSENT = "\N{EN DASH}"
@@ -104,6 +105,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "count_": count,
     "seconds": seconds,
     "figure": figure,
+    "typed": as_typed,
     "size": size,
     "capitalized": capitalized,
     "listed": listed,

@@ -120,6 +120,8 @@ def as_typed(value: Any) -> str:
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, (Mapping, list, tuple)) and not value:
+        return "none"
     return _typed_values(value, ",", "=")
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -349,7 +350,10 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote. Raises ValueError, which names the file, for what is no JSON."""
+    """Read what `write_json` wrote.
+
+    Raises ValueError, which names the file, for what is no JSON, or has a key twice, of which JSON would take the last.
+    """
     try:
         return json.loads(read_text(path), object_pairs_hook=_each_name_once)
     except (ValueError, RecursionError) as error:
@@ -359,8 +363,8 @@ def read_json(path: Path) -> Any:
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r} twice")
+        name = next(name for name, num in Counter(name for name, _ in pairs).items() if num > 1)
+        raise ValueError(f"got the key {name[:40]!r} twice, expected each once")
     return found
 
 

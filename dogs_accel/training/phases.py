@@ -192,6 +192,21 @@ class Phase:
         return getattr(self, name) != _DEFAULTS[name]
 
     @property
+    def idle_fields(self) -> dict[str, str]:
+        """The fields that are set and do nothing here though they may beside other values, and why, by name."""
+        end_first = "1 epoch ends first" if self.epochs == 1 else f"{self.epochs} epochs end first"
+        in_one_group = self.mode == "head_only" or (self.mode == "partial_finetune" and self.num_groups == 1)
+        idle = {
+            "patience": (self.patience >= self.epochs - 1, end_first),
+            "min_delta": (self.patience == 0, "patience is 0"),
+            "layer_decay": (in_one_group, "the head alone trains"),
+            "step_epochs": (self.step_epochs >= self.epochs - self.warmup_epochs, end_first),
+            "gamma": (self.gamma == 1, "it is 1"),
+            "decay_norms": (self.weight_decay == 0, "weight_decay is 0"),
+        }  # fmt: skip
+        return {name: why for name, (is_idle, why) in idle.items() if is_idle and self._is_set(name)}
+
+    @property
     def stage(self) -> Stage:
         """What trains, in a phase that unfreezes gradually at the end of it."""
         return self.mode, self.num_groups, self.groups
@@ -275,8 +290,11 @@ _LEAST = {
 }  # fmt: skip
 """The fields that count something, and the least that they may."""
 
+_MOST_LR = 1e6
+"""Beyond, the first step takes any weight to where float32 has no numbers."""
+
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "lr": (lambda value: 0 < value < math.inf, "a number > 0"),
+    "lr": (lambda value: 0 < value <= _MOST_LR, f"a number > 0 and at most {_MOST_LR:g}"),
     "weight_decay": (lambda value: 0 <= value < math.inf, "a number >= 0"),
     "layer_decay": (lambda value: 0 < value <= 1, "a number > 0 and <= 1"),
     "min_delta": (lambda value: value >= 0, "a number >= 0"),

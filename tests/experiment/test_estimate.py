@@ -1,6 +1,7 @@
 """The estimate of a run, from rates that are given here instead of measured."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from dogs_accel.experiment.estimate import Estimate, Rates, estimate_run
 from dogs_accel.experiment.loaders import choose_loaders
 from dogs_accel.experiment.plan import make_plan
 from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.experiment.settings.files import config_from_json
 from dogs_accel.models.specs import model_spec
+from dogs_accel.runtime.files import read_json
+from dogs_accel.training.checkpoint import CheckpointError
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings
 
@@ -122,7 +126,8 @@ def test_nothing_is_compiled_for_an_estimate(probed, monkeypatch):
 def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def estimated(spec, phases, loaders, num_classes, settings, cache_features, num_views):
+    def estimated(spec, phases, loaders, num_classes, settings, cache_features, num_views, epochs_left):
+        assert epochs_left == [phase.epochs for phase in phases]
         asked.append((len(phases), settings.channels_last, cache_features, num_views, loaders["val"].batch_size))
         return Estimate((1.5, 4.0), 1000.0, 50.0)
 
@@ -141,3 +146,44 @@ def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkey
     assert "  resnet18_full: 1.5 min (" in said
     short = describe_estimates(one, {"resnet18_full": Estimate((0.01, 0.04), 1000.0, 50.0)})
     assert "  in all: less than 0.1 min" in short
+
+
+def test_of_a_run_that_goes_on_only_what_is_left_is_estimated(tiny_results, tmp_path, monkeypatch, capsys):
+    """Of three seeds one is finished, one has trained an epoch of three, and one has not begun."""
+    out = tmp_path / "run"
+    shutil.copytree(tiny_results, out)
+    folder = out / "cnn" / "resnet18_full"
+    for name in ("resnet18_full_seed42", "resnet18_full_seed43"):
+        shutil.copytree(folder, out / "cnn" / name)
+        for file in ("run_metadata.json", "history.csv"):
+            (out / "cnn" / name / f"resnet18_full_{file}").rename(out / "cnn" / name / f"{name}_{file}")
+    begun = out / "cnn" / "resnet18_full_seed43" / "resnet18_full_seed43_run_metadata.json"
+    begun.write_text(begun.read_text().replace('"state": "finished"', '"state": "running"'))
+    asked = []
+
+    def estimated(*_, epochs_left, **__):
+        asked.append(epochs_left)
+        return Estimate((1.0, 2.0), 1000.0, 50.0)
+
+    monkeypatch.setattr(execute, "estimate_run", estimated)
+    config = config_from_json(read_json(out / "config.json"))
+    resumed = dataclasses.replace(config, seeds=3, epochs={"": (3,)}, resume=str(out), out=str(out), loader="torch",
+                                  tta="none", dry_run=True)  # fmt: skip
+    plan = make_plan(resumed)
+    execute.dry_run(plan, choose_loaders(plan))
+    assert asked == [[2], [3]]
+    printed = capsys.readouterr().out
+    assert "what is left, estimated from a few steps" in printed
+    assert "  resnet18_full_seed42: finished already\n" in printed
+    assert "  in all: 2.0 to 4.0 min" in printed
+    begun.write_text("{")
+    with pytest.raises(CheckpointError, match="remove it to run that run again"):
+        execute.dry_run(plan, choose_loaders(plan))
+
+
+def test_an_estimate_is_of_the_epochs_that_are_left(probed):
+    found = minutes(epochs_left=[0, 1])
+    assert probed == [(16, 100.0), (4, 50.0)]  # a phase of which nothing is left is not timed
+    evaluation = (20 + 40) / 100 + (20 + 40) / 1000
+    expected = (evaluation + 100 / 50 + 100 / 1000 + 20 / 100 + 20 / 1000) / 60
+    assert found.minutes == pytest.approx((expected, 2 * expected))

@@ -407,3 +407,18 @@ def test_a_recipe_with_fields_trains_and_is_named(dogs_root, tmp_path):
     assert changed.eval_recipe == plain.eval_recipe
     assert changed.recipe_name == "inaturalist-train:flip=0.0:rotation_deg=30.0"
     assert changed.name == "cnn5_scratch_inaturalist-train_flip-0_0_rotation_deg-30_0"
+
+
+def test_settings_of_no_effect_are_said_in_one_line(dogs_root, tmp_path):
+    settings = {"patience": 9, "staged.head_only.layer_decay": 0.5, "staged.head_only.schedule": "step",
+                "staged.head_only.step_epochs": 3}  # fmt: skip
+    config = BenchmarkConfig(
+        data=str(dogs_root), preset="demo", models=("resnet18",), image_size=32, device="cpu", set=settings,
+        out=str(tmp_path / "run"),
+    )  # fmt: skip
+    [line] = [line for line in describe_plan(make_plan(config)).splitlines() if line.startswith("notice")]
+    assert line == (
+        "notice   set to no effect: patience in head_only of staged, where 3 epochs end first; layer_decay in "
+        "head_only of staged, where the head alone trains; step_epochs in head_only of staged, where 3 epochs end "
+        "first; patience in full_finetune of staged, where 8 epochs end first"
+    )

@@ -3,6 +3,7 @@
 import pytest
 
 from dogs_accel import benchmark, cli
+from dogs_accel.runtime.arguments import as_typed
 
 
 def refusal(main, arguments, capsys):
@@ -61,3 +62,22 @@ def test_so_it_is_by_every_command(tmp_path, monkeypatch, capsys):
         more = [""] if arguments[0] in ("predict", "report") else []
         assert refusal(cli.main, [*arguments, *more], capsys).endswith(": got '', expected a path")
     assert [path.name for path in tmp_path.iterdir()] == ["class"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["resnet50", "vit_b_16"], "resnet50,vit_b_16"),
+        ({"full": [4], "staged": (1, 3)}, "full=4,staged=1+3"),
+        ({"": [2]}, "2"),
+        ({"resnet50": "residual"}, "resnet50=residual"),
+        ({"lr": 3e-4, "groups": ["layer4", "fc"], "nesterov": False}, "lr=0.0003,groups=layer4+fc,nesterov=false"),
+        (True, "yes"),
+        (None, "none"),
+        ([], "none"),
+        (0.15, "0.15"),
+        ("a 'b'", "a 'b'"),
+    ],
+)  # fmt: skip
+def test_a_setting_is_written_as_it_is_typed(value, expected):
+    assert as_typed(value) == expected

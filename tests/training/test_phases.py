@@ -121,7 +121,7 @@ def phase(**fields):
         ({"label_smoothing": 1}, "label_smoothing: got 1, expected a number >= 0 and < 1"),
         ({"ema_decay": 1}, "ema_decay: got 1, expected a number >= 0 and < 1"),
         ({"monitor": "f1"}, "monitor: got 'f1', expected one of accuracy, loss"),
-        ({"lr": "fast"}, "lr: got 'fast', expected a number > 0"),
+        ({"lr": "fast"}, "lr: got 'fast', expected a number > 0 and at most 1e\\+06"),
         ({"patience": -1}, "patience: got -1, expected an integer >= 0"),
         ({"min_delta": -0.1}, "min_delta: got -0.1, expected a number >= 0"),
         ({"min_delta": float("nan")}, "min_delta: got nan, expected a number >= 0"),
@@ -336,3 +336,33 @@ def test_a_strategy_is_known_by_its_phases_whatever_their_epochs_and_rates(strat
         assert strategy_of(json.loads(json.dumps(phases))) == strategy
         assert strategy_of([phase | {"patience": 3} for phase in phases]) is None
     assert strategy_of([{"mode": "full_finetune", "name": "full_finetune"}]) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({}, {}),
+        ({"patience": 9}, {"patience": "10 epochs end first"}),
+        ({"patience": 8}, {}),  # which may end it an epoch early
+        ({"epochs": 1, "patience": 1}, {"patience": "1 epoch ends first"}),
+        ({"min_delta": 0.1}, {"min_delta": "patience is 0"}),
+        ({"layer_decay": 0.5}, {}),
+        ({"layer_decay": 0.5, "mode": "head_only"}, {"layer_decay": "the head alone trains"}),
+        ({"schedule": "step", "step_epochs": 9}, {}),
+        ({"schedule": "step", "step_epochs": 10}, {"step_epochs": "10 epochs end first"}),
+        ({"schedule": "step", "step_epochs": 9, "warmup_epochs": 1}, {"step_epochs": "10 epochs end first"}),
+        ({"decay_norms": False, "weight_decay": 0.0}, {"decay_norms": "weight_decay is 0"}),
+    ],
+)
+def test_what_a_phase_is_told_to_no_effect_is_known(given, idle):
+    phase = Phase(**{"name": "x", "mode": "full_finetune", "epochs": 10, "lr": 1.0} | given)
+    assert phase.idle_fields == idle
+
+
+def test_patience_that_is_no_effect_ends_no_phase_early_and_less_does():
+    """The first epoch always gains, and none after it: the worst course that there can be."""
+    worst = [0.9] + [0.1] * 9
+    for patience, ends_early in ((9, False), (8, True)):
+        phase = Phase(name="x", mode="full_finetune", epochs=10, lr=1.0, patience=patience)
+        assert any(phase.stops_after(worst[:num]) for num in range(1, 10)) == ends_early
+        assert ("patience" in phase.idle_fields) == (not ends_early)

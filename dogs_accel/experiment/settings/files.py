@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dogs_accel.experiment.settings.config import (
 from dogs_accel.experiment.settings.phase_settings import parse_setting, read_settings
 from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.results.record import check_kinds
-from dogs_accel.runtime.arguments import did_you_mean, natural, positive, user_path
+from dogs_accel.runtime.arguments import as_typed, did_you_mean, natural, positive, user_path
 from dogs_accel.runtime.files import read_json, read_text
 from dogs_accel.runtime.terminal import escaped
 
@@ -30,6 +30,7 @@ else:
 
 
 _FROM_TEXT = (parse_names, parse_epochs, parse_families, parse_model_weights, user_path)
+_BY_NAME = {"epochs": "a list of epochs by strategy"}
 _OF_ONE_START = {"out", "resume", "dry_run"}
 """What config.json of a run says of how that run was started, which is nobody else's."""
 
@@ -55,7 +56,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         if content.keys() >= _OF_ONE_START:
             content = {name: value for name, value in content.items() if name not in _OF_ONE_START}
         if of_a_start := sorted(content.keys() & (_OF_ONE_START - {"out"})):
-            raise ValueError(f"{path}: got {of_a_start[0]}, which is said on the command line alone")
+            raise ValueError(f"{path}: {of_a_start[0]}: got it in a file, expected it on the command line alone")
     settings = settings_of(content, str(path))
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -96,6 +97,8 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
             return read_settings(value)
         except ValueError as error:
             raise ValueError(f"{field.name}: {error}") from error
+    if kind is parse_epochs and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str) or kind not in _FROM_TEXT:
         return value
     try:
@@ -121,11 +124,20 @@ def _check_values(settings: Mapping[str, Any]) -> None:
         if choices is not None and value not in choices:
             raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected one of {', '.join(choices)}")
         if kind in (positive, natural):
-            kind(str(value))
+            _check_number(field.name, kind, value)
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
         expected = (list, tuple) if field.name == "epochs" else str
         if not all(isinstance(each, expected) for each in inner):
-            raise ValueError(f"{field.name}: got {str(value)[:40]!r}, expected other values")
+            wanted = "text by model" if isinstance(value, Mapping) else "a list of names"
+            wanted = _BY_NAME.get(field.name, wanted)
+            raise ValueError(f"{field.name}: got {as_typed(value)[:40]!r}, expected {wanted}")
     for numbers in (settings.get("epochs") or {}).values():
         for number in numbers:
-            positive(str(number))
+            _check_number("epochs", positive, number)
+
+
+def _check_number(field: str, kind: Callable[[str], int], value: Any) -> None:
+    try:
+        kind(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{field}: {error}") from error

@@ -379,10 +379,11 @@ def make_parser_takes(config):
     [
         ([3], r"config\.json: got '\[3\]', expected the settings of a run"),
         ({"seed": "x"}, r"config\.json: seed: got 'x', expected an integer"),
-        ({"batch_size": -3}, r"config\.json: got '-3', expected an integer >= 1"),
+        ({"batch_size": -3}, r"config\.json: batch_size: got '-3', expected an integer >= 1"),
         ({"preset": "x"}, r"config\.json: preset: got 'x', expected one of"),
-        ({"models": [3]}, r"config\.json: models: got '\[3\]', expected other values"),
-        ({"epochs": {"": ["x"]}}, r"config\.json: got 'x', expected an integer >= 1"),
+        ({"models": [3]}, r"config\.json: models: got '3', expected a list of names"),
+        ({"epochs": {"": ["x"]}}, r"config\.json: epochs: got 'x', expected an integer >= 1"),
+        ({"families": {"resnet50": 3}}, r"config\.json: families: got 'resnet50=3', expected text by model"),
     ],
 )
 def test_settings_that_were_edited_are_named(content, message):

@@ -186,6 +186,7 @@ def test_a_phase_that_is_named_for_its_mode_is_renamed_with_it():
             ["--set", "lr=1", "--set", "full.lr=2", "--set", "staged.lr=2"],
             "set: lr changes no phase: each has a setting that is more specific",
         ),
+        (["--set", "lr=1e300"], "set: full_finetune of full: lr: got 1e+300, expected a number > 0 and at most 1e+06"),
         (["--strategies", "full,heed"], "strategies: got 'heed', expected one of full, staged, head"),
         (["--strategies", "head-Slow"], "strategies: got 'head-Slow', expected a name such as head-slow, of up to 40 "),
         (["--strategies", "head-"], "strategies: got 'head-', expected a name such as head-slow"),
