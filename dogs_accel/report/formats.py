@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from dogs_accel.runtime.arguments import as_typed
 from dogs_accel.runtime.timing import describe_seconds
 
@@ -83,6 +85,11 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def breakable(name: str) -> Markup:
+    """Let a long name break after its underscores, rather than within a word."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+
+
 def listed(names: Sequence[str], most: int = 3, more: str = "more") -> str:
     """Name some things, all of them if they are few: A and B; or A; B; C and 9 more."""
     if len(names) < 3:
@@ -109,4 +116,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "size": size,
     "capitalized": capitalized,
     "listed": listed,
+    "breakable": breakable,
 }

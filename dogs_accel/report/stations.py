@@ -105,7 +105,7 @@ def _figures(folder: RunsFolder) -> tuple[list[tuple[Picture, str]], list[str]]:
     captions = {
         SAMPLES_FIGURE: f"One picture a {noun}, of twelve {plural} at most, before any preprocessing.",
         DISTRIBUTIONS_FIGURE: f"Images of each official split, and of the {plural}.",
-        SIZES_FIGURE: "Width, height and aspect ratio: what the squash to a square undoes.",
+        SIZES_FIGURE: "Width, height and aspect ratio, before any resizing.",
         QUALITY_FIGURE: "Brightness, contrast and saturation of whole images.",
         CHANNELS_FIGURE: "Colour: means of the images, and of the training pixels.",
         quality_boxplots_file(noun): f"Brightness and saturation of the largest {plural}.",
