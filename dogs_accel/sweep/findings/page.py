@@ -104,7 +104,7 @@ def _known(value: float) -> float | None:
 
 
 def _counts(trials: SweepTrials) -> dict[str, int]:
-    counts = {state: int((trials.states == state).sum()) for state in (PRUNED, FAILED, RUNNING)}
+    counts: dict[str, int] = {state: int((trials.states == state).sum()) for state in (PRUNED, FAILED, RUNNING)}
     return counts | {COMPLETE: len(trials.values)}
 
 
