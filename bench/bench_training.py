@@ -31,7 +31,7 @@ from torch import nn
 
 from dogs_accel.datasets.synthetic import FULL_SIZE_PX, write_synthetic
 from dogs_accel.experiment.plan import EVAL_BATCH_SIZE
-from dogs_accel.experiment.settings.presets import PRESETS
+from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.models.build import build_model
 from dogs_accel.models.flops import count_flops, peak_flops
 from dogs_accel.models.freezing import set_train_mode, set_trainable_stage
@@ -47,7 +47,8 @@ from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, pre
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")
-PRESET = PRESETS["paper" if ON_GPU else "demo"]
+PRESET = BenchmarkConfig(preset="paper" if ON_GPU else "demo").resolved()
+DEMO = BenchmarkConfig(preset="demo").resolved()
 MODELS = dict(zip(("cnn", "vit"), PRESET.models, strict=True))
 BATCH_SIZES = (32, 256) if ON_GPU else (PRESET.batch_size,)
 NUM_CLASSES = 120
@@ -307,7 +308,7 @@ def work_of(bench):
     def make(family: str, batch_size: int) -> Work:
         if bench.measure:
             return Work(model_spec(MODELS[family], PRESET.image_size), batch_size)
-        return Work(model_spec(PRESETS["demo"].models[list(MODELS).index(family)], 32), 2)
+        return Work(model_spec(DEMO.models[list(MODELS).index(family)], 32), 2)
 
     return make
 

@@ -6,6 +6,7 @@ python -m dogs_accel.benchmark --gpu 0 --data DIR
 from __future__ import annotations
 
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from dogs_accel.ending import ending_in_a_line
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m dogs_acc
         from dogs_accel.experiment.settings.command_line import add_arguments, parse_config
 
         ending.stopped = "stopped; nothing was written"
-        parser = Parser(prog=prog, description=_PURPOSE)
+        parser = Parser(prog=prog, description=_PURPOSE, formatter_class=RawDescriptionHelpFormatter)
         add_arguments(parser)
         # Of several processes the first alone reads its arguments, when all have met, so that an error is said once.
         config = None if is_started_by_torchrun() else parse_config(parser, arguments)

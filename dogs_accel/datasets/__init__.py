@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from dogs_accel.datasets.layouts.oxford_pets import is_oxford_pets, open_oxford_
 from dogs_accel.datasets.layouts.stanford_dogs import check_images_folder, is_stanford_dogs, open_stanford_dogs
 from dogs_accel.datasets.published import Published
 from dogs_accel.datasets.stanford_dogs_published import STANFORD_DOGS
+from dogs_accel.datasets.synthetic import generated_facts, is_part_of_synthetic
 from dogs_accel.runtime.arguments import did_you_mean
 
 __all__ = [
@@ -77,6 +79,13 @@ def open_dataset(
     if layout != LAYOUTS[-1] and not Path(root).expanduser().is_dir():
         got = "a file" if Path(root).expanduser().exists() else "no such folder"
         raise DatasetNotFoundError(f"{Path(root).expanduser().resolve()}: {got}, expected the folder of the dataset")
+    dataset = _open(root, layout, unpack=unpack, check_files=check_files, progress=progress)
+    if layout != "stanford-dogs" and is_part_of_synthetic(dataset.root):  # which says so itself
+        return dataclasses.replace(dataset, facts=generated_facts(dataset.facts, layout))
+    return dataset
+
+
+def _open(root: str | os.PathLike[str], layout: str, *, unpack: bool, check_files: bool, progress: bool) -> Dataset:
     match layout:
         case "stanford-dogs":
             dataset = open_stanford_dogs(root, unpack=unpack, check_files=check_files, progress=progress)

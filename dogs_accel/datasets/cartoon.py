@@ -113,6 +113,16 @@ def draw_animal(
     return _photograph(scene, alpha, rng), box
 
 
+def draw_scene(size_px: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """Draw clutter alone: a background as animals have it, without one; RGB, `size_px` is (width, height)."""
+    figure = _pose(make_breeds(1)[0], rng)
+    place = _Placement.random(figure.all_parts(), size_px, rng)
+    scene = _background(size_px, place, rng)
+    count = int(rng.integers(3, 9))
+    _draw_clutter(ImageDraw.Draw(scene), (int(size_px[1] * 0.2), size_px[1]), size_px, rng, count=count)
+    return _photograph(scene, Image.new("L", size_px, 0), rng)
+
+
 # --- geometry ---------------------------------------------------------------------------------------------------
 
 

@@ -46,11 +46,16 @@ def describe_plan(plan: Plan) -> str:
     width = max(map(len, configurations))
     for name, (run, *others) in configurations.items():
         phases = " -> ".join(map(str, run.phases))
-        lines.append(f"  {name:<{width}}  {run.spec.display} at {run.spec.image_size} px  {phases}")
+        model = f"{run.spec.display} at {run.spec.image_size} px, {_describe_weights(run.weights)}"
+        lines.append(f"  {name:<{width}}  {model}  {phases}")
         if config.seeds > 1:
             lines[-1] += f"  seed {', '.join(str(each.seed) for each in (run, *others))}"
     lines += [f"notice   {notice}" for notice in plan.notices]
     return "\n".join(lines)
+
+
+def _describe_weights(weights: str) -> str:
+    return {"imagenet": "ImageNet weights", "none": "random weights"}.get(weights, f"weights of {escaped(weights)}")
 
 
 def _describe_absent(plan: Plan) -> list[str]:

@@ -166,8 +166,9 @@ def plan_runs(config: BenchmarkConfig) -> list[PlannedRun]:
     specs = [with_family(model_spec(name, config.image_size), families) for name in models]
     _check_labels({spec.family for spec in specs})
     runs = []
-    for spec, strategy, recipe_name in itertools.product(specs, config.strategies, config.recipes or ("",)):
-        normalisation = {"mean": spec.mean, "std": spec.std}
+    for spec, strategy, recipe_name in itertools.product(specs, config.strategies_in_force, config.recipes or ("",)):
+        # A network that nobody published weights of sees what the recipe makes of the pixels.
+        normalisation = {"mean": spec.mean, "std": spec.std} if spec.has_own_normalisation or not recipe_name else {}
         named = parse_recipe_name(recipe_name or _TRAIN_RECIPE.get(spec.kind, _TRAIN_RECIPE[DEFAULT_FAMILY]).name)
         weights = own_weights.get(spec.name, config.weights)
         is_one_of_several = len(config.recipes or ()) > 1
@@ -319,9 +320,8 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     notices += check_models(config, runs, data.num_classes)
-    carved: dict[str, Any] = {"seed": config.seed, "val_ratio": config.val_ratio, "test_ratio": config.test_ratio}
-    carving = describe_carving(data.official_split, **carved)
-    splits = {name: data.split(name, **carved) for name in SPLITS}
+    carving = describe_carving(data.official_split, **config.split_settings)
+    splits = {name: data.split(name, **config.split_settings) for name in SPLITS}
     if not config.test:
         data, splits = _without_test(data, splits)
     if len(splits["train"]) < world.size:

@@ -59,6 +59,8 @@ class ModelSpec:
     """Side of the input in px."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    has_own_normalisation: bool = True
+    """Whether published weights want mean and std; else another one does as well."""
 
 
 def model_spec(name: str, image_size: int | None = None) -> ModelSpec:
@@ -91,6 +93,7 @@ def _named_spec(name: ModelName, image_size: int | None) -> ModelSpec:
             image_size=image_size or _OWN_SIZE_PX.get(name.base, _DEFAULT_SIZE_PX),
             mean=_CIFAR_MEAN if is_cifar else IMAGENET_MEAN,
             std=_CIFAR_STD if is_cifar else IMAGENET_STD,
+            has_own_normalisation=False,
         )
     raise ValueError(
         f"models: got {name.base!r}, expected a classifier of torchvision, timm/<name>, "

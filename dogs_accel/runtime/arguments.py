@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dogs_accel.runtime.terminal import escaped
 
@@ -105,3 +105,31 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """
     near = nearest(name, known)
     return "" if near is None else f" (did you mean {prefix + near!r}?)"
+
+
+def as_typed(value: Any) -> str:
+    """Write a setting as a command line says it, whether it was read from there or from JSON.
+
+    Several are joined by "," and values by name by "="; below that by "+" and ":".
+
+    Example:
+        >>> as_typed(("resnet50", "vit_b_16")), as_typed({"full": (4,), "staged": (1, 3)}), as_typed({"": (2,)})
+        ('resnet50,vit_b_16', 'full=4,staged=1+3', '2')
+        >>> as_typed({"lr": 0.0003, "full.lrs": {"fc": 0.001, "layer4": 1e-05}}), as_typed(False), as_typed(None)
+        ('lr=0.0003,full.lrs=fc:0.001+layer4:1e-05', 'no', 'none')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _typed_values(value, ",", "=")
+
+
+def _typed_values(value: Any, between: str, is_: str) -> str:
+    if isinstance(value, Mapping):
+        return between.join(f"{name}{is_}" * bool(name) + _typed_values(each, "+", ":") for name, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return between.join(_typed_values(each, "+", ":") for each in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return "none" if value is None else str(value)

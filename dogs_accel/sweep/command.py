@@ -38,7 +38,7 @@ _WORKER_GIB = 1.5
 """Memory that a further worker takes at least: torch, the libraries, a small model with its optimiser, and a batch."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the flags of a sweep; their help is that of its fields."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ending_in_a_line(_SWEEP) as ending:
         ending.stopped = "stopped; nothing was written"
         parser = Parser(prog=_SWEEP, description=f"{PURPOSE[0].upper()}{PURPOSE[1:]}.", allow_abbrev=False)
-        add_arguments(parser)
+        add_sweep_arguments(parser)
         options, others = parser.parse_known_args(arguments)
         for text in _run(options, others, list(parser._option_string_actions), ending):
             print(text, flush=True)
@@ -170,7 +170,8 @@ def _confirm(options: argparse.Namespace, others: list[str], ending: Ending) -> 
 
 def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> tuple[SweepConfig, dict[str, Value]]:
     """Read the sweep that the arguments name, and the one point that they give, if any."""
-    from dogs_accel.sweep.presets import DEMO, SWEEP_PRESETS, demo_data
+    from dogs_accel.runtime.arguments import did_you_mean
+    from dogs_accel.sweep.presets import SWEEP_PRESETS
     from dogs_accel.sweep.settings import read_sweep, read_sweep_file, sweep_of
     from dogs_accel.sweep.wandb_file import read_point
 
@@ -185,12 +186,8 @@ def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> t
         sweep = read_sweep_file(Path(options.config), changes, settings)
     elif options.preset is not None:
         if options.preset not in SWEEP_PRESETS:
-            from dogs_accel.runtime.arguments import did_you_mean
-
             near = did_you_mean(options.preset, SWEEP_PRESETS)
             raise ValueError(f"preset: got {options.preset!r}, expected one of {', '.join(SWEEP_PRESETS)}{near}")
-        if options.preset == DEMO and options.data is None:
-            settings["data"] = str(demo_data())
         sweep = sweep_of(SWEEP_PRESETS[options.preset], changes, settings)
     elif options.resume:
         if options.out is None:
@@ -208,7 +205,7 @@ def _changed(sweep: SweepConfig, changes: dict[str, Any], settings: dict[str, An
 
 def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
     """Make the folder of a sweep, or find the same sweep there. Raises ValueError where something else is."""
-    from dogs_accel.sweep.engine.study import locked
+    from dogs_accel.sweep.engine.study import one_at_a_time
     from dogs_accel.sweep.settings import SWEEP_FILE, read_sweep, write_sweep
 
     if options.out is None:
@@ -219,7 +216,7 @@ def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
         if not is_unused(folder) and not (folder / SWEEP_FILE).is_file() and not _is_begun(folder):
             raise ValueError(f"out: {folder} is no sweep and not empty, expected a sweep, an empty folder or a new one")
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, "settings"):
+    with one_at_a_time(folder, "settings"):
         if (folder / SWEEP_FILE).is_file():
             there = read_sweep(folder)
             if (difference := sweep.differs_from(there)) is not None:

@@ -339,24 +339,22 @@ def settings_at(settings: Mapping[str, Any], point: Point) -> dict[str, Any]:
         for name, value in own.items()
     }
     found = dict(settings) | settings_of(content)
-    if models := _with_fields(point, _MODEL, found.get("models"), "models"):
-        found["models"] = (str(parse_model_name(models)),)
-    if recipes := _with_fields(point, _RECIPE, found.get("recipes"), "recipes"):
-        found["recipes"] = (str(parse_recipe_name(recipes)),)
+    for prefix, field, parse in ((_MODEL, "models", parse_model_name), (_RECIPE, "recipes", parse_recipe_name)):
+        if any(name.startswith(prefix) for name in point):
+            names = found.get(field) or getattr(BenchmarkConfig(**settings).resolved(), field)
+            found[field] = (str(parse(_with_fields(point, prefix, names, field))),)
     if of_phases := {name.removeprefix(_SET): value for name, value in point.items() if name.startswith(_SET)}:
         found["set"] = {**(found.get("set") or {}), **settings_of({"set": of_phases})["set"]}
     return found
 
 
-def _with_fields(point: Point, prefix: str, names: tuple[str, ...] | None, field: str) -> str | None:
-    """Write the one model or recipe with what a point sets of it; None where it sets nothing."""
+def _with_fields(point: Point, prefix: str, names: tuple[str, ...] | None, field: str) -> str:
+    """Write the one model or recipe with what a point sets of it."""
     given = {name.removeprefix(prefix): value_text(value) for name, value in point.items() if name.startswith(prefix)}
-    if not given:
-        return None
     base = given.pop("name", None)
     if base is None:
         if names is None or len(names) != 1:
-            got = "none" if names is None else ", ".join(names)
+            got = ", ".join(names or ["none"])
             raise ValueError(f"{field}: got {got}, expected one in the settings, of which {prefix}FIELD is set")
         base = names[0]
     name, *parts = base.split(":")

@@ -150,7 +150,9 @@ def test_a_run_from_scratch_starts_at_random_and_the_plan_says_so(dogs_root, tmp
     text = describe_plan(plan)
     assert text.count("notice") == 1
     assert "notice   resnet18_scratch starts at random, whatever --weights says" in text
-    assert "resnet18_partial    ResNet-18 at 32 px  partial_finetune(2, 0.0001, num_groups=2)" in text
+    model = f"ResNet-18 at 32 px, weights of {weights}"
+    assert f"resnet18_partial    {model}  partial_finetune(2, 0.0001, num_groups=2)" in text
+    assert "resnet18_scratch    ResNet-18 at 32 px, random weights  from_scratch(2" in text
     assert "from_scratch(2, 0.001, weight_decay=0.05, decay_norms=False)" in text
     assert "notice" not in describe_plan(make_plan(replace(config, weights="none")))
 

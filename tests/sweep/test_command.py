@@ -12,6 +12,7 @@ import yaml
 
 from dogs_accel import benchmark, cli
 from dogs_accel.datasets import open_dataset
+from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import record_paths
 from dogs_accel.sweep.presets import SWEEP_PRESETS
@@ -196,12 +197,14 @@ def test_the_space_of_the_assignment_has_960_points():
     for name, epochs, size in (("inaturalist-cnn", 5, 224), ("inaturalist-cnn-demo", 3, 64)):
         sweep = sweep_of(SWEEP_PRESETS[name], {}, {})
         assert sweep.space.num_points == 960
-        config = sweep.config(sweep.space.point(0))
-        [phase] = config.phases("full", "cnn")
+        config = sweep.config(sweep.space.point(0)).resolved()
+        [run] = plan_runs(config)
+        [phase] = run.phases
         assert (phase.epochs, phase.optimizer, phase.lr, phase.schedule, phase.weight_decay) == (
             epochs, "adam", 1e-3, "constant", 0.0,
         )  # fmt: skip
-        assert (config.image_size, config.val_ratio, config.test) == (size, 0.2, False)
+        assert (run.spec.image_size, config.val_ratio, config.test) == (size, 0.2, False)
+        assert run.train_recipe.name == "inaturalist-train"
 
 
 def test_help_answers_without_torch():

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dogs_accel.sweep.engine.study import JOURNAL_FILE, SweepStudy, reason_of
+from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy, reason_of
 from dogs_accel.sweep.engine.trial import Progress
 from dogs_accel.sweep.engine.worker import NothingTrainsError, work
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
@@ -166,7 +166,7 @@ def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
     sweep = made_sweep(trials=2)
     run_all(tmp_path, sweep, most_trials=1)
-    with (tmp_path / JOURNAL_FILE).open("ab") as journal:
+    with (tmp_path / STUDY_JOURNAL_FILE).open("ab") as journal:
         journal.write(b'{"op_code":6,"wor')
     run_all(tmp_path, sweep)
     assert list(table_of(tmp_path, sweep)["state"]) == ["complete", "complete"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dogs_accel.evaluation.tta import NO_TTA, check_tta
+from dogs_accel.experiment.settings.layers import laid_over, reaching
 from dogs_accel.experiment.settings.phase_settings import (
     PHASE_FIELDS,
     base_strategy,
@@ -21,7 +22,7 @@ from dogs_accel.experiment.settings.phase_settings import (
     set_epochs,
     set_phases,
 )
-from dogs_accel.experiment.settings.presets import PRESETS
+from dogs_accel.experiment.settings.presets import PRESETS, UNLESS_SAID, usual_preset
 from dogs_accel.experiment.settings.recipe_names import parse_recipe_name
 from dogs_accel.models import DEFAULT_FAMILY, check_family
 from dogs_accel.results.layout import EDA_FOLDER, SUMMARY_FILE
@@ -116,8 +117,8 @@ class BenchmarkConfig:
         type=user_path, metavar="DIR",
     )  # fmt: skip
     preset: str | None = _option(
-        None, "paper: the published experiment; demo: its small sibling for a CPU "
-        "(default: paper with --data, demo without)", choices=tuple(PRESETS),
+        None, "settings that belong together, by one of the names listed below; flags and --config win over them "
+        "(default: paper with --data, demo without)", choices=tuple(PRESETS), metavar="NAME",
     )  # fmt: skip
     models: tuple[str, ...] | None = _option(
         None, "models by name, comma-separated: any classifier of torchvision, timm/<name>, cnn5, vit, resnet18_cifar, "
@@ -128,14 +129,14 @@ class BenchmarkConfig:
         "resnet50=residual,timm/mixer_b16_224=mixer (default: vit where a model has attention, else cnn)",
         type=parse_families, metavar="LABELS",
     )  # fmt: skip
-    strategies: tuple[str, ...] = _option(
-        ("full", "staged"), f"strategies, comma-separated: {', '.join(STRATEGIES)}; head-slow is a variant of head, "
+    strategies: tuple[str, ...] | None = _option(
+        None, f"strategies, comma-separated: {', '.join(STRATEGIES)}; head-slow is a variant of head, "
         "with settings of its own", type=parse_names, metavar="NAMES",
     )  # fmt: skip
     recipes: tuple[str, ...] | None = _option(
         None, "training recipes, comma-separated, each with its own evaluation (docs/loaders.md); those of evaluation "
-        "train without augmentation; NAME:FIELD=VALUE sets a field, as in inaturalist-train:rotation_deg=30 (default: "
-        "resnet-train, for transformers vit-train)", type=parse_names, metavar="NAMES",
+        "train without augmentation; NAME:FIELD=VALUE sets a field, as in inaturalist-train:rotation_deg=30",
+        type=parse_names, metavar="NAMES",
     )  # fmt: skip
     runs: tuple[str, ...] | None = _option(
         None,
@@ -165,12 +166,12 @@ class BenchmarkConfig:
         f"staged.head_only.lr=3e-4; repeatable, the more specific one wins; fields: {', '.join(PHASE_FIELDS)} "
         "(docs/training.md says what each does)", type=parse_setting, action=_EachOnce, metavar="SETTING",
     )  # fmt: skip
-    val_ratio: float = _option(
-        0.15, "share of the training images that is validation, where the data have no such part; small sets need more",
+    val_ratio: float | None = _option(
+        None, "share of the training images that is validation, where the data have no such part; small sets need more",
         type=share, metavar="R",
     )  # fmt: skip
-    test_ratio: float = _option(
-        0.2, "share of the training images that is test, where the data have no such part", type=share, metavar="R"
+    test_ratio: float | None = _option(
+        None, "share of the training images that is test, where the data have no such part", type=share, metavar="R"
     )
     seed: int = _option(42, "seed of the split, of new heads, of order and of augmentation", type=natural, metavar="N")
     seeds: int = _option(
@@ -240,20 +241,18 @@ class BenchmarkConfig:
                 "cache_features: got it with --bn-when-frozen train, expected features that stay as they are"
             )
         for ratio in ("val_ratio", "test_ratio"):
-            if not 0 < getattr(self, ratio) < 1:  # also where it is NaN
-                raise ValueError(
-                    f"{ratio}: got {getattr(self, ratio)}, expected a number between 0 and 1, both excluded"
-                )
-        for strategy in self.strategies:
+            value = getattr(self, ratio)
+            if value is not None and not 0 < value < 1:  # also where it is NaN
+                raise ValueError(f"{ratio}: got {value}, expected a number between 0 and 1, both excluded")
+        strategies = self.strategies_in_force
+        for strategy in strategies:
             try:
                 base_strategy(strategy)
             except ValueError as error:
                 raise ValueError(f"strategies: {error}") from error
         for strategy in self.epochs or {}:
-            if strategy and strategy not in {*self.strategies, *map(base_strategy, self.strategies)}:
-                raise ValueError(
-                    f"epochs: got {strategy}=..., expected one of the strategies {','.join(self.strategies)}"
-                )
+            if strategy and strategy not in {*strategies, *map(base_strategy, strategies)}:
+                raise ValueError(f"epochs: got {strategy}=..., expected one of the strategies {','.join(strategies)}")
         for label in (self.families or {}).values():
             if check_family(label) in _NO_FAMILY:
                 raise ValueError(f"families: got {label!r}, the folder of something else, expected another label")
@@ -267,13 +266,13 @@ class BenchmarkConfig:
 
     def _check_phases(self) -> None:
         """Raise ValueError for settings of phases that contradict each other, or variants that have none."""
-        settings = self.set or {}
         try:
-            read_settings(settings)
+            read_settings(self.set or {})
         except ValueError as error:
             raise ValueError(f"set: {error}") from error
-        own = {strategy: self._own_phases(strategy, DEFAULT_FAMILY) for strategy in self.strategies}
-        check_settings(settings, own)
+        own = {strategy: self._own_phases(strategy, DEFAULT_FAMILY) for strategy in self.strategies_in_force}
+        check_settings(self.set or {}, own)
+        settings = self.settings_in_force
         for strategy, phases in own.items():
             names = {*(self.epochs or {}), *(name.partition(".")[0] for name in settings)}
             if strategy not in STRATEGIES and strategy not in names:
@@ -290,14 +289,37 @@ class BenchmarkConfig:
     @property
     def preset_name(self) -> str:
         """The preset in force."""
-        return self.preset or ("paper" if self.data else "demo")
+        return self.preset or usual_preset(self.data)
+
+    @property
+    def strategies_in_force(self) -> tuple[str, ...]:
+        """Those that are said, or the preset's."""
+        found: tuple[str, ...] = self._in_force("strategies")
+        return found
+
+    @property
+    def settings_in_force(self) -> dict[str, Any]:
+        """The settings of phases that are said, laid over those of the preset that reach a phase."""
+        strategies = self.strategies_in_force
+        of_preset = reaching(PRESETS[self.preset_name].settings.get("set", {}), strategies)
+        return laid_over(of_preset, self.set or {}, strategies, self.epochs)
+
+    @property
+    def split_settings(self) -> dict[str, Any]:
+        """How the parts are carved that the data do not have, as `Dataset.split` takes it."""
+        return {"seed": self.seed, **{ratio: self._in_force(ratio) for ratio in ("val_ratio", "test_ratio")}}
+
+    def _in_force(self, field: str) -> Any:
+        """Give what is said of a field, or what the preset says of it, or what holds unless somebody does."""
+        said = getattr(self, field)
+        return said if said is not None else PRESETS[self.preset_name].settings.get(field, UNLESS_SAID.get(field))
 
     def resolved(self) -> BenchmarkConfig:
-        """Return the settings with those of the preset filled in."""
-        preset = PRESETS[self.preset_name]
-        own = {field: getattr(self, field) for field in ("models", "image_size", "weights", "batch_size")}
-        filled = {field: getattr(preset, field) if value is None else value for field, value in own.items()}
-        return dataclasses.replace(self, preset=self.preset_name, **filled)
+        """Return the settings with those of the preset filled in; doing so twice changes nothing more."""
+        fields = {*UNLESS_SAID, *PRESETS[self.preset_name].settings} - {"set"}
+        filled = {field: self._in_force(field) for field in fields}
+        settings = self.settings_in_force or self.set
+        return dataclasses.replace(self, preset=self.preset_name, **filled, set=settings)
 
     def with_folder(self) -> BenchmarkConfig:
         """Return the settings with a folder for the results: the one that was named, or one of this moment."""
@@ -311,7 +333,7 @@ class BenchmarkConfig:
 
     def phases(self, strategy: str, family: str) -> list[Phase]:
         """Phases of a strategy for a family of models, with what is set of them."""
-        return set_phases(self._own_phases(strategy, family), strategy, self.set or {})
+        return set_phases(self._own_phases(strategy, family), strategy, self.settings_in_force)
 
     def changes_phases(self, strategy: str, family: str) -> bool:
         """Whether what is set makes the phases of a strategy other ones than the preset's, beside their epochs."""
@@ -321,5 +343,5 @@ class BenchmarkConfig:
         """Phases as the strategy and the preset have them, with the epochs that are said."""
         base, lr = base_strategy(strategy), PRESETS[self.preset_name].lr
         phases = strategy_phases(base, family, lr, self.phase_epochs(strategy))
-        epochs = set_epochs(phases, strategy, self.set or {})
+        epochs = set_epochs(phases, strategy, self.settings_in_force)
         return phases if epochs is None else strategy_phases(base, family, lr, epochs)

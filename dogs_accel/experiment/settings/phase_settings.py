@@ -80,15 +80,18 @@ def read_settings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value_of(name: str, value: Any) -> Any:
-    field = _parts(name)[2]
+    field = split_name(name)[2]
     try:
         return read_value(PHASE_FIELDS[field], value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _parts(name: str) -> tuple[str, str, str]:
-    """Split a name into strategy, phase and field, of which the first two may be ""."""
+def split_name(name: str) -> tuple[str, str, str]:
+    """Split the name of a setting into strategy, phase and field, of which the first two may be "".
+
+    Raises ValueError for another name.
+    """
     *scope, field = name.split(".")
     if len(scope) > 2 or not all(re.fullmatch(r"[\w-]+", part) for part in scope):
         raise ValueError(f"got {name[:_SHOWN]!r}, expected {_FORM}")
@@ -266,7 +269,7 @@ def _set_phase(phase: Phase, strategy: str, settings: Mapping[str, Any]) -> Phas
 def check_settings(settings: Mapping[str, Any], phases: Mapping[str, Sequence[Phase]]) -> None:
     """Raise ValueError for a setting that reaches none of these phases, by strategy, or whose value is none."""
     for name in settings:
-        strategy, phase, _ = _parts(name)
+        strategy, phase, _ = split_name(name)
         named = [each for each in phases if strategy in ("", each, base_strategy(each))]
         if not named:
             raise ValueError(f"set: got {name}, expected one of the strategies {', '.join(phases)}")

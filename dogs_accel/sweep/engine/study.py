@@ -35,7 +35,7 @@ from dogs_accel.sweep.trials import (
 )
 from pipelines.store.disk import lock
 
-JOURNAL_FILE = "journal.log"
+STUDY_JOURNAL_FILE = "journal.log"
 LOCKS_FOLDER = "locks"
 """Files that the system locks: of the journal, of giving out trials, and of each trial that somebody works on."""
 _OF_JOURNAL, _OF_TRIALS = "journal", "trials"
@@ -87,7 +87,7 @@ def _opened(path: Path) -> int:
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def one_at_a_time(folder: Path, what: str) -> Iterator[None]:
     """Let one process of a sweep at a time into the block of this name; the others wait."""
     file = _opened(folder / LOCKS_FOLDER / what)
     try:
@@ -119,7 +119,7 @@ class SweepStudy:
     def __init__(self, folder: Path, sweep: SweepConfig) -> None:
         self.folder, self.sweep = folder, sweep
         folder.mkdir(parents=True, exist_ok=True)
-        journal = folder / JOURNAL_FILE
+        journal = folder / STUDY_JOURNAL_FILE
         storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_SystemLock(journal)))
         self._study = optuna.create_study(
             storage=storage,
@@ -166,7 +166,7 @@ class SweepStudy:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep the other workers from giving out trials, and from writing the table, for the length of the block."""
-        with locked(self.folder, _OF_TRIALS):
+        with one_at_a_time(self.folder, _OF_TRIALS):
             yield
 
     def _abandoned(self, stack: ExitStack) -> Trial | None:

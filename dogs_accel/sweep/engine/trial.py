@@ -29,7 +29,7 @@ from dogs_accel.runtime.files import read_json, remove_partial, write_json
 from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.out_of_memory import BatchTooLargeError
 from dogs_accel.runtime.precision import set_numerics
-from dogs_accel.sweep.engine.study import Claimed, locked
+from dogs_accel.sweep.engine.study import Claimed, one_at_a_time
 from dogs_accel.sweep.settings import SweepConfig
 from dogs_accel.sweep.space import value_text
 from dogs_accel.training.checkpoint import BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE, CheckpointError
@@ -123,7 +123,7 @@ class TrialRunner:
         yield f"splits   {plan.carving}"
         loaders = choose_loaders(plan)
         yield loaders.describe()
-        with locked(self._folder, DATA_FOLDER):
+        with one_at_a_time(self._folder, DATA_FOLDER):
             self._examined = self._examine(plan, loaders)
             yield from loaders.build_stores()
         self._plan, self._loaders = plan, loaders
