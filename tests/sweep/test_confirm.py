@@ -15,7 +15,8 @@ from dogs_accel.sweep.confirming.plan import make_confirm_plan
 from dogs_accel.sweep.engine.trial import Where
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
 from dogs_accel.sweep.findings.run import read_sweep_trials, write_all_findings
-from dogs_accel.sweep.settings import SweepConfig, read_sweep, write_sweep
+from dogs_accel.sweep.presets import SWEEP_PRESETS
+from dogs_accel.sweep.settings import SweepConfig, read_sweep, sweep_of, write_sweep
 from dogs_accel.sweep.space import read_space
 from dogs_accel.sweep.trials import COMPLETE, TRIALS_FILE, TrialRow, write_trials
 from tests.support.blank_figures import blank_figures
@@ -152,6 +153,28 @@ def test_a_baseline_of_a_file_has_the_images_of_the_sweep(confirmed, tmp_path):
     file.write_text("seed = 7\n")
     with pytest.raises(ValueError, match=r"baseline: .*mine.toml: seed: got 7, expected 42 as the sweep has"):
         plan_of(confirmed[0], baseline=file)
+
+
+def test_the_baseline_of_a_preset_is_its_own_setting(tmp_path):
+    """The published sweep ended with mish, batch norm, dropout 0.3, 64 a batch and no augmentation."""
+    sweep = sweep_of(SWEEP_PRESETS["inaturalist-cnn"], {}, {})
+    best = {
+        "model.activation": "mish", "model.growth": "same", "model.filters": 32, "model.dense": 256,
+        "model.norm": "batch", "model.dropout": 0.3, "recipe.name": "inaturalist-eval", "batch_size": 64,
+    }  # fmt: skip
+    rows = [
+        TrialRow(number=number, state=COMPLETE, run="", started="2026-01-01", value=0.5 - 0.1 * number, num_val=9,
+                 seed=42, point=best | {"model.dropout": dropout})
+        for number, dropout in enumerate((0.3, 0.2))
+    ]  # fmt: skip
+    write_trials(tmp_path / TRIALS_FILE, rows, sweep.space)
+    found = make_confirm_plan(sweep, read_sweep_trials(tmp_path, sweep), top=1, seeds=3, baseline=None)
+    trial, baseline = found.planned
+    assert found.seeds == (43, 44, 45)
+    assert baseline.config.resolved().models == ("cnn5:activation=mish:norm=batch:dropout=0.3",)
+    assert baseline.config.epochs == sweep.settings["epochs"]
+    # The best trial is at the point of the baseline, so the next one is confirmed.
+    assert (trial.candidate.name, baseline.candidate.in_sweep) == ("trial 1", 0.5)
 
 
 def test_best_toml_has_the_settings_of_the_best_trial(confirmed):

@@ -15,26 +15,16 @@ from dogs_accel.sweep.confirming.judge import BASELINE, Finalist
 from dogs_accel.sweep.findings.run import point_of, point_text
 from dogs_accel.sweep.findings.trials import SweepTrials
 from dogs_accel.sweep.settings import SweepConfig
-from dogs_accel.sweep.space import Point, value_text
 
 CONFIRM_FOLDER = "confirm"
 """Of a sweep: a folder of results for each candidate, without test."""
 CONFIRM_PLAN_FILE = "plan.json"
-PUBLISHED_POINT: Point = {
-    "model.activation": "mish",
-    "model.growth": "same",
-    "model.filters": 32,
-    "model.dense": 256,
-    "model.norm": "batch",
-    "model.dropout": 0.3,
-    "recipe.name": "inaturalist-eval",
-    "batch_size": 64,
-}
-"""What the published sweep on iNaturalist ended with: the baseline of a sweep over the same parameters."""
 _THE_SAME = ("data", "seed", "val_ratio", "test_ratio", "on_bad_image")
 """Settings that a baseline shares with the sweep: they decide which images validation has."""
 _INHERITED = (*_THE_SAME, "image_size", "loader", "store", "num_threads", "eval_batch_size", "amp")
 """Settings of the sweep that hold for a baseline which does not say them."""
+_FIELDS = {"model": "models", "recipe": "recipes"}
+"""Fields of settings that parameters of a space set parts of."""
 _OF_A_RUN = {"out", "seeds", "runs", "test", "tta"}
 """Settings of a file that confirming decides itself."""
 
@@ -72,16 +62,16 @@ def make_confirm_plan(
     """Choose what is trained anew.
 
     top: how many of the best trials; seeds: how many, from the one after the sweep's on, since with the same seed a run
-    would give the same answer again; baseline: a file of settings. Without it the published setting is the baseline
-    where it is a point of the space, else the settings that all trials share. A trial at the point of the baseline
-    makes way for the next one. Raises ValueError where the settings contradict each other or the sweep's.
+    would give the same answer again; baseline: a file of settings. Without it the baseline has what the preset of the
+    sweep has of what varies, where that is one run, else the settings that all trials share. A trial with the settings
+    of the baseline makes way for the next one. Raises ValueError where the settings contradict each other or the
+    sweep's.
     """
-    point, words = (None, str(baseline)) if baseline is not None else _baseline_point(sweep)
-    config = _file_config(sweep, baseline) if baseline is not None else sweep.config(point or {})
-    best = trials.best_of(len(trials.values))
-    points = [(row, point_of(row, sweep.space)) for _, row in best.iterrows()]
-    others = [(row, own) for row, own in points if own != point][:top]
-    first = config.seed + 1
+    config, words = _own_baseline(sweep) if baseline is None else (_file_config(sweep, baseline), str(baseline))
+    points = [(row, point_of(row, sweep.space)) for _, row in trials.best_of(len(trials.values)).iterrows()]
+    is_same = [_experiment(sweep.config(own)) == _experiment(config) for _, own in points]
+    others = [each for each, same in zip(points, is_same, strict=True) if not same][:top]
+    in_sweep = next((float(row["value"]) for (row, _), same in zip(points, is_same, strict=True) if same), None)
     of_trials = [
         _planned(
             Finalist(name=f"trial {row['number']}", in_sweep=float(row["value"]), settings=point_text(own)),
@@ -89,20 +79,30 @@ def make_confirm_plan(
         )
         for row, own in others
     ]  # fmt: skip
-    same = next((float(row["value"]) for row, own in points if own == point), None)
-    settings = words if point is None else point_text(point)
     last = _planned(
-        Finalist(name=BASELINE, in_sweep=same, settings=settings), f"{CONFIRM_FOLDER}/{BASELINE}", config, seeds
+        Finalist(name=BASELINE, in_sweep=in_sweep, settings=words), f"{CONFIRM_FOLDER}/{BASELINE}", config, seeds
     )
+    first = config.seed + 1
     return ConfirmPlan(top=top, seeds=tuple(range(first, first + seeds)), baseline=words, planned=(*of_trials, last))
 
 
-def _baseline_point(sweep: SweepConfig) -> tuple[Point | None, str]:
-    try:
-        point = {each.name: each.read(value_text(PUBLISHED_POINT[each.name])) for each in sweep.space.parameters}
-    except (KeyError, ValueError):  # another space
-        return None, "the settings that all trials share"
-    return point, "the published setting"
+def _own_baseline(sweep: SweepConfig) -> tuple[BenchmarkConfig, str]:
+    """Take the setting that the sweep's preset has of what varies, or what all trials share; and say which."""
+    shared = {"test": False, **sweep.settings}
+    varied = {_FIELDS.get(name.partition(".")[0], name) for name in sweep.space.names}
+    of_preset = {name: value for name, value in shared.items() if name not in varied}
+    if of_preset != shared and "preset" in shared:
+        config = BenchmarkConfig(**of_preset)
+        if len(plan_runs(config.resolved())) == 1:
+            [run] = plan_runs(config.resolved())
+            return config, f"preset {config.preset}: {run.spec.name}, batch {config.resolved().batch_size}"
+    return BenchmarkConfig(**shared), "the settings that all trials share"
+
+
+def _experiment(config: BenchmarkConfig) -> list[tuple[Any, ...]]:
+    """What two runs must not have in common to be two."""
+    resolved = config.resolved()
+    return [(run.experiment, resolved.batch_size) for run in plan_runs(resolved)]
 
 
 def _file_config(sweep: SweepConfig, path: Path) -> BenchmarkConfig:
