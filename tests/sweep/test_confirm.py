@@ -195,4 +195,4 @@ def test_findings_of_a_sweep_that_was_not_confirmed(dogs_root, tmp_path):
     assert pd.read_csv(tmp_path / "sweep" / "levels.csv")["num_complete"].tolist() == [2, 2, 2, 2]
     page = (tmp_path / "sweep" / "sweep_report.html").read_text(encoding="utf-8")
     assert "Nothing was confirmed" in page
-    assert "it was tried twice" in page
+    assert "two complete trials had it" in page

@@ -196,12 +196,12 @@ def _confounded(
 
 def _why_nothing(num: int, num_others: int, confounded: str, num_free: int, spread: float) -> str:
     if num < FEWEST_TRIALS:
-        return ("no complete trial had it", "it was tried once", "it was tried twice")[num]
+        return ("no complete trial had it", "one complete trial had it", "two complete trials had it")[num]
     if num_others < FEWEST_TRIALS:
         return (
             "every complete trial had it",
-            "one trial alone had another level",
-            "two trials alone had another level",
+            "one complete trial alone had another level",
+            "two complete trials alone had another level",
         )[num_others]
     if confounded:
         return confounded

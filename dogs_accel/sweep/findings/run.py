@@ -20,9 +20,9 @@ from dogs_accel.sweep.findings.levels import find_levels, level_table
 from dogs_accel.sweep.findings.page import SweepFindings, write_sweep_report
 from dogs_accel.sweep.findings.selection import selection_bias
 from dogs_accel.sweep.findings.sentences import SHOWN, write_sentences
-from dogs_accel.sweep.findings.trials import SweepTrials
+from dogs_accel.sweep.findings.trials import SweepTrials, level_text
 from dogs_accel.sweep.settings import SweepConfig, read_sweep
-from dogs_accel.sweep.space import Point, Space, value_text
+from dogs_accel.sweep.space import Point, Space
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
 
 LEVELS_FILE = "levels.csv"
@@ -131,5 +131,5 @@ def _settings(sweep: SweepConfig) -> str:
 
 
 def point_text(point: Point) -> str:
-    """Write a point in words, as in batch_size 32, model.act mish."""
-    return ", ".join(f"{name} {value_text(value)}" for name, value in point.items())
+    """Write a point in words, numbers of ranges in three digits, as in batch_size 32, set.lr 0.00814."""
+    return ", ".join(f"{name} {level_text(value)}" for name, value in point.items())
