@@ -32,6 +32,8 @@ PURPOSE = "short runs over a space of settings, the best of them by validation"
 _SWEEP = "dogs-accel sweep"
 _WANDB_SWEEP = "WANDB_SWEEP_ID"
 """Set by W&B's agent for the process of each run."""
+_SEEDS = 3
+"""Of each candidate that is confirmed, where nothing else is said."""
 _WORKER_GIB = 1.5
 """Memory that a further worker takes at least: torch, the libraries, a small model with its optimiser, and a batch."""
 
@@ -72,6 +74,19 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         "--export-wandb", type=user_path, metavar="FILE",
         help="write the sweep as YAML for `wandb sweep`, whose agent then runs this command, and stop",
     )  # fmt: skip
+    parser.add_argument(
+        "--confirm", type=positive, metavar="K",
+        help="train the best K trials of the sweep in --out and a baseline with other seeds, compare them on "
+        "validation, and read test once, for the chosen one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=positive, metavar="S", help="with --confirm: seeds of each of them (default: 3)"
+    )
+    parser.add_argument(
+        "--baseline", type=user_path, metavar="FILE",
+        help="with --confirm: settings to compare with, as benchmark --config takes them (default: the published "
+        "setting where the space has it, else what all trials share)",
+    )  # fmt: skip
     # Of the processes that --workers starts.
     parser.add_argument("--worker", type=positive, help="==SUPPRESS==")
     parser.epilog = "--NAME=VALUE of every parameter of the space trains that point alone, as W&B's agent asks for."
@@ -91,6 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, others: list[str], flags: list[str], ending: Ending) -> Iterator[str]:
+    if options.confirm is not None:
+        yield from _confirm(options, others, ending)
+        return
+    for name in ("seeds", "baseline"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"{name}: got {getattr(options, name)} without --confirm K, of which it is a part")
     sweep, point = _read(options, others, flags)
     if options.export_wandb is not None:
         yield from _export(options, sweep)
@@ -119,6 +140,32 @@ def _run(options: argparse.Namespace, others: list[str], flags: list[str], endin
     yield from _work(options, sweep, folder, where, point, num_workers)
     if options.worker is None:
         yield from _summary(sweep, folder, goes_on)
+        if not point:  # one of many
+            yield from _findings(folder)
+
+
+def _confirm(options: argparse.Namespace, others: list[str], ending: Ending) -> Iterator[str]:
+    """Confirm the sweep in --out."""
+    if others:
+        raise ValueError(f"got {others[0]} beside --confirm, which takes the settings of the sweep")
+    if options.out is None:
+        raise ValueError("confirm: got no folder, expected --out DIR of a sweep")
+    from dogs_accel.sweep.confirming.run import confirm
+    from dogs_accel.sweep.engine.trial import Where
+    from dogs_accel.sweep.settings import read_sweep
+    from dogs_accel.training.tracking import check_tracking
+
+    folder = Path(options.out)
+    sweep = read_sweep(folder)
+    check_tracking(options.wandb)
+    goes_on = f"{_SWEEP} --confirm {options.confirm}"
+    goes_on += f" --seeds {options.seeds}" if options.seeds is not None else ""
+    goes_on += f" --baseline {shlex.quote(options.baseline)}" if options.baseline is not None else ""
+    ending.log_folder = folder
+    ending.stopped = f"stopped; {goes_on} --out {shlex.quote(str(folder))} goes on"
+    where = Where(device=options.device or sweep.settings.get("device"), wandb=options.wandb)
+    baseline = None if options.baseline is None else Path(options.baseline)
+    yield from confirm(folder, where, top=options.confirm, seeds=options.seeds or _SEEDS, baseline=baseline)
 
 
 def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> tuple[SweepConfig, dict[str, Value]]:
@@ -310,3 +357,13 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
     if counts.get(RUNNING, 0):
         yield f"{counts[RUNNING]} are not finished: others work on them, or {goes_on}"
     yield f"trials: {escaped(folder / TRIALS_FILE)}"
+
+
+def _findings(folder: Path) -> Iterator[str]:
+    """Make what is made of the trials, and say what they show."""
+    from dogs_accel.sweep.findings.run import find_all, shown_sentences, write_findings
+
+    findings = find_all(folder)
+    yield from (f"shown: {escaped(text)}" for text in shown_sentences(findings))
+    *_, report = write_findings(folder, findings)
+    yield f"report: {escaped(report)}"

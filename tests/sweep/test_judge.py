@@ -6,7 +6,7 @@ import pytest
 from dogs_accel.evaluation.intervals import t_half_width
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.sweep.confirming.judge import BASELINE, Candidate, confirmation_of, judge, score_of, with_test
+from dogs_accel.sweep.confirming.judge import BASELINE, Finalist, confirmation_of, judge, score_of, with_test
 
 NUM, CLASSES = 400, 5
 LABELS = np.arange(NUM) % CLASSES
@@ -25,7 +25,7 @@ def answers(share_right, seed, num=NUM):
 def candidates(shares, seeds=(43, 44, 45)):
     """By name: the value that it had in the sweep, and the share that it has right now."""
     return {
-        name: (Candidate(name=name, in_sweep=in_sweep), {seed: answers(share, seed) for seed in seeds})
+        name: (Finalist(name=name, in_sweep=in_sweep), {seed: answers(share, seed) for seed in seeds})
         for name, (in_sweep, share) in shares.items()
     }
 
@@ -43,9 +43,9 @@ def test_the_highest_mean_is_chosen_and_compared_with_the_baseline():
     assert {each.candidate.name: each.mean for each in found.scored} == pytest.approx(means)
     assert found.chosen == max(means, key=means.get) == "trial 13"
     assert found.pairs[["run_a", "run_b"]].to_numpy().tolist() == [
-        ["trial 13", "trial 4"], ["trial 13", BASELINE], ["trial 4", BASELINE],
+        [BASELINE, "trial 13"], [BASELINE, "trial 4"], ["trial 13", "trial 4"],
     ]  # fmt: skip
-    assert found.pairs["verdict"].tolist() == [NO_DIFFERENCE, "a is better", "a is better"]
+    assert found.pairs["verdict"].tolist() == ["b is better", "b is better", NO_DIFFERENCE]
 
 
 def test_of_equals_the_better_one_of_the_sweep_is_chosen():
@@ -55,12 +55,12 @@ def test_of_equals_the_better_one_of_the_sweep_is_chosen():
 
 def test_the_interval_of_a_mean_holds_seeds_and_images():
     by_seed = {seed: answers(share, seed) for seed, share in ((43, 0.6), (44, 0.7), (45, 0.8))}
-    found = score_of(Candidate(name="trial 1", in_sweep=0.7), by_seed)
+    found = score_of(Finalist(name="trial 1", in_sweep=0.7), by_seed)
     half = t_half_width(np.array([*found.by_seed.values()]))
     assert found.mean - found.low >= half
     images = 1.96 * np.sqrt(found.mean * (1 - found.mean) / NUM)
     assert found.mean - found.low <= np.hypot(half, images)
-    alone = score_of(Candidate(name="trial 1", in_sweep=0.7), {43: by_seed[43]})
+    alone = score_of(Finalist(name="trial 1", in_sweep=0.7), {43: by_seed[43]})
     assert alone.high - alone.low == pytest.approx(2 * 1.96 * np.sqrt(0.24 / NUM), rel=0.1)
 
 
@@ -71,11 +71,14 @@ def test_the_words_follow_from_the_numbers():
     assert first.endswith("less; the choice of the best was expected to have added 0.0200 by the images alone.")
     assert second.startswith("Trial 4 had 0.7800 in the sweep")
     assert "expected" not in second
-    assert [each.partition(":")[0] for each in pairs[:2]] == ["Baseline against trial 13", "Baseline against trial 4"]
+    assert [each.partition(":")[0] for each in pairs[:2]] == [
+        "Trial 13 against the baseline",
+        "Trial 4 against the baseline",
+    ]
     assert pairs[0].endswith("trial 13 is better.")
     assert pairs[2] == "No difference is shown between trial 4 and trial 13."
     assert chosen.startswith("Chosen: trial 13, with 0.7")
-    tested = with_test(found, score_of(Candidate(name="trial 13", in_sweep=0.8), {43: answers(0.7, 1)}), 400)
+    tested = with_test(found, score_of(Finalist(name="trial 13", in_sweep=0.8), {43: answers(0.7, 1)}), 400)
     assert tested.sentences[:-1] == found.sentences
     assert tested.sentences[-1].startswith("On test, read once and for trial 13 alone, its accuracy is 0.7")
 
@@ -88,6 +91,6 @@ def test_what_is_not_better_than_the_baseline_is_said_not_to_be():
 
 def test_candidates_of_other_images_are_refused():
     given = candidates({"trial 2": (0.8, 0.71)})
-    given[BASELINE] = (Candidate(name=BASELINE, in_sweep=None), {43: answers(0.5, 43, 300)})
+    given[BASELINE] = (Finalist(name=BASELINE, in_sweep=None), {43: answers(0.5, 43, 300)})
     with pytest.raises(ValueError, match="tested on other images"):
         judge(given)

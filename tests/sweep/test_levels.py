@@ -152,8 +152,8 @@ def test_few_trials_say_nothing():
     parameters = drawn(SMALL[:2], 20, seed=1)
     parameters["activation"] = ["mish"] + ["relu"] * 17 + ["gelu"] * 2
     found = by_name(find_levels(made_trials(SMALL[:2], parameters, noise(20))))
-    assert found["activation=mish"].reason == "it was tried once"
-    assert found["activation=gelu"].reason == "it was tried twice"
+    assert found["activation=mish"].reason == "one complete trial had it"
+    assert found["activation=gelu"].reason == "two complete trials had it"
     assert math.isnan(found["activation=mish"].low)
     too_few = find_levels(made_trials(DOCUMENT, drawn(DOCUMENT, 12), noise(12)))
     assert {each.verdict for each in too_few} == {NOTHING_FOLLOWS}

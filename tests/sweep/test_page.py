@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 
 from dogs_accel.sweep.findings.figures import parallel_figure, time_figure
+from dogs_accel.sweep.findings.importance import find_correlations, find_importance
+from dogs_accel.sweep.findings.levels import find_levels
 from dogs_accel.sweep.findings.page import SweepFindings, render_sweep_report
+from dogs_accel.sweep.findings.sentences import write_sentences
 from dogs_accel.sweep.findings.views import coordinates_of
 from dogs_accel.sweep.trials import RUNNING
 from tests.support.made_sweeps import SMALL, choice, drawn, made_trials
@@ -57,6 +60,17 @@ def test_a_sweep_without_a_complete_trial_has_a_page():
         trials=trials, levels=[], importance=[], correlations=[], bias=None, sentences=[], title="A sweep"
     )
     assert "No complete trial." in render_sweep_report(nothing)
+
+
+def test_a_sweep_without_a_trial_has_a_page():
+    trials = made_trials(SMALL, drawn(SMALL, 0), np.zeros(0))
+    assert {each.reason for each in find_levels(trials)} == {"no complete trial had it"}
+    levels = find_levels(trials)
+    nothing = SweepFindings(
+        trials=trials, levels=levels, importance=find_importance(trials), correlations=find_correlations(trials),
+        bias=None, sentences=write_sentences(trials, levels, [], None), title="A sweep",
+    )  # fmt: skip
+    assert "No trial has a value yet." in render_sweep_report(nothing)
 
 
 def test_a_space_of_one_value_and_one_trial_has_a_page_and_figures():

@@ -27,7 +27,7 @@ RULE = "the highest mean validation accuracy over the new seeds, of equals the o
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Finalist:
     """Settings that are trained anew."""
 
     name: str
@@ -42,7 +42,7 @@ class Candidate:
 class Scored:
     """The accuracy of a candidate over the seeds."""
 
-    candidate: Candidate
+    candidate: Finalist
     mean: float
     low: float
     high: float
@@ -61,7 +61,7 @@ class Judgement:
     """Of accuracy alone, as `compare_runs` has them."""
 
 
-def judge(answers: Mapping[str, tuple[Candidate, Mapping[int, Predictions]]]) -> Judgement:
+def judge(answers: Mapping[str, tuple[Finalist, Mapping[int, Predictions]]]) -> Judgement:
     """Compare candidates by their predictions of validation, by seed, and choose one.
 
     answers: by the name of the candidate, in the order in which equals are preferred. Raises ValueError where two were
@@ -71,7 +71,9 @@ def judge(answers: Mapping[str, tuple[Candidate, Mapping[int, Predictions]]]) ->
         name: [_compared(name, seed, predictions, len(by_seed)) for seed, predictions in by_seed.items()]
         for name, (_, by_seed) in answers.items()
     }
-    pairs = compare_runs([run for each in runs.values() for run in each])
+    # A difference is that of a trial from the baseline, and of a worse trial from a better one.
+    in_order = sorted(runs, key=lambda name: name != BASELINE)
+    pairs = compare_runs([run for name in in_order for run in runs[name]])
     scored = [_scored(answers[name][0], each) for name, each in runs.items()]
     chosen = max(scored, key=lambda each: each.mean)  # the first of equals
     return Judgement(
@@ -79,7 +81,7 @@ def judge(answers: Mapping[str, tuple[Candidate, Mapping[int, Predictions]]]) ->
     )
 
 
-def score_of(candidate: Candidate, by_seed: Mapping[int, Predictions]) -> Scored:
+def score_of(candidate: Finalist, by_seed: Mapping[int, Predictions]) -> Scored:
     """Score a candidate alone, such as the chosen one on test."""
     runs = [_compared(candidate.name, seed, predictions, len(by_seed)) for seed, predictions in by_seed.items()]
     return _scored(candidate, runs)
@@ -90,7 +92,7 @@ def _compared(name: str, seed: int, predictions: Predictions, num_seeds: int) ->
     return compared_run(name if num_seeds == 1 else f"{name}, seed {seed}", name, seed, predictions)
 
 
-def _scored(candidate: Candidate, runs: Sequence[ComparedRun]) -> Scored:
+def _scored(candidate: Finalist, runs: Sequence[ComparedRun]) -> Scored:
     values = np.array([run.scores.estimate["accuracy"] for run in runs])
     mean = float(values.mean())
     resampled = np.mean([run.scores.resampled["accuracy"] for run in runs], axis=0)
@@ -172,7 +174,7 @@ def describe_confirmation(found: Confirmation) -> list[str]:
         BASELINE in names and found.chosen in names and pair["verdict"] == NO_DIFFERENCE
         for names, pair in by_pair.items()
     ):
-        said.append(f"That {found.chosen} is better than the {BASELINE} is not shown.")
+        said.append(f"That {found.chosen} is better than the baseline is not shown.")
     if found.test is not None:
         test = found.test
         said.append(
@@ -208,4 +210,5 @@ def _pair_words(pair: Mapping[str, Any]) -> str:
     a, b = pair["a"], pair["b"]
     ends = "no interval" if pair["low"] is None else f"{pair['low']:+.4f} to {pair['high']:+.4f}"
     verdict = {"a is better": f"{a} is better", "b is better": f"{b} is better"}.get(pair["verdict"], pair["verdict"])
-    return f"{b.capitalize()} against {a}: {pair['difference']:+.4f} ({ends}), {verdict}."
+    against = f"the {BASELINE}" if a == BASELINE else a
+    return f"{b.capitalize()} against {against}: {pair['difference']:+.4f} ({ends}), {verdict}."

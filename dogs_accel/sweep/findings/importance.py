@@ -27,11 +27,12 @@ from dogs_accel.evaluation.intervals import NUM_RESAMPLES, percentile_interval
 from dogs_accel.sweep.findings.levels import FEWEST_TRIALS
 from dogs_accel.sweep.findings.trials import ParameterLevels, SweepTrials, position_of
 
-NUM_FORESTS = 12
+NUM_FORESTS = 10
 """Of resampled trials, and as many of shuffled values."""
 FEWEST_FOR_IMPORTANCE = 8
 """Complete trials below which a forest says nothing."""
-_NUM_TREES = 16
+_NUM_TREES, _FEW_TREES = 32, 8
+"""Of the forest of all trials, and of each of the others, whose spread so holds that of few trees too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def find_importance(trials: SweepTrials, num_forests: int = NUM_FORESTS) -> list
     columns = _columns(trials, names)
     random = np.random.default_rng(0)
     num_choices = {each.name: len(each.choices) for each in trials.space.parameters if each.kind == "choice"}
-    own = _shares(columns, num_choices, values, 0)
+    own = _shares(columns, num_choices, values, 0, _NUM_TREES)
     resampled = []
     for seed in range(num_forests):
         rows = _varied_rows(columns, values, random)
@@ -108,7 +109,11 @@ def _varied_rows(
 
 
 def _shares(
-    columns: dict[str, NDArray[np.float64]], num_choices: Mapping[str, int], values: NDArray[np.float64], seed: int
+    columns: dict[str, NDArray[np.float64]],
+    num_choices: Mapping[str, int],
+    values: NDArray[np.float64],
+    seed: int,
+    num_trees: int = _FEW_TREES,
 ) -> dict[str, float]:
     import optuna  # takes a second, which no other command needs
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -132,7 +137,7 @@ def _shares(
                 for row, value in zip(rows, values, strict=True)
             ]
         )
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=_NUM_TREES, seed=seed))
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=num_trees, seed=seed))
     return {name: float(share) for name, share in shares.items()}
 
 

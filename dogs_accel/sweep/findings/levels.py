@@ -4,6 +4,10 @@ Something follows of a level only if at least three complete trials had it and t
 with the level of another parameter (`findings.design` has the rules), and if its effect, adjusted for all other
 parameters, has an interval on one side of 0 and a p value below 0.05 by Holm's method over all levels that could be
 tested. A parameter of two levels is one test.
+
+The trials of a sampler that looks at earlier values are no random sample, for which the p values stand. Of accuracies
+that were noise alone, 30 trials of TPE over a space of 960 points, something was shown in 7 of 300 sweeps; in 180 of
+them the interval of some level's difference, not adjusted or corrected, excluded 0.
 """
 
 from __future__ import annotations
@@ -192,12 +196,12 @@ def _confounded(
 
 def _why_nothing(num: int, num_others: int, confounded: str, num_free: int, spread: float) -> str:
     if num < FEWEST_TRIALS:
-        return ("no complete trial had it", "it was tried once", "it was tried twice")[num]
+        return ("no complete trial had it", "one complete trial had it", "two complete trials had it")[num]
     if num_others < FEWEST_TRIALS:
         return (
             "every complete trial had it",
-            "one trial alone had another level",
-            "two trials alone had another level",
+            "one complete trial alone had another level",
+            "two complete trials alone had another level",
         )[num_others]
     if confounded:
         return confounded

