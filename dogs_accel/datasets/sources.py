@@ -16,6 +16,7 @@ from pathlib import Path
 from dogs_accel.datasets.download import MOST_MEMBERS, DownloadError, download, fetch
 from dogs_accel.runtime.arguments import did_you_mean
 from dogs_accel.runtime.files import UnwritableError, is_disk_full, md5, replacing_folder
+from pipelines.decoding.contents import require_regular
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,10 +108,14 @@ def download_dataset(name: str, root: str | os.PathLike[str], *, progress: bool 
 
 def _provide(source: Source, root: Path, progress: bool) -> str:
     target, path = root / source.folder, root / source.file_name
-    if target.exists():
+    if target.is_dir():
         return f"{target} is there already"
+    if target.exists() or target.is_symlink():
+        raise DownloadError(f"{target}: got what is no folder, expected none or the folder of the dataset; remove it")
     done = "verified"
-    if not path.exists():
+    if path.exists():
+        require_regular(path)
+    else:
         part = path.with_name(path.name + ".part")
         fetch(source.url, part, size_bytes=None, called=source.file_name, progress=progress)
         part.replace(path)

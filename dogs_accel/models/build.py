@@ -19,6 +19,7 @@ from dogs_accel.models.networks import create_network
 from dogs_accel.models.positions import fit_positions
 from dogs_accel.models.specs import ModelSpec, model_spec, timm_facts, torchvision_weights
 from dogs_accel.models.weights import load_weights, num_rows, read_state
+from dogs_accel.runtime.out_of_memory import is_out_of_memory
 
 _TRAINED_WITH_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Models that had classifiers halfway when they were trained, and how the entries of those begin."""
@@ -192,7 +193,8 @@ def _create_named(name: ModelName, spec: ModelSpec, num_classes: int, pretrained
     except NotImplementedError:  # of a tensor on the meta device whose values are read, as RegNets do
         raise
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"models: cannot build {spec.name} at {spec.image_size} px ({error})") from error
+        reason = "there is no memory for it" if is_out_of_memory(error) else error
+        raise ValueError(f"models: cannot build {spec.name} at {spec.image_size} px ({reason})") from error
 
 
 def _create_timm(name: ModelName, image_size: int, num_classes: int, pretrained: bool) -> nn.Module:

@@ -76,6 +76,8 @@ def user_path(text: str) -> str:
     """
     if not text:
         raise argparse.ArgumentTypeError("got '', expected a path")
+    if "\0" in text:  # which a file of settings may hold
+        raise argparse.ArgumentTypeError(f"got {_short(text)}, expected a path")
     return os.path.expanduser(text)  # noqa: PTH111  (a Path would make "." of "" and lose a slash at the end)
 
 

@@ -6,10 +6,13 @@ import gc
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+
+from dogs_accel.runtime.memory import available_bytes, refusing_more_than_available
 
 Value = TypeVar("Value")
 
@@ -66,14 +69,21 @@ def within_memory(work: Callable[[], Value], demand: Demand, take_step: Callable
     half of the images, a quarter and so on, until one fits. Of several processes none can take a step without the
     others, so nothing is tried there. Raises BatchTooLargeError, which names the batch that fitted.
     """
-    try:
-        return work()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        _let_go(error)
+    if _has_room_for_images(demand):
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _let_go(error)
     # Out of the handler: until it is left, the failure is kept, with the tensors of every function that it passed.
     raise BatchTooLargeError(f"{demand.describe()}; {_remedy(demand, take_step)}")
+
+
+def _has_room_for_images(demand: Demand) -> bool:
+    """Whether the images of a step alone fit the memory of a CPU: a system may end a process that fills more."""
+    own_bytes = 12 * demand.image_size_px**2 * demand.num_images // demand.num_processes  # three channels of float32
+    return demand.device.type != "cpu" or own_bytes <= (available_bytes() or own_bytes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -117,7 +127,8 @@ def _fits(num_images: int, device: torch.device, take_step: Callable[[int], obje
     if device.type == "cuda":
         torch.cuda.empty_cache()
     try:
-        take_step(num_images)
+        with refusing_more_than_available() if device.type == "cpu" else nullcontext():
+            take_step(num_images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     except (RuntimeError, MemoryError) as error:

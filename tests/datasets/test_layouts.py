@@ -133,6 +133,20 @@ def test_caltech_has_so_many_of_a_class_for_training(tmp_path):
     assert not np.intersect1d(data.split("train", seed=3, val_ratio=0.3), data.split("test", seed=3)).size
 
 
+@pytest.mark.fault(
+    "Folders and names", "Caltech-256 with one class, or with a class of one photo", "one line that names it"
+)
+def test_too_little_of_caltech_is_one_line(tmp_path):
+    root = touch(tmp_path, *(f"{FOLDER}/001.ak47/{n}.jpg" for n in range(3)))
+    with pytest.raises(DatasetError, match=rf"{FOLDER}: got one class, '001\.ak47', expected at least 2$"):
+        open_dataset(root)
+    touch(root, f"{FOLDER}/002.bear/1.jpg", f"{FOLDER}/003.cat/1.jpg")
+    with pytest.raises(DatasetError, match=r"002\.bear and 1 more: got one photo, expected at least 2, for training"):
+        open_dataset(root)
+    touch(root, f"{FOLDER}/002.bear/2.jpg", f"{FOLDER}/003.cat/2.jpg")
+    assert Counter(open_dataset(root).official_split) == {"official_train": 4, "official_test": 3}
+
+
 def test_in_inaturalist_val_is_the_test_part(tmp_path):
     files = [f"inaturalist_12K/{part}/{name}/{n}.jpg" for part in ("train", "val") for name in TAXA for n in range(10)]
     data = open_dataset(touch(tmp_path, *files))
@@ -145,6 +159,8 @@ def test_in_inaturalist_val_is_the_test_part(tmp_path):
     assert {Path(data.paths[i]).parts[-3] for i in parts["test"]} == {"val"}
     shutil.rmtree(tmp_path / "inaturalist_12K" / "val" / "Aves")  # one without a test image changes no part
     assert Counter(open_dataset(tmp_path).official_split) == {"official_train": 100, "official_test": 90}
+    touch(tmp_path / "inaturalist_12K", "train/__MACOSX/._1.jpg", "val/__MACOSX/._1.jpg", "train/notes.txt")
+    assert open_dataset(tmp_path).facts.name == "inaturalist-12k"  # else val/ would be validation
     # With another class, or a test part of its own, it is any folder of classes.
     (tmp_path / "inaturalist_12K" / "train" / "Protozoa").mkdir()
     assert open_dataset(tmp_path / "inaturalist_12K").facts.layout.startswith("class folders in train/ and val/")

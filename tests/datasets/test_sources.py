@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -176,6 +177,24 @@ def test_the_help_names_what_can_be_fetched(capsys):
         cli.main(["download", "--help"])
     said = capsys.readouterr().out
     assert [name for name in DOWNLOADS if name not in said] == []
+
+
+@pytest.mark.fault(
+    "Archives and checkpoints", "a pipe or a folder where an archive goes, or a file where its folder goes",
+    "one line with its path; nothing is waited for",
+)  # fmt: skip
+def test_what_is_no_file_is_no_archive(tmp_path):
+    path = tmp_path / "nature_12K.zip"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        fetched("inaturalist-12k", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DownloadError, match=r"nature_12K\.zip: cannot be unpacked: Is a directory"):
+        fetched("inaturalist-12k", tmp_path)
+    (tmp_path / "inaturalist_12K").touch()
+    with pytest.raises(DownloadError, match=r"inaturalist_12K: got what is no folder, expected none or the folder"):
+        fetched("inaturalist-12k", tmp_path)
 
 
 def test_what_needs_an_account_is_said(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import pytest
 
 from dogs_accel import benchmark, cli
+from dogs_accel.experiment.settings.files import settings_of
 from dogs_accel.runtime.arguments import as_typed
 
 
@@ -53,6 +54,11 @@ def test_what_is_wrong_is_one_line(arguments, message, capsys):
 def test_an_empty_path_is_refused(flag, capsys):
     assert refusal(benchmark.main, [f"{flag}="], capsys) == f"{flag}: got '', expected a path"
     assert refusal(benchmark.main, [flag, ""], capsys) == f"{flag}: got '', expected a path"
+
+
+def test_no_path_has_a_zero_in_it():
+    with pytest.raises(ValueError, match=r"^a\.json: data: got 'a\\x00b', expected a path$"):
+        settings_of({"data": "a\0b"}, "a.json")
 
 
 def test_so_it_is_by_every_command(tmp_path, monkeypatch, capsys):

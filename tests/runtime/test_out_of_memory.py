@@ -1,6 +1,8 @@
 """A batch that does not fit: what is said of it, that it was tried, and that nothing is held meanwhile."""
 
+import resource
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from dogs_accel import ops
 from dogs_accel.evaluation.predictions import predict
+from dogs_accel.runtime import memory, out_of_memory
 from dogs_accel.runtime.out_of_memory import (
     BatchTooLargeError,
     Demand,
@@ -64,6 +67,30 @@ def test_a_batch_that_no_flag_sets_is_named_without_one():
     demand = Demand(work="x", num_images=8, image_size_px=32, device=CPU, flag=None)
     with pytest.raises(BatchTooLargeError, match=r"^batch_size: 8 images of 32 px .*; 4 would$"):
         within_memory(failing, demand, room_for(5))
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a batch of which the images alone are more than the memory of a CPU",
+    "refused before it is tried; the process is not ended by the system",
+)  # fmt: skip
+def test_what_a_system_would_promise_and_not_give_is_refused(monkeypatch):
+    image_bytes = 3 * 4 * 224**2
+    monkeypatch.setattr(memory, "available_bytes", lambda: 400 << 20)
+    monkeypatch.setattr(out_of_memory, "available_bytes", lambda: 60 * image_bytes)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    tried = []
+
+    def take_step(num_images):
+        tried.append(num_images)
+        if num_images > 30:
+            torch.empty(1 << 30, dtype=torch.uint8)  # of which nothing is touched, so that nothing is taken
+
+    with pytest.raises(BatchTooLargeError, match=r"--batch-size 25 does$"):
+        within_memory(lambda: tried.append("all of it"), DEMAND, take_step)
+    assert tried == [50, 25]
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    fitting = replace(DEMAND, num_images=60)
+    assert within_memory(lambda: 3, fitting, take_step) == 3
 
 
 def test_of_several_processes_none_takes_a_step_alone():

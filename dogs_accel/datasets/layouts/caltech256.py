@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
     drawn once and for all, are training (two thirds of a class that has fewer than 90), the others test. A class has
     the photos that lie in its folder; what lies in folders below it, as in 056.dog, is left out and counted.
 
-    Raises DatasetNotFoundError where there is no photo, DatasetError where a folder is not called as a class is.
+    Raises DatasetNotFoundError where there is no photo, DatasetError where a folder is not called as a class is, and
+    where there are too few classes or photos.
     Definition: Griffin, Holub and Perona, Caltech-256 object category dataset, 2007.
     """
     folder = Path(root).expanduser().resolve()
@@ -57,6 +59,7 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
         names = folder_names
     files = [f"{name}/{photo}" for name in folder_names for photo in found[name]]
     labels = np.repeat(np.arange(len(names)), [len(found[name]) for name in folder_names])
+    _check_counts(images, folder_names, found)
     official, most = _draw(labels)
     is_whole = (len(files), len(names)) == _OFFICIAL_SIZE
     return Dataset(
@@ -77,6 +80,15 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
         folder_names=folder_names,
         official_split=official,
     )
+
+
+def _check_counts(images: Path, folder_names: Sequence[str], found: Mapping[str, Sequence[str]]) -> None:
+    """Raise DatasetError for one class alone, and for a class of which no photo would be for training."""
+    if len(folder_names) == 1:
+        raise DatasetError(f"{images}: got one class, {folder_names[0]!r}, expected at least 2")
+    if few := [name for name in folder_names if int(len(found[name]) * _MOST_SHARE) < 1]:
+        more = f" and {len(few) - 1:,} more" if len(few) > 1 else ""
+        raise DatasetError(f"{images}: {few[0]}{more}: got one photo, expected at least 2, for training and test")
 
 
 def _draw(labels: np.ndarray) -> tuple[list[str], str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dogs_accel.datasets.dataset import Dataset, DatasetNotFoundError
 from dogs_accel.datasets.layouts.class_folders import open_class_folders
+from dogs_accel.datasets.photos import is_folder, is_hidden_folder
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_VAL
 
 TAXA = (
@@ -55,4 +56,4 @@ def _classes(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as found:
-        return {entry.name for entry in found if entry.is_dir() and not entry.name.startswith(".")}
+        return {entry.name for entry in found if is_folder(entry) and not is_hidden_folder(entry.name)}
