@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cost(commands)
     _add_architecture(commands)
     _add_predict(commands)
+    _add_explain(commands)
     _add_export(commands)
     _add_report(commands)
     return parser
@@ -615,6 +616,62 @@ def _predict(options: argparse.Namespace) -> Iterator[str]:
         failures.append(f"{count_text(len(undrawn), 'heat map')} cannot be drawn: {undrawn[0]}")
     if failures:
         raise CheckFailedError("; ".join(failures))
+
+
+def _add_explain(commands: Any) -> None:
+    command = commands.add_parser(
+        "explain", help="look inside a run's model on photos: feature maps, filters, channels, guided gradients"
+    )
+    command.add_argument(
+        "images", nargs="+", type=user_path, metavar="IMAGE",
+        help="a file of any format that PIL opens, or a folder of photos",
+    )  # fmt: skip
+    _add_run(command)
+    command.add_argument("--out", required=True, type=user_path, metavar="DIR", help="folder for the pictures")
+    command.add_argument(
+        "--classes", nargs=2, metavar="CLASS",
+        help="two classes for whose difference channels are chosen (default: the two that the run confuses most)",
+    )  # fmt: skip
+    command.add_argument(
+        "--num-images", type=positive, default=128, metavar="N",
+        help="test images on which channels are chosen, at most (default: 128)",
+    )  # fmt: skip
+    command.add_argument("--all-stages", action="store_true", help="every stage, and not six of them")
+    command.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of those images (default: 0)")
+    command.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+    command.set_defaults(run=_explain, when_stopped="stopped; what was written stays")
+
+
+def _explain(options: argparse.Namespace) -> Iterator[str]:
+    from dogs_accel.inference.inside import InsideSettings, LookedInside, check_photos, look_inside
+    from dogs_accel.inference.predict import named_photos
+    from dogs_accel.inference.trained import describe_trained, load_trained
+    from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
+    from dogs_accel.runtime.devices import choose_device
+    from dogs_accel.runtime.precision import set_numerics
+
+    paths = named_photos(options.images)
+    check_photos(paths)
+    results, device = Path(options.results), choose_device(options.device)
+    settings = InsideSettings(
+        classes=options.classes, num_images=options.num_images, all_stages=options.all_stages, seed=options.seed
+    )
+    with naming_changed_files([results]):
+        run = choose_run(read_runs_folder(results), options.model)
+        trained = load_trained(run, device)
+        set_numerics(tf32=run.record.identity["tf32"])
+    if run.record.data_notice:
+        yield escaped(run.record.data_notice)
+    yield escaped(describe_trained(trained))
+    for said in look_inside(trained, results, paths, Path(options.out), settings):
+        if isinstance(said, LookedInside):
+            yield from _written(said.written)
+            if said.failures:
+                raise CheckFailedError("; ".join(said.failures))
+        else:
+            yield escaped(said)
 
 
 def _add_export(commands: Any) -> None:

@@ -37,13 +37,6 @@ class ChannelSample:
     """(N, C) over the cells."""
     places: NDArray[np.int64]
     """(N, C) the cell of the maximum, row * side + column; the first of equals."""
-    minima: NDArray[np.float64]
-    """(N, C) over the cells."""
-
-    @property
-    def ranges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Smallest and largest value of each channel, (C,) each."""
-        return self.minima.min(axis=0), self.maxima.max(axis=0)
 
 
 @torch.no_grad()
@@ -62,14 +55,13 @@ def sample_channels(model: nn.Module, stage_maps: Sequence[StageMap], batches: I
         for own, values in zip(found, record_maps(model, stage_maps, stages, images), strict=True):
             flat = values.flatten(2)
             highest, at = flat.max(dim=2)
-            own.append(tuple(each.cpu() for each in (flat.double().mean(dim=2), highest, at, flat.amin(dim=2))))
+            own.append(tuple(each.cpu() for each in (flat.double().mean(dim=2), highest, at)))
     if not index:
         raise ValueError("sample: got no image, expected some of the test split")
     order = torch.cat(index).argsort()
     joined = [[torch.cat(parts)[order].numpy() for parts in zip(*own, strict=True)] for own in found]
     return [
-        ChannelSample(means=means, maxima=maxima.astype(np.float64), places=places, minima=minima.astype(np.float64))
-        for means, maxima, places, minima in joined
+        ChannelSample(means=means, maxima=maxima.astype(np.float64), places=places) for means, maxima, places in joined
     ]
 
 

@@ -17,9 +17,9 @@ feature_maps.npz has
 - active_<i> (N, K, h, w) uint8: the maps of stage i's active channels, of each image its own, in the order of the JSON;
 - separating_<i> (N, K, h, w) uint8: those of the separating channels, the same for every image.
 
-0 is the smallest and 255 the largest value that the channel has in a cell of an image of the sample or of those shown,
-so that maps of one channel compare across images. A map is laid over the crop cell by cell, each cell centred where
-cells_px puts it; stored cells are cells_px.step * cells / stored_cells apart.
+0 is the channel's mean over the cells of the sample, or less; 255 is what it reaches in the strongest cell of an image,
+in the mean over the sample, or more. So maps of one channel compare across images. A map is laid over the crop cell by
+cell, each cell centred where cells_px puts it; stored cells are cells_px.step * cells / stored_cells apart.
 """
 
 from __future__ import annotations
@@ -93,10 +93,6 @@ class InspectedStage:
 
     stage: StageMap
     sample: ChannelSample
-    low: NDArray[np.float64]
-    """(C,) smallest value in a cell of the sample and of the images."""
-    high: NDArray[np.float64]
-    """(C,) largest value."""
     active: NDArray[np.int64]
     """(N, K) channels of each image, the most active first."""
     scores: NDArray[np.float64]
@@ -108,8 +104,10 @@ class InspectedStage:
     """(N, K, h, w)"""
 
     def scaled(self, maps: NDArray[np.float32], channels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scale maps (..., K, h, w) of channels (..., K) to [0, 1], their smallest to their largest value."""
-        low, high = self.low[channels][..., None, None], self.high[channels][..., None, None]
+        """Scale maps (..., K, h, w) of channels (..., K) to [0, 1]: see the module's first lines."""
+        low, high = (
+            values.mean(axis=0)[channels][..., None, None] for values in (self.sample.means, self.sample.maxima)
+        )
         span = np.where(high > low, high - low, 1.0)
         return np.clip((maps - low) / span, 0, 1).astype(np.float32)
 
@@ -143,13 +141,10 @@ def inspect_stages(
         scores = activity(maps.mean(axis=(2, 3), dtype=np.float64), sample)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :num_channels]
         separating = separating_channels(sample.means, facts.labels, facts.pair, num_channels)
-        low, high = sample.ranges
         inspected.append(
             InspectedStage(
                 stage=stage,
                 sample=sample,
-                low=np.minimum(low, maps.min(axis=(0, 2, 3))),
-                high=np.maximum(high, maps.max(axis=(0, 2, 3))),
                 active=order,
                 scores=np.take_along_axis(scores, order, axis=1),
                 active_maps=np.take_along_axis(maps, order[..., None, None], axis=1),

@@ -13,7 +13,7 @@ from dogs_accel.explain.cells import Places, UnexplainableError
 from dogs_accel.explain.feature_map import FeatureMap, measure_places
 from dogs_accel.models.architecture.receptive_field import Field, ReceptiveField, following_fields
 from dogs_accel.models.architecture.stages import ModelStages, find_stages, recording_outputs, stage_kind
-from dogs_accel.models.architecture.table import last_map
+from dogs_accel.models.architecture.table import field_text, last_map
 
 MOST_STAGES = 6
 _MOST_PREFIX_TOKENS = 16
@@ -46,6 +46,12 @@ class StageMap:
     """Receptive fields of its cells, or why there are none."""
     places: Places
     """Where the cells lie in the image."""
+    size_px: int
+    """Side of the image."""
+
+    @property
+    def _marks_field(self) -> bool:
+        return isinstance(self.field, ReceptiveField) and min(self.field.size) < self.size_px
 
     def squares(self, output: Tensor) -> Tensor:
         """Lay an output of the module out as (N, C, h, w)."""
@@ -54,24 +60,32 @@ class StageMap:
             return cells.reshape(len(output), -1, self.side, self.side)
         return output.permute(0, 3, 1, 2) if self.is_channels_last else output
 
-    def box(self, row: int, column: int, size_px: int) -> tuple[float, float, float, float]:
-        """Give xmin, ymin, xmax, ymax of what a cell is computed from: its receptive field.
+    def box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Give xmin, ymin, xmax, ymax of what is marked of a cell: its receptive field, as far as the image goes.
 
-        Of a cell that has none, its own place in the image, as that of a token's patch.
+        Of a cell without one, and of one whose field is as large as the image, its own place, as a token's patch.
         """
-        if isinstance(self.field, ReceptiveField):
-            return self.field.box(row, column, size_px)
+        if self._marks_field:
+            return self.seen_box(row, column)
         step = self.places.step
         top, left = (first + at * step - step / 2 for first, at in zip(self.places.first, (row, column), strict=True))
         ends = top + step, left + step
-        return max(left, 0), max(top, 0), min(ends[1], size_px), min(ends[0], size_px)
+        return max(left, 0), max(top, 0), min(ends[1], self.size_px), min(ends[0], self.size_px)
+
+    def seen_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Give xmin, ymin, xmax, ymax of what a cell may be computed from: its receptive field, else the image."""
+        if isinstance(self.field, ReceptiveField):
+            return self.field.box(row, column, self.size_px)
+        return 0, 0, self.size_px, self.size_px
 
     @property
     def box_is(self) -> str:
         """Say what `box` gives."""
-        if isinstance(self.field, ReceptiveField):
+        if self._marks_field:
             return "receptive field"
-        return f"place of the cell; it sees more of the image ({self.field})"
+        if isinstance(self.field, ReceptiveField):
+            return f"place of the cell, whose receptive field of {field_text(self.field)} px is larger than the image"
+        return f"place of the cell, which sees more of the image ({self.field})"
 
 
 @torch.no_grad()
@@ -107,6 +121,7 @@ def find_stage_maps(model: nn.Module, images: Tensor, most: int | None = MOST_ST
                 is_channels_last=is_last,
                 field=field_of(shown.tensor),
                 places=_places(field_of(shown.tensor), side, image.shape[-1]),
+                size_px=image.shape[-1],
             )
         )
     if not found:

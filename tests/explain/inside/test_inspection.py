@@ -34,12 +34,16 @@ def test_a_run_has_the_maps_of_eight_test_images(tiny_results):
     with torch.no_grad():
         trained.model(images)
     number = [stage["name"] for stage in content["stages"]].index("layer1")
+    num_compared = 0
     for image, chosen in enumerate(content["stages"][number]["active"]):
         assert [each["score"] for each in chosen] == sorted((each["score"] for each in chosen), reverse=True)
         for at, each in enumerate(chosen):
             stored, own = arrays[f"active_{number}"][image, at].astype(float), seen[0][image, each["channel"]]
-            if own.max() > own.min() and stored.max() > 100:  # the same but for scale and rounding
-                assert np.corrcoef(stored.ravel(), own.numpy().ravel())[0, 1] > 0.99
+            between = (stored > 0) & (stored < 255)
+            if between.sum() > 5 and np.ptp(stored[between]) > 50:  # the same but for scale and rounding
+                assert np.corrcoef(stored[between], own.numpy()[between])[0, 1] > 0.99
+                num_compared += 1
+    assert num_compared > 10
     for number, stage in enumerate(content["stages"]):
         shape = (8, 6, *stage["stored_cells"])
         assert arrays[f"active_{number}"].shape == arrays[f"separating_{number}"].shape == shape

@@ -7,7 +7,7 @@ from torch import nn
 from dogs_accel.explain.cells import UnexplainableError
 from dogs_accel.explain.inside.stage_maps import find_stage_maps, record_maps, spread_stages
 from dogs_accel.models.architecture.stages import find_stages
-from tests.support.eyes import SIDE, build, colour_net, spot
+from tests.support.eyes import build, colour_net, spot
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_maximum_of_a_map_lies_in_a_bright_square(at):
         row, column = divmod(int(found[0, 0].argmax()), each.side)
         for axis, cell in enumerate((row, column)):
             assert at[axis] <= each.places.first[axis] + cell * each.places.step <= at[axis] + 16
-        left, top, right, bottom = each.box(row, column, SIDE)
+        left, top, right, bottom = each.box(row, column)
         # The field reaches the square, and is of this size: 3 px, then 3 + 2 * 2.
         assert max(left, at[1]) < min(right, at[1] + 16)
         assert max(top, at[0]) < min(bottom, at[0] + 16)
