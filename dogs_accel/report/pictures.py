@@ -54,10 +54,13 @@ def webp_file(path: Path, max_width_px: int, content: bytes | None = None) -> tu
     return webp(image), image.width, image.height
 
 
-def webp(image: Image.Image, quality: int = _QUALITY) -> bytes:
-    """Encode an RGB image as WebP."""
+def webp(image: Image.Image, quality: int | None = _QUALITY) -> bytes:
+    """Encode an RGB image as WebP; of quality None nothing is lost."""
     content = io.BytesIO()
-    image.save(content, "WEBP", quality=quality, method=4)
+    if quality is None:
+        image.save(content, "WEBP", lossless=True)
+    else:
+        image.save(content, "WEBP", quality=quality, method=4)
     return content.getvalue()
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.results.older import OLDER_COLUMNS, with_names_of_now
@@ -44,15 +46,32 @@ def read_content(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 
 
+_DAMAGED = (BadZipFile, EOFError, LookupError, MemoryError, NotImplementedError, ValueError, zlib.error)
+"""What NumPy and zipfile were seen to raise of damaged files."""
+
+
 def read_predictions(path: Path) -> Predictions | None:
     """Read logits, None where there are none. Raises ValueError, naming the file, where it cannot be read."""
     if not path.exists():
         return None
     try:
         return Predictions.load(path)
-    # What NumPy and zipfile were seen to raise of damaged files.
-    except (BadZipFile, EOFError, LookupError, MemoryError, NotImplementedError, ValueError, zlib.error) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: not the logits of a run ({error})") from error
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Read the arrays of an .npz file, None where there is none.
+
+    Raises ValueError, naming the file, where it cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: not readable arrays ({error})") from error
 
 
 def missing_columns(table: pd.DataFrame | None, columns: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from dogs_accel.report.explorer.page import write_explorer
 from dogs_accel.results.folder import read_runs_folder
+from dogs_accel.runtime.files import read_json
 from tests.support.finished_folders import PLAIN, write_folder
 
 pytestmark = pytest.mark.slow
@@ -117,8 +118,10 @@ def test_a_question_is_a_link(explorer, tests, open_page):
 
 def test_it_is_used_by_keyboard_and_says_what_it_shows(explorer, tests, open_page):
     page = open_page(explorer, "#run=ResNet-50%2C+full&show=all&order=class", viewport={"width": 1280, "height": 900})
-    assert page.get_by_role("status").inner_text().startswith("40 of 40 test images; ResNet-50, full: ")
-    assert "20 pictures are missing" in page.get_by_role("status").inner_text()
+    assert (
+        page.locator("#found").get_by_role("status").inner_text().startswith("40 of 40 test images; ResNet-50, full: ")
+    )
+    assert "20 pictures are missing" in page.locator("#found").get_by_role("status").inner_text()
     assert page.locator(".gone").count() == 20
     broken = "all => all.filter(each => each.complete && !each.naturalWidth).length"
     assert page.eval_on_selector_all("#shots img", broken) == 0
@@ -143,6 +146,10 @@ def test_it_is_used_by_keyboard_and_says_what_it_shows(explorer, tests, open_pag
     assert not dialog.is_visible()
     assert page.evaluate("document.activeElement.dataset.image") == "1"
     assert "image=" not in page.evaluate("location.hash")
+    assert (
+        page.locator("#look-said").inner_text().startswith("No feature maps of ResNet-50, full, ResNet-50, staged, V")
+    )
+    assert not page.locator("#look").is_visible()
     nameless = (
         "all => all.filter(each => !each.labels?.length && !each.textContent.trim() && !each.querySelector('img')?.alt)"
     )
@@ -151,6 +158,40 @@ def test_it_is_used_by_keyboard_and_says_what_it_shows(explorer, tests, open_pag
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(outline) == "solid"
     assert page.problems == []
+
+
+def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_results, open_page):
+    path = tiny_results / "cnn" / "resnet18_full" / "feature_maps.json"
+    content = read_json(path)
+    name, image = content["stages"][-1]["name"], content["images"][2]["id"]
+    page = open_page(tiny_results / "explorer.html", "#show=all")
+    options = page.get_by_label("Stage").locator("option").all_inner_texts()
+    assert [text.partition(":")[0] for text in options] == [stage["name"] for stage in content["stages"]]
+    choose(page, "Stage", options[-1])
+    choose(page, "Image", f"{content['images'][2]['true_class']}, {image}")
+    assert page.locator("#look-said").inner_text().startswith(f"{name} of ResNet-18, full on {image}.")
+    expected = [each["channel"] for each in content["stages"][-1]["active"][2]]
+    alts = page.locator("#look-maps ul").first.locator(".over img").evaluate_all("all => all.map(each => each.alt)")
+    assert alts == [f"Channel {channel} of {name} on {image}" for channel in expected]
+    assert parse_qs(page.evaluate("location.hash.slice(1)")) == {
+        "run": ["ResNet-18, full"], "show": ["all"], "look": ["ResNet-18, full"], "stage": [name], "of": [image],
+    }  # fmt: skip
+    # The third row of the picture of the stage, over the third crop.
+    places = "all => all.map(each => [each.style.left, each.style.top])"
+    crop, over = page.locator("#look-maps .crop").nth(1).locator("img").evaluate_all(places)
+    assert (crop, over) == (["-200%", "0%"], ["-100%", "-200%"])
+    slider = page.get_by_label("How much of the map is seen")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert page.locator(".over").first.evaluate("each => getComputedStyle(each).opacity") == "0"
+    again = open_page(tiny_results / "explorer.html", page.evaluate("location.hash"))
+    assert again.get_by_label("Stage").input_value() == name
+    seen = open_page(tiny_results / "explorer.html", f"#show=all&image={image}")
+    seen.get_by_role("link", name="Its feature maps in ResNet-18, full").click()
+    assert not seen.locator("#detail").is_visible()
+    assert seen.get_by_label("Image", exact=True).evaluate("each => each.selectedOptions[0].text").endswith(image)
+    assert seen.evaluate("document.activeElement.id") == "inside-title"
+    assert page.problems + again.problems + seen.problems == []
 
 
 def test_long_names_and_many_images_stay_in_the_page(tmp_path, open_page):

@@ -21,8 +21,10 @@ from dogs_accel.report.explorer.answers import (
     image_rows,
     quality_data,
 )
+from dogs_accel.report.explorer.feature_maps import feature_map_data
+from dogs_accel.report.explorer.media import Media
 from dogs_accel.report.explorer.thumbnails import COLUMNS, PER_SHEET, SIDE_PX, make_sheets
-from dogs_accel.report.pictures import data_uri, webp_file
+from dogs_accel.report.pictures import webp_file
 from dogs_accel.report.rendering import assets, page_environment
 from dogs_accel.report.summary import RunView, run_views, shared_nouns
 from dogs_accel.results.folder import RunsFolder
@@ -33,6 +35,8 @@ from dogs_accel.runtime.files import replacing
 LARGEST_PAGE_BYTES = 8_000_000
 """Of a page with its pictures inside; of a larger one they lie in a folder beside it."""
 _MAP_WIDTH_PX = 680
+_KINDS = ("sheet", "map", "crops", "stage")
+"""What the names of pictures begin with."""
 
 
 def why_no_explorer(folders: Sequence[RunsFolder]) -> str | None:
@@ -48,9 +52,9 @@ def why_no_explorer(folders: Sequence[RunsFolder]) -> str | None:
 def write_explorer(folders: Sequence[RunsFolder], page: Path, title: str, report: str) -> list[Path]:
     """Write the explorer of some folders to a page, and the folder of its pictures where they are too many for that.
 
-    Reads the saved logits, the metadata, the files of the test images and the heat maps that the runs have; asks no
-    model. title: of the page; report: name of the report that lies beside it. Returns what was written. Raises
-    ValueError where `why_no_explorer` says why, or, naming the file, where one cannot be read.
+    Reads the saved logits, the metadata, the files of the test images, and the heat maps and feature maps that the runs
+    have; asks no model. title: of the page; report: name of the report that lies beside it. Returns what was written.
+    Raises ValueError where `why_no_explorer` says why, or, naming the file, where one cannot be read.
     """
     if reason := why_no_explorer(folders):
         raise ValueError(f"explorer: {reason}")
@@ -58,22 +62,23 @@ def write_explorer(folders: Sequence[RunsFolder], page: Path, title: str, report
     images = explored_images(views)
     rows = image_rows(folders[0], images)
     data = _data(folders, views, images, rows)
-    pictures = _Pictures()
+    media = Media()
     paths = rows["image_path"].fillna("").tolist()
     data["sheets"] = [
         {
-            "picture": pictures.add(f"sheet_{number:04}", sheet.content),
+            "picture": media.add(f"sheet_{number:04}", sheet.content),
             "sizes": [side for size in sheet.sizes_px for side in size],
         }
         for number, sheet in enumerate(make_sheets(paths))
     ]
     for view, run in zip(views, data["runs"], strict=True):
-        run["maps"] = _maps(view, images, pictures)
+        run["maps"] = _maps(view, images, media)
+        run["inside"] = feature_map_data(view, media)
     _remove_pictures(page)
-    html = _render(data, pictures.inside(), title, report)
+    html = _render(data, media.inside(), title, report)
     if len(html) > LARGEST_PAGE_BYTES:
-        html = _render(data, pictures.beside(explorer_pictures(page)), title, report)
-        written = pictures.write(explorer_pictures(page))
+        html = _render(data, media.beside(explorer_pictures(page)), title, report)
+        written = media.write(explorer_pictures(page))
     else:
         written = []
     with replacing(page) as temporary:
@@ -91,39 +96,11 @@ def _remove_pictures(page: Path) -> None:
     """Remove the pictures of an earlier time, and nothing else that may be there."""
     folder = explorer_pictures(page)
     if folder.is_dir():
-        for pattern in ("sheet_*.webp", "map_*.webp"):
-            for path in folder.glob(pattern):
+        for kind in _KINDS:
+            for path in folder.glob(f"{kind}_*.webp"):
                 path.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-class _Pictures:
-    """The pictures of a page, each once, by number."""
-
-    def __init__(self) -> None:
-        self._contents: dict[str, bytes] = {}
-
-    def add(self, name: str, content: bytes | None) -> int | None:
-        """Take a WebP file; returns its number, None where there is none."""
-        if content is None:
-            return None
-        self._contents[f"{name}.webp"] = content
-        return len(self._contents) - 1
-
-    def inside(self) -> list[str]:
-        """Give what the page embeds of each."""
-        return [data_uri(content) for content in self._contents.values()]
-
-    def beside(self, folder: Path) -> list[str]:
-        """Give the address of each, from a page beside the folder."""
-        return [urllib.parse.quote(os.fsencode(f"{folder.name}/{name}")) for name in self._contents]
-
-    def write(self, folder: Path) -> list[Path]:
-        for name, content in self._contents.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_bytes(content)
-        return [folder / name for name in self._contents]
 
 
 def _data(
@@ -166,7 +143,7 @@ def _addresses(paths: Sequence[str]) -> tuple[str, list[str]]:
     return Path(root).as_uri(), [urllib.parse.quote(os.fsencode(each)) for each in after]
 
 
-def _maps(view: RunView, images: ExploredImages, pictures: _Pictures) -> dict[str, Any]:
+def _maps(view: RunView, images: ExploredImages, media: Media) -> dict[str, Any]:
     """Take the heat maps that a run has made: numbers of pictures by image, and the methods, side by side."""
     table, facts = view.run.table(EXPLAINED_FILE), view.run.content(EXPLANATIONS_FILE) or {}
     if missing_columns(table, ["id", "method"]):
@@ -180,7 +157,7 @@ def _maps(view: RunView, images: ExploredImages, pictures: _Pictures) -> dict[st
         if image_id in place_of and content is not None:
             place = place_of[image_id]
             recompressed, *_ = webp_file(view.run.folder / name, _MAP_WIDTH_PX, content)
-            numbers[str(place)] = pictures.add(f"map_{view.id}_{place:06}", recompressed)
+            numbers[str(place)] = media.add(f"map_{view.id}_{place:06}", recompressed)
     methods = table["method"].drop_duplicates().tolist()
     return {"reason": "", "methods": [METHOD_NAMES.get(method, method) for method in methods], "of": numbers}
 

@@ -15,6 +15,7 @@
   const count = (number) => number.toLocaleString("en-US");
   const percent = (share) => Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : "–";
   const mean = (values) => values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+  const signed = (number) => number.toFixed(2).replace("-", "−");
   const several = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
 
   // What a run says of an image.
@@ -54,9 +55,10 @@
       if (quality.tenths.includes(tenth)) QUALITIES.set(`${quality.name}-${end}`, { text: `of the ${words} tenth`, keeps: (image) => quality.tenths[image] === tenth });
     }
   }
-  const NOTHING = { run: 0, with: -1, true: -1, answer: -1, both: false, show: "wrong", least: 0, quality: "", order: "confident", image: -1 };
+  const NOTHING = { run: 0, with: -1, true: -1, answer: -1, both: false, show: "wrong", least: 0, quality: "", order: "confident", image: -1, look: -1, stage: "", of: -1 };
   const runLabels = runs.map((run) => run.label);
-  const NAMES = { run: runLabels, with: runLabels, true: classes, answer: classes, image: ids };
+  const NAMES = { run: runLabels, with: runLabels, true: classes, answer: classes, image: ids, look: runLabels, of: ids };
+  const OF_IMAGES = { image: -1, look: -1, stage: "", of: -1 };  // what does not change which images are found
 
   const write = (question) => {
     const written = new URLSearchParams();
@@ -67,16 +69,21 @@
     }
     return `#${written}`;
   };
+  const KNOWS = {
+    both: (text) => text === "yes",
+    show: (text) => Object.hasOwn(SHOWN, text),
+    least: (text) => Number(text) >= 0 && Number(text) <= 95,
+    quality: (text) => QUALITIES.has(text),
+    order: (text) => ORDERS.has(text),
+    stage: (text) => runs.some(({ inside }) => inside.stages.some(({ name }) => name === text)),
+  };
   const read = (address) => {
     const question = { ...NOTHING }, unknown = [];
     for (const [key, text] of new URLSearchParams(address.slice(1))) {
-      let value = text;
-      if (NAMES[key]) value = NAMES[key].indexOf(text);
-      else if (key === "both") value = text === "yes";
-      else if (key === "least") value = Math.min(95, Math.max(0, Number(text)));
-      const isKnown = key in NOTHING && (NAMES[key] ? value >= 0 : key === "show" ? Object.hasOwn(SHOWN, text) : key === "quality" ? QUALITIES.has(text)
-        : key === "order" ? ORDERS.has(text) : key === "least" ? Number.isFinite(value) : true);
-      if (isKnown) question[key] = value; else unknown.push(`${key} “${text}”`);
+      const place = Object.hasOwn(NAMES, key) ? NAMES[key].indexOf(text) : -1;
+      if (place >= 0) question[key] = place;
+      else if (Object.hasOwn(KNOWS, key) && KNOWS[key](text)) question[key] = key === "both" ? true : key === "least" ? Number(text) : text;
+      else unknown.push(`${key} “${text}”`);
     }
     if (question.with === question.run) question.with = -1;
     if (question.with < 0 && !OF_ONE_RUN.includes(question.show)) question.show = "wrong";
@@ -142,16 +149,16 @@
 
   // The page.
   const form = byId("form"), detail = byId("detail"), shots = byId("shots"), more = byId("more");
-  let question = null, found = null, opener = null;
+  let question = null, found = null, opener = null, goes = null;
 
   const link = (text, changes, from = question) => {
     const made = element("a", text);
     made.href = write({ ...from, image: -1, ...changes });
-    if (made.hash === write(question)) made.setAttribute("aria-current", "true");
+    if (made.hash === write({ ...question, image: -1 })) made.setAttribute("aria-current", "true");
     return made;
   };
-  const options = (name, entries, chosen) => {
-    const select = form.elements[name];
+  const options = (name, entries, chosen, of = form) => {
+    const select = of.elements[name];
     select.replaceChildren(...entries.map(([value, text]) => {
       const option = element("option", text);
       option.value = value;
@@ -181,7 +188,8 @@
   const asked = () => ({
     run: Number(form.elements.run.value), with: Number(form.elements.with.value), true: Number(form.elements.true.value),
     answer: Number(form.elements.answer.value), both: form.elements.both.checked, show: form.elements.show.value,
-    least: Number(form.elements.least.value), quality: form.elements.quality.value, order: form.elements.order.value, image: -1,
+    least: Number(form.elements.least.value), quality: form.elements.quality.value, order: form.elements.order.value,
+    image: -1, look: question.look, stage: question.stage, of: question.of,
   });
 
   const pairsOf = (run) => {
@@ -195,7 +203,7 @@
     return [...pairs.values()].sort((x, y) => y.there + y.back - x.there - x.back || x.a - y.a || x.b - y.b);
   };
   const fillQuestions = () => {
-    const of = { ...NOTHING, run: question.run, with: question.with }, run = runs[of.run], asks = [];
+    const of = { ...NOTHING, run: question.run, with: question.with, look: question.look, stage: question.stage, of: question.of }, run = runs[of.run], asks = [];
     const ask = (text, changes) => {
       const whole = { ...of, ...changes };
       asks.push([link(text, whole), find(whole).shown.length]);
@@ -333,6 +341,11 @@
       open.rel = "noopener";
       beside.append(within(element("p", undefined, "small"), open, " (where the runs were made)"));
     }
+    for (const at of lookers.filter((each) => runs[each].inside.ids.includes(ids[image]))) {
+      const inside = link(`Its feature maps in ${runLabels[at]}`, { look: at, stage: "", of: image });
+      inside.addEventListener("click", () => { goes = byId("inside-title"); });
+      beside.append(within(element("p", undefined, "small"), inside));
+    }
     byId("detail-content").replaceChildren(
       within(element("div", undefined, "facing"), thumbnail(image, describe(image, found.chosen), Math.min(280, innerWidth - 60)), beside),
       within(element("div", undefined, "runs"), ...runs.map((run) => ofRun(run, image))),
@@ -348,20 +361,83 @@
   const closed = () => {
     const last = question.image;
     if (last >= 0) location.hash = write({ ...question, image: -1 });
-    (shots.querySelector(`[data-image="${last}"]`) ?? shots.querySelector(`[data-image="${opener}"]`) ?? byId("found-title")).focus();
+    const to = goes;
+    goes = null;
+    (to ?? shots.querySelector(`[data-image="${last}"]`) ?? shots.querySelector(`[data-image="${opener}"]`) ?? byId("found-title")).focus();
   };
+
+  // Feature maps, of the images that a run has kept them of.
+  const look = byId("look"), opacity = byId("look-opacity"), lookers = runs.map((_, at) => at).filter((at) => runs[at].inside.stages.length);
+  const ofBox = (part) => `${100 * part}%`;
+  const part = (picture, columns, rows, column, row, alt) => {  // one cell of a picture, as wide as its box
+    const image = element("img");
+    image.src = data.pictures[picture];
+    image.alt = alt;
+    image.loading = "lazy";
+    Object.assign(image.style, { width: ofBox(columns), height: ofBox(rows), left: ofBox(-column), top: ofBox(-row) });
+    return image;
+  };
+  const chosenLook = () => {
+    const at = lookers.includes(question.look) ? question.look : lookers[0], { inside } = runs[at];
+    const stage = inside.stages.find(({ name }) => name === question.stage) ?? inside.stages[0];
+    return { at, inside, stage, row: Math.max(0, inside.ids.indexOf(ids[question.of])) };
+  };
+  const mapOf = ({ inside, stage, row }, column, words, alt) => {
+    const crop = element("span", undefined, "crop"), over = element("span", undefined, "over"), [left, top, width, height] = stage.area;
+    const columns = stage.active[row].length + stage.separating.length;
+    Object.assign(over.style, { left: ofBox(left), top: ofBox(top), width: ofBox(width), height: ofBox(height), opacity: opacity.value / 100 });
+    crop.append(part(inside.crops, inside.ids.length, 1, row, 0, ""), within(over, part(stage.picture, columns, inside.ids.length, column, row, alt)));
+    return within(element("li"), crop, element("span", words));
+  };
+  const showOpacity = () => {
+    const text = `${opacity.value} %`;
+    look.querySelector(".value").textContent = text;
+    opacity.setAttribute("aria-valuetext", text);
+    byId("look-maps").querySelectorAll(".over").forEach((over) => { over.style.opacity = opacity.value / 100; });
+  };
+  const fillLook = () => {
+    const reasons = new Map();
+    for (const { label, inside } of runs) if (!inside.stages.length) reasons.set(inside.reason, [...reasons.get(inside.reason) ?? [], label]);
+    const without = [...reasons].map(([reason, named]) => `No feature maps of ${named.join(", ")}: ${reason}.`);
+    look.hidden = !lookers.length;
+    if (!lookers.length) { byId("look-said").textContent = without.join(" "); return; }
+    const chosen = chosenLook(), { at, inside, stage, row } = chosen, id = inside.ids[row], [a, b] = inside.classes;
+    const fill = (name, entries, value) => options(name, entries, value, look);
+    fill("look", lookers.map((each) => [each, runLabels[each]]), at);
+    fill("stage", inside.stages.map(({ name, channels, cells }) => [name, `${name}: ${several(channels, "channel", "channels")}, ${cells.join(" × ")} cells`]), stage.name);
+    fill("of", inside.ids.map((each, place) => [place, `${classes[labels[ids.indexOf(each)]]}, ${each}`]), row);
+    byId("look-said").textContent = [`${stage.name} of ${runLabels[at]} on ${id}.`, "Dark is the smallest value that a channel has in the images shown and in a sample of others, yellow its largest.", ...without].join(" ");
+    const list = (channels, from, words) => within(element("ul", undefined, "channels"), ...channels.map((channel, number) => mapOf(chosen, from + number, words(channel), `Channel ${channel.channel} of ${stage.name} on ${id}`)));
+    const active = stage.active[row], found = [element("h3", "Its most active channels"), element("p", `Score: ${inside.measures.active}.`, "soft"), list(active, 0, ({ channel, score }) => `channel ${channel}, score ${signed(score)}`)];
+    found.push(element("h3", `Channels that tell ${a} from ${b}`));
+    if (stage.separating.length) found.push(element("p", `d: ${inside.measures.separating}.`, "soft"), list(stage.separating, active.length, (channel) => `channel ${channel.channel}, d ${signed(channel.d)}${channel.d_held_out === null ? "" : `, ${signed(channel.d_held_out)} in the other half`}`));
+    else found.push(element("p", "There are too few images of them to tell.", "soft"));
+    byId("look-maps").replaceChildren(...found);
+    showOpacity();
+  };
+  look.addEventListener("change", ({ target }) => {
+    if (target === opacity) return;
+    const at = Number(look.elements.look.value), { inside } = runs[at], kept = chosenLook().inside.ids[Number(look.elements.of.value)];
+    location.hash = write({ ...question, look: at, stage: look.elements.stage.value, of: ids.indexOf(inside.ids.includes(kept) ? kept : inside.ids[0]) });
+  });
+  look.addEventListener("submit", (event) => event.preventDefault());
+  opacity.addEventListener("input", showOpacity);
 
   const apply = () => {
     const before = question, address = read(location.hash);
     question = address.question;
     byId("unknown").hidden = !address.unknown.length;
     byId("unknown").textContent = `Not known here, and left out of the question: ${address.unknown.join(", ")}.`;
-    if (!before || write({ ...before, image: -1 }) !== write({ ...question, image: -1 })) {
+    if (!before || write({ ...before, ...OF_IMAGES }) !== write({ ...question, ...OF_IMAGES })) {
       const focused = document.activeElement;
       fillForm();
       fillQuestions();
       fillFound();
       if (focused && !focused.isConnected) byId("found-title").focus();  // the link that was followed is made anew
+    }
+    if (!before || before.look !== question.look || before.stage !== question.stage || before.of !== question.of) {
+      fillLook();
+      fillQuestions();  // whose links keep what is looked at
     }
     if (question.image >= 0) fillDetail();
     else if (detail.open) detail.close();
