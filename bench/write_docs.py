@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from PIL import Image
@@ -276,6 +277,30 @@ def loaders_with_model() -> str:
     return table(head, [[cell.replace("%", " %") for cell in row] for row in rows])
 
 
+def cifar_epoch() -> str:
+    """Lay out an epoch of CIFAR-10's ResNet-18 with the document's loader and with `cached`."""
+    found = result("cifar_epoch")
+    rows = []
+    for row in found["rows"]:
+        name = "`cached`" if row["candidate"] == "cached" else row["candidate"]
+        ratio = "1" if row["candidate"] == found["baseline"] else "-"
+        if "ratio" in row and ratio == "-":
+            ratio = f"{number(row['ratio'])} ({number(row['ratio_low'])} to {number(row['ratio_high'])})"
+        rows.append(
+            [f"{'loading' if row['kind'] == 'load' else 'training on'} {row['num_images']:,} images, {name}",
+             number(median(row["seconds"])), number(median(row["cpu_seconds"])), ratio,
+             f"{row['wait_share']:.1%}".replace("%", " %") if row.get("wait_share") is not None else "-"]
+        )  # fmt: skip
+    head = [
+        f"ResNet-18 of 32 px, batch {found['batch_size']}",
+        "seconds",
+        "of CPU",
+        "as fast as the document's",
+        "waiting",
+    ]
+    return table(head, rows)
+
+
 def statistics() -> str:
     """Lay out metadata, statistics of pixels, calibration and bootstrap."""
     photo = "PIL + NumPy + matplotlib"
@@ -475,6 +500,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "loaders": loaders,
     "loaders-of-recipes": loaders_of_recipes,
     "loaders-with-model": loaders_with_model,
+    "cifar-epoch": cifar_epoch,
     "statistics": statistics,
     "demo": demo,
     "demo-pairs": demo_pairs,

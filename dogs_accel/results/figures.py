@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ _PANELS = (
     ("Train time (s)", describe_seconds, "training and validation"),
 )
 """Column, number format and note of each panel of the overview."""
+_NAME_CHARACTERS = 36
+"""Of a line beside the rows."""
 
 
 @own_look()
@@ -39,9 +42,9 @@ def comparison_figure(
     colours: one a run; intervals: by column the 95 % interval of each run, None where it has none; reasons: why some
     have none; plural: what the classes are called.
     """
-    names = [f"{row.Model}\n{row['Training strategy']}" for _, row in table.iterrows()]
+    names = [_row_name(row) for _, row in table.iterrows()]
     rows = np.arange(len(table))
-    figure = Figure(figsize=(13, 1.9 + 0.62 * len(table)), layout="constrained")
+    figure = Figure(figsize=(13, 1.9 + _inches(names) * len(table)), layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)
     for axes, (column, form, note) in zip(panels, _PANELS, strict=True):
         values = table[column].to_numpy(dtype=float)
@@ -79,11 +82,8 @@ def repeats_figure(
     runs: model_comparison.csv; repeats: seeds_comparison.csv, whose rows have these colours; plural: what the
     classes are called.
     """
-    names = [
-        f"{row.Model}\n{row['Training strategy']}\n{row.Seeds} seed{'s' * (row.Seeds != 1)}"
-        for _, row in repeats.iterrows()
-    ]
-    figure = Figure(figsize=(13, 2.1 + 0.78 * len(repeats)), layout="constrained")
+    names = [f"{_row_name(row)}\n{row.Seeds} seed{'s' * (row.Seeds != 1)}" for _, row in repeats.iterrows()]
+    figure = Figure(figsize=(13, 2.1 + _inches(names) * len(repeats)), layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)
     for axes, (column, form, note) in zip(panels, _PANELS, strict=True):
         _draw_means(axes, runs, repeats, column, colours)
@@ -117,6 +117,17 @@ def _draw_means(axes: Axes, runs: pd.DataFrame, repeats: pd.DataFrame, column: s
     axes.plot(values, np.asarray(rows) + 0.2, "o", color="white", markeredgecolor="black", markersize=4)
     most = float(values.max())
     axes.set_xlim(0, max(min(1.05 * float(np.nanmax([*high[known], most])), 1.6 * most), 1e-3))
+
+
+def _row_name(row: pd.Series) -> str:
+    """Name a row in lines that leave the panels their room."""
+    lines = [*textwrap.wrap(row.Model, _NAME_CHARACTERS), *textwrap.wrap(row["Training strategy"], _NAME_CHARACTERS)]
+    return "\n".join(lines)
+
+
+def _inches(names: Sequence[str]) -> float:
+    """Give the height of a row whose longest name is one of these."""
+    return 0.30 + 0.16 * max(name.count("\n") + 1 for name in names)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from dogs_accel.datasets.layouts.stanford_dogs import stanford_dogs_facts
 from dogs_accel.explain.run import picture_name
 from dogs_accel.report.charts import Bin, Line, line_chart, nice_ticks, reliability_chart
 from dogs_accel.report.claims import judge_claims
-from dogs_accel.report.formats import ABSENT, seconds
+from dogs_accel.report.formats import ABSENT, breakable, listed, seconds
 from dogs_accel.report.limits import limits
 from dogs_accel.report.marks import Marks, mark_best
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
@@ -776,6 +776,13 @@ def test_sentences_stay_short_however_many_the_runs_are(twelve):
     assert len(set(keys)) == 12
     # Staged runs alone have the end of a phase.
     assert panel.count('class="end ') == 2
+
+
+def test_names_are_listed_and_broken_as_they_can_be_read():
+    assert [listed(list("abcdef"[:num])) for num in range(1, 6)] == [
+        "a", "a and b", "a; b and c", "a; b; c and d", "a; b; c and 2 more",
+    ]  # fmt: skip
+    assert breakable("<b>_2") == "&lt;b&gt;_<wbr>2"
 
 
 def test_pairs_without_a_difference_are_named_where_they_are_few():

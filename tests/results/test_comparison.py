@@ -158,6 +158,18 @@ def test_two_rows_of_one_name_are_two_rows():
     assert [bar.get_y() + bar.get_height() / 2 for bar in figure.axes[0].patches] == [0, 1]
 
 
+def test_long_names_leave_the_panels_their_room():
+    strategy = "Head only for 8 epochs, head on cached features without augmentation"
+    table = comparison_table([finished("m", "cnn", strategy, 0.5, 1.0)])
+    figure = comparison_figure(table, COLOURS[:1], {})
+    lines = figure.axes[0].get_yticklabels()[0].get_text().split("\n")
+    assert " ".join(lines) == f"m {strategy}"
+    assert max(map(len, lines)) <= 36
+    figure.draw_without_rendering()
+    notes = [axes.texts[-1].get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(notes))
+
+
 # The second configuration has the luckiest seed and the lower mean; the last one has run once.
 REPEATS = [
     finished("ResNet-50", "cnn", "full", 0.80, 10.0, 7),
