@@ -22,7 +22,7 @@ from tests.support.small_stores import AS_IS, build, pil_pixels
 README = ROOT / "README.md"
 COMMANDS = (
     "download", "prepare", "metadata", "eda", "parity", "throughput", "cost", "architecture", "predict", "explain",
-    "export", "report",
+    "export", "report", "sweep",
 )  # fmt: skip
 FENCE = re.compile(r"^```.*?^```$", flags=re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
