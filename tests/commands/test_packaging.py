@@ -41,6 +41,7 @@ def test_the_wheel_works_from_any_folder(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "dogs_accel/_C.abi3.so" in names
     assert {f"dogs_accel/report/templates/report.{end}" for end in ("html.j2", "css", "js")} <= set(names)
+    assert {f"dogs_accel/sweep/findings/templates/sweep.{end}" for end in ("html.j2", "css", "js")} <= set(names)
     assert {name.split("/")[0] for name in names} - {name.split("/")[0] for name in names if "dist-info" in name} == {
         "dogs_accel",
         "pipelines",
