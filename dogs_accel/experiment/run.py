@@ -238,6 +238,7 @@ def _tracked_run(
         },
         resumes=record is not None,
         is_of_agent=trial is not None and trial.is_of_agent,
+        lists_packages=trial is None,
         **known,
     )
 
@@ -526,9 +527,10 @@ def _describe_run(work: _Work, trained: TrainResult, weights: str, backends: dic
     plan, planned, splits = work.plan, work.planned, work.examined.splits
     profile: dict[str, Any] = {}
     with work.steps.step("profile"):
+        # Counting takes as long as a short epoch, which is too long for a trial.
         flops = [
             None
-            if plan.config.cache_features and phase.mode == "head_only"
+            if (plan.config.cache_features and phase.mode == "head_only") or work.trial is not None
             else count_flops(planned.spec, plan.data.num_classes, *phase.stage)
             for phase in planned.phases
         ]

@@ -128,12 +128,12 @@ def _run(options: argparse.Namespace, others: list[str], flags: list[str], endin
     goes_on = f"{_SWEEP} --resume --out {shlex.quote(str(folder))} goes on"
     ending.log_folder, ending.is_spokesman = folder, options.worker is None
     ending.stopped = f"stopped; what had ended is in {folder}, and {goes_on}"
-    share, num_workers = _threads(options.workers if point is None else 1)
+    share, num_workers = _threads(1 if point else options.workers)
     where = Where(
         device=options.device or sweep.settings.get("device") or (None if gpu is None else f"cuda:{gpu}"),
         wandb=wandb,
         num_threads=share,
-        is_of_agent=point is not None and _WANDB_SWEEP in os.environ,
+        is_of_agent=bool(point) and _WANDB_SWEEP in os.environ,
     )
     if options.worker is None:
         yield from _describe(sweep, folder, num_workers)

@@ -102,6 +102,8 @@ class TrackedRun:
     summary: dict[str, Any] = field(default_factory=dict)
     is_of_agent: bool = False
     """Whether W&B's agent started this process for the run, whose id and sweep are then in its variables."""
+    lists_packages: bool = True
+    """Whether W&B lists the packages of this environment, for which it reads each one's files again."""
     _run: Any = None
 
     def __enter__(self) -> TrackedRun:
@@ -143,7 +145,12 @@ class TrackedRun:
             dir=self.folder,
             mode=self.mode,  # type: ignore[arg-type]  # one of WANDB_MODES
             resume="allow" if self.resumes and self.mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off", init_timeout=_STARTS_WITHIN_S),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=_STARTS_WITHIN_S,
+                x_save_requirements=self.lists_packages,
+            ),
         )
 
     def log(self, values: Mapping[str, Any], step: int) -> None:

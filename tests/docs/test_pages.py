@@ -20,7 +20,10 @@ from tests.docs.test_extending import BLOCK, PAGE
 from tests.support.small_stores import AS_IS, build, pil_pixels
 
 README = ROOT / "README.md"
-COMMANDS = ("download", "prepare", "metadata", "eda", "parity", "throughput", "cost", "predict", "export", "report")
+COMMANDS = (
+    "download", "prepare", "metadata", "eda", "parity", "throughput", "cost", "predict", "export", "report",
+    "sweep",
+)  # fmt: skip
 FENCE = re.compile(r"^```.*?^```$", flags=re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PAGES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in pages()]

@@ -15,10 +15,12 @@ from dogs_accel.datasets import open_dataset
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import record_paths
+from dogs_accel.runtime.files import read_json
 from dogs_accel.sweep.presets import SWEEP_PRESETS
 from dogs_accel.sweep.settings import read_sweep, sweep_of
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
 from dogs_accel.sweep.wandb_file import read_point
+from pipelines.cores import available_cores
 from tests.support.blank_figures import blank_figures
 from tests.support.photo_reads import photo_reads
 
@@ -110,8 +112,15 @@ def test_a_sweep_trains_ordinary_runs_whose_test_files_stay_closed(closed_root, 
     # Another sweep does not mix with it; a larger budget goes on.
     assert "the sweep in" in refused(capsys, *command[1:], "--seed", "7")
     assert "settings: got epochs" not in refused(capsys, *command[1:], "--epochs", "3")
-    assert cli.main(["sweep", "--resume", "--out", str(out), "--trials", "3", "--wandb", "disabled"]) == 0
-    assert list(read_trials(out / TRIALS_FILE, sweep.space)["number"]) == [0, 1, 2]
+    capsys.readouterr()
+    more = ["--trials", "4", "--workers", "2"]
+    assert cli.main(["sweep", "--resume", "--out", str(out), "--wandb", "disabled", *more]) == 0
+    assert "workers  2" in capsys.readouterr().out
+    table = read_trials(out / TRIALS_FILE, sweep.space)
+    assert list(table["number"]) == [0, 1, 2, 3]
+    assert not set(table["state"]) & {"running", "failed"}
+    threads = {read_json(out / run / "config.json")["num_threads"] for run in table["run"]}
+    assert threads == {None, max(1, available_cores() // 2)}
 
 
 def test_what_is_wrong_is_said_in_a_line_before_anything_starts(dogs_root, tmp_path, capsys):
