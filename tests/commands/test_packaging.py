@@ -40,7 +40,7 @@ def test_the_wheel_works_from_any_folder(tmp_path):
     assert "cp310-abi3" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     assert "dogs_accel/_C.abi3.so" in names
-    for page in ("report/templates/report", "report/explorer/templates/explorer"):
+    for page in ("report/templates/report", "report/explorer/templates/explorer", "sweep/findings/templates/sweep"):
         assert {f"dogs_accel/{page}.{end}" for end in ("html.j2", "css", "js")} <= set(names)
     assert {name.split("/")[0] for name in names} - {name.split("/")[0] for name in names if "dist-info" in name} == {
         "dogs_accel",

@@ -162,8 +162,8 @@ def _of_best(bias: SelectionBias | None) -> list[Sentence]:
         f"The best trial's validation accuracy of {bias.value:.3f} is the highest of {bias.num_trials} noisy values, "
         f"each with a standard error of {bias.standard_error:.3f} by its {bias.num_val:,} images: the choice alone is "
         f"expected to raise it by {bias.expected:.3f}, and by {bias.if_all_equal:.3f} if all trials are equally good. "
-        "Each value is the best of its epochs as well, which adds to that. Confirming with other seeds takes away "
-        "what was luck of the seed; the test split, read once, what was luck of these images."
+        "What the seed does comes on top, and that each value is the best of its epochs. Confirming with other seeds "
+        "takes away what was luck of the seed; the test split, read once, what was luck of these images."
     )
     return [Sentence(kind=CAUTION, subject="the best trial", text=text)]
 
