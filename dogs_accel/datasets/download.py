@@ -169,8 +169,9 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
         try:
             yield file
         except BaseException:
-            if file.seek(0, os.SEEK_END) == 0:  # nothing came, so that there is nothing to go on with
-                part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if file.seek(0, os.SEEK_END) == 0:  # nothing came, so that there is nothing to go on with
+                    part.unlink(missing_ok=True)
             raise
 
 
