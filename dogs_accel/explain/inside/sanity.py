@@ -23,8 +23,9 @@ _KNOWN = {
 }
 DEFINITION = (
     "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: Spearman's rank correlation of absolute saliency, "
-    "summed over colours, between the network and one whose weights are shuffled within each tensor, over the pixels "
-    "of a unit's receptive field, mean over units; edges: the same with the Sobel gradient of the image"
+    "summed over colours, between the network and one whose weights are shuffled within each tensor, of which a "
+    "channel that is active in the same cell is taken, over the pixels of a unit's receptive field, mean over units; "
+    "edges: the same with the Sobel gradient of the image"
 )
 
 
