@@ -65,7 +65,7 @@ def maps_figure(
         f"{title}\n{stage.name} ({stage.kind}): {stage.channels} channels of {stage.side} x {stage.side} cells",
         _wrapped(
             "Over the fed crop: the picture alone where the channel has its mean in the sample or less, yellow where "
-            "it has as much as in the strongest cell of an image on average. Above a map: the channel, and by how many "
+            "it has its largest value in the sample. Above a map: the channel, and by how many "
             f"sd it is more active than in the sample, or Cohen's d between {pair[0]} (+) and {pair[1]} (-), in "
             f"brackets that of images that had no part in the choice{few}.",
             150,

@@ -50,7 +50,7 @@ class SanityCheck:
         known = _KNOWN.get(self.method, "")
         if self.with_shuffled < FAILS_FROM:
             return f"passed in part: the pictures say something of what was learned and something of the image; {known}"
-        return f"failed: the pictures show the image's edges more than what was learned; {known}"
+        return f"failed: the pictures depend more on the image than on what was learned; {known}"
 
     def as_json(self) -> dict[str, Any]:
         """Lay the check out for a file."""
