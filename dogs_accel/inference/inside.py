@@ -205,8 +205,9 @@ def _look_at(
             images = range(at, min(at + _IMAGES_A_FIGURE, len(shown.ids)))
             file = f"{name}.png" if part == 1 else f"{name}_{part}.png"
             done.written.append(save_figure(maps_figure(stage, shown, facts, images, title), out / MAPS_FOLDER / file))
-        figure = channels_figure(stage, rows, len(sample_paths), title)
-        done.written.append(save_figure(figure, out / CHANNELS_FOLDER / f"{name}.png"))
+        if rows:
+            figure = channels_figure(stage, rows, len(sample_paths), title)
+            done.written.append(save_figure(figure, out / CHANNELS_FOLDER / f"{name}.png"))
         yield _describe_stage(stage)
     done.written.append(write_csv(out / EXCITING_FILE, _exciting_table(inspected, exciting)))
     content["images"] = [
@@ -221,6 +222,8 @@ def _look_at(
         done.written.append(save_figure(units_figure(pictures, shown, at, title), out / UNITS_FOLDER / name))
     content["units"] = _units_as_json(pictures, shown)
     yield f"{pictures.method.name} of {NUM_UNITS} units of {pictures.stage.name}, since {pictures.method.note}"
+    if pictures.account:
+        yield pictures.account
     yield f"check against shuffled weights: {pictures.check.verdict}"
 
 
@@ -251,30 +254,37 @@ def _unique_names(paths: Sequence[str]) -> list[str]:
 def _exciting(
     trained: TrainedModel, inspected: InspectedStage, paths: Sequence[str], facts: SampleFacts
 ) -> list[tuple[str, list[Exciting]]]:
-    """Find for the separating channels, and for the most active ones of the photos, the images that excite them."""
+    """Find for the separating channels, and for the most active ones of the photos, the images that excite them.
+
+    Images in which a channel nowhere exceeds its mean over the sample do not excite it.
+    """
     separating = {each.channel: f"d {each.d:+.1f}" for each in inspected.separating[:_CHANNELS_OF_EACH_KIND]}
     first = [channel for rank in inspected.active.T for channel in rank.tolist() if channel not in separating]
     channels = [*separating, *list(dict.fromkeys(first))[:_CHANNELS_OF_EACH_KIND]]
-    order = np.argsort(-inspected.sample.maxima, axis=0, kind="stable")[:_NUM_EXCITING]
+    sample = inspected.sample
+    # Channels that end at a value, as behind a ReLU6, reach it in many images: of these the one with most of it.
+    order = np.lexsort((-sample.means, -sample.maxima), axis=0)[:_NUM_EXCITING]
+    is_excited = sample.maxima > sample.means.mean(axis=0)
     crops = _crops(trained, paths, np.unique(order[:, channels]))
     rows = []
     for channel in channels:
         own = []
-        for image in order[:, channel].tolist():
-            row, column = divmod(int(inspected.sample.places[image, channel]), inspected.stage.side)
+        for image in order[:, channel][is_excited[order[:, channel], channel]].tolist():
+            row, column = divmod(int(sample.places[image, channel]), inspected.stage.side)
             own.append(
                 Exciting(
                     channel=channel,
                     pixels=crops[image],
                     box=inspected.stage.box(row, column),
-                    value=float(inspected.sample.maxima[image, channel]),
+                    value=float(sample.maxima[image, channel]),
                     class_name=trained.class_names[facts.labels[image]],
                     image_id=paths[image],
                     row=row,
                     column=column,
                 )
             )
-        rows.append((f"channel {channel}\n{separating.get(channel, 'active')}", own))
+        if own:  # a channel that is the same everywhere responds to nothing
+            rows.append((f"channel {channel}\n{separating.get(channel, 'active')}", own))
     return rows
 
 
@@ -313,6 +323,7 @@ def _units_as_json(pictures: UnitPictures, shown: ShownImages) -> dict[str, Any]
         "why": pictures.method.note,
         "stage": pictures.stage.name,
         "box": pictures.stage.box_is,
+        "unaccounted": pictures.unaccounted,
         "check": pictures.check.as_json(),
         "images": [
             {

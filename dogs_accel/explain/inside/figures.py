@@ -65,7 +65,7 @@ def maps_figure(
         f"{title}\n{stage.name} ({stage.kind}): {stage.channels} channels of {stage.side} x {stage.side} cells",
         _wrapped(
             "Over the fed crop: the picture alone where the channel has its mean in the sample or less, yellow where "
-            "it has as much as in the strongest cell of an image on average. Above a map: the channel, and by how many "
+            "it has its largest value in the sample. Above a map: the channel, and by how many "
             f"sd it is more active than in the sample, or Cohen's d between {pair[0]} (+) and {pair[1]} (-), in "
             f"brackets that of images that had no part in the choice{few}.",
             150,
@@ -110,8 +110,7 @@ def channels_figure(
     _head(
         figure,
         f"{title}\n{stage.name}: what its channels respond to",
-        f"the test images, of {num_images}, with the largest value in one cell; below the class that value; "
-        f"frame: {stage.box_is}",
+        f"the test images, of {num_images}, with the largest value in one cell, below the class; frame: {stage.box_is}",
     )
     return figure
 
@@ -138,7 +137,7 @@ def filters_figure(layer: FirstLayer, title: str) -> Figure:
 @own_look()
 def units_figure(pictures: UnitPictures, shown: ShownImages, at: int, title: str) -> Figure:
     """Draw ten units of an image: for each what makes it active, and where in the image its field is."""
-    figure, grid = _sheet(2, 6, head=1.2)
+    figure, grid = _sheet(2, 6, head=1.15)
     units = pictures.units[at]
     for line, some in zip(grid, (units[:5], units[5:]), strict=True):
         line[0].picture(shown.pixels[at])
@@ -156,9 +155,10 @@ def units_figure(pictures: UnitPictures, shown: ShownImages, at: int, title: str
         _wrapped(
             f"grey: no influence; the brighter or the more coloured, the more the pixel raises the unit; frames on the "
             f"left: {stage.box_is}. {pictures.method.note[:1].upper()}{pictures.method.note[1:]}. "
+            f"{pictures.account[:1].upper()}{pictures.account[1:]}{'. ' if pictures.account else ''}"
             f"Rank correlation with the same pictures of shuffled weights: {similar}, with the image's edges: {edges}. "
             f"Check {check.verdict}.",
-            125,
+            150,
         ),
     )
     return figure

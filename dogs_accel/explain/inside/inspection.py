@@ -17,9 +17,9 @@ feature_maps.npz has
 - active_<i> (N, K, h, w) uint8: the maps of stage i's active channels, of each image its own, in the order of the JSON;
 - separating_<i> (N, K, h, w) uint8: those of the separating channels, the same for every image.
 
-0 is the channel's mean over the cells of the sample, or less; 255 is what it reaches in the strongest cell of an image,
-in the mean over the sample, or more. So maps of one channel compare across images. A map is laid over the crop cell by
-cell, each cell centred where cells_px puts it; stored cells are cells_px.step * cells / stored_cells apart.
+0 is the channel's mean over the cells of the sample, or less; 255 is the largest value that it has in the sample, or
+more. So maps of one channel compare across images. A map is laid over the crop cell by cell, each cell centred where
+cells_px puts it; stored cells are cells_px.step * cells / stored_cells apart.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class InspectedStage:
     def scaled(self, maps: NDArray[np.float32], channels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scale maps (..., K, h, w) of channels (..., K) to [0, 1]: see the module's first lines."""
         low, high = (
-            values.mean(axis=0)[channels][..., None, None] for values in (self.sample.means, self.sample.maxima)
+            values[channels][..., None, None]
+            for values in (self.sample.means.mean(axis=0), self.sample.maxima.max(axis=0))
         )
         span = np.where(high > low, high - low, 1.0)
         return np.clip((maps - low) / span, 0, 1).astype(np.float32)

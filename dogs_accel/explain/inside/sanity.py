@@ -23,8 +23,9 @@ _KNOWN = {
 }
 DEFINITION = (
     "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: Spearman's rank correlation of absolute saliency, "
-    "summed over colours, between the network and one whose weights are shuffled within each tensor, over the pixels "
-    "of a unit's receptive field, mean over units; edges: the same with the Sobel gradient of the image"
+    "summed over colours, between the network and one whose weights are shuffled within each tensor, of which a "
+    "channel that is active in the same cell is taken, over the pixels of a unit's receptive field, mean over units; "
+    "edges: the same with the Sobel gradient of the image"
 )
 
 
@@ -49,7 +50,7 @@ class SanityCheck:
         known = _KNOWN.get(self.method, "")
         if self.with_shuffled < FAILS_FROM:
             return f"passed in part: the pictures say something of what was learned and something of the image; {known}"
-        return f"failed: the pictures show the image's edges more than what was learned; {known}"
+        return f"failed: the pictures depend more on the image than on what was learned; {known}"
 
     def as_json(self) -> dict[str, Any]:
         """Lay the check out for a file."""

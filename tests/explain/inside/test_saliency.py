@@ -179,9 +179,27 @@ def test_units_are_checked_against_shuffled_weights():
     same = show_units(model, inspected_stage(model, images, 4), images)
     assert same.check.with_shuffled == pytest.approx(1)
     assert own.check.with_shuffled < same.check.with_shuffled
-    assert same.check.verdict.startswith("failed: the pictures show the image's edges more")
+    assert same.check.verdict.startswith("failed: the pictures depend more on the image")
     assert same.check.num_units == 8
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "least", "most"),
+    [
+        ("cnn5:activation=gelu:filters=8", 64, 0, 0.02),
+        ("vit:dim=48:depth=1:heads=3:patch=8", 32, 0, 1.1),
+        ("timm/convnext_atto", 64, 0.9, 1.1),  # whose first map is the same from every brighter image: it misses all
+    ],
+)
+def test_units_of_other_networks_are_shown_by_integrated_gradients(name, size, least, most):
+    model, images = build(name, size), torch.rand(1, 3, size, size)
+    shown = show_units(model, inspected_stage(model, images, 1), images)
+    [[unit]] = shown.units
+    assert shown.method.name == INTEGRATED
+    assert unit.saliency.shape == (3, size, size)
+    assert least <= shown.unaccounted <= most
+    assert shown.account.startswith("they miss ")
 
 
 @pytest.mark.parametrize(
