@@ -147,7 +147,7 @@ def _demo(of: str, own: Mapping[str, Any]) -> Preset:
 
 
 _DEMOS: dict[str, dict[str, Any]] = {
-    "pets": {"models": ("resnet18", "mobilenet_v3_small"), "strategies": ("full",), "set": {"epochs": 8}},
+    "pets": {"models": ("resnet18", "cnn5:norm=batch"), "strategies": ("full",), "set": {"epochs": 8}},
     "caltech256": {"models": ("resnet18",)},
     "cifar10": {
         "models": ("cnn5:norm=batch", "vit:patch=4:dim=96:depth=4:heads=4:dropout=0"), "image_size": 32,
