@@ -73,7 +73,7 @@ def closed_root(dogs_root, tmp_path):
 
 
 @pytest.mark.slow  # three trials, and one of them again by the benchmark, which is what it is about
-def test_a_sweep_trains_ordinary_runs_whose_test_files_stay_closed(closed_root, tmp_path, capsys):
+def test_a_sweep_trains_ordinary_runs_whose_test_files_stay_closed(closed_root, tmp_path, capsys, undrawn):
     out, data = tmp_path / "out", open_dataset(closed_root)
     config = write_sweep(tmp_path, closed_root)
     test = {data.paths[i] for i in data.split("test")}
@@ -85,6 +85,8 @@ def test_a_sweep_trains_ordinary_runs_whose_test_files_stay_closed(closed_root, 
     assert not test & (reads.counts("decode").keys() | reads.counts("open").keys())
     said = capsys.readouterr().out
     assert "2 trials: 2 complete" in said or "2 trials: 1 complete, 1 pruned" in said
+    assert said.rstrip().endswith(f"report: {out / 'sweep_report.html'}")
+    assert all((out / name).is_file() for name in ("sweep_report.html", "best.toml", "levels.csv", "findings.json"))
     sweep = read_sweep(out)
     table = read_trials(out / TRIALS_FILE, sweep.space)
     first = table.iloc[0]
@@ -220,3 +222,11 @@ def test_help_answers_without_torch():
     code = "import sys; from dogs_accel.cli import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass\n"
     code += "assert 'torch' not in sys.modules and 'optuna' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_confirming_needs_a_sweep(tmp_path, capsys):
+    assert "confirm: got no folder, expected --out DIR of a sweep" in refused(capsys, "--confirm", "1")
+    assert f"{tmp_path} holds no sweep" in refused(capsys, "--confirm", "1", "--out", tmp_path)
+    assert "seeds: got 3 without --confirm K" in refused(capsys, "--seeds", "3", "--resume", "--out", tmp_path)
+    assert "baseline: got a.toml without --confirm K" in refused(capsys, "--baseline", "a.toml", "--out", tmp_path)
+    assert "got --trails=3 beside --confirm" in refused(capsys, "--confirm", "1", "--out", tmp_path, "--trails=3")

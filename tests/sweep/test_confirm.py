@@ -21,6 +21,7 @@ from dogs_accel.sweep.space import read_space
 from dogs_accel.sweep.trials import COMPLETE, TRIALS_FILE, TrialRow, write_trials
 from tests.support.blank_figures import blank_figures
 
+pytestmark = pytest.mark.slow  # four trainings, which are what is confirmed
 HERE = Where(device="cpu", wandb="disabled")
 VALUES = (0.5, 0.75, 0.5, 0.25)
 
