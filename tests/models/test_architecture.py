@@ -212,3 +212,13 @@ def test_what_cannot_be_is_one_line(arguments, said, capsys):
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_run_has_the_table_of_its_network_and_the_report_shows_it(tiny_results):
+    folder = tiny_results / "cnn" / "resnet18_full"
+    written = json.loads((folder / "architecture.json").read_text())
+    cost = json.loads((folder / "resnet18_full_run_metadata.json").read_text())["cost"]
+    assert (written["parameters"], written["flops"]) == (cost["parameters"], cost["flops"])
+    assert written["time"]["rounds"] >= 5
+    page = (tiny_results / "report.html").read_text(encoding="utf-8")
+    assert page.count("stage by stage</summary>") == 1
