@@ -58,8 +58,11 @@ def test_choices_change_what_is_seen(explorer, tests, open_page):
     assert said == [f"{100 * each:.1f} %" for each in sorted(confidence[true != first], reverse=True)]
     choose(page, "Run", VIT)
     assert shown(page) == (true != vit).sum()
+    choose(page, "Run", FULL)
     choose(page, "Compared with", STAGED)
     choose(page, "Show", "wrong, and right in the other run")
+    assert shown(page) == ((true != first) & (true == other)).sum() < (true != first).sum()
+    choose(page, "Run", VIT)
     assert shown(page) == ((true != vit) & (true == other)).sum()
     choose(page, "Show", "the same mistake in both runs")
     assert shown(page) == ((true != vit) & (vit == other)).sum()
@@ -80,6 +83,10 @@ def test_choices_change_what_is_seen(explorer, tests, open_page):
     assert shown(page) == ((true == 4) & (vit == 0)).sum() > 0
     page.get_by_label("and the other way round").check()
     assert shown(page) == (((true == 4) & (vit == 0)) | ((true == 0) & (vit == 4))).sum()
+    choose(page, "Run", FULL)
+    choose(page, "True breed", names[1])
+    choose(page, "Answer", "any breed")
+    assert shown(page) == ((true == 1) | (first == 1)).sum() > (true == 1).sum()
     page.get_by_role("link", name="Start anew").click()
     assert shown(page) == (true != first).sum()
     choose(page, "Show", "right and wrong")
