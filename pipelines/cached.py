@@ -143,6 +143,10 @@ class CachedLoader(FusedLoader):
         parts = self._to_device(self._gathered(chunk)).split(self._num_bytes[chunk].tolist())
         return [part.view(*size, 3) for part, size in zip(parts, self._sizes[chunk].tolist(), strict=True)]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Let a copy have the images in its own memory."""
+        return super().__getstate__() | {"_mapped": None}
+
     def close(self) -> None:
         """Let go of the images."""
         super().close()

@@ -541,4 +541,4 @@ def test_a_label_is_the_folder_of_a_models_runs_and_a_variant_a_run_of_its_own(d
     phases = [[phase.as_dict() for phase in run.phases] for run in planned]
     assert phases == [run.record.identity["phases"] for run in runs]
     _, error = stop_message(["--resume", str(out), "--set", "scratch-hot.lr=0.2"], capsys)
-    assert "set: got {'scratch-hot.lr': 0.2}, but the run in" in error
+    assert "set: got scratch-hot.lr=0.2, but the run in" in error

@@ -30,7 +30,8 @@ def _watch(event, arguments):
         return
     path, mode, _ = arguments
     name = path.decode() if isinstance(path, bytes) else path
-    if (mode is None or "r" in mode) and Path(name).is_file() and Path(name).is_relative_to(_WATCHED[-1]):
+    # Without a mode it is os.open, which is said a second time of a file that is opened by it.
+    if mode is not None and "r" in mode and Path(name).is_file() and Path(name).is_relative_to(_WATCHED[-1]):
         OPENED[str(Path(name).relative_to(_WATCHED[-1]))] += 1
 
 

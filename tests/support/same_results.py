@@ -14,7 +14,7 @@ from dogs_accel.training.checkpoint import load_checkpoint
 PUBLISHED_COLUMNS = 15
 TIMED_COLUMNS = ["Train time (s)", "Latency (ms)", "Images/s"]
 """Of the tables over the runs."""
-TIMED_PICTURES = {"comparison_overview.png", "training_profile.png"}
+TIMED_PICTURES = {"comparison_overview.png", "training_profile.png", "architecture.png"}
 
 
 def assert_same_results(one: Path, two: Path):
