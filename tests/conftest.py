@@ -5,6 +5,7 @@ from dogs_accel.runtime.threads import bound_spinning
 bound_spinning()  # before the first import of torch
 
 import gc
+import multiprocessing.util
 import shutil
 import signal
 import tempfile
@@ -59,6 +60,7 @@ def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def _temporary_files_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What libraries leave among the temporary files goes with those of the session: torchrun and the compiler of torch
     leave a folder each, processes that are killed their own."""
+    multiprocessing.util.get_temp_dir()  # this process removes its own at its end, so it must be elsewhere
     folder = str(tmp_path_factory.mktemp("t"))  # short, since sockets lie in it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)

@@ -173,7 +173,7 @@ def test_of_a_run_that_goes_on_only_what_is_left_is_estimated(tiny_results, tmp_
     execute.dry_run(plan, choose_loaders(plan))
     assert asked == [[2], [3]]
     printed = capsys.readouterr().out
-    assert "what is left, estimated from a few steps" in printed
+    assert "what is left of training and tests, estimated from a few steps" in printed
     assert "  resnet18_full_seed42: finished already\n" in printed
     assert "  in all: 2.0 to 4.0 min" in printed
     begun.write_text("{")

@@ -114,4 +114,4 @@ def test_runs_are_gathered_under_the_published_group_or_the_name_of_the_data(tmp
     plan = SimpleNamespace(
         data=data, config=BenchmarkConfig(wandb="disabled"), world=ALONE, out=tmp_path, batch_size=16
     )
-    assert run._tracked_run(plan, planned, 1, None).as_record()["group"] == group
+    assert run._tracked_run(plan, planned, 1, None, None).as_record()["group"] == group

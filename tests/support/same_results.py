@@ -35,6 +35,11 @@ def assert_same_file(one: Path, two: Path):
         states = load_checkpoint(one), load_checkpoint(two)
         for key in ("model", "optimizer"):
             assert_same_tensors(*(state.get(key) for state in states))
+    elif one.name == "feature_maps.npz":
+        with np.load(one) as first, np.load(two) as second:
+            assert first.files == second.files
+            for name in first.files:
+                np.testing.assert_array_equal(first[name], second[name])
     elif one.suffix == ".npz":
         first, second = Predictions.load(one), Predictions.load(two)
         for field in ("logits", "labels", "ids"):
@@ -47,8 +52,12 @@ def assert_same_file(one: Path, two: Path):
         pd.testing.assert_frame_equal(
             *(pd.read_csv(path).drop(columns=TIMED_COLUMNS, errors="ignore") for path in (one, two)), check_exact=True
         )
+    elif one.name == "architecture.csv":
+        pd.testing.assert_frame_equal(
+            *(pd.read_csv(path).drop(columns=["milliseconds", "time_share"]) for path in (one, two)), check_exact=True
+        )
     elif one.suffix in (".json", ".csv") and "run_metadata" not in one.name and one.name not in (
-        "config.json", "environment.json", "MANIFEST.json", "runs_summary.csv", "claims.json"
+        "config.json", "environment.json", "MANIFEST.json", "architecture.json", "runs_summary.csv", "claims.json"
     ):  # fmt: skip
         assert one.read_text() == two.read_text(), one
     elif one.suffix == ".png" and one.name not in TIMED_PICTURES:
