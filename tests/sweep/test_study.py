@@ -80,6 +80,13 @@ def test_a_grid_takes_each_point_once_in_an_order_of_its_seed(tmp_path):
         made_sweep(sampler="grid")
 
 
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_a_stepped_range_is_drawn_in_its_own_values(tmp_path, sampler):
+    sweep = made_sweep({"recipe.flip": {"low": 0.0, "high": 0.3, "step": 0.1}}, sampler=sampler, trials=12)
+    run_all(tmp_path, sweep, StubbedTrain(1, value=lambda point: point["recipe.flip"]))
+    assert {0.1, 0.3} < set(table_of(tmp_path, sweep)["recipe.flip"]) <= {0.0, 0.1, 0.2, 0.3}
+
+
 def test_a_point_that_comes_again_is_said(tmp_path):
     sweep = made_sweep({"model.dense": [32], "recipe.flip": [0.0, 0.5]}, sampler="random", trials=3)
     assert any(re.search(r"the point of trial [01] again", line) for line in run_all(tmp_path, sweep))

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dogs_accel.sweep.engine.samplers import distribution_of, make_sampler
 from dogs_accel.sweep.settings import SweepConfig
-from dogs_accel.sweep.space import Point, Space, Value
+from dogs_accel.sweep.space import Point, Space
 from dogs_accel.sweep.trials import (
     COMPLETE,
     FAILED,
@@ -215,8 +215,9 @@ class SweepStudy:
 
     def _claimed(self, trial: Trial, is_taken_over: bool) -> Claimed:
         # What it has already stays; else it is drawn.
-        point = {name: trial._suggest(name, each) for name, each in self._distributions.items()}
-        earlier = [each.number for each in self.trials[: trial.number] if each.params == point]
+        space = self.sweep.space
+        point = space.snapped({name: trial._suggest(name, each) for name, each in self._distributions.items()})
+        earlier = [each.number for each in self.trials[: trial.number] if space.snapped(each.params) == point]
         return Claimed(
             number=trial.number,
             point=point,
@@ -289,7 +290,6 @@ def _row(trial: FrozenTrial, space: Space) -> TrialRow:
     progress = trial.user_attrs.get(_PROGRESS, {})
     started = trial.datetime_start
     best = max(trial.intermediate_values.values(), default=math.nan)
-    point: dict[str, Value] = {name: trial.params[name] for name in space.names if name in trial.params}
     return TrialRow(
         number=trial.number,
         state=_STATES[trial.state],
@@ -301,7 +301,7 @@ def _row(trial: FrozenTrial, space: Space) -> TrialRow:
         value=trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else best,
         num_val=progress.get("num_val", 0),
         seed=progress.get("seed", 0),
-        point=point,
+        point=space.snapped(trial.params),
     )
 
 
