@@ -156,11 +156,11 @@ class SweepStudy:
             with self._alone():
                 trial = None if point is not None else self._abandoned(stack)
                 is_taken_over = trial is not None
-                if trial is None and (point is not None or self._has_budget(most_trials)):
+                if trial is None and (point is not None or self.has_budget(most_trials)):
                     trial = self._begin(stack, point)
                 claimed = None if trial is None else self._claimed(trial, is_taken_over)
                 if claimed is not None:
-                    self.write_table()
+                    self._write_table()
             yield claimed
 
     @contextmanager
@@ -197,7 +197,8 @@ class SweepStudy:
     def _lock_path(self, number: int) -> Path:
         return self.folder / LOCKS_FOLDER / f"{number:04}"
 
-    def _has_budget(self, most_trials: int | None) -> bool:
+    def has_budget(self, most_trials: int | None = None) -> bool:
+        """Whether another trial may begin; most_trials: of the sweep, in place of its own."""
         trials = self.trials
         most = self.sweep.most_trials if most_trials is None else most_trials
         if most is not None and len(trials) >= most:
@@ -260,7 +261,7 @@ class SweepStudy:
     def _ending(self, claimed: Claimed) -> Iterator[None]:
         with self._alone():
             yield
-            self.write_table()
+            self._write_table()
             self._lock_path(claimed.number).unlink(missing_ok=True)  # nobody asks for that of a trial that has ended
 
     def _finish(self, trial: Trial, state: TrialState, reason: str = "") -> None:
@@ -269,7 +270,11 @@ class SweepStudy:
         self._study.tell(trial, state=state)
 
     def write_table(self) -> Path:
-        """Write trials.csv."""
+        """Write trials.csv, which else is written whenever a trial begins or ends."""
+        with self._alone():
+            return self._write_table()
+
+    def _write_table(self) -> Path:
         return write_trials(self.folder / TRIALS_FILE, trial_rows(self.trials, self.sweep.space), self.sweep.space)
 
 
