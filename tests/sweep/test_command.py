@@ -193,6 +193,7 @@ def test_the_exported_yaml_drives_the_command(dogs_root, tmp_path, capsys):
         (["--batch_size=16", "--batch_size=16"], "batch_size: got it twice, expected each parameter once"),
         (["--batchsize=16"], "unrecognized arguments: --batchsize=16 (did you mean '--batch_size'?)"),
         (["--set.lr=1"], "set.lr: got '1', expected a number from 0.001 to 0.01"),
+        (["--batch_size", "16"], "batch_size: got --batch_size without =, expected --batch_size=VALUE"),
         (["batch_size=16"], "unrecognized arguments: batch_size=16"),
     ],
 )

@@ -2,12 +2,13 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import settings_of
 from dogs_accel.sweep.space import Parameter, Space, check_point, read_space, settings_at, value_text
-from dogs_accel.sweep.trials import TRIAL_COLUMNS, TrialRow, read_trials, write_trials
+from dogs_accel.sweep.trials import REASON_COLUMN, TRIAL_COLUMNS, TrialRow, read_trials, write_trials
 
 SETTINGS = settings_of({"models": ["cnn5"], "strategies": ["scratch"], "recipes": ["inaturalist-train"]})
 EVERY_KIND = {
@@ -146,10 +147,19 @@ def test_trials_are_read_as_they_were_written(tmp_path):
             number=0, state="complete", run="trials/0000", started="2026-01-02T03:04:05+00:00", seconds=1.5,
             overhead_seconds=0.25, epochs=2, value=1 / 3, num_val=60, seed=42, point=point,
         ),
-        TrialRow(number=1, state="running", run="trials/0001", started="2026-01-02T03:04:07+00:00"),
+        TrialRow(
+            number=1, state="running", run="trials/0001", started="2026-01-02T03:04:07+00:00",
+            reason="the loss, which is nan",
+        ),
     ]  # fmt: skip
     table = read_trials(write_trials(tmp_path / "trials.csv", rows, space), space)
-    assert list(table.columns) == [*TRIAL_COLUMNS, *space.names]
+    assert list(table.columns) == [*TRIAL_COLUMNS, *space.names, REASON_COLUMN]
+    assert table["num_val"].tolist() == [60, 0]
+    assert table["reason"].tolist() == ["", "the loss, which is nan"]
+    # Of an earlier version, which kept no reason.
+    written = pd.read_csv(tmp_path / "trials.csv", dtype=str, keep_default_na=False).drop(columns="reason")
+    written.to_csv(tmp_path / "earlier.csv", index=False)
+    assert read_trials(tmp_path / "earlier.csv", space).equals(table.assign(reason=""))
     first, second = table.to_dict("records")
     assert {name: first[name] for name in space.names} == point
     assert {name: type(first[name]) for name in space.names} == {name: type(value) for name, value in point.items()}
