@@ -23,6 +23,7 @@ from dogs_accel.runtime.terminal import escaped
 if TYPE_CHECKING:
     import argparse
 
+    from dogs_accel.sweep.engine.trial import Where
     from dogs_accel.sweep.settings import SweepConfig
     from dogs_accel.sweep.space import Value
 
@@ -32,6 +33,11 @@ PURPOSE = "short runs over a space of settings, the best of them by validation"
 _SWEEP = "dogs-accel sweep"
 _WANDB_SWEEP = "WANDB_SWEEP_ID"
 """Set by W&B's agent for the process of each run."""
+_NOT_OF_CONFIRM = (
+    "config", "preset", "data", "trials", "epochs", "total_epochs", "hours", "sampler", "seed", "workers",
+    "export_wandb",
+)  # fmt: skip
+"""Flags that say what a sweep is or how long it goes on, which one that is confirmed has behind it."""
 _SEEDS = 3
 """Of each candidate that is confirmed, where nothing else is said."""
 _WORKER_GIB = 1.5
@@ -66,7 +72,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
     )
     parser.add_argument(
-        "--workers", type=positive, default=1, metavar="N",
+        "--workers", type=positive, metavar="N",
         help="processes of this command, which share the cores (default: 1)",
     )  # fmt: skip
     parser.add_argument("--wandb", metavar="MODE", help="offline, online or disabled (default: offline)")
@@ -116,54 +122,68 @@ def _run(options: argparse.Namespace, others: list[str], flags: list[str], endin
     if options.export_wandb is not None:
         yield from _export(options, sweep)
         return
-    from dogs_accel.sweep.engine.trial import Where, check_runs
+    from dogs_accel.sweep.engine.trial import check_runs
+    from dogs_accel.sweep.engine.worker import NothingTrainsError
+
+    # Hours are those of this command: sweep.json has them of a file alone, and another command has its own.
+    now = sweep if options.hours is None else dataclasses.replace(sweep, hours=options.hours)
+    share, num_workers = _threads(1 if point else options.workers or 1)
+    is_of_agent = bool(point) and _WANDB_SWEEP in os.environ
+    where = _where(options, sweep, num_threads=share, is_of_agent=is_of_agent)
+    check_runs(sweep)
+    folder = _open_folder(options, sweep)
+    goes_on = f"{_SWEEP} --resume --out {shlex.quote(str(folder))} goes on"
+    ending.log_folder, ending.is_spokesman = folder, options.worker is None
+    ending.stopped = f"stopped; what had ended is in {folder}, and {goes_on}"
+    if options.worker is None:
+        yield from _describe(now, folder, num_workers)
+    failed = ""
+    try:
+        yield from _work(options, now, folder, where, point, num_workers)
+    except NothingTrainsError as error:
+        failed = str(error)
+    if options.worker is None:
+        yield from _summary(sweep, folder, goes_on)
+        if not point:  # one of many
+            yield from _findings(folder)
+        failed = failed or _nothing_complete(sweep, folder)
+    if failed:
+        raise CheckFailedError(failed)
+
+
+def _where(options: argparse.Namespace, sweep: SweepConfig, **how: Any) -> Where:
+    """Say where runs are computed and tracked: by the flags, else by the settings. Raises ValueError, OSError."""
+    from dogs_accel.sweep.engine.trial import Where
     from dogs_accel.training.tracking import WANDB_MODES, check_tracking
 
     wandb, gpu = options.wandb or sweep.settings.get("wandb", "offline"), sweep.settings.get("gpu")
     if wandb not in WANDB_MODES:
         raise ValueError(f"wandb: got {wandb!r}, expected one of {', '.join(WANDB_MODES)}")
-    check_runs(sweep)
     check_tracking(wandb)
-    folder = _open_folder(options, sweep)
-    goes_on = f"{_SWEEP} --resume --out {shlex.quote(str(folder))} goes on"
-    ending.log_folder, ending.is_spokesman = folder, options.worker is None
-    ending.stopped = f"stopped; what had ended is in {folder}, and {goes_on}"
-    share, num_workers = _threads(1 if point else options.workers)
-    where = Where(
-        device=options.device or sweep.settings.get("device") or (None if gpu is None else f"cuda:{gpu}"),
-        wandb=wandb,
-        num_threads=share,
-        is_of_agent=bool(point) and _WANDB_SWEEP in os.environ,
-    )
-    if options.worker is None:
-        yield from _describe(sweep, folder, num_workers)
-    yield from _work(options, sweep, folder, where, point, num_workers)
-    if options.worker is None:
-        yield from _summary(sweep, folder, goes_on)
-        if not point:  # one of many
-            yield from _findings(folder)
+    device = options.device or sweep.settings.get("device") or (None if gpu is None else f"cuda:{gpu}")
+    return Where(device=device, wandb=wandb, **how)
 
 
 def _confirm(options: argparse.Namespace, others: list[str], ending: Ending) -> Iterator[str]:
     """Confirm the sweep in --out."""
     if others:
         raise ValueError(f"got {others[0]} beside --confirm, which takes the settings of the sweep")
+    for name in _NOT_OF_CONFIRM:
+        if (value := getattr(options, name)) is not None:
+            flag = name.replace("_", "-")
+            raise ValueError(f"{flag}: got {value} beside --confirm, which takes the settings of the sweep")
     if options.out is None:
         raise ValueError("confirm: got no folder, expected --out DIR of a sweep")
     from dogs_accel.sweep.confirming.run import confirm
-    from dogs_accel.sweep.engine.trial import Where
     from dogs_accel.sweep.settings import read_sweep
-    from dogs_accel.training.tracking import check_tracking
 
     folder = Path(options.out)
-    sweep = read_sweep(folder)
-    check_tracking(options.wandb)
+    where = _where(options, read_sweep(folder))
     goes_on = f"{_SWEEP} --confirm {options.confirm}"
     goes_on += f" --seeds {options.seeds}" if options.seeds is not None else ""
     goes_on += f" --baseline {shlex.quote(options.baseline)}" if options.baseline is not None else ""
     ending.log_folder = folder
     ending.stopped = f"stopped; {goes_on} --out {shlex.quote(str(folder))} goes on"
-    where = Where(device=options.device or sweep.settings.get("device"), wandb=options.wandb)
     baseline = None if options.baseline is None else Path(options.baseline)
     yield from confirm(folder, where, top=options.confirm, seeds=options.seeds or _SEEDS, baseline=baseline)
 
@@ -175,11 +195,11 @@ def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> t
     from dogs_accel.sweep.settings import read_sweep, read_sweep_file, sweep_of
     from dogs_accel.sweep.wandb_file import read_point
 
-    names = ("trials", "total_epochs", "hours", "sampler", "seed")
+    names = ("trials", "total_epochs", "sampler", "seed")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings: dict[str, Any] = {}
     if options.data is not None:
-        settings["data"] = options.data
+        settings["data"] = str(Path(options.data).absolute())
     if options.epochs is not None:
         settings["epochs"] = {"": (options.epochs,)}
     if options.config is not None:
@@ -245,17 +265,22 @@ def _threads(num_workers: int) -> tuple[int | None, int]:
 
 def _describe(sweep: SweepConfig, folder: Path, num_workers: int) -> Iterator[str]:
     num = sweep.space.num_points
-    points = "no end of points" if num is None else f"{num:,} points"
-    budget = [f"{sweep.most_trials} trials"] if sweep.most_trials is not None else []
-    budget += [f"{sweep.total_epochs:,} epochs"] if sweep.total_epochs is not None else []
-    budget += [f"{sweep.hours:g} hours"] if sweep.hours is not None else []
+    points = "no end of points" if num is None else _counted(num, "point")
+    budget = [_counted(sweep.most_trials, "trial")] if sweep.most_trials is not None else []
+    budget += [_counted(sweep.total_epochs, "epoch")] if sweep.total_epochs is not None else []
+    budget += [_counted(sweep.hours, "hour")] if sweep.hours is not None else []
     yield f"sweep    {escaped(sweep.name)}: {points}, {sweep.sampler}, seed {sweep.seed}, up to {' or '.join(budget)}"
     yield from (f"         {parameter}" for parameter in sweep.space.parameters)
     if sweep.pruning == "halving":
-        yield f"pruning  1 of {sweep.halving_factor} goes on after {sweep.halving_epochs} epochs, and so on"
+        epochs = _counted(sweep.halving_epochs, "epoch")
+        yield f"pruning  1 of {sweep.halving_factor} goes on after {epochs}, and so on"
     yield f"results  {escaped(folder)}"
     if num_workers > 1:
         yield f"workers  {num_workers}"
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:{',' if isinstance(number, int) else 'g'}} {what}{'' if number == 1 else 's'}"
 
 
 def _work(
@@ -263,7 +288,7 @@ def _work(
 ) -> Iterator[str]:
     from dogs_accel.sweep.engine.study import SweepStudy
     from dogs_accel.sweep.engine.trial import TrialRunner
-    from dogs_accel.sweep.engine.worker import NothingTrainsError, work
+    from dogs_accel.sweep.engine.worker import work
 
     until = math.inf if sweep.hours is None else time.monotonic() + 3600 * sweep.hours
     runner = TrialRunner(folder, sweep, where)
@@ -276,21 +301,24 @@ def _work(
             yield f"workers  {most} of {num_workers}, for which there is memory ({_WORKER_GIB:g} GiB each)"
             num_workers = most
     with _others(options, folder, where, num_workers, until) as others:
+        study = SweepStudy(folder, sweep)
         try:
             yield from work(
-                SweepStudy(folder, sweep),
+                study,
                 runner,
                 point=point or None,
                 until=until,
                 goes_on=lambda: options.worker is None or os.getppid() == parent,
             )
-        except NothingTrainsError as error:
-            raise CheckFailedError(str(error)) from error
         finally:
             runner.close()
         codes = [other.wait() for other in others]
+    if sweep.hours is not None and options.worker is None and time.monotonic() >= until and study.has_budget():
+        verb = "is" if sweep.hours == 1 else "are"
+        study.write_table()
+        yield f"hours    {_counted(sweep.hours, 'hour')} {verb} over, so that no other trial was begun"
     if wrong := [code for code in codes if code]:
-        yield f"{len(wrong)} of {num_workers} workers ended early, with exit code {wrong[0]}"
+        yield f"{len(wrong)} of {_counted(num_workers, 'worker')} ended early, with exit code {wrong[0]}"
 
 
 def _workers_in_memory(num_workers: int) -> int:
@@ -330,12 +358,17 @@ def _others(
 def _export(options: argparse.Namespace, sweep: SweepConfig) -> Iterator[str]:
     from dogs_accel.sweep.wandb_file import write_wandb_sweep
 
-    command = ["dogs-accel", "sweep"]
-    for name in ("config", "preset", "data", "epochs", "seed", "device"):
+    path = Path(options.export_wandb)
+    if not path.parent.is_dir():
+        raise ValueError(f"export-wandb: got {path}, expected a file in a folder that exists")
+    command = ["dogs-accel", "sweep", *(["--resume"] if options.config is None and options.preset is None else [])]
+    # All that makes it this sweep; hours are those of one command.
+    for name in ("config", "preset", "data", "epochs", "sampler", "seed", "trials", "total_epochs", "device"):
         if (value := getattr(options, name)) is not None:
-            command += [f"--{name}", str(Path(value).absolute()) if name in ("config", "data") else str(value)]
+            text = str(Path(value).absolute()) if name in ("config", "data") else str(value)
+            command += [f"--{name.replace('_', '-')}", text]
     folder = Path(options.out or Path("runs") / sweep.name).absolute()
-    path = write_wandb_sweep(Path(options.export_wandb), sweep, [*command, "--out", str(folder), "--wandb", "online"])
+    write_wandb_sweep(path, sweep, [*command, "--out", str(folder), "--wandb", "online"])
     yield f"wrote {escaped(path)}; next: wandb sweep {shlex.quote(str(path))}, and wandb agent as it says"
 
 
@@ -345,7 +378,8 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
     table = read_trials(folder / TRIALS_FILE, sweep.space)
     counts = table["state"].value_counts()
     said = ", ".join(f"{number} {state}" for state, number in counts.items())
-    yield f"\n{len(table)} trials: {said}; {table['epochs'].sum():,} epochs in {table['seconds'].sum():.0f} s"
+    epochs = _counted(int(table["epochs"].sum()), "epoch")
+    yield f"\n{_counted(len(table), 'trial')}: {said}; {epochs} in {table['seconds'].sum():.0f} s"
     lost = table["overhead_seconds"].dropna()
     if len(lost):
         yield f"lost beside training and validation: {lost.median():.1f} s a trial (median), {lost.max():.1f} s at most"
@@ -354,9 +388,21 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
         best = complete.loc[complete["value"].idxmax()]
         yield f"best: trial {best['number']}, validation accuracy {best['value']:.4f} of {best['num_val']:,} images"
         yield f"  python -m dogs_accel.benchmark --config {folder / str(best['run'])}/config.json trains it again"
-    if counts.get(RUNNING, 0):
-        yield f"{counts[RUNNING]} are not finished: others work on them, or {goes_on}"
+    if running := counts.get(RUNNING, 0):
+        verb, what = ("is", "it") if running == 1 else ("are", "them")
+        yield f"{running} {verb} not finished: others work on {what}, or {goes_on}"
     yield f"trials: {escaped(folder / TRIALS_FILE)}"
+
+
+def _nothing_complete(sweep: SweepConfig, folder: Path) -> str:
+    """Say that no trial is complete, nor may yet be; empty where one is, and where none was begun."""
+    from dogs_accel.sweep.trials import COMPLETE, RUNNING, TRIALS_FILE, read_trials
+
+    states = read_trials(folder / TRIALS_FILE, sweep.space)["state"]
+    if not len(states) or set(states) & {COMPLETE, RUNNING}:
+        return ""
+    said = ", ".join(f"{number} {state}" for state, number in states.value_counts().items())
+    return f"no trial is complete: {said}"
 
 
 def _findings(folder: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from dogs_accel.experiment.settings.config import BenchmarkConfig
@@ -46,7 +47,9 @@ _CONFIG_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Be
 _MODEL_FIELDS: dict[str, Any] = {
     field.name: field.default for kind in (*NETWORKS.values(), HeadOptions) for field in dataclasses.fields(kind)
 }
-_MOST_CHOICES, _SHOWN = 1000, 40
+_MOST_CHOICES, _MOST_STEPS, _SHOWN = 1000, 1_000_000, 40
+_TOLERANCE = 1e-9
+"""Of a step, or of the width of a range: what rounding may add to a number that is meant to be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +69,53 @@ class Parameter:
     step: int | float | None = None
 
     @property
-    def values(self) -> tuple[Value, ...] | None:
-        """All values that it can have, in their order; None where there is no end of them."""
+    def num_values(self) -> int | None:
+        """How many values it can have; None where there is no end of them."""
         if self.kind == "choice":
-            return self.choices
+            return len(self.choices)
         assert self.low is not None
         assert self.high is not None
-        step = self.step if self.step is not None or self.kind == "float" else 1
+        step = self._step
+        return None if step is None else math.floor((self.high - self.low) / step + _TOLERANCE) + 1
+
+    @property
+    def values(self) -> tuple[Value, ...] | None:
+        """All values that it can have, in their order; None where there is no end of them."""
+        num = self.num_values
+        return None if num is None else tuple(self.value_at(place) for place in range(num))
+
+    def value_at(self, place: int) -> Value:
+        """Give the value at a place of `values`. Raises ValueError where there is no end of them."""
+        if self.kind == "choice":
+            return self.choices[place]
+        assert self.low is not None
+        assert self.high is not None
+        step = self._step
         if step is None:
-            return None
-        num = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + i * step for i in range(num))
+            raise ValueError(f"space: {self.name} has no end of values, expected a step or choices")
+        if self.kind == "int":
+            return int(self.low) + place * int(step)
+        # In decimals, as they were typed: three times 0.1 is 0.3, and no value lies beyond the high end.
+        return min(float(Decimal(str(self.low)) + place * Decimal(str(step))), self.high)
+
+    def snapped(self, value: Value) -> Value:
+        """Give the value of its own that a number is but for rounding, and any other value as it is."""
+        if self.kind != "float" or isinstance(value, (bool, str)):
+            return value
+        assert self.low is not None
+        assert self.high is not None
+        beside = _TOLERANCE * (self.high - self.low)
+        if self.low - beside <= value <= self.high + beside:
+            value = min(max(value, self.low), self.high)
+            if self.step is not None:
+                place = round((value - self.low) / self.step)
+                own = self.value_at(place) if place < (self.num_values or 0) else value
+                return own if isinstance(own, float) and abs(own - value) <= beside else value
+        return value
+
+    @property
+    def _step(self) -> int | float | None:
+        return self.step if self.step is not None or self.kind == "float" else 1
 
     @property
     def ends(self) -> tuple[Value, ...]:
@@ -102,6 +141,8 @@ class Parameter:
         assert self.low is not None
         assert self.high is not None
         number = _number(text)
+        if number is not None and self.kind == "float":
+            number = float(self.snapped(number))
         if number is None or not self.low <= number <= self.high or (self.kind == "int" and number != int(number)):
             what = "an integer" if self.kind == "int" else "a number"
             raise ValueError(f"{self.name}: got {text[:_SHOWN]!r}, expected {what} from {self.low} to {self.high}")
@@ -135,8 +176,8 @@ class Space:
     @property
     def num_points(self) -> int | None:
         """How many points there are; None where there is no end of them."""
-        values = [parameter.values for parameter in self.parameters]
-        return math.prod(len(each) for each in values if each is not None) if None not in values else None
+        numbers = [parameter.num_values for parameter in self.parameters]
+        return math.prod(each for each in numbers if each is not None) if None not in numbers else None
 
     def points(self) -> Iterator[dict[str, Value]]:
         """Go through every point, the last parameter fastest. Raises ValueError where there is no end of them."""
@@ -149,14 +190,17 @@ class Space:
         self._require_finite()
         found: dict[str, Value] = {}
         for parameter in reversed(self.parameters):
-            values = parameter.values or ()
-            number, place = divmod(number, len(values))
-            found[parameter.name] = values[place]
+            number, place = divmod(number, parameter.num_values or 1)
+            found[parameter.name] = parameter.value_at(place)
         return {name: found[name] for name in self.names}
+
+    def snapped(self, point: Point) -> dict[str, Value]:
+        """Give a point, or what is known of it, in the order of the parameters and with their own values."""
+        return {each.name: each.snapped(point[each.name]) for each in self.parameters if each.name in point}
 
     def _require_finite(self) -> None:
         for parameter in self.parameters:
-            if parameter.values is None:
+            if parameter.num_values is None:
                 raise ValueError(
                     f"space: {parameter.name} has no end of values for the sampler grid, expected a step or choices"
                 )
@@ -285,10 +329,17 @@ def _choices(name: str, content: Any, numeric: str | None) -> tuple[Value, ...]:
             )
         is_count = isinstance(value, int) and not isinstance(value, bool)
         value = float(value) if numeric == "float" and is_count else value
-        if value_text(value) in map(value_text, choices):
+        if _what_is_meant(value, numeric) in (_what_is_meant(choice, numeric) for choice in choices):
             raise ValueError(f"space: {name}: got {value_text(value)} twice, expected each choice once")
         choices.append(value)
     return tuple(choices)
+
+
+def _what_is_meant(value: Value, numeric: str | None) -> str | float:
+    """Say by what two choices are the same: by their number where a number is taken, which may be written as text."""
+    text = value_text(value)
+    number = None if numeric is None else _number(text)
+    return text if number is None else number
 
 
 def _range(name: str, content: Mapping[str, Any], numeric: Literal["int", "float"] | None) -> Parameter:
@@ -309,13 +360,19 @@ def _range(name: str, content: Mapping[str, Any], numeric: Literal["int", "float
         raise ValueError(f"space: {name}: got log beside {got}, expected low > 0 and no step")
     if step is not None and not 0 < step <= high - low:
         raise ValueError(f"space: {name}.step: got {step}, expected more than 0 and at most {high - low}")
+    if step is not None and not (high - low) / step < _MOST_STEPS:
+        raise ValueError(
+            f"space: {name}.step: got {step}, expected at most {_MOST_STEPS:,} values from {low} to {high}"
+        )
     return Parameter(name=name, kind=numeric, low=low, high=high, log=log, step=step)
 
 
 def _end(name: str, number: Any, numeric: Literal["int", "float"]) -> int | float:
+    what = "an integer" if numeric == "int" else "a number"
+    if number is None:
+        raise ValueError(f"space: {name} is absent, expected {what}")
     is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
     if not is_number or (numeric == "int" and number != int(number)):
-        what = "an integer" if numeric == "int" else "a number"
         raise ValueError(f"space: {name}: got {str(number)[:_SHOWN]!r}, expected {what}")
     return int(number) if numeric == "int" else float(number)
 

@@ -45,15 +45,19 @@ class TrialRow:
     value: float = math.nan
     """Its best validation accuracy so far; NaN before the first epoch has ended."""
     num_val: int = 0
-    """Images of validation."""
+    """Images of validation; 0 before the first epoch has ended, when nobody has counted them."""
     seed: int = 0
     """Of the weights, of order and of augmentation."""
     point: Mapping[str, Value] = field(default_factory=dict)
     """The value of each parameter, by its name."""
+    reason: str = ""
+    """Why it failed, in a line; empty of any other."""
 
 
-TRIAL_COLUMNS = tuple(each.name for each in dataclasses.fields(TrialRow) if each.name != "point")
-"""Of every sweep; those of its parameters follow, in the order of the space."""
+REASON_COLUMN = "reason"
+"""The last one, which tables of earlier versions do not have."""
+TRIAL_COLUMNS = tuple(each.name for each in dataclasses.fields(TrialRow) if each.name not in ("point", REASON_COLUMN))
+"""Of every sweep; those of its parameters follow, in the order of the space, and then REASON_COLUMN."""
 
 
 def trial_folder(number: int) -> str:
@@ -63,18 +67,19 @@ def trial_folder(number: int) -> str:
 
 def write_trials(path: Path, rows: Sequence[TrialRow], space: Space) -> Path:
     """Write the table, in which what is not known is empty."""
-    columns = {name: [getattr(row, name) for row in rows] for name in TRIAL_COLUMNS}
+    columns = {name: [getattr(row, name) for row in rows] for name in (*TRIAL_COLUMNS, REASON_COLUMN)}
+    columns["num_val"] = [str(num) if num else "" for num in columns["num_val"]]
     points = {name: [value_text(row.point[name]) if name in row.point else "" for row in rows] for name in space.names}
-    return write_csv(path, pd.DataFrame(columns | points, columns=[*TRIAL_COLUMNS, *space.names]))
+    return write_csv(path, pd.DataFrame(columns | points, columns=[*TRIAL_COLUMNS, *space.names, REASON_COLUMN]))
 
 
 def read_trials(path: Path, space: Space) -> pd.DataFrame:
     """Read the table of a sweep.
 
-    Returns a row a trial, in their order: TRIAL_COLUMNS, of which counts are int64, times and `value` float64 with NaN
-    for what is not known, and the rest text; then a column of each parameter, with values as the space has them, and
-    None where a trial was killed before it had one. Raises ValueError, which names the file and the column, for another
-    table, OSError where it is not there.
+    Returns a row a trial, in their order: TRIAL_COLUMNS, of which counts are int64, 0 for a num_val that is not known,
+    times and `value` float64 with NaN for what is not known, and the rest text; then a column of each parameter, with
+    values as the space has them, and None where a trial was killed before it had one; then REASON_COLUMN, text. Raises
+    ValueError, which names the file and the column, for another table, OSError where it is not there.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -84,7 +89,7 @@ def read_trials(path: Path, space: Space) -> pd.DataFrame:
         raise ValueError(f"{path}: {', '.join(missing)} is absent, expected the trials of a sweep")
     try:
         for name in _COUNTS:
-            table[name] = [int(text) for text in table[name]]
+            table[name] = [0 if name == "num_val" and not text else int(text) for text in table[name]]
         for name in _TIMES:
             table[name] = [float(text) if text else math.nan for text in table[name]]
         if wrong := set(table["state"]) - set(STATES):
@@ -93,7 +98,9 @@ def read_trials(path: Path, space: Space) -> pd.DataFrame:
             table[parameter.name] = _values(parameter, table[parameter.name])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return table[[*TRIAL_COLUMNS, *space.names]]
+    if REASON_COLUMN not in table.columns:
+        table[REASON_COLUMN] = ""
+    return table[[*TRIAL_COLUMNS, *space.names, REASON_COLUMN]]
 
 
 def _values(parameter: Parameter, texts: pd.Series) -> pd.Series:

@@ -75,6 +75,8 @@ def read_point(arguments: Sequence[str], space: Space, flags: Sequence[str] = ()
     for argument in arguments:
         flag, is_given, text = argument.partition("=")
         name = flag.removeprefix("--")
+        if not is_given and flag != name and name in parameters:
+            raise ValueError(f"{name}: got {flag} without =, expected {flag}=VALUE")
         if not is_given or flag == name or name not in parameters:
             near = did_you_mean(flag, [*flags, *(f"--{each}" for each in parameters)])
             raise ValueError(f"unrecognized arguments: {argument}{near}")

@@ -74,7 +74,14 @@ class TrainResult:
 
 
 class DivergedError(ArithmeticError):
-    """The loss of an epoch is not a finite number."""
+    """The loss of an epoch is not a finite number.
+
+    what: what happened; remedy: what a user of the command line can do.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}, {remedy}" if remedy else what)
+        self.what = what
 
 
 class Trainer:
@@ -297,8 +304,8 @@ class Trainer:
         if not math.isfinite(train.loss) or not math.isfinite(val.loss):
             raise DivergedError(
                 f"{self.label}: the loss of {phase.name} epoch {epoch + 1} is {train.loss} in training and {val.loss} "
-                f"in validation at lr {phase.lr:g}; {self._what_is_kept()}; the same settings lead there again, so run "
-                f"it anew with a smaller rate, such as --set lr={min(phase.lr / 10, 1e-3):g}"
+                f"in validation at lr {phase.lr:g}; {self._what_is_kept()}; the same settings lead there again",
+                f"so run it anew with a smaller rate, such as --set lr={min(phase.lr / 10, 1e-3):g}",
             )
         return {
             "index": len(self.history),

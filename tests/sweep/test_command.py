@@ -16,6 +16,7 @@ from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import record_paths
 from dogs_accel.runtime.files import read_json
+from dogs_accel.sweep import command as sweep_command
 from dogs_accel.sweep.presets import SWEEP_PRESETS
 from dogs_accel.sweep.settings import read_sweep, sweep_of
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
@@ -23,6 +24,7 @@ from dogs_accel.sweep.wandb_file import read_point
 from pipelines.cores import available_cores
 from tests.support.blank_figures import blank_figures
 from tests.support.photo_reads import photo_reads
+from tests.sweep.stubs import StubbedTrain
 
 SWEEP = """
 [settings]
@@ -191,6 +193,7 @@ def test_the_exported_yaml_drives_the_command(dogs_root, tmp_path, capsys):
         (["--batch_size=16", "--batch_size=16"], "batch_size: got it twice, expected each parameter once"),
         (["--batchsize=16"], "unrecognized arguments: --batchsize=16 (did you mean '--batch_size'?)"),
         (["--set.lr=1"], "set.lr: got '1', expected a number from 0.001 to 0.01"),
+        (["--batch_size", "16"], "batch_size: got --batch_size without =, expected --batch_size=VALUE"),
         (["batch_size=16"], "unrecognized arguments: batch_size=16"),
     ],
 )
@@ -230,3 +233,131 @@ def test_confirming_needs_a_sweep(tmp_path, capsys):
     assert "seeds: got 3 without --confirm K" in refused(capsys, "--seeds", "3", "--resume", "--out", tmp_path)
     assert "baseline: got a.toml without --confirm K" in refused(capsys, "--baseline", "a.toml", "--out", tmp_path)
     assert "got --trails=3 beside --confirm" in refused(capsys, "--confirm", "1", "--out", tmp_path, "--trails=3")
+
+
+STUBBED = """
+[settings]
+data = "photos"
+models = ["cnn5"]
+strategies = ["scratch"]
+recipes = ["inaturalist-train"]
+wandb = "disabled"
+gpu = 1
+
+[space]
+model.dense = [32, 64]
+recipe.flip = [0.0, 0.5]
+"""
+
+
+@pytest.fixture
+def stubbed(tmp_path, monkeypatch):
+    """sweep.toml in the current folder, whose trials take no time; gives where each command computes them."""
+
+    given = []
+
+    class Runner(StubbedTrain):
+        def __init__(self, folder, sweep, where):
+            super().__init__(1, fails=lambda point: "fails" in sweep.name)
+            given.append(where)
+
+        def prepare(self):
+            yield from ()
+
+        def close(self):
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dogs_accel.sweep.engine.trial.TrialRunner", Runner)
+    monkeypatch.setattr(sweep_command, "_findings", lambda folder: iter(["report: made"]))
+    Path("sweep.toml").write_text(STUBBED, encoding="utf-8")
+    return given
+
+
+RUN = ["sweep", "--config", "sweep.toml", "--out", "out"]
+RESUME = ["sweep", "--resume", "--out", "out"]
+
+
+def test_hours_are_those_of_one_command(stubbed, capsys):
+    assert cli.main([*RUN, "--trials", "2", "--hours", "1e-12"]) == 0
+    said = capsys.readouterr().out
+    assert "up to 2 trials or 1e-12 hours" in said
+    assert "hours    1e-12 hours are over, so that no other trial was begun" in said
+    assert "0 trials" in said
+    assert read_sweep(Path("out")).hours is None
+    assert cli.main([*RESUME]) == 0
+    assert "2 trials: 2 complete; 2 epochs in" in capsys.readouterr().out
+    # Those alone are a budget too, as they are of a file.
+    assert cli.main([*RUN[:-1], "other", "--hours", "1e-12"]) == 0
+    assert "up to 1e-12 hours" in capsys.readouterr().out
+    assert "hours: got '-1.0', expected a number above 0" in refused(capsys, *RUN[1:], "--hours", "-1")
+
+
+def test_a_relative_folder_of_data_is_the_same_one_when_a_sweep_goes_on(stubbed, capsys):
+    assert cli.main([*RUN, "--trials", "1"]) == 0
+    assert cli.main([*RESUME, "--data", "photos", "--trials", "2"]) == 0
+    assert "another one: data" in refused(capsys, *RESUME[1:], "--data", "others")
+
+
+def test_where_no_trial_is_complete_the_command_ends_with_1_after_its_report(stubbed, capsys):
+    Path("sweep.toml").write_text(f'{STUBBED}[sweep]\nname = "fails"\n', encoding="utf-8")
+    for trials, message in (("2", "no trial is complete: 2 failed"), ("7", "the first 5 trials failed, the last one")):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*RUN, "--trials", trials])
+        assert caught.value.code == 1
+        said = capsys.readouterr()
+        assert said.out.endswith("report: made\n")
+        assert message in said.err
+
+
+def test_numbers_of_one_are_said_as_such(stubbed, capsys):
+    assert cli.main([*RUN, "--trials", "1", "--total-epochs", "1", "--hours", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "4 points, bayes, seed 42, up to 1 trial or 1 epoch or 1 hour\n" in said
+    assert "1 of 3 goes on after 1 epoch, and so on" in said
+    assert "\n1 trial: 1 complete; 1 epoch in 1 s" in said
+
+
+def test_confirming_goes_where_the_sweep_went(stubbed, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(
+        "dogs_accel.sweep.confirming.run.confirm", lambda folder, where, **how: given.append(where) or iter([])
+    )
+    assert cli.main([*RUN, "--trials", "1"]) == 0
+    assert cli.main(["sweep", "--confirm", "1", "--out", "out"]) == 0
+    assert cli.main(["sweep", "--confirm", "1", "--out", "out", "--wandb", "offline", "--device", "cpu"]) == 0
+    assert [(where.wandb, where.device) for where in given] == [("disabled", "cuda:1"), ("offline", "cpu")]
+    assert stubbed[0] == given[0]
+    capsys.readouterr()
+    assert "wandb: got 'onlin', expected one of" in refused(capsys, "--confirm", "1", "--out", "out", "--wandb=onlin")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("config", "a.toml"), ("preset", "inaturalist-cnn"), ("data", "photos"), ("trials", 3), ("epochs", 3),
+     ("total-epochs", 3), ("hours", 1.0), ("sampler", "grid"), ("seed", 0), ("workers", 1), ("export-wandb", "a")],
+)  # fmt: skip
+def test_confirming_refuses_what_is_of_the_sweep(flag, value, tmp_path, capsys):
+    said = refused(capsys, "--confirm", "1", "--out", tmp_path, f"--{flag}={value}")
+    assert f"{flag}: got {value} beside --confirm, which takes the settings of the sweep" in said
+
+
+def test_the_exported_command_is_that_of_the_same_sweep(stubbed, capsys):
+    flags = ["--sampler", "random", "--trials", "2", "--total-epochs", "9"]
+    assert cli.main([*RUN, *flags, "--export-wandb", "w.yaml"]) == 0
+
+    def typed():
+        command = yaml.safe_load(Path("w.yaml").read_text())["command"]
+        command[command.index("online")] = "disabled"
+        return [*command[2:-1], "--model.dense=32", "--recipe.flip=0.5"]
+
+    assert cli.main([*RUN, *flags]) == 0
+    assert cli.main(typed()) == 0
+    sweep = read_sweep(Path("out"))
+    assert (sweep.sampler, sweep.trials, sweep.total_epochs) == ("random", 2, 9)
+    assert cli.main([*RESUME, "--export-wandb", "w.yaml"]) == 0
+    assert cli.main(typed()) == 0
+    assert len(read_trials(Path("out") / TRIALS_FILE, sweep.space)) == 4
+    said = refused(capsys, *RUN[1:], "--export-wandb", "absent/w.yaml")
+    assert "export-wandb: got absent/w.yaml, expected a file in a folder that exists" in said
+    assert not Path("absent").exists()

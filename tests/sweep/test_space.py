@@ -2,12 +2,13 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import settings_of
 from dogs_accel.sweep.space import Parameter, Space, check_point, read_space, settings_at, value_text
-from dogs_accel.sweep.trials import TRIAL_COLUMNS, TrialRow, read_trials, write_trials
+from dogs_accel.sweep.trials import REASON_COLUMN, TRIAL_COLUMNS, TrialRow, read_trials, write_trials
 
 SETTINGS = settings_of({"models": ["cnn5"], "strategies": ["scratch"], "recipes": ["inaturalist-train"]})
 EVERY_KIND = {
@@ -81,7 +82,10 @@ def test_a_point_replaces_fields_that_the_settings_set_and_names():
         ({"batch_size": 32}, "space: batch_size: got '32', expected a list of choices or {low, high, log, step}"),
         ({"batch_size": [[32]]}, "space: batch_size: got '[32]', expected numbers, true or false, or text"),
         ({"set.lr": {"low": 1, "high": 1}}, "space: set.lr: got low 1.0 and high 1.0, expected low < high"),
-        ({"set.lr": {"low": 1}}, "space: set.lr.high: got 'None', expected a number"),
+        ({"set.lr": {"low": 1}}, "space: set.lr.high is absent, expected a number"),
+        ({"batch_size": {"low": 16}}, "space: batch_size.high is absent, expected an integer"),
+        ({"set.lr": ["1e-3", 0.001]}, "space: set.lr: got 0.001 twice, expected each choice once"),
+        ({"set.lr": {"low": 0, "high": 1, "step": 1e-12}}, "space: set.lr.step: got 1e-12, expected at most 1,000,000"),
         ({"set.lr": {"low": 0, "high": 1, "log": True}}, "got log beside low 0.0, expected low > 0 and no step"),
         ({"set.lr": {"low": 1, "high": 2, "log": True, "step": 1}}, "got log beside step 1.0"),
         ({"set.lr": {"low": 1, "high": 2, "hihg": 3}}, "did you mean 'high'"),
@@ -143,10 +147,19 @@ def test_trials_are_read_as_they_were_written(tmp_path):
             number=0, state="complete", run="trials/0000", started="2026-01-02T03:04:05+00:00", seconds=1.5,
             overhead_seconds=0.25, epochs=2, value=1 / 3, num_val=60, seed=42, point=point,
         ),
-        TrialRow(number=1, state="running", run="trials/0001", started="2026-01-02T03:04:07+00:00"),
+        TrialRow(
+            number=1, state="running", run="trials/0001", started="2026-01-02T03:04:07+00:00",
+            reason="the loss, which is nan",
+        ),
     ]  # fmt: skip
     table = read_trials(write_trials(tmp_path / "trials.csv", rows, space), space)
-    assert list(table.columns) == [*TRIAL_COLUMNS, *space.names]
+    assert list(table.columns) == [*TRIAL_COLUMNS, *space.names, REASON_COLUMN]
+    assert table["num_val"].tolist() == [60, 0]
+    assert table["reason"].tolist() == ["", "the loss, which is nan"]
+    # Of an earlier version, which kept no reason.
+    written = pd.read_csv(tmp_path / "trials.csv", dtype=str, keep_default_na=False).drop(columns="reason")
+    written.to_csv(tmp_path / "earlier.csv", index=False)
+    assert read_trials(tmp_path / "earlier.csv", space).equals(table.assign(reason=""))
     first, second = table.to_dict("records")
     assert {name: first[name] for name in space.names} == point
     assert {name: type(first[name]) for name in space.names} == {name: type(value) for name, value in point.items()}
@@ -159,6 +172,33 @@ def test_trials_are_read_as_they_were_written(tmp_path):
         read_trials(tmp_path / "trials.csv", Space((other,)))
     with pytest.raises(ValueError, match=r"model\.dense is absent"):
         read_trials(tmp_path / "trials.csv", Space((Parameter(name="model.dense", kind="int", low=1, high=2),)))
+
+
+def test_the_values_of_a_stepped_range_are_those_that_are_typed_and_none_is_beyond_its_end(tmp_path):
+    space = read_space({"set.label_smoothing": {"low": 0.0, "high": 0.3, "step": 0.1}}, SETTINGS)
+    [parameter] = space.parameters
+    assert parameter.values == (0.0, 0.1, 0.2, 0.3)
+    assert Parameter(name="x", kind="float", low=-0.3, high=0.3, step=0.1).values == (
+        -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3,
+    )  # fmt: skip
+    assert Parameter(name="x", kind="float", low=1e-13, high=3e-13, step=1e-13).values == (1e-13, 2e-13, 3e-13)
+    # As earlier tables have it, and as samplers add steps.
+    assert parameter.read("0.30000000000000004") == 0.3
+    assert Parameter(name="x", kind="float", low=0.1, high=0.5, step=0.1).snapped(0.1 + 0.2) == 0.3
+    assert parameter.snapped(0.15) == 0.15
+    with pytest.raises(ValueError, match=r"got '0\.3001', expected a number from 0\.0 to 0\.3"):
+        parameter.read("0.3001")
+    rows = [
+        TrialRow(number=i, state="complete", run=f"trials/000{i}", started="", point=space.point(i)) for i in range(4)
+    ]
+    table = read_trials(write_trials(tmp_path / "trials.csv", rows, space), space)
+    assert table["set.label_smoothing"].tolist() == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_a_large_range_is_counted_without_laying_it_out():
+    space = Space((Parameter(name="x", kind="int", low=1, high=10**12),))
+    assert space.num_points == 10**12
+    assert space.point(10**12 - 1) == {"x": 10**12}
 
 
 def test_a_value_is_written_in_full():

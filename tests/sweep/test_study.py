@@ -1,16 +1,21 @@
 """The study of a sweep, with a made objective: samplers, budgets, pruning, workers at once and killed ones."""
 
+import dataclasses
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy, reason_of
-from dogs_accel.sweep.engine.trial import Progress
+from dogs_accel.sweep.engine import trial as of_trial
+from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy, trial_rows
+from dogs_accel.sweep.engine.trial import Progress, TrialError, TrialRunner, Where
 from dogs_accel.sweep.engine.worker import NothingTrainsError, work
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
 from tests.sweep.stubs import SPACE, Killed, StubbedTrain, made_sweep, run_all
@@ -80,6 +85,29 @@ def test_a_grid_takes_each_point_once_in_an_order_of_its_seed(tmp_path):
         made_sweep(sampler="grid")
 
 
+@pytest.mark.parametrize("trials", [None, 4])
+def test_a_grid_comes_to_every_point_once_beside_those_given_by_hand(tmp_path, trials):
+    sweep = made_sweep({name: SPACE[name] for name in ("model.dense", "recipe.flip")}, sampler="grid", trials=trials)
+    order = [sweep.space.point(int(number)) for number in np.random.default_rng(sweep.seed).permutation(6)]
+    run_all(tmp_path, sweep, StubbedTrain(1), most_trials=1)
+    for point in order[2:4]:
+        run_all(tmp_path, sweep, StubbedTrain(1), point=point)
+    run_all(tmp_path, sweep, StubbedTrain(1))
+    table = table_of(tmp_path, sweep)
+    assert len(table) == 6  # all points, or the four of the budget and two by hand
+    assert not table.duplicated(["model.dense", "recipe.flip"]).any()
+    found = table[["model.dense", "recipe.flip"]].to_dict("records")
+    assert found == [order[number] for number in (0, 2, 3, 1, 4, 5)]
+    assert run_all(tmp_path, sweep) == []
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_a_stepped_range_is_drawn_in_its_own_values(tmp_path, sampler):
+    sweep = made_sweep({"recipe.flip": {"low": 0.0, "high": 0.3, "step": 0.1}}, sampler=sampler, trials=12)
+    run_all(tmp_path, sweep, StubbedTrain(1, value=lambda point: point["recipe.flip"]))
+    assert {0.1, 0.3} < set(table_of(tmp_path, sweep)["recipe.flip"]) <= {0.0, 0.1, 0.2, 0.3}
+
+
 def test_a_point_that_comes_again_is_said(tmp_path):
     sweep = made_sweep({"model.dense": [32], "recipe.flip": [0.0, 0.5]}, sampler="random", trials=3)
     assert any(re.search(r"the point of trial [01] again", line) for line in run_all(tmp_path, sweep))
@@ -130,7 +158,18 @@ def test_a_point_that_cannot_be_trained_is_failed_and_the_rest_goes_on(tmp_path)
     assert set(table["state"][table["model.dense"] == 64]) == {"failed"}
     assert set(table["state"][table["model.dense"] != 64]) == {"complete"}
     assert any("failed: set: lr: got too much" in line for line in said)
-    assert {reason_of(trial) for trial in SweepStudy(tmp_path, sweep).trials} == {"", "set: lr: got too much"}
+    failed = table["state"] == "failed"
+    assert set(table["reason"][failed]) == {"set: lr: got too much"}
+    assert set(table["reason"][~failed]) == {""}
+    # What nobody has counted is no number of the table, and the seed is that of the settings.
+    lines = (tmp_path / TRIALS_FILE).read_text().splitlines()
+    columns = lines[0].split(",")
+    at, where = table["number"][failed].iloc[0], columns.index("num_val")
+    assert columns[-1] == "reason"
+    assert lines[1 + at].split(",")[where : where + 2] == ["", "42"]
+    assert set(table["seed"]) == {42}
+    other = dataclasses.replace(sweep, settings={**sweep.settings, "seed": 7})
+    assert {row.seed for row in trial_rows(SweepStudy(tmp_path, sweep).trials, other) if row.state == "failed"} == {7}
 
 
 def test_a_sweep_of_which_nothing_trains_stops(tmp_path):
@@ -149,8 +188,9 @@ def test_a_trial_at_which_workers_die_again_and_again_is_left_alone(tmp_path):
     sweep, train = made_sweep(trials=3), Deadly()
     run_all(tmp_path, sweep, train)
     assert train.trained.count(1) == 3
-    assert list(table_of(tmp_path, sweep)["state"]) == ["complete", "failed", "complete"]
-    assert reason_of(SweepStudy(tmp_path, sweep).trials[1]) == "3 workers died at it after 0 epochs"
+    table = table_of(tmp_path, sweep)
+    assert list(table["state"]) == ["complete", "failed", "complete"]
+    assert table["reason"][1] == "3 workers died at it after 0 epochs"
 
 
 def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):
@@ -187,6 +227,36 @@ def test_what_is_lost_beside_training_is_measured(tmp_path):
     assert (table["seconds"] == 0).all()
     assert set(table["num_val"]) == {200}
     assert set(table["seed"]) == {7}
+
+
+def test_the_log_of_a_trial_that_cannot_be_trained_says_why(tmp_path, monkeypatch):
+    def refuse(*given):
+        raise ValueError("set: lr: got too much")
+
+    monkeypatch.setattr(of_trial, "plan_of_others", refuse)
+    sweep = made_sweep(trials=1)
+    runner = TrialRunner(tmp_path, sweep, Where())
+    runner._plan = runner._loaders = object()
+    with SweepStudy(tmp_path, sweep).claim() as claimed, pytest.raises(TrialError):
+        runner(claimed, lambda progress: None)
+    assert (tmp_path / "trials" / "0000" / "log.txt").read_text() == "failed: set: lr: got too much\n"
+
+
+def test_a_runner_gives_back_the_threads_that_it_takes(tmp_path, monkeypatch):
+    plan = SimpleNamespace(
+        config=SimpleNamespace(tf32=False, deterministic=False),
+        device=torch.device("cpu"),
+        data=SimpleNamespace(facts=SimpleNamespace(lines=lambda: ["data"])),
+    )
+    monkeypatch.setattr(of_trial, "make_plan", lambda config: plan)
+    for name in ("set_numerics", "keep_freed_memory"):
+        monkeypatch.setattr(of_trial, name, lambda **given: None)
+    before = torch.get_num_threads()
+    runner = TrialRunner(tmp_path, made_sweep(), Where(num_threads=before + 1))
+    assert next(runner.prepare()) == "data"
+    assert torch.get_num_threads() == before + 1
+    runner.close()
+    assert torch.get_num_threads() == before
 
 
 WORKER = """

@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from dogs_accel.sweep.settings import SweepConfig
-from dogs_accel.sweep.space import Parameter, Space
+from dogs_accel.sweep.space import Parameter, Point, Space, value_text
 
 STARTUP_TRIALS = 10
 """Trials that bayes draws at random before it draws by what they have shown."""
@@ -87,9 +87,10 @@ class SamplerByNumber(BaseSampler):
 
 
 class ShuffledGridSampler(BaseSampler):
-    """Gives each trial the point of its number in a random order of all points, so that none comes twice.
+    """Gives each trial the first point of a random order of all points that no other trial has.
 
-    Numbers are given out once, however many workers there are; and what a budget leaves of a grid is a random part.
+    Trials are given out one at a time, however many workers there are; and what a budget leaves of a grid is a random
+    part.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
@@ -108,5 +109,21 @@ class ShuffledGridSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Give the value of the trial's point."""
-        return self._space.point(int(self._order[trial.number % len(self._order)]))[param_name]
+        """Give the value of the trial's point; where all are taken, of that of its number."""
+        point = self.free_point(study.get_trials(deepcopy=False), trial)
+        if point is None:
+            point = self._space.point(int(self._order[trial.number % len(self._order)]))
+        return point[param_name]
+
+    def free_point(self, trials: Sequence[FrozenTrial], trial: FrozenTrial | None = None) -> Point | None:
+        """Give the first point that no trial but `trial` has, with the values that it has already; None of none."""
+        taken = {self._key(each.params) for each in trials if trial is None or each.number != trial.number}
+        known = self._space.snapped({} if trial is None else trial.params)
+        for number in self._order:
+            point = self._space.point(int(number))
+            if self._key(point) not in taken and known.items() <= point.items():
+                return point
+        return None
+
+    def _key(self, point: Point) -> tuple[tuple[str, str], ...]:
+        return tuple((name, value_text(value)) for name, value in self._space.snapped(point).items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dogs_accel.sweep.engine.samplers import distribution_of, make_sampler
+from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.sweep.engine.samplers import ShuffledGridSampler, distribution_of, make_sampler
 from dogs_accel.sweep.settings import SweepConfig
-from dogs_accel.sweep.space import Point, Space, Value
+from dogs_accel.sweep.space import Point
 from dogs_accel.sweep.trials import (
     COMPLETE,
     FAILED,
@@ -42,6 +42,8 @@ _OF_JOURNAL, _OF_TRIALS = "journal", "trials"
 _STUDY = "sweep"
 _PROGRESS, _ATTEMPTS, _REASON = "progress", "attempts", "reason"
 """What a trial's row has beside Optuna's own words, as attributes of the trial."""
+_BY_HAND = "fixed_params"
+"""Optuna's own attribute of a trial whose point was given."""
 _MOST_ATTEMPTS = 3
 """Workers that may die at a trial without an epoch between before it is left alone."""
 _STATES: Mapping[TrialState, State] = {
@@ -156,11 +158,11 @@ class SweepStudy:
             with self._alone():
                 trial = None if point is not None else self._abandoned(stack)
                 is_taken_over = trial is not None
-                if trial is None and (point is not None or self._has_budget(most_trials)):
+                if trial is None and (point is not None or self.has_budget(most_trials)):
                     trial = self._begin(stack, point)
                 claimed = None if trial is None else self._claimed(trial, is_taken_over)
                 if claimed is not None:
-                    self.write_table()
+                    self._write_table()
             yield claimed
 
     @contextmanager
@@ -197,10 +199,16 @@ class SweepStudy:
     def _lock_path(self, number: int) -> Path:
         return self.folder / LOCKS_FOLDER / f"{number:04}"
 
-    def _has_budget(self, most_trials: int | None) -> bool:
-        trials = self.trials
+    def has_budget(self, most_trials: int | None = None) -> bool:
+        """Whether another trial may be drawn; most_trials: of the sweep, in place of its own.
+
+        Trials whose points were given by hand count as none of them, but no grid comes back to those points.
+        """
+        trials, sampler = self.trials, self._study.sampler
         most = self.sweep.most_trials if most_trials is None else most_trials
-        if most is not None and len(trials) >= most:
+        if most is not None and sum(_BY_HAND not in each.system_attrs for each in trials) >= most:
+            return False
+        if isinstance(sampler, ShuffledGridSampler) and sampler.free_point(trials) is None:
             return False
         most_epochs = self.sweep.total_epochs
         return most_epochs is None or sum(len(each.intermediate_values) for each in trials) < most_epochs
@@ -215,8 +223,9 @@ class SweepStudy:
 
     def _claimed(self, trial: Trial, is_taken_over: bool) -> Claimed:
         # What it has already stays; else it is drawn.
-        point = {name: trial._suggest(name, each) for name, each in self._distributions.items()}
-        earlier = [each.number for each in self.trials[: trial.number] if each.params == point]
+        space = self.sweep.space
+        point = space.snapped({name: trial._suggest(name, each) for name, each in self._distributions.items()})
+        earlier = [each.number for each in self.trials[: trial.number] if space.snapped(each.params) == point]
         return Claimed(
             number=trial.number,
             point=point,
@@ -259,7 +268,7 @@ class SweepStudy:
     def _ending(self, claimed: Claimed) -> Iterator[None]:
         with self._alone():
             yield
-            self.write_table()
+            self._write_table()
             self._lock_path(claimed.number).unlink(missing_ok=True)  # nobody asks for that of a trial that has ended
 
     def _finish(self, trial: Trial, state: TrialState, reason: str = "") -> None:
@@ -268,8 +277,12 @@ class SweepStudy:
         self._study.tell(trial, state=state)
 
     def write_table(self) -> Path:
-        """Write trials.csv."""
-        return write_trials(self.folder / TRIALS_FILE, trial_rows(self.trials, self.sweep.space), self.sweep.space)
+        """Write trials.csv, which else is written whenever a trial begins or ends."""
+        with self._alone():
+            return self._write_table()
+
+    def _write_table(self) -> Path:
+        return write_trials(self.folder / TRIALS_FILE, trial_rows(self.trials, self.sweep), self.sweep.space)
 
 
 def _pruner(sweep: SweepConfig) -> BasePruner:
@@ -280,16 +293,15 @@ def _pruner(sweep: SweepConfig) -> BasePruner:
     return SuccessiveHalvingPruner(min_resource=sweep.halving_epochs, reduction_factor=sweep.halving_factor)
 
 
-def trial_rows(trials: Sequence[FrozenTrial], space: Space) -> list[TrialRow]:
+def trial_rows(trials: Sequence[FrozenTrial], sweep: SweepConfig) -> list[TrialRow]:
     """Lay out the trials of a study as the table has them."""
-    return [_row(trial, space) for trial in trials]
+    return [_row(trial, sweep) for trial in trials]
 
 
-def _row(trial: FrozenTrial, space: Space) -> TrialRow:
+def _row(trial: FrozenTrial, sweep: SweepConfig) -> TrialRow:
     progress = trial.user_attrs.get(_PROGRESS, {})
     started = trial.datetime_start
     best = max(trial.intermediate_values.values(), default=math.nan)
-    point: dict[str, Value] = {name: trial.params[name] for name in space.names if name in trial.params}
     return TrialRow(
         number=trial.number,
         state=_STATES[trial.state],
@@ -300,13 +312,12 @@ def _row(trial: FrozenTrial, space: Space) -> TrialRow:
         epochs=len(trial.intermediate_values),
         value=trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else best,
         num_val=progress.get("num_val", 0),
-        seed=progress.get("seed", 0),
-        point=point,
+        seed=progress.get("seed", sweep.settings.get("seed", BenchmarkConfig.seed)),
+        point=sweep.space.snapped(trial.params),
+        reason=_reason_of(trial),
     )
 
 
-def reason_of(trial: FrozenTrial) -> str:
-    """Say why a trial failed."""
-    with contextlib.suppress(KeyError):
-        return str(trial.user_attrs[_REASON])
-    return ""
+def _reason_of(trial: FrozenTrial) -> str:
+    """Say in a line why a trial failed; empty of any other."""
+    return " ".join(str(trial.user_attrs.get(_REASON, "")).split())

@@ -102,6 +102,7 @@ class TrialRunner:
         self._plan: Plan | None = None
         self._loaders: Loaders | None = None
         self._examined: ExaminedData | None = None
+        self._threads_before: int | None = None
 
     def prepare(self) -> Iterator[str]:
         """Open the data, decode every file but those of test once, and build the store; says what is done."""
@@ -115,6 +116,7 @@ class TrialRunner:
         else:
             keep_freed_memory()
             if self._where.num_threads is not None:
+                self._threads_before = torch.get_num_threads()
                 torch.set_num_threads(self._where.num_threads)
         facts = plan.data.facts
         yield from facts.lines()
@@ -132,8 +134,10 @@ class TrialRunner:
         gc.freeze()
 
     def close(self) -> None:
-        """Let what was kept be freed again."""
+        """Let what was kept be freed again, and give torch back the threads that it had."""
         gc.unfreeze()
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
 
     def _own(self, folder: Path, *, resumes: bool) -> dict[str, Any]:
         """Give the settings of a run that are this process's, and its folder."""
@@ -159,8 +163,17 @@ class TrialRunner:
     def __call__(self, claimed: Claimed, on_progress: OnProgress) -> float:
         """Train a trial into its folder, on from where it was left, and return its best validation accuracy.
 
-        on_progress: is told after each epoch, and may raise PrunedError. Raises TrialError.
+        on_progress: is told after each epoch, and may raise PrunedError. Raises TrialError, which its log has too.
         """
+        try:
+            return self._train(claimed, on_progress)
+        except TrialError as error:
+            claimed.folder.mkdir(parents=True, exist_ok=True)
+            with (claimed.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+                print(f"failed: {error}", file=log)
+            raise
+
+    def _train(self, claimed: Claimed, on_progress: OnProgress) -> float:
         folder = claimed.folder
         resumes = (folder / CONFIG_FILE).is_file()
         plan, loaders = self._plan_of(claimed, resumes)
@@ -223,7 +236,9 @@ class TrialRunner:
         )
         try:
             run = execute_run(plan, planned, loaders, self._examined, trial=trial)
-        except (DivergedError, BatchTooLargeError) as error:
+        except DivergedError as error:
+            raise TrialError(error.what) from error
+        except BatchTooLargeError as error:
             raise TrialError(str(error)) from error
         return run.val_accuracy
 
