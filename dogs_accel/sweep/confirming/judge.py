@@ -121,6 +121,8 @@ class Confirmation:
     num_test: int = 0
     expected_bias: float | None = None
     """What choosing the best of the sweep was expected to add to it."""
+    num_pruned: int = 0
+    """Trials of the sweep that were given up by the same images, so that it is at least that."""
     sentences: Sequence[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class Confirmation:
 
 
 def confirmation_of(
-    judgement: Judgement, *, seeds: Sequence[int], num_val: int, expected_bias: float | None
+    judgement: Judgement, *, seeds: Sequence[int], num_val: int, expected_bias: float | None, num_pruned: int = 0
 ) -> Confirmation:
     """Put a judgement into the words and numbers of a file."""
     columns = ["run_a", "run_b", "difference", "low", "high", "verdict"]
@@ -141,6 +143,7 @@ def confirmation_of(
         chosen=judgement.chosen,
         pairs=[{key: _known(value) for key, value in pair.items()} for pair in pairs],
         expected_bias=expected_bias,
+        num_pruned=num_pruned,
     )
     return dataclasses.replace(found, sentences=describe_confirmation(found))
 
@@ -194,7 +197,9 @@ def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
     )
     is_best = each.candidate.in_sweep == max(other.candidate.in_sweep or 0 for other in found.candidates)
     if is_best and found.expected_bias is not None:
-        text += f"; the choice of the best was expected to have added {found.expected_bias:.4f} by the images alone"
+        least = "at least " if found.num_pruned else ""
+        text += f"; the choice of the best was expected to have added {least}{found.expected_bias:.4f} by the images "
+        text += "alone"
     return f"{text}."
 
 

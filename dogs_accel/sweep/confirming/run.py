@@ -47,7 +47,7 @@ from dogs_accel.sweep.confirming.plan import (
 from dogs_accel.sweep.engine.trial import DATA_FOLDER, LOG_FILE, Where
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
 from dogs_accel.sweep.findings.run import read_sweep_trials, write_all_findings
-from dogs_accel.sweep.findings.selection import selection_bias
+from dogs_accel.sweep.findings.selection import SelectionBias, selection_bias
 from dogs_accel.sweep.settings import read_sweep
 from dogs_accel.training.checkpoint import LAST_CHECKPOINT_FILE
 from dogs_accel.training.step import StepSettings, prepare_model
@@ -77,13 +77,13 @@ def confirm(folder: Path, where: Where, *, top: int, seeds: int, baseline: Path 
         if found is not None and found["test"] is not None:
             yield "confirmed already, and test was read"
         else:
-            bias = selection_bias(trials.values, int(trials.counted["num_val"].max()))
-            yield from _confirm(folder, plan, where, bias.expected)
+            bias = selection_bias(trials.values, int(trials.counted["num_val"].max()), num_pruned=trials.num_pruned)
+            yield from _confirm(folder, plan, where, bias)
         *_, report = write_all_findings(folder)
         yield f"report: {escaped(report)}"
 
 
-def _confirm(folder: Path, plan: ConfirmPlan, where: Where, expected_bias: float) -> Iterator[str]:
+def _confirm(folder: Path, plan: ConfirmPlan, where: Where, bias: SelectionBias) -> Iterator[str]:
     trainer = _CandidateTrainer(folder, where)
     yield from trainer.prepare(plan.planned[0])
     runs: dict[str, dict[int, Run]] = {}
@@ -97,7 +97,9 @@ def _confirm(folder: Path, plan: ConfirmPlan, where: Where, expected_bias: float
         for name, by_seed in runs.items()
     }
     num_val = len(next(iter(next(iter(answers.values()))[1].values())).labels)
-    found = confirmation_of(judge(answers), seeds=plan.seeds, num_val=num_val, expected_bias=expected_bias)
+    found = confirmation_of(
+        judge(answers), seeds=plan.seeds, num_val=num_val, expected_bias=bias.expected, num_pruned=bias.num_pruned
+    )
     write_json(folder / CONFIRMATION_FILE, found.as_json())
     yield from found.sentences
     # The test split is read here, once, after every choice has been made on validation.

@@ -20,7 +20,7 @@ from dogs_accel.sweep.findings.best import BEST_SETTINGS_FILE
 from dogs_accel.sweep.findings.importance import Correlation, Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, LevelFinding
 from dogs_accel.sweep.findings.selection import SelectionBias
-from dogs_accel.sweep.findings.sentences import CAUTION, SHOWN, Sentence
+from dogs_accel.sweep.findings.sentences import CAUTION, SHOWN, Sentence, expected_text
 from dogs_accel.sweep.findings.trials import SweepTrials, level_text
 from dogs_accel.sweep.findings.views import coordinates_of, minutes_since_start, value_range
 from dogs_accel.sweep.trials import COMPLETE, FAILED, PRUNED, RUNNING
@@ -80,6 +80,7 @@ def render_sweep_report(findings: SweepFindings) -> str:
         best=_best(trials, names),
         best_file=BEST_SETTINGS_FILE,
         bias=findings.bias,
+        luck=None if findings.bias is None else expected_text(findings.bias),
         findings=sorted(
             (each for each in findings.sentences if each.kind != CAUTION), key=lambda each: each.kind != SHOWN
         ),

@@ -52,7 +52,7 @@ def find_all(folder: Path) -> SweepFindings:
     facts, confirmed = _facts(folder), read_content(folder / CONFIRMATION_FILE)
     levels, importance = find_levels(trials), find_importance(trials)
     num_val = int(trials.counted["num_val"].max()) if len(trials.values) else 0
-    bias = selection_bias(trials.values, num_val) if num_val else None
+    bias = selection_bias(trials.values, num_val, num_pruned=trials.num_pruned) if num_val else None
     subject = ", ".join(sweep.settings.get("models") or [sweep.name])
     return SweepFindings(
         trials=trials,
@@ -99,12 +99,16 @@ def write_all_findings(folder: Path) -> list[Path]:
 
 def _write_best(folder: Path, findings: SweepFindings) -> Path:
     sweep, best = read_sweep(folder), findings.trials.best
-    notes = [
-        f"Trial {best['number']} of a sweep: its validation accuracy of {best['value']:.4f} is the highest of "
-        f"{len(findings.trials.values)}."
-    ]
-    if findings.bias is not None:
-        notes.append(f"Choosing the highest is expected to have raised it by {findings.bias.expected:.4f}.")
+    num, bias = len(findings.trials.values), findings.bias
+    highest = f"the highest of {num}" if num > 1 else "that of the one complete trial"
+    notes = [f"Trial {best['number']} of a sweep: its validation accuracy of {best['value']:.4f} is {highest}."]
+    if bias is not None and bias.num_pruned:
+        notes.append(
+            f"Choosing the highest is expected to have raised it by at least {bias.expected:.4f}, since "
+            f"{bias.num_pruned} more {'was' if bias.num_pruned == 1 else 'were'} given up by the same images."
+        )
+    elif bias is not None and num > 1:
+        notes.append(f"Choosing the highest is expected to have raised it by {bias.expected:.4f}.")
     return write_settings_toml(folder / BEST_SETTINGS_FILE, sweep.config(point_of(best, sweep.space)), notes)
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dogs_accel.sweep.space import Parameter, Space, value_text
-from dogs_accel.sweep.trials import COMPLETE, TRIAL_COLUMNS
+from dogs_accel.sweep.trials import COMPLETE, PRUNED, TRIAL_COLUMNS
 
 _BINS = 3
 _MOST_INTEGERS = 6
@@ -105,6 +105,11 @@ class SweepTrials:
     def values(self) -> NDArray[np.float64]:
         """(N,) best validation accuracy of the trials that count."""
         return self.counted["value"].to_numpy(dtype=np.float64)
+
+    @property
+    def num_pruned(self) -> int:
+        """How many trials were given up by their validation accuracy."""
+        return int(np.sum(self.states == PRUNED))
 
     @cached_property
     def levels(self) -> list[ParameterLevels]:
