@@ -36,6 +36,8 @@ class Finalist:
     """Its validation accuracy in the sweep; None of a baseline, which was no trial."""
     settings: str = ""
     """What it has of the space, in words."""
+    epochs: int = 0
+    """That it is trained for; 0 where nobody wrote it down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,8 @@ class Confirmation:
     num_test: int = 0
     expected_bias: float | None = None
     """What choosing the best of the sweep was expected to add to it."""
+    num_complete: int = 0
+    """Complete trials of which the best were chosen; 0 where nobody wrote it down."""
     num_pruned: int = 0
     """Trials of the sweep that were given up by the same images, so that it is at least that."""
     sentences: Sequence[str] = field(default_factory=list)
@@ -131,7 +135,13 @@ class Confirmation:
 
 
 def confirmation_of(
-    judgement: Judgement, *, seeds: Sequence[int], num_val: int, expected_bias: float | None, num_pruned: int = 0
+    judgement: Judgement,
+    *,
+    seeds: Sequence[int],
+    num_val: int,
+    expected_bias: float | None,
+    num_complete: int = 0,
+    num_pruned: int = 0,
 ) -> Confirmation:
     """Put a judgement into the words and numbers of a file."""
     columns = ["run_a", "run_b", "difference", "low", "high", "verdict"]
@@ -143,6 +153,7 @@ def confirmation_of(
         chosen=judgement.chosen,
         pairs=[{key: _known(value) for key, value in pair.items()} for pair in pairs],
         expected_bias=expected_bias,
+        num_complete=num_complete,
         num_pruned=num_pruned,
     )
     return dataclasses.replace(found, sentences=describe_confirmation(found))
@@ -165,6 +176,8 @@ def describe_confirmation(found: Confirmation) -> list[str]:
     for each in found.candidates:
         if each.candidate.in_sweep is not None:
             said.append(_against_sweep(found, each, num))
+    if other_epochs := describe_epochs([each.candidate for each in found.candidates]):
+        said.append(other_epochs)
     by_pair = {(pair["a"], pair["b"]): pair for pair in found.pairs}
     said += [_pair_words(pair) for names, pair in by_pair.items() if BASELINE in names]
     others = [pair for names, pair in by_pair.items() if BASELINE not in names]
@@ -186,6 +199,14 @@ def describe_confirmation(found: Confirmation) -> list[str]:
             "these images had a part in the choice of trials."
         )
     return said
+
+
+def describe_epochs(candidates: Sequence[Finalist]) -> str:
+    """Say that candidates are trained for different epochs, by which they are more than a comparison of settings."""
+    if len({each.epochs for each in candidates if each.epochs}) < 2:
+        return ""
+    by_name = ", ".join(f"{each.name} {each.epochs}" for each in candidates)
+    return f"Epochs differ ({by_name}): a difference may be that of the epochs alone."
 
 
 def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:

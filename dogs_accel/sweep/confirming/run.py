@@ -29,7 +29,6 @@ from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.runtime.terminal import escaped
 from dogs_accel.sweep.confirming.judge import (
     Confirmation,
-    Finalist,
     confirmation_of,
     describe_confirmation,
     judge,
@@ -187,9 +186,8 @@ class _CandidateTrainer:
 
 def _tested(trainer: _CandidateTrainer, chosen: Planned, runs: Mapping[int, Run], found: Confirmation) -> Confirmation:
     answers = trainer.test(chosen, runs)
-    candidate = Finalist(name=found.chosen, in_sweep=chosen.candidate.in_sweep, settings=chosen.candidate.settings)
     num_test = len(next(iter(answers.values())).labels)
-    return with_test(found, score_of(candidate, answers), num_test)
+    return with_test(found, score_of(chosen.candidate, answers), num_test)
 
 
 def _answer(plan: Plan, recipe: Recipe, data: Dataset, run: Run) -> Predictions:

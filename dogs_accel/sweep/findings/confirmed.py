@@ -8,8 +8,8 @@ from typing import Any
 CONFIRMATION_FILE = "confirm.json"
 
 
-def confirmation_view(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay out confirm.json for the report."""
+def confirmation_view(content: Mapping[str, Any], num_complete: int) -> dict[str, Any]:
+    """Lay out confirm.json for the report; num_complete: complete trials that there are now."""
     names = {each["candidate"]["name"]: each for each in content["candidates"]}
     num = len(content["seeds"])
     return {
@@ -36,5 +36,13 @@ def confirmation_view(content: Mapping[str, Any]) -> dict[str, Any]:
             }
             for pair in content["pairs"]
         ],
-        "sentences": content["sentences"],
+        "sentences": [*content["sentences"], *_of_later(content.get("num_complete", 0), num_complete)],
     }
+
+
+def _of_later(then: int, now: int) -> list[str]:
+    """Say that there are more trials than those of which the best were chosen, if it was written down."""
+    if not 0 < then < now:
+        return []
+    among = f"{then} complete trials" if then > 1 else "one complete trial"
+    return [f"The trials were chosen among {among}. There are {now} now, and the later ones had no part in it."]

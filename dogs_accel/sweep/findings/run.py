@@ -65,7 +65,7 @@ def find_all(folder: Path) -> SweepFindings:
         meta=_meta(sweep, trials, num_val),
         notice=(facts.notice or "") if facts else "",
         settings=_settings(sweep),
-        confirmation=None if confirmed is None else confirmation_view(confirmed),
+        confirmation=None if confirmed is None else confirmation_view(confirmed, len(trials.values)),
     )
 
 
