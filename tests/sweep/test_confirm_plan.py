@@ -1,16 +1,26 @@
-"""What is trained to confirm a sweep, and what is said of it, of trials that nobody trained."""
+"""What is trained to confirm a sweep, and what is said of it, where nobody trains."""
 
 import dataclasses
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from dogs_accel.datasets import Dataset
+from dogs_accel.datasets.facts import DatasetFacts
+from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment.plan import plan_runs
+from dogs_accel.runtime.files import read_json
+from dogs_accel.sweep.confirming import run as confirming
 from dogs_accel.sweep.confirming.plan import describe_confirm_plan, kept_plan, make_confirm_plan
-from dogs_accel.sweep.findings.confirmed import confirmation_view
+from dogs_accel.sweep.engine.trial import Where
+from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE, confirmation_view
 from dogs_accel.sweep.findings.run import read_sweep_trials
-from dogs_accel.sweep.settings import SweepConfig
+from dogs_accel.sweep.settings import SweepConfig, write_sweep
 from dogs_accel.sweep.space import read_space
 from dogs_accel.sweep.trials import COMPLETE, TRIALS_FILE, TrialRow, write_trials
+from pipelines import BadImageError
 
 SETTINGS = {
     "preset": "cifar10", "data": "/pictures", "models": ("cnn5:filters=4:dense=8",), "strategies": ("scratch",),
@@ -27,6 +37,7 @@ def plan_of(folder, space, *, settings=SETTINGS, num=None, top=2, baseline=None)
                  point=point)
         for at, point in enumerate(points)
     ]  # fmt: skip
+    write_sweep(folder, sweep)
     write_trials(folder / TRIALS_FILE, rows, sweep.space)
     return make_confirm_plan(sweep, read_sweep_trials(folder, sweep), top=top, seeds=1, baseline=baseline)
 
@@ -95,3 +106,54 @@ def test_trials_that_ended_after_the_plan_are_said(tmp_path):
     assert confirmation_view(content, 5)["sentences"] == [
         "The trials were chosen among 2 complete trials. There are 5 now, and the later ones had no part in it."
     ]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three files, the second of which is no picture."""
+    for number in range(3):
+        Image.new("RGB", (8, 8), (90 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    return Dataset(
+        facts=DatasetFacts(name="squares", title="squares", layout="made here"), root=tmp_path, image_root=tmp_path,
+        ids=["0", "1", "2"], paths=[str(tmp_path / f"{number}.png") for number in range(3)],
+        labels=np.array([0, 1, 1]), class_names=["a", "b"], folder_names=["a", "b"],
+        official_split=["official_test"] * 3,
+    )  # fmt: skip
+
+
+def test_test_files_that_cannot_be_decoded_are_left_out_or_refused(pictures):
+    found = confirming.readable_images(pictures, skip=True, num_threads=1)
+    assert (found.ids, found.labels.tolist()) == (["0", "2"], [0, 1])
+    with pytest.raises(BadImageError, match=r"1 of 3 test files cannot be decoded, such as .*/1.png: .*; mend it"):
+        confirming.readable_images(pictures, skip=False, num_threads=1)
+    with pytest.raises(BadImageError, match="1 of 1 test file cannot be decoded"):
+        confirming.readable_images(pictures.subset(np.array([1])), skip=True, num_threads=1)
+
+
+def test_what_was_confirmed_is_in_the_report_where_test_cannot_be_read(tmp_path, monkeypatch):
+    plan_of(tmp_path, {"batch_size": [16, 32]})
+    labels = np.arange(9) % 3
+    answers = Predictions(np.eye(3, dtype=np.float32)[labels], labels, np.array([str(at) for at in range(9)]))
+
+    class Trainer:
+        def __init__(self, *where):
+            pass
+
+        def prepare(self, first):
+            return iter(())
+
+        def train(self, planned):
+            return {43: SimpleNamespace(val_accuracy=1.0, predictions=lambda split: answers)}
+
+        def test(self, planned, runs):
+            raise BadImageError("1 of 3 test files cannot be decoded")
+
+    written = []
+    monkeypatch.setattr(confirming, "_CandidateTrainer", Trainer)
+    monkeypatch.setattr(
+        confirming, "write_all_findings", lambda folder: written.append(read_json(folder / CONFIRMATION_FILE))
+    )
+    with pytest.raises(BadImageError):
+        list(confirming.confirm(tmp_path, Where(device="cpu"), top=1, seeds=1))
+    assert [(found["chosen"], found["test"], found["num_complete"]) for found in written] == [("trial 1", None, 2)]

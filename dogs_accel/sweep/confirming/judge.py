@@ -21,6 +21,7 @@ import pandas as pd
 from dogs_accel.evaluation.intervals import Interval, percentile_interval, t_half_width, varies
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE, ComparedRun, compare_runs, compared_run
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.sweep.findings.confirmed import mcnemar_text
 
 BASELINE = "baseline"
 RULE = "the highest mean validation accuracy over the new seeds, of equals the one that was better in the sweep"
@@ -121,6 +122,8 @@ class Confirmation:
     test: Scored | None = None
     """Of the chosen one; None until it was read."""
     num_test: int = 0
+    num_left_out: int = 0
+    """Files of test that cannot be decoded."""
     expected_bias: float | None = None
     """What choosing the best of the sweep was expected to add to it."""
     num_complete: int = 0
@@ -144,7 +147,7 @@ def confirmation_of(
     num_pruned: int = 0,
 ) -> Confirmation:
     """Put a judgement into the words and numbers of a file."""
-    columns = ["run_a", "run_b", "difference", "low", "high", "verdict"]
+    columns = ["run_a", "run_b", "difference", "low", "high", "mcnemar_p_holm", "verdict"]
     pairs = judgement.pairs[columns].rename(columns={"run_a": "a", "run_b": "b"}).to_dict("records")
     found = Confirmation(
         seeds=list(seeds),
@@ -159,9 +162,9 @@ def confirmation_of(
     return dataclasses.replace(found, sentences=describe_confirmation(found))
 
 
-def with_test(found: Confirmation, test: Scored, num_test: int) -> Confirmation:
+def with_test(found: Confirmation, test: Scored, num_test: int, num_left_out: int = 0) -> Confirmation:
     """Add what the chosen one reached on test."""
-    tested = dataclasses.replace(found, test=test, num_test=num_test)
+    tested = dataclasses.replace(found, test=test, num_test=num_test, num_left_out=num_left_out)
     return dataclasses.replace(tested, sentences=describe_confirmation(tested))
 
 
@@ -195,8 +198,8 @@ def describe_confirmation(found: Confirmation) -> list[str]:
         test = found.test
         said.append(
             f"On test, read once and for {found.chosen} alone, its accuracy is {test.mean:.4f} ({_ends(test)}) of "
-            f"{found.num_test:,} images, {_over(len(test.by_seed))}. Neither the seeds nor "
-            "these images had a part in the choice of trials."
+            f"{found.num_test:,} images, {_over(len(test.by_seed))}{_left_out(found.num_left_out)}. Neither the seeds "
+            "nor these images had a part in the choice of trials."
         )
     return said
 
@@ -224,6 +227,10 @@ def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
     return f"{text}."
 
 
+def _left_out(num: int) -> str:
+    return f"; {num:,} that cannot be decoded {'is' if num == 1 else 'are'} left out" if num else ""
+
+
 def _over(num: int, which: str = "") -> str:
     return f"with one {which}seed" if num == 1 else f"over {num} {which}seeds"
 
@@ -237,4 +244,5 @@ def _pair_words(pair: Mapping[str, Any]) -> str:
     ends = "no interval" if pair["low"] is None else f"{pair['low']:+.4f} to {pair['high']:+.4f}"
     verdict = {"a is better": f"{a} is better", "b is better": f"{b} is better"}.get(pair["verdict"], pair["verdict"])
     against = f"the {BASELINE}" if a == BASELINE else a
-    return f"{b.capitalize()} against {against}: {pair['difference']:+.4f} ({ends}), {verdict}."
+    tested = f", {text}" if (text := mcnemar_text(pair)) else ""
+    return f"{b.capitalize()} against {against}: {pair['difference']:+.4f} ({ends}){tested}, {verdict}."
