@@ -81,7 +81,7 @@ def make_confirm_plan(
     in_sweep = next((float(row["value"]) for (row, _), same in zip(points, is_same, strict=True) if same), None)
     of_trials = [
         _planned(
-            Finalist(name=f"trial {row['number']}", in_sweep=float(row["value"]), settings=point_text(own),
+            Finalist(name=f"trial {row['number']}", in_sweep=float(row["value"]), settings=point_text(own, sweep.space),
                      epochs=sum(_epochs(sweep.config(own)))),
             f"{CONFIRM_FOLDER}/trial_{row['number']:04}", sweep.config(own), seeds,
         )

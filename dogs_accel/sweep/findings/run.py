@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
+from dogs_accel.eda.tables import count_text
 from dogs_accel.plots import save_figure
 from dogs_accel.results.reading import read_content
 from dogs_accel.runtime.files import write_csv, write_json
@@ -119,9 +120,10 @@ def _facts(folder: Path) -> DatasetFacts | None:
 
 def _meta(sweep: SweepConfig, trials: SweepTrials, num_val: int) -> list[str]:
     num = sweep.space.num_points
-    points = "" if num is None else f" ({num:,} points)"
+    points = "" if num is None else f" ({count_text(num, 'point')})"
+    parameters = count_text(len(sweep.space.parameters), "parameter")
     return [
-        f"{len(trials.states)} trials over {len(sweep.space.parameters)} parameters{points}",
+        f"{count_text(len(trials.states), 'trial')} over {parameters}{points}",
         _SAMPLERS[sweep.sampler],
         *([f"{num_val:,} images of validation"] if num_val else []),
         *([f"begun {min(trials.table['started'])[:10]}"] if len(trials.states) else []),
@@ -134,6 +136,7 @@ def _settings(sweep: SweepConfig) -> str:
     return "\n".join(["space", *varied, "", "fixed settings", *fixed])
 
 
-def point_text(point: Point) -> str:
+def point_text(point: Point, space: Space) -> str:
     """Write a point in words, numbers of ranges in three digits, as in batch_size 32, set.lr 0.00814."""
-    return ", ".join(f"{name} {level_text(value)}" for name, value in point.items())
+    choices = {parameter.name for parameter in space.parameters if parameter.kind == "choice"}
+    return ", ".join(f"{name} {level_text(value, is_choice=name in choices)}" for name, value in point.items())
