@@ -57,6 +57,11 @@ def test_nothing_is_wider_than_the_window(page, width_px):
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
+def test_every_column_of_the_levels_is_seen(page):
+    lies_outside = "table => table.scrollWidth - table.closest('.scroll').clientWidth"
+    assert page.locator("#levels").evaluate(lies_outside) <= 0
+
+
 def test_choices_leave_the_trials_that_have_them(page, findings):
     trials = findings.trials
     page.get_by_label("batch_norm", exact=True).select_option(label="true")

@@ -30,7 +30,7 @@ def made_findings(num=30, **others):
         Importance(parameter=name, share=share, low=share - 0.1, high=share + 0.05, of_noise=0.3)
         for name, share in (("batch_norm", 0.7), ("lr", 0.2), ("activation", 0.1))
     ]
-    bias = selection_bias(trials.values, 2000)
+    bias = selection_bias(trials.values, 2000, num_pruned=trials.num_pruned)
     return SweepFindings(
         trials=trials,
         levels=levels,

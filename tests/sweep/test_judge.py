@@ -1,12 +1,23 @@
 """What is said of retrained candidates whose answers are made."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from dogs_accel.evaluation.intervals import t_half_width
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.sweep.confirming.judge import BASELINE, Finalist, confirmation_of, judge, score_of, with_test
+from dogs_accel.sweep.confirming.judge import (
+    BASELINE,
+    Finalist,
+    confirmation_of,
+    describe_confirmation,
+    judge,
+    score_of,
+    with_test,
+)
+from dogs_accel.sweep.findings.confirmed import confirmation_view
 
 NUM, CLASSES = 400, 5
 LABELS = np.arange(NUM) % CLASSES
@@ -81,6 +92,13 @@ def test_the_words_follow_from_the_numbers():
     tested = with_test(found, score_of(Finalist(name="trial 13", in_sweep=0.8), {43: answers(0.7, 1)}), 400)
     assert tested.sentences[:-1] == found.sentences
     assert tested.sentences[-1].startswith("On test, read once and for trial 13 alone, its accuracy is 0.7")
+    assert "of 400 images, with one seed. Neither" in tested.sentences[-1]
+    # Over several seeds no single runs are tested.
+    assert not any("McNemar" in text for text in found.sentences)
+    left_out = dataclasses.replace(tested, num_test=399, num_left_out=1, num_pruned=1)
+    said = describe_confirmation(left_out)
+    assert "expected to have added at least 0.0200 by the images alone." in said[0]
+    assert "of 399 images, with one seed; 1 that cannot be decoded is left out. Neither" in said[-1]
 
 
 def test_what_is_not_better_than_the_baseline_is_said_not_to_be():
@@ -94,3 +112,15 @@ def test_candidates_of_other_images_are_refused():
     given[BASELINE] = (Finalist(name=BASELINE, in_sweep=None), {43: answers(0.5, 43, 300)})
     with pytest.raises(ValueError, match="tested on other images"):
         judge(given)
+
+
+def test_with_one_seed_the_test_that_decides_is_named():
+    shares = {"trial 13": (0.8, 0.76), "trial 4": (0.78, 0.74), BASELINE: (None, 0.72)}
+    found = confirmation_of(judge(candidates(shares, (43,))), seeds=(43,), num_val=NUM, expected_bias=None)
+    tested = {(pair["a"], pair["b"]): pair["mcnemar_p_holm"] for pair in found.pairs}
+    p_value = tested[BASELINE, "trial 4"]
+    assert p_value > 0.001
+    [said] = [text for text in found.sentences if text.startswith("Trial 4 against the baseline")]
+    assert f", McNemar's test p = {p_value:.3f} after Holm, " in said
+    shown = {(pair["a"], pair["b"]): pair for pair in confirmation_view(found.as_json(), 0)["pairs"]}
+    assert shown[BASELINE, "trial 4"]["test"] == f"McNemar's test p = {p_value:.3f} after Holm"

@@ -10,7 +10,7 @@ from scipy.stats import ttest_ind
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, NOT_SHOWN, NOTHING_FOLLOWS, find_levels
-from dogs_accel.sweep.findings.trials import levels_of
+from dogs_accel.sweep.findings.trials import level_text, levels_of
 from dogs_accel.sweep.space import Parameter
 from dogs_accel.sweep.trials import FAILED, PRUNED
 from tests.support.made_sweeps import DOCUMENT, SMALL, balanced, choice, drawn, made_trials
@@ -194,3 +194,24 @@ def test_a_value_that_is_no_choice_is_refused():
     assert levels_of(numbers, pd.Series([0.3, None, 0.2], dtype=object)).index.tolist() == [1, -1, 0]
     with pytest.raises(ValueError, match=r"p: got '0.5', expected one of 0.2, 0.3"):
         levels_of(numbers, pd.Series([0.5]))
+
+
+def test_a_range_of_few_steps_has_its_values_as_levels():
+    flip = Parameter(name="recipe.flip", kind="float", low=0.0, high=0.5, step=0.25)
+    found = levels_of(flip, pd.Series([0.25, 0.0, 0.5, None], dtype=object))
+    assert (found.labels, found.index.tolist()) == (("0", "0.25", "0.5"), [1, 0, 2, -1])
+    tenths = Parameter(name="recipe.flip", kind="float", low=0.0, high=0.3, step=0.1)
+    assert levels_of(tenths, pd.Series([0.1 + 0.2, 0.1])).labels == ("0", "0.1", "0.2", "0.3")
+    assert levels_of(tenths, pd.Series([0.1 + 0.2, 0.1])).index.tolist() == [3, 1]
+    even = Parameter(name="batch_size", kind="int", low=2, high=6, step=2)
+    assert levels_of(even, pd.Series([6, 2])).labels == ("2", "4", "6")
+    many = Parameter(name="lr", kind="float", low=0.0, high=1.0, step=1e-9)
+    assert len(levels_of(many, pd.Series([0.5])).labels) == 3
+
+
+def test_a_number_is_written_alike_in_sentences_and_tables():
+    choices = choice("set.num_groups", (900000.0, 0.12345))
+    labels = levels_of(choices, pd.Series([900000.0], dtype=object)).labels
+    assert labels == ("900000", "0.12345")
+    assert [level_text(value, is_choice=True) for value in choices.choices] == [*labels]
+    assert (level_text(912345.6), level_text(1e-5), level_text(3.0)) == ("912000", "1e-05", "3")

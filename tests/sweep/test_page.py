@@ -13,6 +13,7 @@ from dogs_accel.sweep.findings.importance import find_correlations, find_importa
 from dogs_accel.sweep.findings.levels import find_levels
 from dogs_accel.sweep.findings.page import SweepFindings, render_sweep_report
 from dogs_accel.sweep.findings.sentences import write_sentences
+from dogs_accel.sweep.findings.trials import SweepTrials
 from dogs_accel.sweep.findings.views import coordinates_of
 from dogs_accel.sweep.trials import RUNNING
 from tests.support.made_sweeps import SMALL, choice, drawn, made_trials
@@ -95,3 +96,22 @@ def test_coordinates_are_in_their_levels():
     assert (np.diff(value) > 0).all()
     # Trials of one level are apart, the better one above.
     assert (np.diff(activation[trials.levels[0].index == 0]) > 0).all()
+
+
+def test_why_a_trial_failed_stands_beside_its_state():
+    space = (choice("set.lr", (900000.0, 0.12345)),)
+    parameters = pd.DataFrame({"set.lr": [900000.0, 0.12345]})
+    trials = made_trials(space, parameters, np.array([np.nan, 0.5]), state=["failed", "complete"], epochs=1)
+    with_reason = SweepTrials(space=trials.space, table=trials.table.assign(reason=["the loss is <nan>", ""]))
+    for each, reasons in ((trials, []), (with_reason, ["the loss is &lt;nan&gt;"])):
+        page = render_sweep_report(
+            SweepFindings(
+                trials=each, levels=find_levels(each), importance=[], correlations=[], bias=None, sentences=[],
+                title="A sweep",
+            )
+        )  # fmt: skip
+        assert re.findall(r'<small class="why">(.*?)</small>', page) == reasons
+        assert "Validation accuracy of 1 complete trial." in page
+        assert "0.5000 after 1 epoch, complete" in page
+        assert {"<td>900000</td>", "<td>0.12345</td>"} <= set(re.findall("<td>[^<]*</td>", page))
+        assert "e+05" not in page

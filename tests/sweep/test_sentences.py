@@ -11,7 +11,7 @@ from tests.support.made_sweeps import DOCUMENT, SMALL, drawn, made_trials
 
 
 def said_of(trials, importance=()):
-    bias = selection_bias(trials.values, 2000) if len(trials.values) else None
+    bias = selection_bias(trials.values, 2000, num_pruned=trials.num_pruned) if len(trials.values) else None
     return write_sentences(trials, find_levels(trials, 499), importance, bias)
 
 
@@ -76,9 +76,11 @@ def test_what_limits_a_sweep_is_said():
     cautions = {each.subject: each.text for each in said if each.kind == CAUTION}
     assert list(cautions) == ["the best trial", "the sampler", "pruning", "failures", "the budget", "the seeds"]
     assert (
-        "the highest of 20 noisy values, each with a standard error of 0.011 by its 2,000 images"
-        in cautions["the best trial"]
-    )
+        "with a standard error of 0.011 by its 2,000 images, is the highest of 20 complete trials, and 3 more were "
+        "given up by the same images: the choice alone is expected to raise it by at least 0.0"
+    ) in cautions["the best trial"]
+    assert "if all 23 trials are equally good" in cautions["the best trial"]
+    assert "the luck of that choice is larger" in cautions["pruning"]
     assert cautions["pruning"].startswith("3 of 24 trials were pruned: their values are of fewer epochs")
     assert cautions["failures"] == "1 trial failed and is in no mean."
     assert "5 epochs: dropout and augmentation may be worse in so few" in cautions["the budget"]
@@ -93,3 +95,41 @@ def test_importance_is_measured_by_that_of_noise():
     )
     [strong] = texts(said_of(trials, [Importance(low=0.51, **lr)]), "importance")
     assert strong == "In importance lr 0.60 (0.51 to 0.80) stands out from what shuffled values give."
+
+
+def test_the_luck_of_a_choice_is_that_of_pruned_trials_too():
+    states = np.array(["complete"] + ["pruned"] * 6)
+    [text] = texts(said_of(made_trials(SMALL, drawn(SMALL, 7), noise(7), state=states)), "the best trial")
+    assert "the highest of 1 complete trial, and 6 more were given up by the same images" in text
+    assert "raise it by at least 0.000, and by 0.015 if all 7 trials are equally good" in text
+
+
+def test_one_complete_trial_was_not_chosen():
+    said = said_of(made_trials(SMALL, drawn(SMALL, 1), noise(1)))
+    assert "is that of the one complete trial: none was chosen" in texts(said, "the best trial")[0]
+    assert "0.000" not in texts(said, "the best trial")[0]
+    assert said[0].text == "Of no single parameter does this one complete trial show that it matters."
+
+
+def test_no_complete_trial_shows_nothing():
+    said = said_of(made_trials(SMALL, drawn(SMALL, 2), np.full(2, np.nan), state="failed"))
+    assert said[0].text == "No trial is complete: nothing follows of any parameter."
+
+
+def test_the_sampler_is_said_to_look_at_values_only_where_it_did():
+    def said(num, state="complete"):
+        return texts(
+            said_of(made_trials(SMALL, drawn(SMALL, num), noise(num), state=state, sampler="bayes")), "the sampler"
+        )
+
+    assert said(10) == []
+    assert said(11)[0].startswith("From trial 10 on the sampler chose its points by earlier values (TPE)")
+    assert said(11, ["failed"] + ["complete"] * 10) == []
+
+
+def test_epochs_that_differ_are_said_to_be_the_most():
+    def said(epochs):
+        return texts(said_of(made_trials(SMALL, drawn(SMALL, 3), noise(3), epochs=epochs)), "the budget")[0]
+
+    assert said([2, 2, 2]).startswith("Every complete trial had 2 epochs")
+    assert said([1, 2, 2]).startswith("No complete trial had more than 2 epochs")

@@ -21,6 +21,7 @@ import pandas as pd
 from dogs_accel.evaluation.intervals import Interval, percentile_interval, t_half_width, varies
 from dogs_accel.evaluation.pairwise import NO_DIFFERENCE, ComparedRun, compare_runs, compared_run
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.sweep.findings.confirmed import mcnemar_text
 
 BASELINE = "baseline"
 RULE = "the highest mean validation accuracy over the new seeds, of equals the one that was better in the sweep"
@@ -36,6 +37,8 @@ class Finalist:
     """Its validation accuracy in the sweep; None of a baseline, which was no trial."""
     settings: str = ""
     """What it has of the space, in words."""
+    epochs: int = 0
+    """That it is trained for; 0 where nobody wrote it down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +122,14 @@ class Confirmation:
     test: Scored | None = None
     """Of the chosen one; None until it was read."""
     num_test: int = 0
+    num_left_out: int = 0
+    """Files of test that cannot be decoded."""
     expected_bias: float | None = None
     """What choosing the best of the sweep was expected to add to it."""
+    num_complete: int = 0
+    """Complete trials of which the best were chosen; 0 where nobody wrote it down."""
+    num_pruned: int = 0
+    """Trials of the sweep that were given up by the same images, so that it is at least that."""
     sentences: Sequence[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -129,10 +138,16 @@ class Confirmation:
 
 
 def confirmation_of(
-    judgement: Judgement, *, seeds: Sequence[int], num_val: int, expected_bias: float | None
+    judgement: Judgement,
+    *,
+    seeds: Sequence[int],
+    num_val: int,
+    expected_bias: float | None,
+    num_complete: int = 0,
+    num_pruned: int = 0,
 ) -> Confirmation:
     """Put a judgement into the words and numbers of a file."""
-    columns = ["run_a", "run_b", "difference", "low", "high", "verdict"]
+    columns = ["run_a", "run_b", "difference", "low", "high", "mcnemar_p_holm", "verdict"]
     pairs = judgement.pairs[columns].rename(columns={"run_a": "a", "run_b": "b"}).to_dict("records")
     found = Confirmation(
         seeds=list(seeds),
@@ -141,13 +156,15 @@ def confirmation_of(
         chosen=judgement.chosen,
         pairs=[{key: _known(value) for key, value in pair.items()} for pair in pairs],
         expected_bias=expected_bias,
+        num_complete=num_complete,
+        num_pruned=num_pruned,
     )
     return dataclasses.replace(found, sentences=describe_confirmation(found))
 
 
-def with_test(found: Confirmation, test: Scored, num_test: int) -> Confirmation:
+def with_test(found: Confirmation, test: Scored, num_test: int, num_left_out: int = 0) -> Confirmation:
     """Add what the chosen one reached on test."""
-    tested = dataclasses.replace(found, test=test, num_test=num_test)
+    tested = dataclasses.replace(found, test=test, num_test=num_test, num_left_out=num_left_out)
     return dataclasses.replace(tested, sentences=describe_confirmation(tested))
 
 
@@ -162,6 +179,8 @@ def describe_confirmation(found: Confirmation) -> list[str]:
     for each in found.candidates:
         if each.candidate.in_sweep is not None:
             said.append(_against_sweep(found, each, num))
+    if other_epochs := describe_epochs([each.candidate for each in found.candidates]):
+        said.append(other_epochs)
     by_pair = {(pair["a"], pair["b"]): pair for pair in found.pairs}
     said += [_pair_words(pair) for names, pair in by_pair.items() if BASELINE in names]
     others = [pair for names, pair in by_pair.items() if BASELINE not in names]
@@ -179,10 +198,18 @@ def describe_confirmation(found: Confirmation) -> list[str]:
         test = found.test
         said.append(
             f"On test, read once and for {found.chosen} alone, its accuracy is {test.mean:.4f} ({_ends(test)}) of "
-            f"{found.num_test:,} images, {_over(len(test.by_seed))}. Neither the seeds nor "
-            "these images had a part in the choice of trials."
+            f"{found.num_test:,} images, {_over(len(test.by_seed))}{_left_out(found.num_left_out)}. Neither the seeds "
+            "nor these images had a part in the choice of trials."
         )
     return said
+
+
+def describe_epochs(candidates: Sequence[Finalist]) -> str:
+    """Say that candidates are trained for different epochs, by which they are more than a comparison of settings."""
+    if len({each.epochs for each in candidates if each.epochs}) < 2:
+        return ""
+    by_name = ", ".join(f"{each.name} {each.epochs}" for each in candidates)
+    return f"Epochs differ ({by_name}): a difference may be that of the epochs alone."
 
 
 def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
@@ -194,8 +221,14 @@ def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
     )
     is_best = each.candidate.in_sweep == max(other.candidate.in_sweep or 0 for other in found.candidates)
     if is_best and found.expected_bias is not None:
-        text += f"; the choice of the best was expected to have added {found.expected_bias:.4f} by the images alone"
+        least = "at least " if found.num_pruned else ""
+        text += f"; the choice of the best was expected to have added {least}{found.expected_bias:.4f} by the images "
+        text += "alone"
     return f"{text}."
+
+
+def _left_out(num: int) -> str:
+    return f"; {num:,} that cannot be decoded {'is' if num == 1 else 'are'} left out" if num else ""
 
 
 def _over(num: int, which: str = "") -> str:
@@ -211,4 +244,5 @@ def _pair_words(pair: Mapping[str, Any]) -> str:
     ends = "no interval" if pair["low"] is None else f"{pair['low']:+.4f} to {pair['high']:+.4f}"
     verdict = {"a is better": f"{a} is better", "b is better": f"{b} is better"}.get(pair["verdict"], pair["verdict"])
     against = f"the {BASELINE}" if a == BASELINE else a
-    return f"{b.capitalize()} against {against}: {pair['difference']:+.4f} ({ends}), {verdict}."
+    tested = f", {text}" if (text := mcnemar_text(pair)) else ""
+    return f"{b.capitalize()} against {against}: {pair['difference']:+.4f} ({ends}){tested}, {verdict}."

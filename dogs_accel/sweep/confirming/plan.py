@@ -11,7 +11,7 @@ from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import config_from_json, read_settings_file
 from dogs_accel.runtime.files import read_json, write_json
-from dogs_accel.sweep.confirming.judge import BASELINE, Finalist
+from dogs_accel.sweep.confirming.judge import BASELINE, Finalist, describe_epochs
 from dogs_accel.sweep.findings.run import point_of, point_text
 from dogs_accel.sweep.findings.trials import SweepTrials
 from dogs_accel.sweep.settings import SweepConfig
@@ -50,6 +50,8 @@ class ConfirmPlan:
     """Where the baseline comes from, in words."""
     planned: tuple[Planned, ...]
     """The trials, the best one first, and then the baseline."""
+    num_complete: int = 0
+    """Complete trials of which they are the best; 0 of a plan that was written without it."""
 
     def as_json(self) -> dict[str, Any]:
         """Lay out the file."""
@@ -63,27 +65,40 @@ def make_confirm_plan(
 
     top: how many of the best trials; seeds: how many, from the one after the sweep's on, since with the same seed a run
     would give the same answer again; baseline: a file of settings. Without it the baseline has what the preset of the
-    sweep has of what varies, where that is one run, else the settings that all trials share. A trial with the settings
-    of the baseline makes way for the next one. Raises ValueError where the settings contradict each other or the
-    sweep's.
+    sweep has of what varies, where that is one run, else the settings that all trials share. Unless its file says
+    epochs, it has those of the best trial. A trial with the settings of the baseline makes way for the next one. Raises
+    ValueError where the settings contradict each other or the sweep's.
     """
-    config, words = _own_baseline(sweep) if baseline is None else (_file_config(sweep, baseline), str(baseline))
     points = [(row, point_of(row, sweep.space)) for _, row in trials.best_of(len(trials.values)).iterrows()]
+    best = sweep.config(points[0][1])
+    if baseline is None:
+        config, words = _own_baseline(sweep)
+        config = _with_epochs_of(config, best) or config
+    else:
+        config, words = _file_config(sweep, baseline, best), str(baseline)
     is_same = [_experiment(sweep.config(own)) == _experiment(config) for _, own in points]
     others = [each for each, same in zip(points, is_same, strict=True) if not same][:top]
     in_sweep = next((float(row["value"]) for (row, _), same in zip(points, is_same, strict=True) if same), None)
     of_trials = [
         _planned(
-            Finalist(name=f"trial {row['number']}", in_sweep=float(row["value"]), settings=point_text(own)),
+            Finalist(name=f"trial {row['number']}", in_sweep=float(row["value"]), settings=point_text(own, sweep.space),
+                     epochs=sum(_epochs(sweep.config(own)))),
             f"{CONFIRM_FOLDER}/trial_{row['number']:04}", sweep.config(own), seeds,
         )
         for row, own in others
     ]  # fmt: skip
     last = _planned(
-        Finalist(name=BASELINE, in_sweep=in_sweep, settings=words), f"{CONFIRM_FOLDER}/{BASELINE}", config, seeds
-    )
+        Finalist(name=BASELINE, in_sweep=in_sweep, settings=words, epochs=sum(_epochs(config))),
+        f"{CONFIRM_FOLDER}/{BASELINE}", config, seeds,
+    )  # fmt: skip
     first = config.seed + 1
-    return ConfirmPlan(top=top, seeds=tuple(range(first, first + seeds)), baseline=words, planned=(*of_trials, last))
+    return ConfirmPlan(
+        top=top,
+        seeds=tuple(range(first, first + seeds)),
+        baseline=words,
+        planned=(*of_trials, last),
+        num_complete=len(points),
+    )
 
 
 def _own_baseline(sweep: SweepConfig) -> tuple[BenchmarkConfig, str]:
@@ -99,15 +114,40 @@ def _own_baseline(sweep: SweepConfig) -> tuple[BenchmarkConfig, str]:
     return BenchmarkConfig(**shared), "the settings that all trials share"
 
 
+def _epochs(config: BenchmarkConfig) -> tuple[int, ...]:
+    """Epochs of the phases of a candidate."""
+    return tuple(phase.epochs for phase in plan_runs(config.resolved())[0].phases)
+
+
+def _with_epochs_of(config: BenchmarkConfig, best: BenchmarkConfig) -> BenchmarkConfig | None:
+    """Give a baseline the epochs of the best trial; None where its phases are of another number."""
+    own, there = _epochs(config), _epochs(best)
+    if len(own) != len(there):
+        return None
+    if own == there:
+        return config
+    kept = {name: value for name, value in (config.set or {}).items() if not _is_epochs(name)}
+    return dataclasses.replace(config, epochs={"": there}, set=kept or None)
+
+
+def _is_epochs(name: str) -> bool:
+    return name.rpartition(".")[2] == "epochs"
+
+
 def _experiment(config: BenchmarkConfig) -> list[tuple[Any, ...]]:
     """What two runs must not have in common to be two."""
     resolved = config.resolved()
     return [(run.experiment, resolved.batch_size) for run in plan_runs(resolved)]
 
 
-def _file_config(sweep: SweepConfig, path: Path) -> BenchmarkConfig:
-    """Read a baseline, which has the images of the sweep. Raises ValueError, which names the file and the field."""
+def _file_config(sweep: SweepConfig, path: Path, best: BenchmarkConfig) -> BenchmarkConfig:
+    """Read a baseline, which has the images of the sweep and, unless it says them, the epochs of the best trial.
+
+    Raises ValueError, which names the file and the field.
+    """
     settings = read_settings_file(path)
+    if settings.get("data") is not None:  # as a sweep has it
+        settings["data"] = str(Path(settings["data"]).absolute())
     defaults = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
     for name in _THE_SAME:
         own = sweep.settings.get(name, defaults[name])
@@ -116,7 +156,14 @@ def _file_config(sweep: SweepConfig, path: Path) -> BenchmarkConfig:
     settings = {name: sweep.settings[name] for name in _INHERITED if name in sweep.settings} | settings
     kept = {name: value for name, value in settings.items() if name not in _OF_A_RUN}
     try:
-        return BenchmarkConfig(**kept, test=False)
+        config = BenchmarkConfig(**kept, test=False)
+        if "epochs" in kept or any(map(_is_epochs, kept.get("set") or {})):
+            return config
+        with_epochs = _with_epochs_of(config, best)
+        if with_epochs is None:
+            got, there = _epochs(config), _epochs(best)
+            raise ValueError(f"epochs: got none for {len(got)} phases, expected them, since a trial has {len(there)}")
+        return with_epochs
     except ValueError as error:
         raise ValueError(f"baseline: {path}: {error}") from error
 
@@ -169,6 +216,7 @@ def _read_plan(path: Path) -> ConfirmPlan:
                 )
                 for each in content["planned"]
             ),
+            num_complete=content.get("num_complete", 0),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: got {error}, expected the plan of a confirmation") from error
@@ -179,5 +227,13 @@ def describe_confirm_plan(plan: ConfirmPlan) -> list[str]:
     lines = [f"confirm  {len(plan.planned)} candidates with the seeds {', '.join(map(str, plan.seeds))}, without test"]
     for each in plan.planned:
         had = "" if each.candidate.in_sweep is None else f" ({each.candidate.in_sweep:.4f} in the sweep)"
-        lines.append(f"         {each.candidate.name}{had}: {each.candidate.settings}")
+        epochs = f", {each.candidate.epochs} epoch{'s' * (each.candidate.epochs != 1)}" * bool(each.candidate.epochs)
+        lines.append(f"         {each.candidate.name}{had}: {each.candidate.settings}{epochs}")
+    if (num := len(plan.planned) - 1) < plan.top:
+        others = "no other trial is complete"
+        if plan.num_complete > num:
+            others = "no other complete trial has other settings than the baseline"
+        lines.append(f"         {num} of {plan.top}: {others}")
+    if other_epochs := describe_epochs([each.candidate for each in plan.planned]):
+        lines.append(f"         {other_epochs}")
     return [*lines, f"baseline {plan.baseline}"]

@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.facts import DATASET_FILE
+from dogs_accel.eda.tables import count_text
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.experiment.examine import ExaminedData, examine_data
 from dogs_accel.experiment.loaders import Loaders, choose_loaders
@@ -28,8 +30,6 @@ from dogs_accel.runtime.memory import keep_freed_memory
 from dogs_accel.runtime.precision import set_numerics
 from dogs_accel.runtime.terminal import escaped
 from dogs_accel.sweep.confirming.judge import (
-    Confirmation,
-    Finalist,
     confirmation_of,
     describe_confirmation,
     judge,
@@ -47,11 +47,12 @@ from dogs_accel.sweep.confirming.plan import (
 from dogs_accel.sweep.engine.trial import DATA_FOLDER, LOG_FILE, Where
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
 from dogs_accel.sweep.findings.run import read_sweep_trials, write_all_findings
-from dogs_accel.sweep.findings.selection import selection_bias
+from dogs_accel.sweep.findings.selection import SelectionBias, selection_bias
 from dogs_accel.sweep.settings import read_sweep
 from dogs_accel.training.checkpoint import LAST_CHECKPOINT_FILE
 from dogs_accel.training.step import StepSettings, prepare_model
-from pipelines import Recipe, make_loader
+from pipelines import BadImageError, Recipe, make_loader
+from pipelines.decoding.files import decode_files
 
 _TEST_LOADER = "torch"
 """The reference, which needs no store of the test images."""
@@ -77,13 +78,13 @@ def confirm(folder: Path, where: Where, *, top: int, seeds: int, baseline: Path 
         if found is not None and found["test"] is not None:
             yield "confirmed already, and test was read"
         else:
-            bias = selection_bias(trials.values, int(trials.counted["num_val"].max()))
-            yield from _confirm(folder, plan, where, bias.expected)
+            bias = selection_bias(trials.values, int(trials.counted["num_val"].max()), num_pruned=trials.num_pruned)
+            yield from _confirm(folder, plan, where, bias)
         *_, report = write_all_findings(folder)
         yield f"report: {escaped(report)}"
 
 
-def _confirm(folder: Path, plan: ConfirmPlan, where: Where, expected_bias: float) -> Iterator[str]:
+def _confirm(folder: Path, plan: ConfirmPlan, where: Where, bias: SelectionBias) -> Iterator[str]:
     trainer = _CandidateTrainer(folder, where)
     yield from trainer.prepare(plan.planned[0])
     runs: dict[str, dict[int, Run]] = {}
@@ -97,12 +98,19 @@ def _confirm(folder: Path, plan: ConfirmPlan, where: Where, expected_bias: float
         for name, by_seed in runs.items()
     }
     num_val = len(next(iter(next(iter(answers.values()))[1].values())).labels)
-    found = confirmation_of(judge(answers), seeds=plan.seeds, num_val=num_val, expected_bias=expected_bias)
+    found = confirmation_of(
+        judge(answers), seeds=plan.seeds, num_val=num_val, expected_bias=bias.expected,
+        num_complete=plan.num_complete, num_pruned=bias.num_pruned,
+    )  # fmt: skip
     write_json(folder / CONFIRMATION_FILE, found.as_json())
     yield from found.sentences
+    # What is known stands in the report, whatever becomes of test.
+    write_all_findings(folder)
     # The test split is read here, once, after every choice has been made on validation.
     chosen = next(each for each in plan.planned if each.candidate.name == found.chosen)
-    found = _tested(trainer, chosen, runs[found.chosen], found)
+    test, num_left_out = trainer.test(chosen, runs[found.chosen])
+    num_test = len(next(iter(test.values())).labels)
+    found = with_test(found, score_of(chosen.candidate, test), num_test, num_left_out)
     write_json(folder / CONFIRMATION_FILE, found.as_json())
     yield describe_confirmation(found)[-1]
 
@@ -160,22 +168,28 @@ class _CandidateTrainer:
                 (runs[run.seed].folder / LAST_CHECKPOINT_FILE).unlink(missing_ok=True)  # three times the weights
         return runs
 
-    def test(self, planned: Planned, runs: Mapping[int, Run]) -> dict[int, Predictions]:
-        """Ask the runs of a candidate for the test split, which is opened here; by seed."""
+    def test(self, planned: Planned, runs: Mapping[int, Run]) -> tuple[dict[int, Predictions], int]:
+        """Ask the runs of a candidate for the test split, which is opened here.
+
+        Returns the answers by seed, and how many files were left out since they cannot be decoded. Raises BadImageError
+        as `readable_images` does.
+        """
         folder = self._folder / planned.folder
         config = dataclasses.replace(planned.config, **self._own(folder, resumes=True), test=True)
         plan = make_plan(config)
         data = plan.data.subset(plan.splits["test"])
-        found = {}
+        found = {seed: read_predictions(run.folder / logits_file("test")) for seed, run in runs.items()}
+        if any(answers is None for answers in found.values()):
+            data = readable_images(data, skip=config.on_bad_image == "skip", num_threads=plan.config.num_threads)
+        answered: dict[int, Predictions] = {}
         for planned_run in plan.runs:
             run = runs[planned_run.seed]
-            path = run.folder / logits_file("test")
-            answers = read_predictions(path)
+            answers = found[planned_run.seed]
             if answers is None:
                 answers = _answer(plan, planned_run.eval_recipe, data, run)
-                answers.save(path)
-            found[planned_run.seed] = answers
-        return found
+                answers.save(run.folder / logits_file("test"))
+            answered[planned_run.seed] = answers
+        return answered, len(plan.splits["test"]) - len(next(iter(answered.values())).labels)
 
     def _own(self, folder: Path, *, resumes: bool) -> dict[str, Any]:
         own: dict[str, Any] = {"out": str(folder), "resume": str(folder) if resumes else None, "gpu": None}
@@ -183,11 +197,23 @@ class _CandidateTrainer:
         return own if self._where.num_threads is None else own | {"num_threads": self._where.num_threads}
 
 
-def _tested(trainer: _CandidateTrainer, chosen: Planned, runs: Mapping[int, Run], found: Confirmation) -> Confirmation:
-    answers = trainer.test(chosen, runs)
-    candidate = Finalist(name=found.chosen, in_sweep=chosen.candidate.in_sweep, settings=chosen.candidate.settings)
-    num_test = len(next(iter(answers.values())).labels)
-    return with_test(found, score_of(candidate, answers), num_test)
+def readable_images(data: Dataset, *, skip: bool, num_threads: int | None = None) -> Dataset:
+    """Decode every file of a dataset, and return it without those that cannot be decoded.
+
+    Raises BadImageError where there are any and skip is not said, or where nothing remains.
+    """
+    decoded = (file for files in decode_files(data.paths, num_threads=num_threads) for file in files)
+    bad = {file.index: file.problem for file in decoded if file.problem is not None}
+    if not bad:
+        return data
+    first = min(bad)
+    what = f"{len(bad)} of {count_text(len(data), 'test file')} cannot be decoded, such as {data.paths[first]}: "
+    what += f"{bad[first]}"
+    if not skip:
+        raise BadImageError(f'{what}; mend it and run this again; with on_bad_image = "skip" a sweep leaves them out')
+    if len(bad) == len(data):
+        raise BadImageError(what)
+    return data.subset(np.setdiff1d(np.arange(len(data)), list(bad)))
 
 
 def _answer(plan: Plan, recipe: Recipe, data: Dataset, run: Run) -> Predictions:

@@ -20,9 +20,10 @@ from dogs_accel.sweep.findings.best import BEST_SETTINGS_FILE
 from dogs_accel.sweep.findings.importance import Correlation, Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, LevelFinding
 from dogs_accel.sweep.findings.selection import SelectionBias
-from dogs_accel.sweep.findings.sentences import CAUTION, SHOWN, Sentence
+from dogs_accel.sweep.findings.sentences import CAUTION, SHOWN, Sentence, expected_text
 from dogs_accel.sweep.findings.trials import SweepTrials, level_text
 from dogs_accel.sweep.findings.views import coordinates_of, minutes_since_start, value_range
+from dogs_accel.sweep.space import Parameter
 from dogs_accel.sweep.trials import COMPLETE, FAILED, PRUNED, RUNNING
 
 SWEEP_REPORT_FILE = "sweep_report.html"
@@ -67,7 +68,7 @@ def render_sweep_report(findings: SweepFindings) -> str:
     environment = page_environment(_PACKAGE)
     trials = findings.trials
     names = [parameter.name for parameter in trials.space.parameters]
-    rows = _trial_rows(trials, names)
+    rows = _trial_rows(trials)
     counted = [row for row, is_counted in zip(rows, trials.is_counted, strict=True) if is_counted]
     return environment.get_template("sweep.html.j2").render(
         css=assets(environment, *STYLES, "sweep.css"),
@@ -77,9 +78,10 @@ def render_sweep_report(findings: SweepFindings) -> str:
         notice=findings.notice,
         meta=findings.meta,
         counts=_counts(trials),
-        best=_best(trials, names),
+        best=_best(trials),
         best_file=BEST_SETTINGS_FILE,
         bias=findings.bias,
+        luck=None if findings.bias is None else expected_text(findings.bias),
         findings=sorted(
             (each for each in findings.sentences if each.kind != CAUTION), key=lambda each: each.kind != SHOWN
         ),
@@ -108,19 +110,20 @@ def _counts(trials: SweepTrials) -> dict[str, int]:
     return counts | {COMPLETE: len(trials.values)}
 
 
-def _shown(value: Any) -> str:
-    return ABSENT if value is None or (isinstance(value, float) and math.isnan(value)) else level_text(value)
+def _shown(parameter: Parameter, value: Any) -> str:
+    is_absent = value is None or (isinstance(value, float) and math.isnan(value))
+    return ABSENT if is_absent else level_text(value, is_choice=parameter.kind == "choice")
 
 
-def _best(trials: SweepTrials, names: Sequence[str]) -> dict[str, Any] | None:
+def _best(trials: SweepTrials) -> dict[str, Any] | None:
     if not len(trials.values):
         return None
     best = trials.best
-    point = [(name, _shown(best[name])) for name in names]
+    point = [(parameter.name, _shown(parameter, best[parameter.name])) for parameter in trials.space.parameters]
     return {"number": int(best["number"]), "value": float(best["value"]), "point": point}
 
 
-def _trial_rows(trials: SweepTrials, names: Sequence[str]) -> list[dict[str, Any]]:
+def _trial_rows(trials: SweepTrials) -> list[dict[str, Any]]:
     levels = (
         np.stack([each.index for each in trials.levels], axis=1) if trials.levels else np.zeros((len(trials.table), 0))
     )
@@ -131,11 +134,16 @@ def _trial_rows(trials: SweepTrials, names: Sequence[str]) -> list[dict[str, Any
             "value": _known(row["value"]),
             "epochs": int(row["epochs"]),
             "seconds": _known(row["seconds"]),
-            "shown": [_shown(row[name]) for name in names],
+            "shown": [_shown(parameter, row[parameter.name]) for parameter in trials.space.parameters],
+            "reason": _text(row.get("reason")),
             "levels": [int(level) for level in own],
         }
         for row, own in zip(trials.table.to_dict("records"), levels, strict=True)
     ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _level_row(found: LevelFinding) -> dict[str, Any]:
@@ -165,6 +173,10 @@ def _correlation_row(found: Correlation) -> dict[str, Any]:
     }
 
 
+def _epochs(num: int) -> str:
+    return f"{num} epoch{'s' * (num != 1)}"
+
+
 def _time(trials: SweepTrials) -> dict[str, Any] | None:
     """Place the trials in a chart of accuracy over time; None where none has a value."""
     values = trials.table["value"].to_numpy(dtype=np.float64)
@@ -184,7 +196,7 @@ def _time(trials: SweepTrials) -> dict[str, Any] | None:
     for row, minute, value in zip(trials.table.to_dict("records"), minutes, values, strict=True):
         if row["state"] == FAILED or math.isfinite(value):
             is_failed = row["state"] == FAILED
-            text = "failed" if is_failed else f"{value:.4f} after {row['epochs']} epochs, {row['state']}"
+            text = "failed" if is_failed else f"{value:.4f} after {_epochs(row['epochs'])}, {row['state']}"
             title = f"trial {row['number']}: {text}"
             marks.append(
                 {"x": x(minute), "y": y(low) if is_failed else y(value), "state": row["state"], "title": title}

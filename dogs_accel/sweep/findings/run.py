@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
+from dogs_accel.eda.tables import count_text
 from dogs_accel.plots import save_figure
 from dogs_accel.results.reading import read_content
 from dogs_accel.runtime.files import write_csv, write_json
@@ -52,7 +53,7 @@ def find_all(folder: Path) -> SweepFindings:
     facts, confirmed = _facts(folder), read_content(folder / CONFIRMATION_FILE)
     levels, importance = find_levels(trials), find_importance(trials)
     num_val = int(trials.counted["num_val"].max()) if len(trials.values) else 0
-    bias = selection_bias(trials.values, num_val) if num_val else None
+    bias = selection_bias(trials.values, num_val, num_pruned=trials.num_pruned) if num_val else None
     subject = ", ".join(sweep.settings.get("models") or [sweep.name])
     return SweepFindings(
         trials=trials,
@@ -65,7 +66,7 @@ def find_all(folder: Path) -> SweepFindings:
         meta=_meta(sweep, trials, num_val),
         notice=(facts.notice or "") if facts else "",
         settings=_settings(sweep),
-        confirmation=None if confirmed is None else confirmation_view(confirmed),
+        confirmation=None if confirmed is None else confirmation_view(confirmed, len(trials.values)),
     )
 
 
@@ -99,12 +100,16 @@ def write_all_findings(folder: Path) -> list[Path]:
 
 def _write_best(folder: Path, findings: SweepFindings) -> Path:
     sweep, best = read_sweep(folder), findings.trials.best
-    notes = [
-        f"Trial {best['number']} of a sweep: its validation accuracy of {best['value']:.4f} is the highest of "
-        f"{len(findings.trials.values)}."
-    ]
-    if findings.bias is not None:
-        notes.append(f"Choosing the highest is expected to have raised it by {findings.bias.expected:.4f}.")
+    num, bias = len(findings.trials.values), findings.bias
+    highest = f"the highest of {num}" if num > 1 else "that of the one complete trial"
+    notes = [f"Trial {best['number']} of a sweep: its validation accuracy of {best['value']:.4f} is {highest}."]
+    if bias is not None and bias.num_pruned:
+        notes.append(
+            f"Choosing the highest is expected to have raised it by at least {bias.expected:.4f}, since "
+            f"{bias.num_pruned} more {'was' if bias.num_pruned == 1 else 'were'} given up by the same images."
+        )
+    elif bias is not None and num > 1:
+        notes.append(f"Choosing the highest is expected to have raised it by {bias.expected:.4f}.")
     return write_settings_toml(folder / BEST_SETTINGS_FILE, sweep.config(point_of(best, sweep.space)), notes)
 
 
@@ -115,9 +120,10 @@ def _facts(folder: Path) -> DatasetFacts | None:
 
 def _meta(sweep: SweepConfig, trials: SweepTrials, num_val: int) -> list[str]:
     num = sweep.space.num_points
-    points = "" if num is None else f" ({num:,} points)"
+    points = "" if num is None else f" ({count_text(num, 'point')})"
+    parameters = count_text(len(sweep.space.parameters), "parameter")
     return [
-        f"{len(trials.states)} trials over {len(sweep.space.parameters)} parameters{points}",
+        f"{count_text(len(trials.states), 'trial')} over {parameters}{points}",
         _SAMPLERS[sweep.sampler],
         *([f"{num_val:,} images of validation"] if num_val else []),
         *([f"begun {min(trials.table['started'])[:10]}"] if len(trials.states) else []),
@@ -130,6 +136,7 @@ def _settings(sweep: SweepConfig) -> str:
     return "\n".join(["space", *varied, "", "fixed settings", *fixed])
 
 
-def point_text(point: Point) -> str:
+def point_text(point: Point, space: Space) -> str:
     """Write a point in words, numbers of ranges in three digits, as in batch_size 32, set.lr 0.00814."""
-    return ", ".join(f"{name} {level_text(value)}" for name, value in point.items())
+    choices = {parameter.name for parameter in space.parameters if parameter.kind == "choice"}
+    return ", ".join(f"{name} {level_text(value, is_choice=name in choices)}" for name, value in point.items())

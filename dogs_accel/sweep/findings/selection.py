@@ -18,6 +18,9 @@ class SelectionBias:
     value: float
     """The highest."""
     num_trials: int
+    """Complete trials, whose values are known."""
+    num_pruned: int
+    """Trials that were given up by the same images, so that the highest was chosen among them too."""
     num_val: int
     standard_error: float
     """Of one accuracy, as the images of validation give it."""
@@ -28,8 +31,10 @@ class SelectionBias:
     """The same if all trials are equally good: the most that choice alone can do."""
 
 
-def selection_bias(values: NDArray[np.float64], num_val: int) -> SelectionBias:
+def selection_bias(values: NDArray[np.float64], num_val: int, *, num_pruned: int = 0) -> SelectionBias:
     """Estimate the bias of the highest of validation accuracies (N,), each of num_val images.
+
+    num_pruned: trials that were given up by their accuracy on the same images, whose values at the end nobody knows.
 
     The true accuracies are taken to be the values drawn together towards their mean, so that their variance is that of
     the values less that of the noise (the empirical Bayes estimate of James and Stein, "Estimation with Quadratic
@@ -48,14 +53,17 @@ def selection_bias(values: NDArray[np.float64], num_val: int) -> SelectionBias:
     return SelectionBias(
         value=float(values.max()),
         num_trials=len(values),
+        num_pruned=num_pruned,
         num_val=num_val,
         standard_error=math.sqrt(noise),
         expected=_excess(mean + kept * (values - mean), num_val, random),
-        if_all_equal=_excess(np.full(len(values), mean), num_val, random),
+        if_all_equal=_excess(np.full(len(values) + num_pruned, mean), num_val, random),
     )
 
 
 def _excess(true: NDArray[np.float64], num_val: int, random: np.random.Generator) -> float:
+    if len(true) == 1:
+        return 0.0  # nothing was chosen
     drawn = random.binomial(num_val, np.clip(true, 0, 1), size=(_NUM_DRAWS, len(true))) / num_val
     chosen = drawn.argmax(axis=1)
-    return float((drawn.max(axis=1) - true[chosen]).mean())
+    return max(float((drawn.max(axis=1) - true[chosen]).mean()), 0.0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dogs_accel.sweep.engine.samplers import STARTUP_TRIALS
 from dogs_accel.sweep.findings.importance import Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, NOT_SHOWN, LevelFinding
 from dogs_accel.sweep.findings.selection import SelectionBias
@@ -47,7 +48,12 @@ def write_sentences(
 
 
 def _nothing_shown(trials: SweepTrials) -> Sentence:
-    text = f"Of no single parameter do these {_count(len(trials.values), 'complete trial')} show that it matters."
+    num = len(trials.values)
+    text = f"Of no single parameter do these {num} complete trials show that it matters."
+    if num == 1:
+        text = "Of no single parameter does this one complete trial show that it matters."
+    if not num:
+        text = "No trial is complete: nothing follows of any parameter."
     return Sentence(kind=NOT_SHOWN_KIND, subject="all parameters", text=text)
 
 
@@ -158,22 +164,44 @@ def _of_importance(importance: Sequence[Importance]) -> list[Sentence]:
 def _of_best(bias: SelectionBias | None) -> list[Sentence]:
     if bias is None:
         return []
-    text = (
-        f"The best trial's validation accuracy of {bias.value:.3f} is the highest of {bias.num_trials} noisy values, "
-        f"each with a standard error of {bias.standard_error:.3f} by its {bias.num_val:,} images: the choice alone is "
-        f"expected to raise it by {bias.expected:.3f}, and by {bias.if_all_equal:.3f} if all trials are equally good. "
+    error = f"a standard error of {bias.standard_error:.3f} by its {bias.num_val:,} images"
+    value = f"The best trial's validation accuracy of {bias.value:.3f}"
+    raised = f"the choice alone is expected to raise it by {expected_text(bias)}, and by {bias.if_all_equal:.3f} if all"
+    if bias.num_trials + bias.num_pruned == 1:
+        text = (
+            f"{value}, with {error}, is that of the one complete trial: none was chosen, so that no luck of a choice "
+        )
+        text += "is in it. "
+    elif bias.num_pruned:
+        text = (
+            f"{value}, with {error}, is the highest of {_count(bias.num_trials, 'complete trial')}, and "
+            f"{bias.num_pruned} more {'was' if bias.num_pruned == 1 else 'were'} given up by the same images: {raised} "
+            f"{bias.num_trials + bias.num_pruned} trials are equally good. "
+        )
+    else:
+        text = (
+            f"{value} is the highest of {bias.num_trials} noisy values, each with {error}: {raised} trials are equally "
+        )
+        text += "good. "
+    text += (
         "What the seed does comes on top, and that each value is the best of its epochs. Confirming with other seeds "
         "takes away what was luck of the seed; the test split, read once, what was luck of these images."
     )
     return [Sentence(kind=CAUTION, subject="the best trial", text=text)]
 
 
+def expected_text(bias: SelectionBias) -> str:
+    """Write what the choice is expected to add, which is more where trials were pruned than the complete ones tell."""
+    return f"{'at least ' if bias.num_pruned else ''}{bias.expected:.3f}"
+
+
 def _of_design(trials: SweepTrials) -> list[Sentence]:
     said = []
-    if trials.sampler == "bayes":
+    if trials.sampler == "bayes" and (first := _first_by_values(trials)) is not None:
         text = (
-            "The sampler chose its points by earlier values (TPE), so the levels are not balanced: means of levels "
-            "are of the points that it preferred, and a level that was unlucky early was not tried again."
+            f"From trial {first} on the sampler chose its points by earlier values (TPE), so the levels are not "
+            "balanced: means of levels are of the points that it preferred, and a level that was unlucky early was "
+            "hardly tried again."
         )
         said.append(Sentence(kind=CAUTION, subject="the sampler", text=text))
     said += _of_states(trials)
@@ -185,7 +213,8 @@ def _of_design(trials: SweepTrials) -> list[Sentence]:
             if slow
             else ", and nothing follows of longer training"
         )
-        text = f"Every complete trial had {_count(epochs[-1], 'epoch')}{of_slow}."
+        had = "Every complete trial had" if len(epochs) == 1 else "No complete trial had more than"
+        text = f"{had} {_count(epochs[-1], 'epoch')}{of_slow}."
         said.append(Sentence(kind=CAUTION, subject="the budget", text=text))
     text = (
         "Each point was trained once, so what the seed does is a part of every difference. Effects are taken to add "
@@ -195,6 +224,14 @@ def _of_design(trials: SweepTrials) -> list[Sentence]:
     return said
 
 
+def _first_by_values(trials: SweepTrials) -> int | None:
+    """Number of the first trial that bayes drew by earlier ones; those that failed are none of what it begins with."""
+    has_value = trials.states != FAILED
+    before = np.cumsum(has_value) - has_value
+    by_values = np.flatnonzero(before >= STARTUP_TRIALS)
+    return int(trials.table["number"].iloc[by_values[0]]) if len(by_values) else None
+
+
 def _of_states(trials: SweepTrials) -> list[Sentence]:
     counts = {state: int(np.sum(trials.states == state)) for state in (PRUNED, FAILED, RUNNING)}
     said = []
@@ -202,7 +239,8 @@ def _of_states(trials: SweepTrials) -> list[Sentence]:
         text = (
             f"{counts[PRUNED]} of {_count(len(trials.states), 'trial')} {'was' if counts[PRUNED] == 1 else 'were'} "
             "pruned: their values are of fewer epochs and are in no mean. What is left was chosen for being good, so "
-            "differences look smaller than they are."
+            "differences look smaller than they are; and it was chosen by the same images as the best trial is, so the "
+            "luck of that choice is larger than the complete trials alone tell."
         )
         said.append(Sentence(kind=CAUTION, subject="pruning", text=text))
     if counts[FAILED]:

@@ -1,7 +1,8 @@
 """The trials of a sweep as its findings read them: what each had, how it ended, and the levels of every parameter.
 
 A parameter that is a choice has its choices as levels. A range is cut into three levels of equal width on its own
-scale, which is logarithmic where the range is; an integer range of few values has each value as a level. The cuts
+scale, which is logarithmic where the range is; one of few values, an integer range or one with a step, has each value
+as a level. The cuts
 follow from the space alone, so that they do not depend on what came out.
 """
 
@@ -19,17 +20,28 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dogs_accel.sweep.space import Parameter, Space, value_text
-from dogs_accel.sweep.trials import COMPLETE, TRIAL_COLUMNS
+from dogs_accel.sweep.trials import COMPLETE, PRUNED, TRIAL_COLUMNS
 
 _BINS = 3
-_MOST_INTEGERS = 6
-"""Values of an integer range that are levels each."""
+_MOST_VALUES = 6
+"""Values of an integer range, or of one with a step, that are levels each."""
+_LARGEST = 1e15
+"""Up to it a number is written without an exponent."""
 _ABSENT = -1
 
 
-def level_text(value: Any) -> str:
-    """Write a value of a parameter for people: a choice as the command line has it, a number of a range in 3 digits."""
-    return f"{value:.3g}" if isinstance(value, float) else value_text(value)
+def level_text(value: Any, *, is_choice: bool = False) -> str:
+    """Write a value of a parameter for people: a choice in full, a number of a range in 3 digits, large ones without e.
+
+    Example:
+        >>> level_text(0.12345), level_text(0.12345, is_choice=True), level_text(912345.6), level_text(True)
+        ('0.123', '0.12345', '912000', 'true')
+    """
+    if not isinstance(value, float):
+        return value_text(value)
+    text = value_text(value) if is_choice else f"{value:.3g}"
+    rounded = float(text)
+    return f"{rounded:.0f}" if rounded.is_integer() and abs(rounded) < _LARGEST else text
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +118,11 @@ class SweepTrials:
         """(N,) best validation accuracy of the trials that count."""
         return self.counted["value"].to_numpy(dtype=np.float64)
 
+    @property
+    def num_pruned(self) -> int:
+        """How many trials were given up by their validation accuracy."""
+        return int(np.sum(self.states == PRUNED))
+
     @cached_property
     def levels(self) -> list[ParameterLevels]:
         """The levels of each parameter, over all trials."""
@@ -135,20 +152,30 @@ def levels_of(parameter: Parameter, column: pd.Series) -> ParameterLevels:
     that is none of the choices of a parameter.
     """
     if parameter.kind == "choice":
-        labels = tuple(map(value_text, parameter.choices))
-        found = [_place(parameter, labels, value) for value in column]
+        labels = tuple(level_text(choice, is_choice=True) for choice in parameter.choices)
+        found = [_place(parameter, value) for value in column]
         return ParameterLevels(parameter.name, labels, np.array(found, dtype=np.int64))
-    low, high = _ends(parameter)
     numbers = pd.to_numeric(column).to_numpy(dtype=np.float64)
-    if parameter.kind == "int" and high - low < _MOST_INTEGERS:
-        labels = tuple(str(value) for value in range(int(low), int(high) + 1))
-        index = numbers - low
+    if values := _few_values(parameter):
+        labels = tuple(map(level_text, values))
+        # The nearest one: a sum of steps may be off in its last digit.
+        index = np.abs(numbers[:, None] - np.array(values, dtype=np.float64)).argmin(axis=1).astype(np.float64)
     else:
         edges = _edges(parameter)
         labels = tuple(f"{level_text(low)} to {level_text(high)}" for low, high in itertools.pairwise(edges))
         index = np.searchsorted(edges[1:-1], numbers, side="right").astype(np.float64)
     index = np.where(np.isnan(numbers), _ABSENT, index)
     return ParameterLevels(parameter.name, labels, index.astype(np.int64))
+
+
+def _few_values(parameter: Parameter) -> Sequence[Any]:
+    """The values of a range that has few, else none."""
+    low, high = _ends(parameter)
+    step = parameter.step if parameter.step is not None or parameter.kind == "float" else 1
+    if step is None or (high - low) / step >= _MOST_VALUES:
+        return ()
+    values = parameter.values or ()
+    return values if len({level_text(value) for value in values}) == len(values) else ()
 
 
 def position_of(parameter: Parameter, column: pd.Series) -> NDArray[np.float64]:
@@ -173,10 +200,10 @@ def _ends(parameter: Parameter) -> tuple[float, float]:
     return float(parameter.low), float(parameter.high)
 
 
-def _place(parameter: Parameter, labels: Sequence[str], value: Any) -> int:
+def _place(parameter: Parameter, value: Any) -> int:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return _ABSENT
-    text = value_text(value)
-    if text not in labels:
-        raise ValueError(f"{parameter.name}: got {text!r}, expected one of {', '.join(labels)}")
-    return labels.index(text)
+    text, choices = value_text(value), list(map(value_text, parameter.choices))
+    if text not in choices:
+        raise ValueError(f"{parameter.name}: got {text!r}, expected one of {', '.join(choices)}")
+    return choices.index(text)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from dogs_accel.report.charts import nice_ticks
-from dogs_accel.sweep.findings.trials import SweepTrials, position_of
+from dogs_accel.sweep.findings.trials import SweepTrials, level_text, position_of
 
 _WITHIN = 0.55
 """Share of the room of a choice's level over which its trials are spread."""
@@ -49,7 +49,7 @@ def coordinates_of(trials: SweepTrials) -> Coordinates:
             )
             places.append(np.where(levels.index < 0, np.nan, (levels.index + 0.5 + _WITHIN * order) / num))
         else:
-            ends = [f"{end:.3g}" for end in parameter.ends]
+            ends = [level_text(end) for end in parameter.ends]
             axes.append(CoordinateAxis(levels.name, [(0.0, ends[0]), (1.0, ends[1])]))
             places.append(position_of(parameter, trials.counted[levels.name]))
     low, high = value_range(trials.values)
