@@ -253,8 +253,7 @@ def _sizes(folder: RunsFolder, published: Published) -> str:
 def run_obstacle(run: Run, theirs: PublishedRun) -> str:
     """Say why a run cannot stand for a published one; empty where it can."""
     record, config = run.record, run.record.config
-    expected = {"imagenet": "ImageNet weights", "none": "random weights"}[theirs.weights]
-    if expected not in record.weights:
+    if record.kind_of_weights != theirs.weights:
         return f"other weights: {record.weights or 'unknown weights'}"
     if not _has_schedule(run, theirs):
         return f"another schedule: {record.phase_plan or config.strategy}"

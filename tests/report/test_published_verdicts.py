@@ -234,6 +234,11 @@ def test_what_a_publication_leaves_open_may_be_any_of_what_it_says():
         run = pets_run("mobilenetv3_aug", config={"phases": [phase | change]})
         assert run_obstacle(run, theirs).startswith("another schedule")
     assert run_obstacle(pets_run("mobilenetv3_aug", weights="random weights"), theirs).startswith("other weights")
+    # A folder may be called as the published weights are.
+    for said in ("weights of ImageNet weights/best.pt", "MobileNetV3: weights of /a: ImageNet weights, new head/b.pt"):
+        run = pets_run("mobilenetv3_aug", weights=said)
+        assert run_obstacle(run, theirs) == f"other weights: {said}"
+        assert run.record.kind_of_weights == "file"
     mean = dataclasses.asdict(PETS.runs["vgg16_noaug"].train_recipes[0]) | {"mean": [0.5, 0.5, 0.5]}
     assert run_obstacle(pets_run("vgg16_noaug", train_recipe=mean), PETS.runs["vgg16_noaug"]) == (
         "another training recipe: mean"
