@@ -209,6 +209,12 @@ def _by_known_model(field: str, given: Mapping[str, str] | None, models: Sequenc
 def _check_strategies(runs: Sequence[PlannedRun]) -> None:
     """Refuse two runs with the same phases and images, one experiment under two names; runs: of one seed."""
     for one, other in itertools.combinations(runs, 2):
+        if one.experiment == other.experiment and one.train_recipe != other.train_recipe:
+            kept = next((run for run in (one, other) if not run.train_recipe.is_random), one)
+            raise ValueError(
+                f"recipes: got {one.recipe_name} and {other.recipe_name}, expected one: with --cache-features a head "
+                f"never sees the training recipe; choose one, such as --recipes {kept.recipe_name}"
+            )
         if one.experiment == other.experiment:
             names = [" ".join(filter(None, (run.strategy_name, run.recipe_name))) for run in (one, other)]
             raise ValueError(

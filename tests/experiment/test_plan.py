@@ -286,8 +286,18 @@ def test_training_recipes_are_compared_each_with_its_own_evaluation():
         runs(recipes=("cifar",))
     both = {"strategies": ("head",), "recipes": ("imagenet-train", "pets-train")}
     assert len(runs(preset="paper", **both)) == 4
-    with pytest.raises(ValueError, match=r"^strategies: got head imagenet-train and head pets-train, which"):
+    with pytest.raises(ValueError, match=r"^recipes: got imagenet-train and pets-train, .* such as --recipes "
+                       r"imagenet-train$"):  # fmt: skip
         runs(preset="paper", cache_features=True, **both)  # without augmentation they are one
+
+
+def test_of_the_recipes_of_pets_cached_features_need_one():
+    pets = {"preset": "pets", "models": ("vgg16",), "strategies": ("head",), "cache_features": True}
+    with pytest.raises(ValueError, match=r"^recipes: got pets-train and imagenet-eval, expected one: with "
+                       r"--cache-features a head never sees the training recipe; choose one, such as --recipes "
+                       r"imagenet-eval$"):  # fmt: skip
+        runs(**pets)
+    assert list(runs(**pets, recipes=("imagenet-eval",))) == ["vgg16_head"]  # what is advised is taken
 
 
 def test_groups_stand_in_place_of_their_number():
