@@ -20,7 +20,7 @@ from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.phase_settings import base_strategy
 from dogs_accel.experiment.settings.recipe_names import parse_recipe_name
 from dogs_accel.models import DEFAULT_FAMILY, family_name
-from dogs_accel.models.build import build_model
+from dogs_accel.models.build import build_model, weights_to_download
 from dogs_accel.models.heads import head_names
 from dogs_accel.models.input_size import describe_input_size, refuses_one_image
 from dogs_accel.models.names import parse_model_name
@@ -209,6 +209,12 @@ def _by_known_model(field: str, given: Mapping[str, str] | None, models: Sequenc
 def _check_strategies(runs: Sequence[PlannedRun]) -> None:
     """Refuse two runs with the same phases and images, one experiment under two names; runs: of one seed."""
     for one, other in itertools.combinations(runs, 2):
+        if one.experiment == other.experiment and one.train_recipe != other.train_recipe:
+            kept = next((run for run in (one, other) if not run.train_recipe.is_random), one)
+            raise ValueError(
+                f"recipes: got {one.recipe_name} and {other.recipe_name}, expected one: with --cache-features a head "
+                f"never sees the training recipe; choose one, such as --recipes {kept.recipe_name}"
+            )
         if one.experiment == other.experiment:
             names = [" ".join(filter(None, (run.strategy_name, run.recipe_name))) for run in (one, other)]
             raise ValueError(
@@ -239,13 +245,17 @@ def _named_runs(runs: Sequence[PlannedRun], names: Sequence[str]) -> list[Planne
 def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classes: int) -> list[str]:
     """Build every model once, so that a download or a file that fails does so before hours of training.
 
-    Phases that do not fit their model, whose layer groups and names are known by then, are refused too. Returns a line
-    for each run that never trains its head, and for each model whose features, where they are computed once, are
-    without a dropout that it has.
+    A dry run needs no values of weights and downloads none. Phases that do not fit their model, whose layer groups and
+    names are known by then, are refused too. Returns a line for what is still to be downloaded, for each run that never
+    trains its head, and for each model whose features, where they are computed once, are without a dropout that it has.
     """
     notices: dict[str, None] = {}
+    to_download: dict[str, None] = {}
     for spec, weights in dict.fromkeys((run.spec, run.weights) for run in runs):
-        model = build_model(spec, num_classes, weights).model
+        absent = weights_to_download(spec) if config.dry_run and weights == "imagenet" else None
+        if absent is not None:
+            to_download[absent] = None
+        model = build_model(spec, num_classes, weights if absent is None else "none").model
         configurations = {run.configuration: run for run in runs if (run.spec, run.weights) == (spec, weights)}
         heads = head_names(model)
         head = {id(parameter) for name in heads for parameter in model.get_submodule(name).parameters()}
@@ -262,7 +272,8 @@ def check_models(config: BenchmarkConfig, runs: Sequence[PlannedRun], num_classe
                 f"{spec.display}: features that are computed once are without the dropout of the frozen {layers[0]}"
                 f"{others}; that of the head stays"
             ] = None
-    return list(notices)
+    line = f"weights: not here yet, will be downloaded: {', '.join(to_download)}"
+    return [line] * bool(to_download) + list(notices)
 
 
 def _weights_notice(config: BenchmarkConfig, runs: Sequence[PlannedRun]) -> list[str]:

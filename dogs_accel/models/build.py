@@ -6,8 +6,10 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
 import torchvision
@@ -120,6 +122,42 @@ def _create_pretrained(spec: ModelSpec) -> nn.Module:
 
         return timm.create_model(name.base.removeprefix("timm/"), pretrained=True)
     return torchvision.models.get_model(name.base, weights=torchvision_weights(name.base))
+
+
+def weights_to_download(spec: ModelSpec) -> str | None:
+    """Name the published weights of a model that `build_model` would download, with their size where that is known.
+
+    None where the files are here already, which torch and the Hugging Face hub keep, or nobody published any.
+    """
+    base = parse_model_name(spec.name).base
+    if base in NETWORKS:
+        return None
+    if base.startswith("timm/"):
+        return None if _has_timm_weights(base.removeprefix("timm/")) else base
+    entry = torchvision_weights(base)
+    return None if _is_in_torch_hub(entry.url) else f"{base} ({entry.meta['_file_size']:.0f} MB)"
+
+
+def _has_timm_weights(timm_name: str) -> bool:
+    """Whether timm need not download the weights of a model, be it that there are none."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import PYTORCH_WEIGHTS_NAME, SAFETENSORS_SINGLE_FILE
+
+    known = timm.get_pretrained_cfg(timm_name)
+    if known is None or not known.has_weights or known.file:
+        return True
+    if known.hf_hub_id:
+        repository, _, revision = known.hf_hub_id.partition("@")
+        names = [known.hf_hub_filename] if known.hf_hub_filename else [SAFETENSORS_SINGLE_FILE, PYTORCH_WEIGHTS_NAME]
+        return any(
+            isinstance(try_to_load_from_cache(repository, name, revision=revision or None), str) for name in names
+        )
+    return isinstance(known.url, str) and _is_in_torch_hub(known.url)
+
+
+def _is_in_torch_hub(url: str) -> bool:
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file()
 
 
 def _check_has_weights(name: ModelName) -> None:

@@ -16,7 +16,9 @@ A verdict is one of four.
   - range: from one published value to another, widened by half of the last published digit; some value of it lies in
     our 95 % interval.
   - time: on the published GPU within 10 % either way, since one run has no interval.
-  - choice: the run that comes first in a measure is the published one.
+  - choice: the run that comes first in a measure is the published one. There is no verdict on a tie between the first
+    run and the published one or, where these are one run, between it and another: their values are equal, or
+    pairwise_comparison.csv, which tests accuracy and ECE, has "no difference shown" of them.
 What is not measured has no figure of ours. A figure that was measured on other data is given, and not judged. What
 differs and does not stand in the way, such as precision, or figures that the test images themselves chose, is in the
 reason of the verdict. With several runs that could stand for a published one the first is judged. Where the publication
@@ -29,7 +31,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ from dogs_accel.datasets.published.figures import Claim, Published, PublishedRun
 from dogs_accel.datasets.splits import SPLITS
 from dogs_accel.eda.files import METADATA_FILE, SPLIT_FILE
 from dogs_accel.evaluation.intervals import wilson_interval
+from dogs_accel.evaluation.pairwise import NO_DIFFERENCE
+from dogs_accel.report.recommend import pair_verdict
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import CLAIMS_FILE, METRICS_FILE, PAIRWISE_FILE, logits_file
 from dogs_accel.results.reading import missing_columns
@@ -74,6 +78,8 @@ class Measured:
     reason: str = ""
     subject: str = ""
     """Of several published runs the one that it is of, where it is of one."""
+    ties: Mapping[str, str] = field(default_factory=dict)
+    """Of a run that comes first: the published runs from which it is not told apart, with why."""
 
 
 def judge_claims(folder: RunsFolder) -> list[dict[str, Any]]:
@@ -171,6 +177,8 @@ def _verdict(claim: Claim, ours: Measured, obstacle: str, note: str) -> dict[str
         return found | {"verdict": INCOMPARABLE, "reason": obstacle}
     if claim.kind in ("interval", "range") and ours.interval is None:
         return found | {"verdict": INCOMPARABLE, "reason": ours.reason or "no interval of ours"}
+    if tie := ours.ties.get(claim.value, "") if ours.value != claim.value else _first(ours.ties.values()):
+        return found | {"verdict": INCOMPARABLE, "reason": "; ".join(filter(None, (tie, ours.reason)))}
     holds, reason = _holds(claim, ours)
     return found | {
         "verdict": REPRODUCED if holds else NOT_REPRODUCED,
@@ -245,8 +253,7 @@ def _sizes(folder: RunsFolder, published: Published) -> str:
 def run_obstacle(run: Run, theirs: PublishedRun) -> str:
     """Say why a run cannot stand for a published one; empty where it can."""
     record, config = run.record, run.record.config
-    expected = {"imagenet": "ImageNet weights", "none": "random weights"}[theirs.weights]
-    if expected not in record.weights:
+    if record.kind_of_weights != theirs.weights:
         return f"other weights: {record.weights or 'unknown weights'}"
     if not _has_schedule(run, theirs):
         return f"another schedule: {record.phase_plan or config.strategy}"
@@ -479,13 +486,23 @@ def _class(folder: RunsFolder, runs: dict[str, Run], name: str, score: str) -> M
     return Measured(value, (low, high))
 
 
-def _first_in(_: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
+def _first_in(folder: RunsFolder, runs: dict[str, Run], measure: str, sign: int) -> Measured:
     values = {name: _value(run, measure) for name, run in runs.items()}
     if lacking := [name for name, value in values.items() if value is None]:
         return Measured(reason=f"{METRICS_FILE} of {lacking[0]} has no {measure}")
     order = sorted(values, key=lambda name: sign * values[name])
+    first = order[0]
+    table = folder.table(PAIRWISE_FILE)
+    known_as = {name: {run.name, run.configuration} for name, run in runs.items()}
+    ties = {}
+    for name in order[1:]:
+        if values[name] == values[first]:
+            ties[name] = f"{first} and {name} have the same value"
+        elif pair_verdict(table, known_as[first], known_as[name], measure) == NO_DIFFERENCE:
+            ties[name] = f"{NO_DIFFERENCE} between {first} and {name}"
     shown = ", ".join(f"{name} {values[name]:.4f}" for name in order[:2])
-    return Measured(order[0], None, f"first two: {shown}" if np.isfinite(list(values.values())).all() else "")
+    reason = f"first two: {shown}" if np.isfinite(list(values.values())).all() else ""
+    return Measured(first, None, reason, ties=ties)
 
 
 def _value(run: Run, measure: str) -> Any:

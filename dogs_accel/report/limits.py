@@ -33,7 +33,7 @@ def _data_limits(folder: RunsFolder) -> list[tuple[str, str]]:
 
 
 def _weights(folder: RunsFolder) -> list[tuple[str, str]]:
-    at_random = [run.title for run in folder.runs if "random weights" in run.record.weights]
+    at_random = [run.title for run in folder.runs if run.record.kind_of_weights == "none"]
     if len(at_random) == len(folder.runs):
         return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
     published = published_about(folder.facts.published)
@@ -74,7 +74,7 @@ def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:
         found["training recipes"].append(str(run.record.train_recipe.get("name", "unknown")))
         found["learning rates"].append(" then ".join(f"{phase['lr']:g}" for phase in phases))
         found["epochs"].append(" + ".join(str(phase["epochs"]) for phase in phases))
-        found["weights at the start"].append("random" if "random weights" in run.record.weights else "pretrained")
+        found["weights at the start"].append("random" if run.record.kind_of_weights == "none" else "pretrained")
         is_cached = run.record.cache_features and any(phase["mode"] == "head_only" for phase in phases)
         found["augmentation of heads"].append("none, on cached features" if is_cached else "as the recipe")
         found["what trains"].append(" then ".join(map(_without_rates, phases)))

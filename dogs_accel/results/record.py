@@ -16,6 +16,9 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "tuple": ((list, tuple), "a list"),
 }  # fmt: skip
 """What a value must be, by the first word of its field's type."""
+_KINDS_OF_WEIGHTS = {"ImageNet weights": "imagenet", "random weights": "none", "weights of ": "file"}
+"""By the words of `models.build.BuiltModel.note`."""
+_KIND_OF_WEIGHTS = re.compile(rf"(?:^|: )({'|'.join(_KINDS_OF_WEIGHTS)})")
 _SUMMARY_KEYS = (
     "run_id", "run_name", "display_name", "url", "state", "entity", "project", "group", "job_type", "created_at",
     "updated_at",
@@ -105,6 +108,16 @@ class RunRecord:
     not_made: Mapping[str, str] = field(default_factory=dict)
     """What could not be made of the run's answers, and why, by name."""
     absent: frozenset[str] = frozenset()
+
+    @property
+    def kind_of_weights(self) -> str:
+        """What it started with: "imagenet", "none" for random weights, "file", or "" where the record does not say.
+
+        The line of `weights` has the name of the model, then what it started with, then what was left out; the first
+        words that fit are meant, since a file may lie in a folder of any name.
+        """
+        found = _KIND_OF_WEIGHTS.search(self.weights)
+        return "" if found is None else _KINDS_OF_WEIGHTS[found[1]]
 
     @property
     def is_finished(self) -> bool:

@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.loaders import choose_loaders
 from dogs_accel.experiment.plan import check_models, make_plan, plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
-from dogs_accel.models.build import build_model
+from dogs_accel.models.build import build_model, weights_to_download
 from dogs_accel.models.specs import model_spec
 from dogs_accel.runtime.devices import choose_device
 from dogs_accel.training.phases import STRATEGIES
@@ -285,8 +286,18 @@ def test_training_recipes_are_compared_each_with_its_own_evaluation():
         runs(recipes=("cifar",))
     both = {"strategies": ("head",), "recipes": ("imagenet-train", "pets-train")}
     assert len(runs(preset="paper", **both)) == 4
-    with pytest.raises(ValueError, match=r"^strategies: got head imagenet-train and head pets-train, which"):
+    with pytest.raises(ValueError, match=r"^recipes: got imagenet-train and pets-train, .* such as --recipes "
+                       r"imagenet-train$"):  # fmt: skip
         runs(preset="paper", cache_features=True, **both)  # without augmentation they are one
+
+
+def test_of_the_recipes_of_pets_cached_features_need_one():
+    pets = {"preset": "pets", "models": ("vgg16",), "strategies": ("head",), "cache_features": True}
+    with pytest.raises(ValueError, match=r"^recipes: got pets-train and imagenet-eval, expected one: with "
+                       r"--cache-features a head never sees the training recipe; choose one, such as --recipes "
+                       r"imagenet-eval$"):  # fmt: skip
+        runs(**pets)
+    assert list(runs(**pets, recipes=("imagenet-eval",))) == ["vgg16_head"]  # what is advised is taken
 
 
 def test_groups_stand_in_place_of_their_number():
@@ -380,6 +391,52 @@ def test_a_network_without_published_weights_says_what_to_type(dogs_root, tmp_pa
     config = BenchmarkConfig(data=str(dogs_root), out=str(tmp_path / "r"), models=("cnn5",), image_size=32)
     with pytest.raises(ValueError, match=r"^weights: got imagenet, expected none or a file: nobody published .* cnn5$"):
         make_plan(config)
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a dry run without a network", "the plan, with a line that names the weights to download"
+)
+def test_a_dry_run_downloads_nothing(tmp_path, monkeypatch):
+    def refuse(*arguments, **settings):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+    names = ("squeezenet1_1", "timm/test_resnet.r160_in1k", "squeezenet1_1:head_dropout=0.1")
+    config = BenchmarkConfig(
+        preset="demo", models=names, weights="imagenet", strategies=("head",), image_size=65, dry_run=True,
+    )  # fmt: skip
+
+    def checked(**changes):
+        changed = replace(config, **changes).resolved()
+        return check_models(changed, plan_runs(changed), 4)
+
+    line = "weights: not here yet, will be downloaded: squeezenet1_1 (5 MB), timm/test_resnet.r160_in1k"
+    assert checked() == [line]
+    with pytest.raises(OSError, match=r"^weights: cannot download the ImageNet weights of squeezenet1_1 \("):
+        checked(dry_run=False)
+    with pytest.raises(FileNotFoundError, match=r"^weights: no file '.*absent.pth'"):
+        checked(weights=str(tmp_path / "absent.pth"))
+    with pytest.raises(ValueError, match=r"^weights: got imagenet, expected none or a file: nobody published"):
+        checked(models=("cnn5",))
+
+
+def test_weights_that_are_here_are_not_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    spec = model_spec("squeezenet1_1")
+    assert weights_to_download(spec) == "squeezenet1_1 (5 MB)"
+    file = tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    file.parent.mkdir()
+    file.touch()
+    assert weights_to_download(spec) is None
+    assert weights_to_download(model_spec("cnn5")) is None  # nobody published any
+    timm_spec = model_spec("timm/test_resnet.r160_in1k")
+    assert weights_to_download(timm_spec) == "timm/test_resnet.r160_in1k"
+    hub = {}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name, revision: hub.get((repo, name)))
+    hub["timm/test_resnet.r160_in1k", "model.safetensors"] = str(file)
+    assert weights_to_download(timm_spec) is None
 
 
 def test_the_plan_says_which_dropout_cached_features_are_without(dogs_root, tmp_path):

@@ -95,7 +95,11 @@ def test_accuracy_is_reproduced_where_the_published_value_lies_in_our_interval(p
     assert rows["resnet50_staged", "phases"]["ours"] == "head_only(3, 0.001) -> full_finetune(8, 0.0001)"
     assert rows["resnet50_staged", "learning rate after epoch 1"]["verdict"] == REPRODUCED
     every = " ".join(("resnet50_full", "resnet50_staged", "vit_b16_full", "vit_b16_staged"))
-    assert rows[every, "highest test accuracy"]["verdict"] == REPRODUCED
+    # The saved answers, which were not set to the published accuracies, tell the runs not apart.
+    assert rows[every, "highest test accuracy"]["verdict"] == INCOMPARABLE
+    assert rows[every, "highest test accuracy"]["reason"].startswith("no difference shown between vit_b16_staged and ")
+    (paper / "pairwise_comparison.csv").unlink()
+    assert judged(paper)[every, "highest test accuracy"]["verdict"] == REPRODUCED
     # The interval's end, and half of the last published digit beyond it.
     for low, verdict in ((0.93484, REPRODUCED), (0.93486, NOT_REPRODUCED)):
         edit(paper / "vit/vit_b16_staged/metrics.json",

@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 
+import pandas as pd
 import pytest
 import torch
 
@@ -93,10 +94,10 @@ def pets_run(name, **changes):
     return made_up_run(PETS, name, num_classes=37, **given | changes)
 
 
-def pets_folder(*names, **changes):
+def pets_folder(*names, pairwise=None, **changes):
     runs = [pets_run(name, **changes.get(name, {})) for name in names or SCORES]
     official = {"official_train": 3_680, "official_test": 3_669}
-    return made_up_folder("oxford-iiit-pet", runs, official, noun="breed", plural="breeds")
+    return made_up_folder("oxford-iiit-pet", runs, official, pairwise, noun="breed", plural="breeds")
 
 
 EVERY = " ".join(SCORES)
@@ -143,6 +144,36 @@ def test_every_figure_of_pets_has_the_verdict_by_hand():
     assert "normalises this network by 0.5" in lowest["reason"]
     assert "normalises this network" not in rows[EVERY, "highest test accuracy"]["reason"]  # of ResNet-50
     assert rows["data", "validation images"]["ours"] == 552
+
+
+def test_there_is_no_verdict_on_a_choice_between_runs_that_tie():
+    """The published choice is VGG16 without augmentation; 0.900 of ResNet-50 is the highest accuracy."""
+    figure = EVERY, "recommended for accuracy: highest test accuracy"
+
+    def row_of(pairs=(), **accuracies):
+        changes = {name: {"accuracy": (value, 0.8, 1.0)} for name, value in accuracies.items()}
+        table = pd.DataFrame(pairs, columns=["run_a", "run_b", "metric", "verdict"]) if pairs else None
+        return judged(pets_folder(pairwise=table, **changes))[figure]
+
+    tied, better = "no difference shown", "A better"
+    assert row_of()["verdict"] == NOT_REPRODUCED
+    assert row_of(vgg16_noaug=0.95)["verdict"] == REPRODUCED
+    # In the order of the runs VGG16 is before its equal, which makes it no winner.
+    for equal in ("resnet50_noaug", "vgg16_aug"):
+        row = row_of(vgg16_noaug=0.95, **{equal: 0.95})
+        assert (row["verdict"], row["ours"]) == (INCOMPARABLE, "vgg16_noaug")
+        assert row["reason"].startswith(f"vgg16_noaug and {equal} have the same value; first two: vgg16_noaug 0.9500")
+    one = row_of([("vgg16_noaug", "resnet50_noaug", "accuracy", tied)])  # in either order
+    assert one["verdict"] == INCOMPARABLE
+    assert one["reason"].startswith("no difference shown between resnet50_noaug and vgg16_noaug; first two: ")
+    other = row_of([("vgg16_noaug", "vgg16_aug", "accuracy", tied)], vgg16_noaug=0.95)
+    assert other["reason"].startswith("no difference shown between vgg16_noaug and vgg16_aug; ")
+    for pair in (
+        ("vgg16_noaug", "resnet50_noaug", "accuracy", better),
+        ("vgg16_noaug", "resnet50_noaug", "ece", tied),
+        ("resnet50_aug", "resnet50_noaug", "accuracy", tied),  # which says nothing of the published one
+    ):
+        assert row_of([pair])["verdict"] == NOT_REPRODUCED
 
 
 def test_a_verdict_on_what_the_test_images_chose_says_so():
@@ -203,6 +234,11 @@ def test_what_a_publication_leaves_open_may_be_any_of_what_it_says():
         run = pets_run("mobilenetv3_aug", config={"phases": [phase | change]})
         assert run_obstacle(run, theirs).startswith("another schedule")
     assert run_obstacle(pets_run("mobilenetv3_aug", weights="random weights"), theirs).startswith("other weights")
+    # A folder may be called as the published weights are.
+    for said in ("weights of ImageNet weights/best.pt", "MobileNetV3: weights of /a: ImageNet weights, new head/b.pt"):
+        run = pets_run("mobilenetv3_aug", weights=said)
+        assert run_obstacle(run, theirs) == f"other weights: {said}"
+        assert run.record.kind_of_weights == "file"
     mean = dataclasses.asdict(PETS.runs["vgg16_noaug"].train_recipes[0]) | {"mean": [0.5, 0.5, 0.5]}
     assert run_obstacle(pets_run("vgg16_noaug", train_recipe=mean), PETS.runs["vgg16_noaug"]) == (
         "another training recipe: mean"

@@ -59,12 +59,13 @@ def made_up_run(published, name, *, num_images, num_classes, params=0, val=(), r
     return Run(NOWHERE, run.recorded(), files)
 
 
-def made_up_folder(key, runs, official=None, **facts):
-    """Make the folder of these runs on data about which something was published; official: images by official part."""
+def made_up_folder(key, runs, official=None, pairwise=None, **facts):
+    """Make the folder of these runs on data about which something was published; official: images by official part;
+    pairwise: the table of pairs."""
     parts = [part for part, num in (official or {}).items() for _ in range(num)]
     files = {
         DATASET_FILE: DatasetFacts(name=key, title=key, layout="made up", published=key, **facts).as_json(),
-        METADATA_FILE: pd.DataFrame({"official_split": parts}), SPLIT_FILE: None, PAIRWISE_FILE: None,
+        METADATA_FILE: pd.DataFrame({"official_split": parts}), SPLIT_FILE: None, PAIRWISE_FILE: pairwise,
         ENVIRONMENT_FILE: {},
     }  # fmt: skip
     return RunsFolder(NOWHERE, runs, known=files)

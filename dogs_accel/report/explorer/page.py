@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,16 @@ from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import explorer_pictures
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.runtime.files import replacing
+from dogs_accel.runtime.terminal import escaped
 
 LARGEST_PAGE_BYTES = 8_000_000
 """Of a page with its pictures inside; of a larger one they lie in a folder beside it."""
 _MAP_WIDTH_PX = 680
 _KINDS = ("sheet", "map", "crops", "stage")
 """What the names of pictures begin with."""
+_SHOWN_DATA = re.compile(r'<script type="application/json" id="answers">(.*?)</script>', re.DOTALL)
+_ANSWERS = ("top", "true", "rank")
+"""Of a run, as `answers_of` packs them."""
 
 
 def why_no_explorer(folders: Sequence[RunsFolder]) -> str | None:
@@ -53,8 +59,10 @@ def write_explorer(folders: Sequence[RunsFolder], page: Path, title: str, report
     """Write the explorer of some folders to a page, and the folder of its pictures where they are too many for that.
 
     Reads the saved logits, the metadata, the files of the test images, and the heat maps and feature maps that the runs
-    have; asks no model. title: of the page; report: name of the report that lies beside it. Returns what was written.
-    Raises ValueError where `why_no_explorer` says why, or, naming the file, where one cannot be read.
+    have; asks no model. Test images that have no picture, since their files are gone or cannot be read, are counted in
+    a printed line. A page that is there stays as it is where it shows the same answers with more pictures. title: of
+    the page; report: name of the report that lies beside it. Returns what was written, or what stayed. Raises
+    ValueError where `why_no_explorer` says why, or, naming the file, where one cannot be read.
     """
     if reason := why_no_explorer(folders):
         raise ValueError(f"explorer: {reason}")
@@ -71,6 +79,23 @@ def write_explorer(folders: Sequence[RunsFolder], page: Path, title: str, report
         }
         for number, sheet in enumerate(make_sheets(paths))
     ]
+    num_missing = _num_without_picture(data)
+    before = _shown_in(page)
+    if num_missing and before is not None and _answers(before) == _answers(data):
+        num_before = _num_without_picture(before, page.parent)
+        if num_before < num_missing:
+            print(
+                f"  {escaped(page.name)}: stays as it was, with {num_before:,} pictures missing; made again it would "
+                f"lack {num_missing:,} of {len(paths):,}, whose files are gone or cannot be read",
+                flush=True,
+            )
+            return [page, *_pictures_of(page)]
+    if num_missing:
+        print(
+            f"  {escaped(page.name)}: {num_missing:,} of {len(paths):,} pictures are missing, since their files are "
+            "gone or cannot be read",
+            flush=True,
+        )
     for view, run in zip(views, data["runs"], strict=True):
         run["maps"] = _maps(view, images, media)
         run["inside"] = feature_map_data(view, media)
@@ -92,15 +117,56 @@ def remove_explorer(page: Path) -> None:
     _remove_pictures(page)
 
 
-def _remove_pictures(page: Path) -> None:
-    """Remove the pictures of an earlier time, and nothing else that may be there."""
+def _num_without_picture(data: Mapping[str, Any], folder: Path | None = None) -> int:
+    """Count the test images that a page shows without a small picture; data: of the page.
+
+    folder: where the page lies, whose pictures beside it may have gone; None looks for none.
+    """
+    num = 0
+    for sheet in data["sheets"]:
+        sizes = [tuple(sheet["sizes"][at : at + 2]) for at in range(0, len(sheet["sizes"]), 2)]
+        picture = None if folder is None or sheet["picture"] is None else data["pictures"][sheet["picture"]]
+        is_lost = picture is not None and folder is not None and not _is_there(picture, folder)
+        num += len(sizes) if is_lost else sizes.count((0, 0))
+    return num
+
+
+def _is_there(picture: str, folder: Path) -> bool:
+    return picture.startswith("data:") or (folder / urllib.parse.unquote(picture)).is_file()
+
+
+def _shown_in(page: Path) -> dict[str, Any] | None:
+    """Read the data of a page that was written; None where there is none of this version."""
+    if not page.is_file():
+        return None
+    found = _SHOWN_DATA.search(page.read_text(encoding="utf-8", errors="replace"))
+    try:
+        data = None if found is None else json.loads(found[1])
+    except json.JSONDecodeError:  # of a page that somebody has edited
+        return None
+    is_known = isinstance(data, dict) and {"classes", "ids", "labels", "runs", "sheets", "pictures"} <= data.keys()
+    return data if is_known else None
+
+
+def _answers(data: Mapping[str, Any]) -> Any:
+    """Take of a page what the runs answered to which images, as its file has it."""
+    runs = [[run.get(key) for key in ("label", *_ANSWERS)] for run in data["runs"]]
+    return json.loads(json.dumps([data["classes"], data["ids"], data["labels"], runs]))
+
+
+def _pictures_of(page: Path) -> list[Path]:
+    """List the pictures that lie beside a page, and nothing else that may be there."""
     folder = explorer_pictures(page)
-    if folder.is_dir():
-        for kind in _KINDS:
-            for path in folder.glob(f"{kind}_*.webp"):
-                path.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    return [path for kind in _KINDS for path in sorted(folder.glob(f"{kind}_*.webp"))] if folder.is_dir() else []
+
+
+def _remove_pictures(page: Path) -> None:
+    """Remove the pictures of an earlier time."""
+    folder = explorer_pictures(page)
+    for path in _pictures_of(page):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _data(

@@ -193,6 +193,57 @@ def test_the_command_says_what_it_did_not_make(copy, monkeypatch, reports, capsy
     assert said.rstrip().endswith(str(copy / "report.html"))
 
 
+@pytest.mark.parametrize("limit", [8_000_000, 10_000], ids=["inside", "beside"])
+@pytest.mark.fault(
+    "Scores and figures",
+    "a report made again where the images are gone",
+    "the explorer that has their pictures stays, and a line counts what a new one would lack",
+)
+def test_an_explorer_keeps_pictures_whose_files_are_gone(
+    copy, dogs_root, tmp_path, reports, monkeypatch, capsys, limit
+):
+    """Three of the 40 test images have files, of which one and then all go."""
+    monkeypatch.setattr(explorer_page, "LARGEST_PAGE_BYTES", limit)
+    photos = [Path(shutil.copy(path, tmp_path)) for path in sorted(dogs_root.rglob("*.jpg"))[:3]]
+    table = (copy / "metadata_with_quality.csv").read_text()
+    for number, photo in enumerate(photos):
+        table = table.replace(f"/none/Images/n000-Chihuahua/n000_test{number}.jpg", str(photo))
+    (copy / "metadata_with_quality.csv").write_text(table)
+    page = copy / "explorer.html"
+
+    def remake():
+        write_report(read_runs_folder(copy))
+        listed = {name for name in read_json(copy / "MANIFEST.json")["files"] if name.startswith("explorer")}
+        beside = {f"explorer_pictures/{path.name}" for path in copy.glob("explorer_pictures/*")}
+        assert listed == {"explorer.html"} | beside
+        return capsys.readouterr().out
+
+    assert remake() == (
+        "  explorer.html: 37 of 40 pictures are missing, since their files are gone or cannot be read\n"
+    )
+    whole = page.read_bytes()
+    photos[0].unlink()
+    assert remake() == (
+        "  explorer.html: stays as it was, with 37 pictures missing; made again it would lack 38 of 40, whose files "
+        "are gone or cannot be read\n"
+    )
+    assert page.read_bytes() == whole
+    assert bool(list(copy.glob("explorer_pictures/sheet_*"))) == (limit == 10_000)
+    if limit > 10_000:  # a page that somebody edited is none of ours
+        page.write_text("of the user")
+        assert "38 of 40 pictures are missing" in remake()
+        return
+    # Other answers are shown, whatever it costs; pictures beside the page that got lost are none that it has.
+    logits = copy / "cnn/resnet50_full/test_logits.npz"
+    saved = Predictions.load(logits)
+    Predictions(-saved.logits, saved.labels, saved.ids).save(logits)
+    assert "38 of 40 pictures are missing" in remake()
+    for path in copy.glob("explorer_pictures/*"):
+        path.unlink()
+    photos[1].unlink()
+    assert "39 of 40 pictures are missing" in remake()
+
+
 def test_folders_of_the_same_test_images_share_an_explorer(copy, full_folder, tmp_path, reports):
     other = Path(shutil.copytree(full_folder, tmp_path / "another"))
     folders = [read_runs_folder(each) for each in (copy, other)]
