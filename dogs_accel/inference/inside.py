@@ -231,12 +231,9 @@ def _describe_stage(stage: InspectedStage) -> str:
     if not stage.separating:
         return f"{stage.stage.name}: {stage.stage.channels} channels; too few images of the pair to tell it apart"
     best = stage.separating[0]
-    held_out = (
-        "no other images to check it on" if best.d_held_out is None else f"{best.d_held_out:+.1f} on other images"
-    )
     return (
         f"{stage.stage.name}: {stage.stage.channels} channels; channel {best.channel} tells the pair apart best, "
-        f"d {best.d:+.1f}, {held_out}"
+        f"d {best.d:+.1f}, {best.d_held_out:+.1f} on other images"
     )
 
 

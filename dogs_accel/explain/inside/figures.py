@@ -42,7 +42,7 @@ def maps_figure(
         rows.append((image, "most active", channels, inspected.active_maps[image][:_NUM_PANELS], texts))
         if inspected.separating:
             some = inspected.separating[:_NUM_PANELS]
-            texts = [f"{each.channel}, d {each.d:+.1f} ({_held_out(each.d_held_out)})" for each in some]
+            texts = [f"{each.channel}, d {each.d:+.1f} ({each.d_held_out:+.1f})" for each in some]
             own = inspected.separating_index[:_NUM_PANELS]
             rows.append((image, "separating", own, inspected.separating_maps[image][:_NUM_PANELS], texts))
     figure, grid = _sheet(len(rows), 1 + _NUM_PANELS, head=1.05)
@@ -72,10 +72,6 @@ def maps_figure(
         ),
     )
     return figure
-
-
-def _held_out(d: float | None) -> str:
-    return "no others" if d is None else f"{d:+.1f}"
 
 
 @dataclass(frozen=True, kw_only=True)
