@@ -15,6 +15,10 @@ from dogs_accel.models.architecture.stages import find_stages
 from pipelines.loader import Batch
 
 ACTIVE = "standard deviations by which the channel's mean over the image's cells is above its mean over the sample"
+ACTIVE_ALONE = (
+    "standard deviations over the stage's channels by which the channel's mean over the image's cells is above the "
+    "mean of all of them; there was no sample to compare with"
+)
 SEPARATES = (
     "difference of the two classes' means of the channel's mean over the cells, over their pooled standard deviation "
     "(Cohen, Statistical Power Analysis, 1988); chosen on one half of the images, and given of the other half too"
@@ -74,6 +78,12 @@ def activity(means: NDArray[np.float64], sample: ChannelSample) -> NDArray[np.fl
     return np.divide(
         above, spread, out=np.zeros_like(above), where=spread > 1e-12 * np.abs(sample.means).max(initial=0)
     )
+
+
+def activity_alone(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How active channels are in images that nothing can be compared with, means (N, C) -> (N, C): see ACTIVE_ALONE."""
+    above, spread = means - means.mean(axis=1, keepdims=True), means.std(axis=1, keepdims=True)
+    return np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
 
 
 def cohens_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,11 +31,13 @@ _BOX_COLOUR = "#ffd166"
 
 @own_look()
 def maps_figure(
-    inspected: InspectedStage, shown: ShownImages, facts: SampleFacts, at: Sequence[int], title: str
+    inspected: InspectedStage, shown: ShownImages, facts: SampleFacts | None, at: Sequence[int], title: str
 ) -> Figure:
-    """Draw a stage's maps over some of the images: of each a row of active channels, and one of separating channels."""
+    """Draw a stage's maps over some of the images: of each a row of active channels, and one of separating channels.
+
+    Without facts there was no sample, and the images stand for it.
+    """
     rows: list[tuple[int, str, NDArray[np.int64], NDArray[np.float32], list[str]]] = []
-    pair = [shortened(name, _LABEL_LETTERS) for name in facts.pair_names]
     for image in at:
         channels = inspected.active[image][:_NUM_PANELS]
         texts = [f"{c}, {s:+.1f}" for c, s in zip(channels, inspected.scores[image], strict=False)]
@@ -59,19 +61,30 @@ def maps_figure(
             panel.picture(blend(shown.pixels[image], one))
             panel.title(text)
     stage = inspected.stage
-    few = "" if inspected.separating else f"; too few images of {pair[0]} and {pair[1]} for separating channels"
     _head(
         figure,
         f"{title}\n{stage.name} ({stage.kind}): {stage.channels} channels of {stage.side} x {stage.side} cells",
-        _wrapped(
-            "Over the fed crop: the picture alone where the channel has its mean in the sample or less, yellow where "
-            "it has its largest value in the sample. Above a map: the channel, and by how many "
-            f"sd it is more active than in the sample, or Cohen's d between {pair[0]} (+) and {pair[1]} (-), in "
-            f"brackets that of images that had no part in the choice{few}.",
-            150,
-        ),
+        _wrapped(_maps_note(facts, has_separating=bool(inspected.separating)), 150),
     )
     return figure
+
+
+def _maps_note(facts: SampleFacts | None, *, has_separating: bool) -> str:
+    where = "the photos" if facts is None else "the sample"
+    drawn = (
+        f"Over the fed crop: the picture alone where the channel has its mean in {where} or less, yellow where it has "
+        f"its largest value in {where}. Above a map: the channel, and by how many sd "
+    )
+    if facts is None:
+        return f"{drawn}its mean is above that of the stage's channels; there are no test images to compare with."
+    first, second = (shortened(name, _LABEL_LETTERS) for name in facts.pair_names)
+    if not has_separating:
+        few = f"too few images of {first} and {second} for separating channels"
+        return f"{drawn}it is more active than in the sample; {few}."
+    return (
+        f"{drawn}it is more active than in the sample, or Cohen's d between {first} (+) and {second} (-), in brackets "
+        "that of images that had no part in the choice."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
