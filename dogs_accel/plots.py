@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib.style
@@ -137,3 +138,9 @@ def shortened(name: str, longest: int) -> str:
     """Cut a name on one line to at most `longest` characters."""
     name = " ".join(name.split())
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def fitted(title: str, width_inch: float, font_pt: float) -> str:
+    """Break the lines of a title so that each fits a width; letters are taken as 0.62 of the font's size wide."""
+    letters = max(int(width_inch * 72 / (0.62 * font_pt)), 1)
+    return "\n".join(part for line in title.split("\n") for part in wrap(line, letters, break_on_hyphens=False) or [""])

@@ -13,12 +13,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dogs_accel import glyphs
 from dogs_accel.evaluation.figures import confusion_figure
 from dogs_accel.explain.drawings import Drawing, explanation_figure
-from dogs_accel.plots import BLUE, COLOURS, DASHES, MARKERS, RED, run_colours, run_styles, save_figure
+from dogs_accel.plots import BLUE, COLOURS, DASHES, MARKERS, RED, fitted, run_colours, run_styles, save_figure
 from dogs_accel.results.figures import comparison_figure
 
 NAMES = ["name $\\frac{$ one", "other"]
@@ -161,6 +162,17 @@ def without_fonts(monkeypatch):
     glyphs._say_once.cache_clear()
     yield
     glyphs._fonts_for.cache_clear()
+
+
+def test_a_long_title_is_no_wider_than_its_figure():
+    title = "resnet18 head_only(40, 0.001, weight_decay=0, " + "momentum=0.9, $\\frac{$ " * 12 + "end)"
+    figure = confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], title)
+    FigureCanvasAgg(figure).draw()
+    drawn = figure.axes[0].title
+    assert drawn.get_text().replace("\n", " ") == title
+    extent = drawn.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
+    assert fitted("short\n\nlines", 5, 10) == "short\n\nlines"
 
 
 @pytest.mark.fault(

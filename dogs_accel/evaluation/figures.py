@@ -13,7 +13,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, shortened
+from dogs_accel.plots import BLUE, GREY, RED, bare, fitted, own_look, shortened
 
 _ANNOTATE_UP_TO = 16
 """Classes up to which the cells of a confusion matrix can still be read as numbers."""
@@ -46,7 +46,7 @@ def confusion_figure(
     axes.set_yticks(range(num), names, fontsize=font, parse_math=False)
     axes.set_xlabel(f"predicted {noun}", fontsize=large)
     axes.set_ylabel(f"true {noun}", fontsize=large)
-    axes.set_title(title, fontsize=large)
+    axes.set_title(fitted(title, 0.75 * side, large), fontsize=large, parse_math=False)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
     bar.set_label(f"share of the {noun}'s images" if normalized else "images", fontsize=large)
     bar.ax.tick_params(labelsize=large * 0.75)
@@ -98,7 +98,7 @@ def calibration_figure(
     panels[1, 0].set_ylabel("images")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(sides),
                   frameon=False)  # fmt: skip
-    figure.suptitle(title)
+    figure.suptitle(fitted(title, figure.get_figwidth(), 12), parse_math=False)
     return figure
 
 

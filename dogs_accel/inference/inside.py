@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,25 @@ def look_inside(
     """Look at photos through a run's model, in float32, and write what is seen into a folder.
 
     results: the folder of the run's results, whose test images choose the channels. Yields lines that say what was
-    found, and what came of it last. What a model cannot show is a failure, and the rest is written. Raises ValueError
-    for unknown classes, and where no test image is there.
+    found, and what came of it last. What a model cannot show is a failure, and the rest is written; so is the lack of
+    test images, or of their logits. Raises ValueError for unknown classes.
     """
     done = LookedInside()
-    sample_paths, facts, true_class = _sample(trained, results, settings)
-    shown = _read_photos(trained, paths, true_class, done)
-    yield _describe_sample(facts)
+    table = read_metadata(results).splits
+    pair = _named_pair(trained, settings.classes)
+    sample = _sample(trained, table, pair, settings)
+    if isinstance(sample, str):
+        done.failures.append(f"{sample}, so separating channels and what excites channels are left out")
+        sample_paths, facts = list[str](), None
+    else:
+        sample_paths, facts = sample
+        yield _describe_sample(facts)
+    shown = _read_photos(trained, paths, dict(zip(table["image_path"], table["class_name"], strict=True)), done)
     content: dict[str, Any] = {
         "run": trained.run.name, "model": trained.run.title, "data_notice": trained.run.record.data_notice,
-        "precision": "float32", "device": str(trained.device), "classes": list(facts.pair_names),
-        "sample": {"num_images": len(sample_paths), "seed": settings.seed},
+        "precision": "float32", "device": str(trained.device),
+        "classes": None if facts is None else list(facts.pair_names),
+        "sample": None if facts is None else {"num_images": len(sample_paths), "seed": settings.seed},
     }  # fmt: skip
     try:
         layer = first_layer(trained.model, trained.recipe.crop)
@@ -111,25 +120,26 @@ def look_inside(
 
 
 def _sample(
-    trained: TrainedModel, results: Path, settings: InsideSettings
-) -> tuple[list[str], SampleFacts, dict[str, str]]:
-    """Choose the test images: their paths, what is known of them, and the class of every file of the dataset."""
+    trained: TrainedModel, table: pd.DataFrame, pair: tuple[int, int] | None, settings: InsideSettings
+) -> tuple[list[str], SampleFacts] | str:
+    """Choose the test images: their paths and what is known of them; or say why there are none."""
     run = trained.run
-    table = read_metadata(results).splits
-    test = run.predictions("test")
+    try:
+        test = run.predictions("test")
+    except ValueError as error:
+        return f"no test images to compare with: {error}"
     path_of = dict(zip(table["image_id"], table["image_path"], strict=True))
     known = [position for position, name in enumerate(test.ids.tolist()) if Path(path_of.get(name, "")).is_file()]
     if not known:
-        raise ValueError(
-            f"run: none of the {len(test.ids):,} test images of {run.name} is where it was, such as "
-            f"{path_of.get(test.ids[0], test.ids[0])}; expected them for choosing channels"
+        return (
+            f"none of the {len(test.ids):,} test images of {run.name} is where it was, such as "
+            f"{path_of.get(test.ids[0], test.ids[0])}"
         )
     labels = test.labels[known]
-    pair = _named_pair(trained, settings.classes) or confused_pair(labels, test.predicted[known])
+    pair = pair or confused_pair(labels, test.predicted[known])
     chosen = choose_sample(labels, pair, settings.num_images, settings.seed)
     facts = SampleFacts(labels=labels[chosen], pair=pair, class_names=trained.class_names, seed=settings.seed)
-    paths = [path_of[test.ids[known[at]]] for at in chosen.tolist()]
-    return paths, facts, dict(zip(table["image_path"], table["class_name"], strict=True))
+    return [path_of[test.ids[known[at]]] for at in chosen.tolist()], facts
 
 
 def _named_pair(trained: TrainedModel, names: Sequence[str] | None) -> tuple[int, int] | None:
@@ -185,20 +195,20 @@ def _look_at(
     trained: TrainedModel,
     shown: ShownImages,
     sample_paths: Sequence[str],
-    facts: SampleFacts,
+    facts: SampleFacts | None,
     settings: InsideSettings,
     out: Path,
     done: LookedInside,
     content: dict[str, Any],
 ) -> Iterator[str]:
     title = trained.run.title
-    with trained.loader(sample_paths) as loader:
+    with ExitStack() as stack:
         inspected = inspect_stages(
-            trained.model, shown, loader, facts,
+            trained.model, shown, stack.enter_context(trained.loader(sample_paths)) if facts else None, facts,
             num_channels=NUM_UNITS, most=None if settings.all_stages else MOST_STAGES,
         )  # fmt: skip
     done.written += write_feature_maps(out, shown, inspected, facts)
-    exciting = [_exciting(trained, each, sample_paths, facts) for each in inspected]
+    exciting = [_exciting(trained, each, sample_paths, facts) if facts else [] for each in inspected]
     for number, (stage, rows) in enumerate(zip(inspected, exciting, strict=True)):
         name = f"{number + 1:02}_{picture_name(stage.stage.name).removesuffix('.png')}"
         for part, at in enumerate(range(0, len(shown.ids), _IMAGES_A_FIGURE), start=1):
@@ -208,8 +218,9 @@ def _look_at(
         if rows:
             figure = channels_figure(stage, rows, len(sample_paths), title)
             done.written.append(save_figure(figure, out / CHANNELS_FOLDER / f"{name}.png"))
-        yield _describe_stage(stage)
-    done.written.append(write_csv(out / EXCITING_FILE, _exciting_table(inspected, exciting)))
+        yield _describe_stage(stage) if facts else f"{stage.stage.name}: {stage.stage.channels} channels"
+    if facts:
+        done.written.append(write_csv(out / EXCITING_FILE, _exciting_table(inspected, exciting)))
     content["images"] = [
         {"path": path, "true_class": true or None, "pred_class": pred, "confidence": confidence}
         for path, true, pred, confidence in zip(
@@ -231,12 +242,9 @@ def _describe_stage(stage: InspectedStage) -> str:
     if not stage.separating:
         return f"{stage.stage.name}: {stage.stage.channels} channels; too few images of the pair to tell it apart"
     best = stage.separating[0]
-    held_out = (
-        "no other images to check it on" if best.d_held_out is None else f"{best.d_held_out:+.1f} on other images"
-    )
     return (
         f"{stage.stage.name}: {stage.stage.channels} channels; channel {best.channel} tells the pair apart best, "
-        f"d {best.d:+.1f}, {held_out}"
+        f"d {best.d:+.1f}, {best.d_held_out:+.1f} on other images"
     )
 
 

@@ -137,7 +137,9 @@ def input_station(folder: RunsFolder, views: Sequence[RunView]) -> dict[str, Any
             recipe = getattr(view.run.record, key)
             if recipe:
                 shown = (f"{recipe['name']}, {recipe['crop']} px", *recipe_steps(recipe))
-                recipes.setdefault(shown, []).append(view.label)
+                runs = recipes.setdefault(shown, [])
+                if view.label not in runs:  # a run may train by the recipe that it is judged by
+                    runs.append(view.label)
     normalisation = folder.content(NORMALISATION_FILE)
     batch = folder.folder / EDA_FOLDER / AUGMENTED_FIGURE
     record = views[0].run.record

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,13 @@ import torch
 from PIL import Image
 
 from dogs_accel.cli import main
+from dogs_accel.eda.files import read_metadata
 from dogs_accel.explain.drawings import crop_pixels
+from dogs_accel.explain.inside.units import show_units
+from dogs_accel.inference.inside import InsideSettings, look_inside
 from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
+from dogs_accel.results.layout import logits_file
 
 ODD = "lönely [dog] #1 & co.jpg"
 
@@ -33,6 +38,19 @@ def explain(tiny_results, photos, out, *more):
         "explain", *map(str, photos), "--run", str(tiny_results), "--out", str(out), "--num-images", "16",
         "--device", "cpu", *more,
     ])  # fmt: skip
+
+
+def absent_logits(run, split):
+    raise ValueError(f"{run.folder / logits_file(split)}: not found, expected the logits of a run")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_results):
+    return load_trained(choose_run(read_runs_folder(tiny_results), None), torch.device("cpu"))
+
+
+def one_unit(model, inspected, images, *, seed):
+    return show_units(model, inspected, images, seed=seed, num=1)
 
 
 def test_the_files_say_what_the_model_does(tiny_results, photos, tmp_path, undrawn, capsys):
@@ -82,6 +100,40 @@ def test_a_bad_photo_costs_itself_alone(tiny_results, photos, tmp_path, undrawn,
     assert stop.value.code == 1
     assert f"{bad}: " in capsys.readouterr().err
     assert len(list((tmp_path / "out" / "units").iterdir())) == 1
+
+
+@pytest.mark.parametrize("lost", ["images", "logits"])
+def test_without_test_images_the_photos_are_shown_alone(tiny_results, trained, photos, tmp_path, monkeypatch, lost):
+    if lost == "logits":
+        monkeypatch.setattr(type(trained.run), "predictions", absent_logits)
+    else:
+        table = read_metadata(tiny_results)
+        gone = table.splits.assign(image_path="/gone/" + table.splits["image_id"])
+        monkeypatch.setattr("dogs_accel.inference.inside.read_metadata", lambda _: SimpleNamespace(splits=gone))
+    monkeypatch.setattr("dogs_accel.inference.inside.show_units", one_unit)
+    monkeypatch.setattr("dogs_accel.explain.inside.units.shuffled_copy", lambda model, *_: model)
+    monkeypatch.setattr("dogs_accel.inference.inside.filters_figure", lambda *_: None)
+    monkeypatch.setattr("dogs_accel.inference.inside.save_figure", lambda _, path: path)
+    *_, done = look_inside(trained, tiny_results, [str(photos[0])], tmp_path, InsideSettings())
+    [why] = done.failures
+    assert ("test_logits.npz: not found" if lost == "logits" else "test images of resnet18_full is where it was") in why
+    assert why.endswith("so separating channels and what excites channels are left out")
+    names = {path.relative_to(tmp_path).as_posix() for path in done.written}
+    assert {"first_layer.png", "maps/01_conv1.png", f"units/{ODD[:-4]}.png"} <= names
+    assert not {name for name in names if name.startswith("channels")}
+    content = json.loads((tmp_path / "feature_maps.json").read_text())
+    assert content["sample"] is content["classes"] is None
+    # The most active ones by hand: the highest means of layer1 over the photo.
+    seen = []
+    handle = trained.model.layer1.register_forward_hook(lambda _, __, out: seen.append(out[0].mean(dim=(1, 2))))
+    with trained.loader(photos[:1]) as loader, torch.no_grad():
+        trained.model(next(iter(loader)).images.float())
+    handle.remove()
+    [active] = next(stage for stage in content["stages"] if stage["name"] == "layer1")["active"]
+    highest = seen[0].topk(10)
+    assert [each["channel"] for each in active] == highest.indices.tolist()
+    z = (highest.values - seen[0].mean()) / seen[0].std(unbiased=False)
+    np.testing.assert_allclose([each["score"] for each in active], z, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

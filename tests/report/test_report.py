@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.marks import Marks, mark_best
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
 from dogs_accel.report.recommend import recommend
+from dogs_accel.report.stations import input_station
 from dogs_accel.report.summary import _unclear, compared_over_folders, pairs_between, run_views
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
 from dogs_accel.results.layout import record_path
@@ -500,6 +502,22 @@ def test_explanations_are_summed_up_by_method(full, tmp_path):
     assert "<td>0.250 (0.200 to 0.300)</td>" in html
     assert "<td>better than random</td>" in html
     assert "Heat inside the annotated box" not in html
+
+
+def test_a_run_stands_once_with_a_recipe_that_trains_and_evaluates(full):
+    folder = read_runs_folder(full)
+    views = run_views([folder])
+    record = views[0].run.record
+    both = SimpleNamespace(
+        label=views[0].label,
+        run=SimpleNamespace(
+            record=SimpleNamespace(
+                train_recipe=record.eval_recipe, eval_recipe=record.eval_recipe, loaders={}, config=record.config
+            )
+        ),
+    )
+    [card] = input_station(folder, [both])["recipes"]
+    assert card["runs"] == [views[0].label]
 
 
 def test_recipes_of_one_name_and_other_values_are_both_shown(full, tmp_path):

@@ -15,12 +15,18 @@ from dogs_accel.models.architecture.stages import find_stages
 from pipelines.loader import Batch
 
 ACTIVE = "standard deviations by which the channel's mean over the image's cells is above its mean over the sample"
+ACTIVE_ALONE = (
+    "standard deviations over the stage's channels by which the channel's mean over the image's cells is above the "
+    "mean of all of them; there was no sample to compare with"
+)
 SEPARATES = (
     "difference of the two classes' means of the channel's mean over the cells, over their pooled standard deviation "
     "(Cohen, Statistical Power Analysis, 1988); chosen on one half of the images, and given of the other half too"
 )
 _FEWEST_IN_HALF = 2
 """Images of each class, of which a standard deviation can be told."""
+_FEWEST_IN_CLASS = 2 * _FEWEST_IN_HALF
+"""Images of each class of a pair: of one half alone, any channel of many tells two images from two others."""
 
 
 class OneClassError(ValueError):
@@ -74,6 +80,12 @@ def activity(means: NDArray[np.float64], sample: ChannelSample) -> NDArray[np.fl
     )
 
 
+def activity_alone(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How active channels are in images that nothing can be compared with, means (N, C) -> (N, C): see ACTIVE_ALONE."""
+    above, spread = means - means.mean(axis=1, keepdims=True), means.std(axis=1, keepdims=True)
+    return np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
+
+
 def cohens_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cohen's d of each column of two samples, (N, C) and (M, C) -> (C,); 0 of a column that is constant in both."""
     n, m = len(first), len(second)
@@ -89,8 +101,8 @@ class Separation:
     channel: int
     d: float
     """Where it was chosen; above 0 where the first class has more of it."""
-    d_held_out: float | None
-    """Of the images that had no part in the choice; None where there were too few for two halves."""
+    d_held_out: float
+    """Of the images that had no part in the choice."""
 
 
 def separating_channels(
@@ -98,38 +110,34 @@ def separating_channels(
 ) -> list[Separation]:
     """Choose the channels that tell a pair of classes best apart: see SEPARATES.
 
-    means (N, C), labels (N,). Empty where there are fewer than two images of a class; with fewer than four they are
-    chosen on all, and none is held out.
+    means (N, C), labels (N,). Empty where a class has fewer than four images, which two halves need.
     """
     own = [means[labels == label] for label in pair]
-    halves = [(each[0::2], each[1::2]) for each in own]
-    has_halves = all(len(held) >= _FEWEST_IN_HALF for _, held in halves)
-    chosen_on = [half[0] for half in halves] if has_halves else own
-    if any(len(each) < _FEWEST_IN_HALF for each in chosen_on):
+    if any(len(each) < _FEWEST_IN_CLASS for each in own):
         return []
-    d = cohens_d(chosen_on[0], chosen_on[1])
-    held_out = cohens_d(halves[0][1], halves[1][1]) if has_halves else None
+    d = cohens_d(own[0][0::2], own[1][0::2])
+    held_out = cohens_d(own[0][1::2], own[1][1::2])
     order = np.argsort(-np.abs(d), kind="stable")[:num]
-    return [
-        Separation(channel=int(at), d=float(d[at]), d_held_out=None if held_out is None else float(held_out[at]))
-        for at in order
-    ]
+    return [Separation(channel=int(at), d=float(d[at]), d_held_out=float(held_out[at])) for at in order]
 
 
 def confused_pair(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[int, int]:
-    """Give the two classes that are most often taken for each other; without a mistake, the two with most images.
+    """Give the two classes that are most often taken for each other, of those with images enough to be told apart.
 
-    Of equals the first. The smaller one comes first. Raises OneClassError where all images are of one class.
+    These are four of each class. Without such a mistake, the two with most images. Of equals the first. The smaller
+    one comes first. Raises OneClassError where all images are of one class.
     """
     num = int(max(labels.max(), predicted.max())) + 1
     confused = np.zeros((num, num), dtype=np.int64)
     np.add.at(confused, (labels, predicted), 1)
     np.fill_diagonal(confused, 0)
+    counts = np.bincount(labels, minlength=num)
+    confused[counts < _FEWEST_IN_CLASS] = 0
+    confused[:, counts < _FEWEST_IN_CLASS] = 0
     both = np.triu(confused + confused.T)
     if both.any():
         first, second = np.unravel_index(int(both.argmax()), both.shape)
         return int(first), int(second)
-    counts = np.bincount(labels)
     if np.count_nonzero(counts) < 2:
         raise OneClassError("classes: got images of one class, expected two")
     first, second = sorted(np.argsort(-counts, kind="stable")[:2].tolist())

@@ -19,33 +19,37 @@ from dogs_accel.explain.drawings import Pixels, blend
 from dogs_accel.explain.inside.filters import FirstLayer
 from dogs_accel.explain.inside.inspection import InspectedStage, SampleFacts, ShownImages
 from dogs_accel.explain.inside.units import ShownUnit, UnitPictures
-from dogs_accel.plots import NOTE_COLOUR, own_look, shortened
+from dogs_accel.plots import NOTE_COLOUR, fitted, own_look, shortened
 
 _PANEL_INCH = 1.55
 _LEAST_WIDTH_INCH = 7.2
 _NUM_PANELS = 6
 """Channels in a row."""
 _LABEL_LETTERS = 22
+_GAP_INCH, _CAPTION_INCH = 0.32, 0.42
+"""Above a panel: with two lines of text, and with the three of a photo's caption."""
 _BOX_COLOUR = "#ffd166"
 
 
 @own_look()
 def maps_figure(
-    inspected: InspectedStage, shown: ShownImages, facts: SampleFacts, at: Sequence[int], title: str
+    inspected: InspectedStage, shown: ShownImages, facts: SampleFacts | None, at: Sequence[int], title: str
 ) -> Figure:
-    """Draw a stage's maps over some of the images: of each a row of active channels, and one of separating channels."""
+    """Draw a stage's maps over some of the images: of each a row of active channels, and one of separating channels.
+
+    Without facts there was no sample, and the images stand for it.
+    """
     rows: list[tuple[int, str, NDArray[np.int64], NDArray[np.float32], list[str]]] = []
-    pair = [shortened(name, _LABEL_LETTERS) for name in facts.pair_names]
     for image in at:
         channels = inspected.active[image][:_NUM_PANELS]
         texts = [f"{c}, {s:+.1f}" for c, s in zip(channels, inspected.scores[image], strict=False)]
         rows.append((image, "most active", channels, inspected.active_maps[image][:_NUM_PANELS], texts))
         if inspected.separating:
             some = inspected.separating[:_NUM_PANELS]
-            texts = [f"{each.channel}, d {each.d:+.1f} ({_held_out(each.d_held_out)})" for each in some]
+            texts = [f"{each.channel}, d {each.d:+.1f} ({each.d_held_out:+.1f})" for each in some]
             own = inspected.separating_index[:_NUM_PANELS]
             rows.append((image, "separating", own, inspected.separating_maps[image][:_NUM_PANELS], texts))
-    figure, grid = _sheet(len(rows), 1 + _NUM_PANELS, head=1.05)
+    figure, grid = _sheet(len(rows), 1 + _NUM_PANELS, head=1.05, gap=_CAPTION_INCH)
     for line, (image, what, channels, maps, texts) in zip(grid, rows, strict=True):
         is_first = what == "most active"
         if is_first:
@@ -59,23 +63,30 @@ def maps_figure(
             panel.picture(blend(shown.pixels[image], one))
             panel.title(text)
     stage = inspected.stage
-    few = "" if inspected.separating else f"; too few images of {pair[0]} and {pair[1]} for separating channels"
     _head(
         figure,
         f"{title}\n{stage.name} ({stage.kind}): {stage.channels} channels of {stage.side} x {stage.side} cells",
-        _wrapped(
-            "Over the fed crop: the picture alone where the channel has its mean in the sample or less, yellow where "
-            "it has its largest value in the sample. Above a map: the channel, and by how many "
-            f"sd it is more active than in the sample, or Cohen's d between {pair[0]} (+) and {pair[1]} (-), in "
-            f"brackets that of images that had no part in the choice{few}.",
-            150,
-        ),
+        _wrapped(_maps_note(facts, has_separating=bool(inspected.separating)), 150),
     )
     return figure
 
 
-def _held_out(d: float | None) -> str:
-    return "no others" if d is None else f"{d:+.1f}"
+def _maps_note(facts: SampleFacts | None, *, has_separating: bool) -> str:
+    where = "the photos" if facts is None else "the sample"
+    drawn = (
+        f"Over the fed crop: the picture alone where the channel has its mean in {where} or less, yellow where it has "
+        f"its largest value in {where}. Above a map: the channel, and by how many sd "
+    )
+    if facts is None:
+        return f"{drawn}its mean is above that of the stage's channels; there are no test images to compare with."
+    first, second = (shortened(name, _LABEL_LETTERS) for name in facts.pair_names)
+    if not has_separating:
+        few = f"too few images of {first} and {second} for separating channels"
+        return f"{drawn}it is more active than in the sample; {few}."
+    return (
+        f"{drawn}it is more active than in the sample, or Cohen's d between {first} (+) and {second} (-), in brackets "
+        "that of images that had no part in the choice."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +148,7 @@ def filters_figure(layer: FirstLayer, title: str) -> Figure:
 @own_look()
 def units_figure(pictures: UnitPictures, shown: ShownImages, at: int, title: str) -> Figure:
     """Draw ten units of an image: for each what makes it active, and where in the image its field is."""
-    figure, grid = _sheet(2, 6, head=1.15)
+    figure, grid = _sheet(2, 6, head=1.15, gap=_CAPTION_INCH)
     units = pictures.units[at]
     for line, some in zip(grid, (units[:5], units[5:]), strict=True):
         line[0].picture(shown.pixels[at])
@@ -207,35 +218,43 @@ class _Panel:
 
 
 def _sheet(
-    num_rows: int, num_columns: int, *, head: float, left: float = 0.25, panel: float = _PANEL_INCH
+    num_rows: int,
+    num_columns: int,
+    *,
+    head: float,
+    left: float = 0.25,
+    panel: float = _PANEL_INCH,
+    gap: float = _GAP_INCH,
 ) -> tuple[Figure, list[list[_Panel]]]:
     """Make a grid of square panels, with so many inches above it and left of it.
 
     All are of one Axes: one each would take most of the time of a figure of many.
     """
-    across, down = panel + 0.08, panel + 0.32
+    across, down = panel + 0.08, panel + gap
     width, height = max(left + num_columns * across, _LEAST_WIDTH_INCH), head + num_rows * down
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(autoscale_on=False, xlim=(0, width), ylim=(height, 0))
     return figure, [
-        [_Panel(axes, left + column * across, head + 0.28 + row * down, panel) for column in range(num_columns)]
+        [_Panel(axes, left + column * across, head + gap - 0.04 + row * down, panel) for column in range(num_columns)]
         for row in range(num_rows)
     ]
 
 
 def _head(figure: Figure, title: str, note: str) -> None:
+    """Write a title and a note; a title of more than two lines stands out at the top, where the saved picture grows."""
     height = figure.get_figheight()
-    figure.text(0.01, 1 - 0.06 / height, title, fontsize=10, va="top", parse_math=False)
+    title = fitted(title, 0.98 * figure.get_figwidth(), 10)
+    figure.text(0.01, 1 - 0.4 / height, title, fontsize=10, va="bottom", parse_math=False)
     figure.text(0.01, 1 - 0.46 / height, note, fontsize=7.5, va="top", color=NOTE_COLOUR, parse_math=False)
 
 
 def _caption(shown: ShownImages, at: int) -> str:
     name, true, pred = shown.ids[at].rpartition("/")[2], shown.true_class[at], shown.pred_class[at]
     said = f"{shortened(pred, _LABEL_LETTERS)}, {shown.confidence[at]:.2f}"
-    first = name if true in ("", pred) else f"{true}, taken for"
-    return f"{shortened(first, _LABEL_LETTERS + 8)}\n{said}"
+    mistaken = "" if true in ("", pred) else f"{shortened(true, _LABEL_LETTERS)}, taken for\n"
+    return f"{shortened(name, _LABEL_LETTERS + 8)}\n{mistaken}{said}"
 
 
 def _wrapped(text: str, width: int) -> str:

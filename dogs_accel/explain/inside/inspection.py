@@ -3,7 +3,8 @@
 feature_maps.json has
 
 - image_size, and images: a list with the id, true_class, pred_class and confidence of each image;
-- classes: the pair that channels tell apart; sample: num_images, seed and num_of_class of the pair;
+- classes: the pair that channels tell apart; sample: num_images, seed and num_of_class of the pair; both null where
+  there was no sample, which the images then stand for;
 - measures: what the scores of active and of separating channels are, in words;
 - stages: a list, first to last, each with name, kind, channels, cells [rows, columns], stored_cells (the same or fewer,
   by the mean over the cells that one stands for), cells_px (first_centre [down, across], step and source: where the
@@ -37,10 +38,12 @@ from torch import Tensor, nn
 from dogs_accel.explain.cells import Places
 from dogs_accel.explain.inside.channels import (
     ACTIVE,
+    ACTIVE_ALONE,
     SEPARATES,
     ChannelSample,
     Separation,
     activity,
+    activity_alone,
     sample_channels,
     separating_channels,
 )
@@ -122,26 +125,34 @@ class InspectedStage:
 def inspect_stages(
     model: nn.Module,
     shown: ShownImages,
-    batches: Iterable[Batch],
-    facts: SampleFacts,
+    batches: Iterable[Batch] | None,
+    facts: SampleFacts | None,
     *,
     num_channels: int = NUM_CHANNELS,
     most: int | None = MOST_STAGES,
 ) -> list[InspectedStage]:
     """Look at the maps of some images, and run the model once over the batches of a sample to choose channels.
 
-    Raises UnexplainableError for a model without maps.
+    Without batches and facts there is no sample: the active channels are those of ACTIVE_ALONE, none is separating,
+    and maps are scaled by what the channel has in the images. Raises UnexplainableError for a model without maps.
     """
     stage_maps = find_stage_maps(model, shown.images, most)
-    samples = sample_channels(model, stage_maps, batches)
+    samples = None if batches is None else sample_channels(model, stage_maps, batches)
     stages = find_stages(model, shown.images[:1])
     parts = [record_maps(model, stage_maps, stages, image[None]) for image in shown.images]
     inspected = []
-    for number, (stage, sample) in enumerate(zip(stage_maps, samples, strict=True)):
+    for number, stage in enumerate(stage_maps):
         maps = torch.cat([each[number] for each in parts]).cpu().numpy()
-        scores = activity(maps.mean(axis=(2, 3), dtype=np.float64), sample)
+        means = maps.mean(axis=(2, 3), dtype=np.float64)
+        if samples is None or facts is None:
+            flat = maps.reshape(*maps.shape[:2], -1)
+            sample = ChannelSample(means=means, maxima=flat.max(axis=2).astype(np.float64), places=flat.argmax(axis=2))
+            scores, separating = activity_alone(means), []
+        else:
+            sample = samples[number]
+            scores = activity(means, sample)
+            separating = separating_channels(sample.means, facts.labels, facts.pair, num_channels)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :num_channels]
-        separating = separating_channels(sample.means, facts.labels, facts.pair, num_channels)
         inspected.append(
             InspectedStage(
                 stage=stage,
@@ -157,7 +168,7 @@ def inspect_stages(
 
 
 def write_feature_maps(
-    folder: Path, shown: ShownImages, inspected: Sequence[InspectedStage], facts: SampleFacts
+    folder: Path, shown: ShownImages, inspected: Sequence[InspectedStage], facts: SampleFacts | None
 ) -> list[Path]:
     """Write feature_maps.json and feature_maps.npz, as this module's first lines describe them."""
     arrays: dict[str, NDArray[Any]] = {"crops": shown.pixels}
@@ -174,16 +185,20 @@ def write_feature_maps(
                 shown.ids, shown.true_class, shown.pred_class, shown.confidence, strict=True
             )
         ],
-        "classes": list(facts.pair_names),
-        "sample": {
-            "num_images": len(facts.labels),
-            "seed": facts.seed,
-            "num_of_class": [int((facts.labels == label).sum()) for label in facts.pair],
-        },
-        "measures": {"active": ACTIVE, "separating": SEPARATES},
+        "classes": None if facts is None else list(facts.pair_names),
+        "sample": None if facts is None else _sample_as_json(facts),
+        "measures": {"active": ACTIVE_ALONE if facts is None else ACTIVE, "separating": SEPARATES},
         "stages": [_stage_as_json(each) for each in inspected],
     }
     return [write_json(folder / FEATURE_MAPS_FILE, content), folder / FEATURE_MAP_ARRAYS_FILE]
+
+
+def _sample_as_json(facts: SampleFacts) -> dict[str, Any]:
+    return {
+        "num_images": len(facts.labels),
+        "seed": facts.seed,
+        "num_of_class": [int((facts.labels == label).sum()) for label in facts.pair],
+    }
 
 
 def _stored(maps: NDArray[np.float32]) -> NDArray[np.uint8]:

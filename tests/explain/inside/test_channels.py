@@ -75,20 +75,30 @@ def test_the_channel_that_tells_two_classes_apart_is_chosen_and_checked_on_other
     assert abs(second.d_held_out) < 0.8
 
 
-def test_with_few_images_none_is_held_out_and_with_fewer_none_is_chosen():
-    means, labels = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 0, 0, 1, 1, 1])
-    assert {each.d_held_out for each in separating_channels(means, labels, (0, 1), 2)} == {None}
-    assert separating_channels(means[:4], labels[:4], (0, 1), 2) == []
+def test_with_too_few_images_for_two_halves_no_channel_is_chosen():
+    means, labels = np.random.default_rng(0).normal(size=(8, 40)), np.repeat([0, 1], 4)
+    assert len(separating_channels(means, labels, (0, 1), 2)) == 2
+    assert separating_channels(means[:7], labels[:7], (0, 1), 2) == []
 
 
 def test_the_pair_is_the_one_that_is_confused_most_in_both_directions():
-    labels = np.array([0, 0, 0, 1, 2, 2, 2, 2])
-    predicted = np.array([1, 1, 0, 1, 0, 1, 1, 2])
-    predicted[3] = 2
+    labels = np.repeat([0, 1, 2], [5, 4, 6])
+    predicted = np.array([1, 1, 0, 0, 0, 1, 2, 2, 1, 0, 1, 1, 2, 2, 2])
     assert confused_pair(labels, predicted) == (1, 2)
     assert confused_pair(labels, labels) == (0, 2)
     with pytest.raises(OneClassError, match="got images of one class"):
         confused_pair(np.zeros(3, dtype=int), np.zeros(3, dtype=int))
+
+
+def test_a_pair_has_images_enough_to_be_told_apart():
+    labels = np.repeat([0, 1, 2], [5, 3, 6])
+    predicted = labels.copy()
+    predicted[:2] = 1  # of class 1 there are too few, and of class 3 none
+    predicted[-2:] = 3
+    predicted[2] = 2
+    assert confused_pair(labels, predicted) == (0, 2)
+    few = np.repeat([0, 1], [3, 2])
+    assert confused_pair(few, 1 - few) == (0, 1)
 
 
 def test_a_sample_has_a_quarter_of_each_class_of_the_pair():
