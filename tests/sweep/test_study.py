@@ -18,6 +18,7 @@ from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy, trial_
 from dogs_accel.sweep.engine.trial import Progress, TrialError, TrialRunner, Where
 from dogs_accel.sweep.engine.worker import NothingTrainsError, work
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
+from dogs_accel.training.trainer import DivergedError
 from tests.sweep.stubs import SPACE, Killed, StubbedTrain, made_sweep, run_all
 
 POINTS = ["state", "epochs", "value", "set.lr", "model.dense", "recipe.flip"]
@@ -240,6 +241,20 @@ def test_the_log_of_a_trial_that_cannot_be_trained_says_why(tmp_path, monkeypatc
     with SweepStudy(tmp_path, sweep).claim() as claimed, pytest.raises(TrialError):
         runner(claimed, lambda progress: None)
     assert (tmp_path / "trials" / "0000" / "log.txt").read_text() == "failed: set: lr: got too much\n"
+
+
+def test_a_trial_that_diverges_gives_no_advice_of_another_command(tmp_path, monkeypatch):
+    def diverge(*given, **others):
+        raise DivergedError("the loss is nan", "so run it anew with --set lr=0.001")
+
+    monkeypatch.setattr(of_trial, "execute_run", diverge)
+    sweep = made_sweep(trials=1)
+    runner = TrialRunner(tmp_path, sweep, Where())
+    runner._examined = SimpleNamespace(splits={"val": [0]})
+    plan = SimpleNamespace(runs=[SimpleNamespace(phases=[], seed=42)])
+    with SweepStudy(tmp_path, sweep).claim() as claimed, pytest.raises(TrialError) as caught:
+        runner._execute(claimed, plan, None, lambda progress: None)
+    assert str(caught.value) == "the loss is nan"
 
 
 def test_a_runner_gives_back_the_threads_that_it_takes(tmp_path, monkeypatch):
