@@ -62,6 +62,7 @@ def test_the_baseline_has_the_epochs_of_the_best_trial(tmp_path):
     assert [epochs_of(each) for each in plan.planned] == [[2], [1], [2]]
     assert [each.candidate.epochs for each in plan.planned] == [2, 1, 2]
     said = describe_confirm_plan(plan)
+    assert said[0] == "confirm  3 candidates with the seed 43, without test"
     assert said[1].endswith(", 2 epochs")
     assert "Epochs differ (trial 3 2, trial 2 1, baseline 2)" in said[4]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogs_accel.eda.tables import count_text
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import config_from_json, read_settings_file
@@ -224,10 +225,11 @@ def _read_plan(path: Path) -> ConfirmPlan:
 
 def describe_confirm_plan(plan: ConfirmPlan) -> list[str]:
     """Say what will be trained."""
-    lines = [f"confirm  {len(plan.planned)} candidates with the seeds {', '.join(map(str, plan.seeds))}, without test"]
+    seeds = f"seed{'s' * (len(plan.seeds) != 1)} {', '.join(map(str, plan.seeds))}"
+    lines = [f"confirm  {count_text(len(plan.planned), 'candidate')} with the {seeds}, without test"]
     for each in plan.planned:
         had = "" if each.candidate.in_sweep is None else f" ({each.candidate.in_sweep:.4f} in the sweep)"
-        epochs = f", {each.candidate.epochs} epoch{'s' * (each.candidate.epochs != 1)}" * bool(each.candidate.epochs)
+        epochs = f", {count_text(each.candidate.epochs, 'epoch')}" if each.candidate.epochs else ""
         lines.append(f"         {each.candidate.name}{had}: {each.candidate.settings}{epochs}")
     if (num := len(plan.planned) - 1) < plan.top:
         others = "no other trial is complete"

@@ -12,9 +12,10 @@ def confirmation_view(content: Mapping[str, Any], num_complete: int) -> dict[str
     """Lay out confirm.json for the report; num_complete: complete trials that there are now."""
     names = {each["candidate"]["name"]: each for each in content["candidates"]}
     num = len(content["seeds"])
+    trained = f"{len(names)} candidate{' was' if len(names) == 1 else 's were'}"
     return {
-        "lead": f"{len(names)} candidates were trained anew with {num} other seed{'s' * (num != 1)}, without test; "
-        f"accuracy on {content['num_val']:,} images of validation.",
+        "lead": f"{trained} trained anew with {num} other seed{'s' * (num != 1)}, without test; accuracy on "
+        f"{content['num_val']:,} images of validation.",
         "candidates": [
             {
                 "name": name,

@@ -19,7 +19,7 @@ from dogs_accel.sweep.findings.figures import parallel_figure, time_figure
 from dogs_accel.sweep.findings.importance import find_correlations, find_importance
 from dogs_accel.sweep.findings.levels import find_levels, level_table
 from dogs_accel.sweep.findings.page import SweepFindings, write_sweep_report
-from dogs_accel.sweep.findings.selection import selection_bias
+from dogs_accel.sweep.findings.selection import SelectionBias, selection_bias
 from dogs_accel.sweep.findings.sentences import SHOWN, write_sentences
 from dogs_accel.sweep.findings.trials import SweepTrials, level_text
 from dogs_accel.sweep.settings import SweepConfig, read_sweep
@@ -100,7 +100,13 @@ def write_all_findings(folder: Path) -> list[Path]:
 
 def _write_best(folder: Path, findings: SweepFindings) -> Path:
     sweep, best = read_sweep(folder), findings.trials.best
-    num, bias = len(findings.trials.values), findings.bias
+    notes = best_notes(findings.trials, findings.bias)
+    return write_settings_toml(folder / BEST_SETTINGS_FILE, sweep.config(point_of(best, sweep.space)), notes)
+
+
+def best_notes(trials: SweepTrials, bias: SelectionBias | None) -> list[str]:
+    """Say in best.toml of which trial it is, and by how much the choice of it is expected to have raised its value."""
+    num, best = len(trials.values), trials.best
     highest = f"the highest of {num}" if num > 1 else "that of the one complete trial"
     notes = [f"Trial {best['number']} of a sweep: its validation accuracy of {best['value']:.4f} is {highest}."]
     if bias is not None and bias.num_pruned:
@@ -110,7 +116,7 @@ def _write_best(folder: Path, findings: SweepFindings) -> Path:
         )
     elif bias is not None and num > 1:
         notes.append(f"Choosing the highest is expected to have raised it by {bias.expected:.4f}.")
-    return write_settings_toml(folder / BEST_SETTINGS_FILE, sweep.config(point_of(best, sweep.space)), notes)
+    return notes
 
 
 def _facts(folder: Path) -> DatasetFacts | None:
