@@ -721,9 +721,9 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.report.page import write_comparison_report, write_report
+    from dogs_accel.report.page import explorer_beside, write_comparison_report, write_report
     from dogs_accel.results.folder import naming_changed_files, read_runs_folder
-    from dogs_accel.results.layout import REPORT_FILE
+    from dogs_accel.results.layout import EXPLORER_FILE, REPORT_FILE
     from dogs_accel.results.tables import remake_tables
     from dogs_accel.steps import Steps
 
@@ -733,11 +733,15 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
         folders = [remake_tables(read_runs_folder(Path(run))) for run in options.runs]
         if options.out is None:
             written = write_report(folders[0], Steps(folders[0].folder, _REPORT).step)
+            explorer = written.with_name(EXPLORER_FILE)
         else:
             out = Path(options.out)
             page = out / REPORT_FILE if out.is_dir() else out
             written = write_comparison_report(folders, page, Steps(page.parent, _REPORT).step)
+            explorer = explorer_beside(written)
     yield escaped(written)
+    if explorer.exists():  # there is none where it cannot be made
+        yield escaped(explorer)
 
 
 def _written(paths: Sequence[Path]) -> Iterator[str]:

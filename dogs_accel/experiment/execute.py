@@ -206,8 +206,8 @@ def epochs_left(plan: Plan, planned: PlannedRun) -> list[int] | None:
 def dry_run(plan: Plan, loaders: Loaders) -> None:
     """Say how long the plan will take."""
     streaming = loaders.without_new_stores()
-    if streaming.choices != loaders.choices:
-        print(streaming.describe())
+    if text := streaming.describe_others(loaders):
+        print(text)
     splits = plan.splits
     if plan.config.on_bad_image == "skip":
         bad = loaders.known_bad()

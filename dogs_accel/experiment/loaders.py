@@ -77,13 +77,12 @@ class Loaders:
 
     def describe(self) -> str:
         """Say what was chosen and why, a line for each choice."""
-        names: dict[LoaderChoice, list[str]] = {}
-        for recipe, choice in self.choices.items():
-            names.setdefault(choice, []).append(recipe.name)
-        return "\n".join(
-            f"loader   {choice.backend} for {', '.join(dict.fromkeys(recipes))}: {choice.reason}"
-            for choice, recipes in names.items()
-        )
+        return _describe_choices("loader", self.choices)
+
+    def describe_others(self, planned: Loaders) -> str:
+        """Say what an estimate has in place of what is planned, a line for each choice that is another one."""
+        others = {recipe: choice for recipe, choice in self.choices.items() if choice != planned.choices[recipe]}
+        return _describe_choices("estimate", others)
 
     def missing_stores(self) -> dict[Path, Recipe]:
         """Name the folders of the stores that are read and not there yet, and what each is to be of.
@@ -105,7 +104,7 @@ class Loaders:
 
     def without_new_stores(self) -> Loaders:
         """Let a recipe whose store is still to be built stream instead, for an estimate that writes nothing."""
-        streaming = LoaderChoice("dali", "its store is not built yet, so the estimate streams")
+        streaming = LoaderChoice("dali", "the store of the run is not built yet, so its time is estimated by streaming")
         missing = self.missing_stores()
         choices = {
             recipe: streaming if choice.store_dir in missing else choice for recipe, choice in self.choices.items()
@@ -162,6 +161,16 @@ def choose_loaders(plan: Plan, earlier: Loaders | None = None) -> Loaders:
         num_threads=plan.config.num_threads,
         world=plan.world,
         opened={} if earlier is None else earlier.opened,
+    )
+
+
+def _describe_choices(title: str, choices: Mapping[Recipe, LoaderChoice]) -> str:
+    names: dict[LoaderChoice, list[str]] = {}
+    for recipe, choice in choices.items():
+        names.setdefault(choice, []).append(recipe.name)
+    return "\n".join(
+        f"{title:<8} {choice.backend} for {', '.join(dict.fromkeys(recipes))}: {choice.reason}"
+        for choice, recipes in names.items()
     )
 
 

@@ -61,19 +61,24 @@ def write_report(folder: RunsFolder, step: Step = any_failure_ends) -> Path:
 def write_comparison_report(folders: Sequence[RunsFolder], path: Path, step: Step = any_failure_ends) -> Path:
     """Write one report over the runs of several folders, each run labelled by its folder, and its explorer.
 
-    The explorer is <name of the report>_explorer.html, where all folders were tested on the same images. Raises
+    The explorer is that of `explorer_beside`, where all folders were tested on the same images. Raises
     ValueError as `write_report` does, or where a folder is given twice.
     """
     if len({folder.folder for folder in folders}) < len(folders):
         raise ValueError("RUN: got the same folder twice, expected different ones")
     claims = [judge_claims(folder) for folder in folders]
-    explorer = path.with_name(f"{path.stem}_{EXPLORER_FILE}")
+    explorer = explorer_beside(path)
     written: list[Path] = []
     try:
         written += _write_explorer(folders, explorer, path, step)
     finally:
         _write(render_report(folders, claims, explorer if written else None), path)
     return path
+
+
+def explorer_beside(report: Path) -> Path:
+    """Give the explorer of a report that lies in no folder of runs: <name of the report>_explorer.html beside it."""
+    return report.with_name(f"{report.stem}_{EXPLORER_FILE}")
 
 
 def _write_explorer(folders: Sequence[RunsFolder], explorer: Path, report: Path, step: Step) -> list[Path]:

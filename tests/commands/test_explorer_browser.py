@@ -212,7 +212,7 @@ def test_long_names_and_many_images_stay_in_the_page(tmp_path, open_page):
         assert dialog.evaluate("each => each.scrollWidth - each.clientWidth") <= 0
     page.keyboard.press("Escape")
     assert page.locator("#shots > li").count() == 48
-    page.get_by_role("button", name="Show 32 more of 32").press("Enter")
+    page.get_by_role("button", name="Show the other 32", exact=True).press("Enter")
     assert page.locator("#shots > li").count() == 80
     assert page.evaluate("document.activeElement === document.querySelectorAll('#shots button')[48]")
     assert page.get_by_label("Compared with").is_disabled()

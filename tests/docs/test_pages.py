@@ -166,13 +166,15 @@ def test_its_python_runs(path, flowers, tmp_path, monkeypatch):
 
 def test_the_python_of_the_formats_reads_a_run_and_a_store(full_folder, dogs_root, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(full_folder, target_is_directory=True)
+    table = shutil.copytree(full_folder, tmp_path / "runs" / "demo") / "metadata_with_quality.csv"
+    table.write_text(table.read_text().replace(",Chihuahua,", ",NA,"))
     photos = sorted(dogs_root.rglob("*.jpg"))[:3]
     build(photos, AS_IS, tmp_path / "STORE")
     monkeypatch.chdir(tmp_path)
     run_python_of(FORMATS, read := {})
     assert [image.tolist() for image in read["images"]] == [pil_pixels(path, AS_IS).tolist() for path in photos]
     assert capsys.readouterr().out.startswith("resnet50_full 0.")
+    assert "NA" in set(read["table"]["class_name"])
 
 
 def test_the_page_of_data_names_every_layout():

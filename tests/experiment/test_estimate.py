@@ -134,11 +134,19 @@ def test_seeds_of_a_configuration_are_estimated_once(dogs_root, tmp_path, monkey
     monkeypatch.setattr(execute, "estimate_run", estimated)
     settings = {"models": ("resnet18",), "image_size": 32, "seeds": 3, "channels_last": False, "eval_batch_size": 7}
     config = BenchmarkConfig(data=str(dogs_root), preset="demo", device="cpu", out=str(tmp_path / "out"),
-                             cache_features=True, tta="five-crop", loader="torch", **settings)  # fmt: skip
+                             cache_features=True, tta="five-crop", loader="cached",
+                             store=str(tmp_path / "store"), **settings)  # fmt: skip
     plan = make_plan(config)
     execute.dry_run(plan, choose_loaders(plan))
     assert asked == [(1, False, True, 5, 7), (2, False, True, 5, 7)]
     printed = capsys.readouterr().out
+    # The plan has named the loader of the runs; what the estimate has in its place is no second one.
+    first, *others = printed.splitlines()
+    assert first.startswith("estimate dali for resnet-train, eval, ")
+    assert first.endswith(": the store of the run is not built yet, so its time is estimated by streaming")
+    assert not [line for line in others if " for resnet-train" in line]
+    assert "loader  " not in printed
+    assert not (tmp_path / "store").exists()
     assert "  resnet18_full: 3 x 1.5 to 4.0 min (loader 1,000 img/s, training 50.0 img/s)\n" in printed
     assert "  in all: 9.0 to 24.0 min" in printed
     one = dataclasses.replace(plan, runs=plan.runs[:1])

@@ -383,9 +383,12 @@ def test_classes_without_a_test_image_are_among_the_limits(tmp_path):
 
 def test_the_command(full, old, tmp_path, capsys):
     assert main(["report", str(full)]) == 0
-    assert capsys.readouterr().out.strip() == str(full / "report.html")
+    assert capsys.readouterr().out.splitlines()[-2:] == [str(full / "report.html"), str(full / "explorer.html")]
     assert main(["report", str(full), str(old), "--out", str(tmp_path / "both.html")]) == 0
-    assert (tmp_path / "both.html").exists()
+    both = [tmp_path / "both.html", tmp_path / "both_explorer.html"]
+    assert (
+        capsys.readouterr().out.splitlines()[-2:] == [str(path) for path in both if path.exists()] == [*map(str, both)]
+    )
     for arguments, message in (
         (["report", str(full), str(old)], "--out: got nothing"),
         (["report", str(tmp_path)], "found no finished run"),

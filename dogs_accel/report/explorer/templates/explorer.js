@@ -294,7 +294,7 @@
     shots.append(...shown.slice(from, from + A_PAGE).map(shot));
     const left = shown.length - shots.children.length;
     more.hidden = left === 0;
-    more.textContent = `Show ${count(Math.min(A_PAGE, left))} more of ${count(left)}`;
+    more.textContent = left > A_PAGE ? `Show ${count(A_PAGE)} more of ${count(left)}` : `Show the other ${count(left)}`;
     return shots.children[from];
   };
   const fillFound = () => {
