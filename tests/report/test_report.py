@@ -3,6 +3,7 @@ import itertools
 import json
 import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -412,6 +413,19 @@ def test_ticks_are_round():
     assert nice_ticks(0.1, 0.95) == [0.2, 0.4, 0.6, 0.8]
     assert nice_ticks(1, 12) == [2, 4, 6, 8, 10, 12]
     assert nice_ticks(1, 2, whole=True) == [1, 2]  # epochs
+
+
+def test_a_long_class_name_is_cut_in_the_confusion_explorer_and_whole_in_its_title():
+    style, script = (
+        (files("dogs_accel.report") / "templates" / name).read_text() for name in ("report.css", "report.js")
+    )
+    [cut] = [rule for rule in style.splitlines() if rule.startswith(".names bdi, .hits button {")]
+    assert {"overflow: hidden", "text-overflow: ellipsis", "white-space: nowrap"} <= set(
+        re.findall(r"[\w-]+: \w+", cut)
+    )
+    assert 'button.append(element("bdi", run.classes[label]))' in script
+    assert "button.title = run.classes[label]" in script
+    assert "go.title = name" in script
 
 
 def test_charts_place_their_points():
