@@ -11,6 +11,8 @@ from markupsafe import Markup, escape
 from dogs_accel.plots import COLOURS, DASHES, MARKERS
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 10, 34
+_INSET = 6
+"""Between the lowest or highest value of a curve and the frame, so that its markers lie on no label."""
 _DIGIT_PX = 6.7
 """Width of a digit of a tick's label, at most."""
 _WIDTH_PX = 2
@@ -83,9 +85,10 @@ def line_chart(
     low = min(ys) if y_low is None else y_low
     high = max(ys) if y_high is None else y_high
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
-    high = max(high, low + 1e-9)
+    if not high > low:  # one value has no span: a tenth of it to either side
+        low, high = low - 0.1 * (abs(low) or 1), low + 0.1 * (abs(low) or 1)
     y_ticks = nice_ticks(low, high)
-    frame = _Frame(x_low, x_high, low, high, width, height, left=_room_for(y_ticks))
+    frame = _Frame(x_low, x_high, low, high, width, height, left=_room_for(y_ticks), inset=_INSET)
     whole = all(float(x).is_integer() for x in xs)
     parts = [*frame.axes(x_label, nice_ticks(x_low, x_high, whole=whole), y_ticks)]
     parts += [
@@ -188,16 +191,18 @@ class _Frame:
         width: int,
         height: int,
         left: float = _LEFT,
+        inset: float = 0,
     ) -> None:
         self.x_low, self.x_high, self.y_low, self.y_high = x_low, x_high, y_low, y_high
-        self.width, self.height, self.left = width, height, left
+        self.width, self.height, self.left, self.inset = width, height, left, inset
 
     def x(self, value: float) -> float:
-        return self.left + (value - self.x_low) / (self.x_high - self.x_low) * (self.width - self.left - _RIGHT)
+        share = (value - self.x_low) / (self.x_high - self.x_low)
+        return self.left + self.inset + share * (self.width - self.left - _RIGHT - 2 * self.inset)
 
     def y(self, value: float) -> float:
         share = (value - self.y_low) / (self.y_high - self.y_low)
-        return self.height - _BOTTOM - share * (self.height - _TOP - _BOTTOM)
+        return self.height - _BOTTOM - self.inset - share * (self.height - _TOP - _BOTTOM - 2 * self.inset)
 
     def axes(self, x_label: str, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:
         parts = []

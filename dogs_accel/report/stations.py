@@ -346,12 +346,15 @@ def _profile(view: RunView) -> dict[str, Any]:
 
 
 def _curves(views: Sequence[RunView]) -> dict[str, Any]:
-    """Draw the learning curves of all runs, and their learning rates, over the epochs of all phases."""
+    """Draw the learning curves of all runs, and their learning rates, over the epochs of all phases.
+
+    Learning rates that are all 0, as after a single epoch that a schedule ends, are left out.
+    """
     drawn = {view: view.run.history for view in views}
     pairs = (("train_loss", "val_loss"), ("train_acc", "val_acc"))
     limits = {column: _limits(drawn.values(), pair) for pair in pairs for column in pair}
     charts = []
-    for title, column in (*CURVES, ("Learning rate", "lr")):
+    for title, column in (*CURVES, ("Learning rate at the end of each epoch", "lr")):
         lines = [
             Line(
                 view.label + ", mixed images" * (column.startswith("train") and _mixes(view)),
@@ -363,6 +366,8 @@ def _curves(views: Sequence[RunView]) -> dict[str, Any]:
             for view, history in drawn.items()
             if history is not None and not missing_columns(history, ["epoch_total", column])
         ]
+        if column == "lr" and not any(rate for line in lines for _, rate in line.points):
+            continue  # each run's one epoch ended at 0, which says nothing
         low, high = limits.get(column, (0.0, None))
         charts.append((title, line_chart(title, lines, x_label="epoch, over all phases", y_low=low, y_high=high)))
     return {

@@ -3,6 +3,7 @@ import itertools
 import json
 import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +20,8 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.marks import Marks, mark_best
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
 from dogs_accel.report.recommend import recommend
-from dogs_accel.report.stations import input_station
-from dogs_accel.report.summary import _unclear, compared_over_folders, pairs_between, run_views
+from dogs_accel.report.stations import _curves, input_station
+from dogs_accel.report.summary import RunView, _unclear, compared_over_folders, pairs_between, run_views
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
 from dogs_accel.results.layout import record_path
 from dogs_accel.results.run import Run
@@ -417,10 +418,26 @@ def test_ticks_are_round():
     assert nice_ticks(1, 2, whole=True) == [1, 2]  # epochs
 
 
+def test_a_long_class_name_is_cut_in_the_confusion_explorer_and_whole_in_its_title():
+    style, script = (
+        (files("dogs_accel.report") / "templates" / name).read_text() for name in ("report.css", "report.js")
+    )
+    [cut] = [rule for rule in style.splitlines() if rule.startswith(".names bdi, .hits button {")]
+    assert {"overflow: hidden", "text-overflow: ellipsis", "white-space: nowrap"} <= set(
+        re.findall(r"[\w-]+: \w+", cut)
+    )
+    assert 'button.append(element("bdi", run.classes[label]))' in script
+    assert "button.title = run.classes[label]" in script
+    assert "go.title = name" in script
+
+
 def test_charts_place_their_points():
     svg = line_chart("a <b>", [Line("<i>", [(0, 0.0), (10, 1.0)], 2)], x_label="epoch", width=150, height=100)
-    # From 40 to 140 px across, from 66 up to 10 px.
-    assert 'd="M40.0 66.0 L140.0 10.0"' in svg
+    # Within 40 to 140 px across and 66 up to 10 px, with room for the markers at the edges.
+    assert 'd="M46.0 60.0 L134.0 16.0"' in svg
+    assert 'x1="40" x2="140"' in svg
+    ticks = re.findall(r'text-anchor="end">([^<]+)<', line_chart("one", [Line("a", [(1, 0.5)], 0)], x_label="epoch"))
+    assert len(set(ticks)) == len(ticks) > 2
     assert "a &lt;b&gt;" in svg
     assert "<i>" not in svg
     filled, empty = Bin(0.5, 0.6, 4, 0.55, 0.5, 0.2, 0.8), Bin(0.6, 0.7, 0, *[float("nan")] * 4)
@@ -505,6 +522,15 @@ def test_explanations_are_summed_up_by_method(full, tmp_path):
     assert "<td>0.250 (0.200 to 0.300)</td>" in html
     assert "<td>better than random</td>" in html
     assert "Heat inside the annotated box" not in html
+
+
+@pytest.mark.parametrize(("rates", "num"), [([0.0], 0), ([0.0, 1e-3], 1)])
+def test_learning_rates_that_are_all_0_have_no_chart(rates, num):
+    history = pd.DataFrame({"epoch_total": range(1, 1 + len(rates)), "phase": "full", "lr": rates})
+    record = SimpleNamespace(training_scores_note=None)
+    view = RunView(SimpleNamespace(history=history, record=record), None, "", "r0", "a", 0, 0)
+    titles = [title for title, _ in _curves([view])["charts"]]
+    assert titles == ["Learning rate at the end of each epoch"] * num
 
 
 def test_a_run_stands_once_with_a_recipe_that_trains_and_evaluates(full):

@@ -28,7 +28,8 @@ _NUM_PANELS = 6
 _LABEL_LETTERS = 22
 _GAP_INCH, _CAPTION_INCH = 0.32, 0.42
 """Above a panel: with two lines of text, and with the three of a photo's caption."""
-_BOX_COLOUR = "#ffd166"
+_BOX_COLOURS = ("#ffd166", "#4cc9f0", "#ff7096", "#95d5b2", "#ffffff")
+"""Of the frames in a picture; black numbers can be read on each."""
 
 
 @own_look()
@@ -147,15 +148,18 @@ def filters_figure(layer: FirstLayer, title: str) -> Figure:
 
 @own_look()
 def units_figure(pictures: UnitPictures, shown: ShownImages, at: int, title: str) -> Figure:
-    """Draw ten units of an image: for each what makes it active, and where in the image its field is."""
+    """Draw ten units of an image: for each what makes it active, and where in the image its field is.
+
+    A frame has the number of its unit, and those of one picture have colours of their own.
+    """
     figure, grid = _sheet(2, 6, head=1.15, gap=_CAPTION_INCH)
     units = pictures.units[at]
-    for line, some in zip(grid, (units[:5], units[5:]), strict=True):
+    for line, first in zip(grid, (0, 5), strict=True):
         line[0].picture(shown.pixels[at])
-        for panel, unit in zip(line[1:], some, strict=False):
-            line[0].mark(unit.box, shown.pixels.shape[1])
+        for rank, (panel, unit) in enumerate(zip(line[1:], units[first : first + 5], strict=False)):
             panel.picture(saliency_pixels(unit))
-            panel.title(f"channel {unit.channel}, {unit.score:+.1f}")
+            line[0].mark(unit.box, shown.pixels.shape[1], rank, str(first + rank + 1))
+            panel.title(f"{first + rank + 1}: channel {unit.channel}, {unit.score:+.1f}")
     grid[0][0].title(_caption(shown, at))
     check, stage = pictures.check, pictures.stage
     similar = "none" if check.with_shuffled is None else f"{check.with_shuffled:.2f}"
@@ -164,8 +168,8 @@ def units_figure(pictures: UnitPictures, shown: ShownImages, at: int, title: str
         figure,
         f"{title}\n{pictures.method.name}: {len(units)} units of {stage.name}, each a channel in its strongest cell",
         _wrapped(
-            f"grey: no influence; the brighter or the more coloured, the more the pixel raises the unit; frames on the "
-            f"left: {stage.box_is}. {pictures.method.note[:1].upper()}{pictures.method.note[1:]}. "
+            f"grey: no influence; the brighter or the more coloured, the more the pixel raises the unit; frames, with "
+            f"the numbers of the units: {stage.box_is}. {pictures.method.note[:1].upper()}{pictures.method.note[1:]}. "
             f"{pictures.account[:1].upper()}{pictures.account[1:]}{'. ' if pictures.account else ''}"
             f"Rank correlation with the same pictures of shuffled weights: {similar}, with the image's edges: {edges}. "
             f"Check {check.verdict}.",
@@ -206,15 +210,26 @@ class _Panel:
         """Write left of it."""
         self.axes.text(self.left - 0.1, self.top + self.side / 2, text, fontsize=8, va="center", **settings)
 
-    def mark(self, box: Sequence[float], size_px: int) -> None:
-        """Frame a box (xmin, ymin, xmax, ymax) in px of its picture, within the box."""
-        scale, edge = self.side / size_px, 0.012
+    def mark(self, box: Sequence[float], size_px: int, rank: int = 0, name: str = "") -> None:
+        """Frame a box (xmin, ymin, xmax, ymax) in px of its picture, within the box, in the colour of its rank.
+
+        Frames of other ranks over the same box are all seen: each lies within the one before it, where the box has
+        room, and its name stands beside that one's.
+        """
+        scale, colour = self.side / size_px, _BOX_COLOURS[rank]
         left, top, right, bottom = (side * scale for side in box)
+        edge = 0.012 + min(0.022 * rank, min(right - left, bottom - top) / 12)
         frame = Rectangle(
             (self.left + left + edge, self.top + top + edge), right - left - 2 * edge, bottom - top - 2 * edge,
-            fill=False, edgecolor=_BOX_COLOUR, linewidth=1.4,
+            fill=False, edgecolor=colour, linewidth=1.4,
         )  # fmt: skip
         self.axes.add_patch(frame)
+        if name:
+            across = left + edge + min(0.16 * rank, max(right - left - 2 * edge - 0.13, 0))
+            self.axes.text(
+                self.left + across, self.top + top + edge, name, fontsize=6, color="black", va="top", ha="left",
+                bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+            )  # fmt: skip
 
 
 def _sheet(

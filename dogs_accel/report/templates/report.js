@@ -82,6 +82,7 @@
       for (const { name, label, count, all, link } of rows) {
         const item = element("li"), cell = element("span"), go = element("button", name), meter = element("span", undefined, "meter"), bar = element("i");
         go.type = "button";
+        go.title = name;
         go.addEventListener("click", () => choose(label));
         cell.append(go);
         if (link) { const see = element("a", "picture", "pics"); see.href = `#${link}`; cell.append(see); }
@@ -172,8 +173,10 @@
       const recall = (label) => run.support[label] ? run.right[label] / run.support[label] : 2;
       const order = run.classes.map((_, label) => label).sort((a, b) => recall(a) - recall(b) || a - b);
       list.replaceChildren(...order.map((label) => {
-        const item = element("li"), button = element("button", run.classes[label]);
+        const item = element("li"), button = element("button");
         button.type = "button";
+        button.title = run.classes[label];
+        button.append(element("bdi", run.classes[label]));
         button.dataset.label = label;
         button.append(element("span", share(run.right[label], run.support[label])));
         button.addEventListener("click", () => choose(label));
