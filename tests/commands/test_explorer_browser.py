@@ -143,14 +143,15 @@ def test_it_is_used_by_keyboard_and_says_what_it_shows(explorer, tests, open_pag
     assert dialog.locator(".runs .card").count() == 4
     assert dialog.get_by_role("button", name="Previous").is_disabled()
     page.keyboard.press("ArrowRight")
-    assert dialog.get_by_role("heading", level=2).inner_text() == "Chihuahua, n000_test1"
+    # The page follows its address, which a browser says a moment later.
+    dialog.get_by_role("heading", level=2, name="Chihuahua, n000_test1").wait_for()
     assert "image=n000_test1" in page.evaluate("location.hash")
     own = dialog.locator(".runs .card").first
     at = np.flatnonzero(true == 0)[1]
     assert own.locator("p").first.inner_text().startswith("Right." if first[at] == 0 else "Wrong.")
     assert own.locator("li .num").first.inner_text() == f"{100 * confidence[at]:.1f} %"
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     assert page.evaluate("document.activeElement.dataset.image") == "1"
     assert "image=" not in page.evaluate("location.hash")
     assert (
@@ -195,7 +196,7 @@ def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_resu
     assert again.get_by_label("Stage").input_value() == name
     seen = open_page(tiny_results / "explorer.html", f"#show=all&image={image}")
     seen.get_by_role("link", name="Its feature maps in ResNet-18, full").click()
-    assert not seen.locator("#detail").is_visible()
+    seen.locator("#detail").wait_for(state="hidden")
     assert seen.get_by_label("Image", exact=True).evaluate("each => each.selectedOptions[0].text").endswith(image)
     assert seen.evaluate("document.activeElement.id") == "inside-title"
     assert page.problems + again.problems + seen.problems == []

@@ -247,7 +247,7 @@ def test_names_sort_as_names_and_find_what_they_are_mistaken_for(tmp_path, open_
     sort.click()
     assert page.eval_on_selector_all(rows, shown) == up[::-1]
     assert sorted(
-        page.locator("#explorer .names button").evaluate_all("all => all.map(each => each.firstChild.data)")
+        page.locator("#explorer .names button").evaluate_all("all => all.map(each => each.firstChild.textContent)")
     ) == (sorted(names))
     assert page.locator("#explorer output").inner_text() == "7 of 7 classes, the most mistaken first"
     assert page.locator("#claims").count() == 0

@@ -480,7 +480,13 @@ def test_training_scores_of_mixed_images_are_said_to_be_so(full, tmp_path):
     shown = page(folder)
     assert shown.count('<p class="small">ResNet-50, full: in tune (cutmix) the training scores are of mixed') == 1
     losses, _, accuracies, *_ = curves = re.findall(r"<figure class=\"card\"><h4>.*?</figure>", shown, re.DOTALL)[-5:]
-    titles = ["Training loss", "Validation loss", "Training accuracy", "Validation accuracy", "Learning rate"]
+    titles = [
+        "Training loss",
+        "Validation loss",
+        "Training accuracy",
+        "Validation accuracy",
+        "Learning rate at the end of each epoch",
+    ]
     assert [re.search("<h4>(.*?)</h4>", curve)[1] for curve in curves] == titles
     assert "<title>ResNet-50, full, mixed images: 1, 2.0000</title>" in losses
     assert "<title>ResNet-50, full, mixed images: 1, 0.5000</title>" in accuracies
