@@ -17,6 +17,7 @@ import torch
 
 from dogs_accel import ops
 from dogs_accel.benchmark import main
+from dogs_accel.datasets import open_dataset
 from dogs_accel.datasets.synthetic import write_synthetic
 
 # Where the tests are started in the background Ctrl-C is ignored, also by every process that they start.
@@ -74,6 +75,16 @@ def dogs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 invented breeds, 12 training and 6 test pictures each, about 128 x 96 px; only to be read."""
     root = tmp_path_factory.mktemp("dogs") / "set"
     return write_synthetic(root, num_classes=4, train_per_class=12, test_per_class=6, size_px=(64, 128), num_workers=1)
+
+
+@pytest.fixture
+def closed_root(dogs_root: Path, tmp_path: Path) -> Path:
+    """A copy of the small dataset whose test photos are no photos, so that decoding one of them ends what does."""
+    root = Path(shutil.copytree(dogs_root, tmp_path / "data"))
+    data = open_dataset(root)
+    for i in data.split("test"):
+        Path(data.paths[i]).write_text("not a photo", encoding="utf-8")
+    return root
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A run without test: an ordinary run whose test files stay closed, and a folder that says so."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -12,17 +10,6 @@ from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import record_paths
 from tests.support.blank_figures import blank_figures
 from tests.support.photo_reads import photo_reads
-
-
-@pytest.fixture
-def closed_root(dogs_root, tmp_path):
-    """A copy of the small dataset whose test photos are no photos, so that decoding one of them ends the run."""
-    root = tmp_path / "data"
-    shutil.copytree(dogs_root, root)
-    data = open_dataset(root)
-    for i in data.split("test"):
-        Path(data.paths[i]).write_text("not a photo", encoding="utf-8")
-    return root
 
 
 def test_a_run_without_test_is_the_ordinary_one_with_its_test_files_closed(closed_root, tiny_results, tmp_path, capsys):

@@ -1,7 +1,6 @@
 """`dogs-accel sweep`: a real sweep of small runs, what it refuses, and what W&B's agent types."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,17 +60,6 @@ def refused(capsys, *arguments):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     return said
-
-
-@pytest.fixture
-def closed_root(dogs_root, tmp_path):
-    """A copy of the small dataset whose test photos are no photos, so that decoding one of them ends the sweep."""
-    root = tmp_path / "data"
-    shutil.copytree(dogs_root, root)
-    data = open_dataset(root)
-    for i in data.split("test"):
-        Path(data.paths[i]).write_text("not a photo", encoding="utf-8")
-    return root
 
 
 @pytest.mark.slow  # three trials, and one of them again by the benchmark, which is what it is about
