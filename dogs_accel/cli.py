@@ -20,6 +20,7 @@ from dogs_accel.runtime.arguments import (
     AMP_CHOICES,
     DATA_HELP,
     Parser,
+    add_device_flag,
     did_you_mean,
     natural,
     positive,
@@ -294,9 +295,7 @@ def _add_parity(commands: Any) -> None:
         metavar="FILE",
         help="its weights (default: those of ImageNet, where they can be downloaded)",
     )
-    command.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
-    )
+    add_device_flag(command)
     command.add_argument(
         "--out", default="parity", type=user_path, metavar="DIR", help="folder for the results (default: parity)"
     )
@@ -419,9 +418,7 @@ def _add_cost(commands: Any) -> None:
         help="how often each model takes its turn (default: as many as fit into about two seconds a model for one "
         "image, and again for a batch, from 7 to 100)",
     )  # fmt: skip
-    command.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
-    )
+    add_device_flag(command)
     command.add_argument(
         "--amp", choices=AMP_CHOICES, default="auto",
         help="mixed precision; auto is bf16 or fp16 on a GPU and off on a CPU, as in the benchmark (default: auto)",
@@ -487,9 +484,7 @@ def _add_architecture(commands: Any) -> None:
         help="how often the stages are timed (default: as many as fit into about a second, from 5 to 50)",
     )  # fmt: skip
     command.add_argument("--no-time", action="store_true", help="leave the times out, and so the model's weights")
-    command.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
-    )
+    add_device_flag(command)
     command.add_argument("--json", action="store_true", help="print JSON for programs in place of a table")
     command.add_argument(
         "--out", type=user_path, metavar="DIR",
@@ -554,9 +549,7 @@ def _add_predict(commands: Any) -> None:
         "--batch-size", type=positive, metavar="N",
         help="photos that the model gets at once (default: as many as in the run's evaluation)",
     )  # fmt: skip
-    command.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
-    )
+    add_device_flag(command)
     command.set_defaults(run=_predict, when_stopped="stopped")
 
 
@@ -638,9 +631,7 @@ def _add_explain(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument("--all-stages", action="store_true", help="every stage, and not six of them")
     command.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of those images (default: 0)")
-    command.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
-    )
+    add_device_flag(command)
     command.set_defaults(run=_explain, when_stopped="stopped; what was written stays")
 
 

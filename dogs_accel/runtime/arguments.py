@@ -29,6 +29,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, error_line(self.prog, message + meant))
 
 
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Give a command --device NAME."""
+    parser.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
+    )
+
+
 def positive(text: str) -> int:
     """Read an integer from 1 on."""
     return _integer(text, 1)

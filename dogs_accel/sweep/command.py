@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dogs_accel.ending import CheckFailedError, Ending, ending_in_a_line
-from dogs_accel.runtime.arguments import DATA_HELP, Parser, natural, positive, user_path
+from dogs_accel.runtime.arguments import (
+    DATA_HELP,
+    Parser,
+    add_device_flag,
+    did_you_mean,
+    natural,
+    positive,
+    user_path,
+)
 from dogs_accel.runtime.files import check_folder, claim_folder, is_unused
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
@@ -68,9 +76,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, metavar="H", help="hours after which this command begins no other trial")
     parser.add_argument("--sampler", metavar="NAME", help="bayes (TPE), random or grid (default: bayes)")
     parser.add_argument("--seed", type=natural, metavar="N", help="seed of what the sampler draws (default: 42)")
-    parser.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the first CUDA device, else the CPU)"
-    )
+    add_device_flag(parser)
     parser.add_argument(
         "--workers", type=positive, metavar="N",
         help="processes of this command, which share the cores (default: 1)",
@@ -190,7 +196,6 @@ def _confirm(options: argparse.Namespace, others: list[str], ending: Ending) -> 
 
 def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> tuple[SweepConfig, dict[str, Value]]:
     """Read the sweep that the arguments name, and the one point that they give, if any."""
-    from dogs_accel.runtime.arguments import did_you_mean
     from dogs_accel.sweep.presets import SWEEP_PRESETS
     from dogs_accel.sweep.settings import read_sweep, read_sweep_file, sweep_of
     from dogs_accel.sweep.wandb_file import read_point
