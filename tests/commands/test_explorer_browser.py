@@ -44,6 +44,13 @@ def choose(page, name, option):
     page.get_by_label(name, exact=True).select_option(label=option)
 
 
+def followed(page, name, value):
+    """A link or the way back has been followed, which a browser does a moment after it was asked to."""
+    label = page.get_by_label(name, exact=True)
+    label.page.wait_for_function("([each, value]) => each.value === value", arg=[label.element_handle(), value])
+    return page
+
+
 def shown(page):
     return int(page.locator("#count").inner_text().split(" of ")[0])
 
@@ -74,8 +81,7 @@ def test_choices_change_what_is_seen(explorer, tests, open_page):
     expected = np.block([[numbers, numbers.sum(1, keepdims=True)], [numbers.sum(0), numbers.sum()]])
     assert counts == [str(each) for each in expected.ravel()]
     page.locator("#tables table").first.locator("td a").nth(1).click()
-    assert page.get_by_label("Show", exact=True).input_value() == "right-wrong"
-    assert shown(page) == numbers[0, 1]
+    assert shown(followed(page, "Show", "right-wrong")) == numbers[0, 1]
     choose(page, "Compared with", "no other run")
     choose(page, "True breed", names[4])
     choose(page, "Answer", names[0])
@@ -88,7 +94,7 @@ def test_choices_change_what_is_seen(explorer, tests, open_page):
     choose(page, "Answer", "any breed")
     assert shown(page) == ((true == 1) | (first == 1)).sum() > (true == 1).sum()
     page.get_by_role("link", name="Start anew").click()
-    assert shown(page) == (true != first).sum()
+    assert shown(followed(page, "Show", "wrong")) == (true != first).sum()
     choose(page, "Show", "right and wrong")
     slider = page.get_by_label("Confidence of the run, at least")
     slider.evaluate("each => { each.value = 95; each.dispatchEvent(new Event('change', { bubbles: true })); }")
@@ -116,7 +122,7 @@ def test_a_question_is_a_link(explorer, tests, open_page):
     assert again.locator("#count").inner_text() == page.locator("#count").inner_text()
     assert again.get_by_label("Run", exact=True).evaluate("each => each.selectedOptions[0].text") == VIT
     page.go_back()
-    assert page.get_by_label("Order").input_value() == "confident"
+    followed(page, "Order", "confident")
     lost = open_page(explorer, "#run=ResNet-152&show=wrong&answer=NA")
     assert "run “ResNet-152”" in lost.locator("#unknown").inner_text()
     true, first, _ = tests[FULL]
@@ -142,17 +148,20 @@ def test_it_is_used_by_keyboard_and_says_what_it_shows(explorer, tests, open_pag
     assert dialog.get_by_role("heading", level=2).inner_text() == "Chihuahua, n000_test0"
     assert dialog.locator(".runs .card").count() == 4
     assert dialog.get_by_role("button", name="Previous").is_disabled()
-    page.keyboard.press("ArrowRight")
-    # The page follows its address, which a browser says a moment later.
-    dialog.get_by_role("heading", level=2, name="Chihuahua, n000_test1").wait_for()
+    # Two keys that the browser has before it says that the address changed.
+    key = "new KeyboardEvent('keydown', { key: 'ArrowRight' })"
+    dialog.evaluate(f"each => [{key}, {key}].map(each.dispatchEvent, each)")
+    assert dialog.get_by_role("heading", level=2).inner_text() == "Chihuahua, n000_test2"
+    page.keyboard.press("ArrowLeft")
+    assert dialog.get_by_role("heading", level=2).inner_text() == "Chihuahua, n000_test1"
     assert "image=n000_test1" in page.evaluate("location.hash")
     own = dialog.locator(".runs .card").first
     at = np.flatnonzero(true == 0)[1]
     assert own.locator("p").first.inner_text().startswith("Right." if first[at] == 0 else "Wrong.")
     assert own.locator("li .num").first.inner_text() == f"{100 * confidence[at]:.1f} %"
     page.keyboard.press("Escape")
-    dialog.wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.dataset.image") == "1"
+    page.wait_for_function("document.activeElement.dataset.image === '1'")
+    assert not dialog.is_visible()
     assert "image=" not in page.evaluate("location.hash")
     assert (
         page.locator("#look-said").inner_text().startswith("No feature maps of ResNet-50, full, ResNet-50, staged, V")
@@ -196,9 +205,9 @@ def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_resu
     assert again.get_by_label("Stage").input_value() == name
     seen = open_page(tiny_results / "explorer.html", f"#show=all&image={image}")
     seen.get_by_role("link", name="Its feature maps in ResNet-18, full").click()
-    seen.locator("#detail").wait_for(state="hidden")
+    seen.wait_for_function("document.activeElement.id === 'inside-title'")
+    assert not seen.locator("#detail").is_visible()
     assert seen.get_by_label("Image", exact=True).evaluate("each => each.selectedOptions[0].text").endswith(image)
-    assert seen.evaluate("document.activeElement.id") == "inside-title"
     assert page.problems + again.problems + seen.problems == []
 
 

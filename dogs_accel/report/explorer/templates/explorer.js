@@ -149,7 +149,9 @@
 
   // The page.
   const form = byId("form"), detail = byId("detail"), shots = byId("shots"), more = byId("more");
-  let question = null, found = null, opener = null, goes = null;
+  let question = null, found = null, opener = null, goes = null, applied = null;
+  // A browser says that an address has changed only after what is running, and two quick keys are two steps.
+  const ask = (next) => { location.hash = write(next); apply(); };
 
   const link = (text, changes, from = question) => {
     const made = element("a", text);
@@ -286,7 +288,7 @@
     button.dataset.image = image;
     button.setAttribute("aria-haspopup", "dialog");
     button.append(thumbnail(image, describe(image, found.chosen), 136));
-    button.addEventListener("click", () => { location.hash = write({ ...question, image }); });
+    button.addEventListener("click", () => ask({ ...question, image }));
     return within(item, button, element("b", classes[labels[image]]), ...found.chosen.map((run) => verdict(run, image)));
   };
   const showMore = () => {
@@ -356,11 +358,11 @@
   };
   const step = (by) => {
     const next = found.shown[found.shown.indexOf(question.image) + by];
-    if (next !== undefined && found.shown.includes(question.image)) location.hash = write({ ...question, image: next });
+    if (next !== undefined && found.shown.includes(question.image)) ask({ ...question, image: next });
   };
   const closed = () => {
     const last = question.image;
-    if (last >= 0) location.hash = write({ ...question, image: -1 });
+    if (last >= 0) ask({ ...question, image: -1 });
     const to = goes;
     goes = null;
     (to ?? shots.querySelector(`[data-image="${last}"]`) ?? shots.querySelector(`[data-image="${opener}"]`) ?? byId("found-title")).focus();
@@ -418,13 +420,15 @@
   look.addEventListener("change", ({ target }) => {
     if (target === opacity) return;
     const at = Number(look.elements.look.value), { inside } = runs[at], kept = chosenLook().inside.ids[Number(look.elements.of.value)];
-    location.hash = write({ ...question, look: at, stage: look.elements.stage.value, of: ids.indexOf(inside.ids.includes(kept) ? kept : inside.ids[0]) });
+    ask({ ...question, look: at, stage: look.elements.stage.value, of: ids.indexOf(inside.ids.includes(kept) ? kept : inside.ids[0]) });
   });
   look.addEventListener("submit", (event) => event.preventDefault());
   opacity.addEventListener("input", showOpacity);
 
   const apply = () => {
-    const before = question, address = read(location.hash);
+    if (applied === location.hash) return;
+    applied = location.hash;
+    const before = question, address = read(applied);
     question = address.question;
     byId("unknown").hidden = !address.unknown.length;
     byId("unknown").textContent = `Not known here, and left out of the question: ${address.unknown.join(", ")}.`;
@@ -443,7 +447,7 @@
     else if (detail.open) detail.close();
   };
 
-  form.addEventListener("change", () => { location.hash = write(asked()); });
+  form.addEventListener("change", () => ask(asked()));
   form.addEventListener("submit", (event) => event.preventDefault());
   form.elements.least.addEventListener("input", showLeast);
   more.addEventListener("click", () => showMore()?.querySelector("button").focus());
