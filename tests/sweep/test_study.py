@@ -1,6 +1,7 @@
 """The study of a sweep, with a made objective: samplers, budgets, pruning, workers at once and killed ones."""
 
 import dataclasses
+import itertools
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from optuna.storages import JournalStorage
 
 from dogs_accel.sweep.engine import trial as of_trial
 from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy, trial_rows
@@ -174,8 +176,15 @@ def test_a_point_that_cannot_be_trained_is_failed_and_the_rest_goes_on(tmp_path)
 
 
 def test_a_sweep_of_which_nothing_trains_stops(tmp_path):
-    with pytest.raises(NothingTrainsError, match="the first 5 trials failed, the last one: set: lr: got too much"):
+    with pytest.raises(NothingTrainsError, match="no trial could be trained; the last one failed: set: lr: got too"):
         run_all(tmp_path, made_sweep(trials=9), StubbedTrain(fails=lambda point: True))
+    assert len(table_of(tmp_path, made_sweep())) == 5
+
+
+def test_a_sweep_that_has_trained_goes_on_where_what_follows_fails(tmp_path):
+    run_all(tmp_path, made_sweep(trials=1))
+    run_all(tmp_path, made_sweep(trials=8), StubbedTrain(fails=lambda point: True))
+    assert list(table_of(tmp_path, made_sweep())["state"]) == ["complete", *["failed"] * 7]
 
 
 def test_a_trial_at_which_workers_die_again_and_again_is_left_alone(tmp_path):
@@ -192,6 +201,106 @@ def test_a_trial_at_which_workers_die_again_and_again_is_left_alone(tmp_path):
     table = table_of(tmp_path, sweep)
     assert list(table["state"]) == ["complete", "failed", "complete"]
     assert table["reason"][1] == "3 workers died at it after 0 epochs"
+
+
+def test_a_worker_that_is_stopped_is_none_that_died(tmp_path):
+    class Stopped(StubbedTrain):
+        def __call__(self, claimed, on_progress):
+            raise KeyboardInterrupt
+
+    sweep = made_sweep(trials=1)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run_all(tmp_path, sweep, Stopped())
+    run_all(tmp_path, sweep)
+    assert list(table_of(tmp_path, sweep)["state"]) == ["complete"]
+
+
+@pytest.mark.parametrize("sampler", ["bayes", "random"])
+def test_a_point_that_was_half_drawn_is_drawn_to_its_end_as_it_would_have_been(tmp_path, sampler, monkeypatch):
+    sweep = made_sweep(sampler=sampler, trials=13)
+    run_all(tmp_path / "whole", sweep)
+    write, num = JournalStorage.set_trial_param, itertools.count()
+
+    def killed(self, *given):
+        if next(num) % 3 == 1:  # after the first one of each trial, and then after its second
+            raise Killed
+        write(self, *given)
+
+    monkeypatch.setattr(JournalStorage, "set_trial_param", killed)
+    run_all(tmp_path / "killed", sweep)
+    assert table_of(tmp_path / "killed", sweep)[POINTS].equals(table_of(tmp_path / "whole", sweep)[POINTS])
+
+
+@pytest.mark.parametrize("state", ["complete", "failed"])
+def test_the_table_says_what_a_process_did_that_was_killed_before_it_wrote_there(tmp_path, monkeypatch, state):
+    sweep = made_sweep(trials=1)
+
+    def killed(self):
+        if any(each.state.is_finished() for each in self.trials):
+            raise Killed
+        return write(self)
+
+    write = SweepStudy._write_table
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepStudy, "_write_table", killed)
+        with pytest.raises(Killed):
+            list(work(SweepStudy(tmp_path, sweep), StubbedTrain(fails=lambda point: state == "failed")))
+    assert list(table_of(tmp_path, sweep)["state"]) == ["running"]
+    assert run_all(tmp_path, sweep) == []
+    assert list(table_of(tmp_path, sweep)["state"]) == [state]
+
+
+def test_a_last_trial_at_which_workers_died_is_failed_in_the_table(tmp_path):
+    sweep = made_sweep(trials=1)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            list(work(SweepStudy(tmp_path, sweep), StubbedTrain(dies=[(0, 1)], epochs=1)))
+        (tmp_path / "trials" / "0000" / "epochs.json").unlink()  # it had no checkpoint
+    assert list(work(SweepStudy(tmp_path, sweep), StubbedTrain())) == []
+    assert list(table_of(tmp_path, sweep)["state"]) == ["failed"]
+    assert not list((tmp_path / "locks").glob("0*"))
+
+
+def test_no_trial_is_given_up_that_had_told_its_last_epoch_before_its_worker_died(tmp_path):
+    sweep = made_sweep(trials=4, pruning="halving", halving_factor=3)
+    train = StubbedTrain(value=lambda point: 0.9)
+    run_all(tmp_path, sweep, train, most_trials=3)
+    study = SweepStudy(tmp_path, sweep)
+    progress = {"seconds": 1.0, "overhead_seconds": 0.0}
+    with study.claim() as claimed:
+        for step in (1, 2, 3):  # told, but not asked whether it lags
+            claimed.trial.report(0.1, step)
+        assert not study.report(claimed, [0.1], 3, progress)
+        assert study.report(claimed, [0.1], 4, progress)
+
+
+def test_a_point_by_hand_whose_process_is_killed_as_it_is_given_out_is_trained(tmp_path, monkeypatch):
+    sweep, point = made_sweep(trials=1), {"set.lr": 0.01, "model.dense": 64, "recipe.flip": 0.5}
+    write, num = JournalStorage.create_new_trial, itertools.count()
+
+    def killed(*given, **named):
+        number = write(*given, **named)
+        if not next(num):
+            raise Killed
+        return number
+
+    monkeypatch.setattr(JournalStorage, "create_new_trial", killed)
+    with pytest.raises(Killed):
+        list(work(SweepStudy(tmp_path, sweep), StubbedTrain(), point=point))
+    run_all(tmp_path, sweep)
+    table = table_of(tmp_path, sweep)
+    assert list(table["state"]) == ["complete", "complete"]
+    assert table[[*point]].iloc[0].to_dict() == point
+
+
+def test_a_point_by_hand_that_an_earlier_version_left_waiting_is_trained(tmp_path):
+    sweep, point = made_sweep(trials=1), {"set.lr": 0.01, "model.dense": 64, "recipe.flip": 0.5}
+    SweepStudy(tmp_path, sweep)._study.enqueue_trial(point)
+    run_all(tmp_path, sweep)
+    table = table_of(tmp_path, sweep)
+    assert list(table["state"]) == ["complete", "complete"]
+    assert table["set.lr"][0] == 0.01
 
 
 def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):

@@ -54,11 +54,12 @@ class SamplerByNumber(BaseSampler):
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make, self._seed = make, seed
         self._of_number: tuple[int, BaseSampler] | None = None
+        self._drawn: set[str] = set()
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if self._of_number is None or self._of_number[0] != trial.number:
             seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
-            self._of_number = trial.number, self._make(seed)
+            self._of_number, self._drawn = (trial.number, self._make(seed)), set()
         return self._of_number[1]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -78,8 +79,18 @@ class SamplerByNumber(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw another one."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        """Draw another one.
+
+        What a process that was killed has drawn of the trial is drawn again first, so that this one is what would have
+        followed there.
+        """
+        sampler = self._of(trial)
+        for name, distribution in trial.distributions.items():
+            if name not in self._drawn and not distribution.single():
+                sampler.sample_independent(study, trial, name, distribution)
+            self._drawn.add(name)
+        self._drawn.add(param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Pass on what Optuna says after a trial."""

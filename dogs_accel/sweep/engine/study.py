@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.sweep.engine.samplers import ShuffledGridSampler, distribution_of, make_sampler
@@ -161,9 +161,20 @@ class SweepStudy:
                 if trial is None and (point is not None or self.has_budget(most_trials)):
                     trial = self._begin(stack, point)
                 claimed = None if trial is None else self._claimed(trial, is_taken_over)
+                # Also where none is left: a process that was killed may have ended a trial and not written that there.
+                self._write_table()
+            try:
+                yield claimed
+            except KeyboardInterrupt:
                 if claimed is not None:
-                    self._write_table()
-            yield claimed
+                    self._count_no_death(claimed.trial)
+                raise
+
+    def _count_no_death(self, trial: Trial) -> None:
+        """Take back that a worker has begun at a trial: it was told to stop, which is none of the trial's doing."""
+        frozen = self._study._storage.get_trial(trial._trial_id)
+        if not frozen.state.is_finished():
+            trial.set_user_attr(_ATTEMPTS, frozen.user_attrs.get(_ATTEMPTS, [])[:-1])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -178,10 +189,13 @@ class SweepStudy:
                 continue
             if not self._take(stack, frozen.number):
                 continue  # also where the file system has no locks, and nobody knows who is gone
+            if frozen.state == TrialState.WAITING:  # of an earlier version that was killed as it gave out a point
+                self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
             trial = Trial(self._study, frozen._trial_id)
             attempts, epochs = [*frozen.user_attrs.get(_ATTEMPTS, [])], len(frozen.intermediate_values)
             if attempts[-_MOST_ATTEMPTS:] == [epochs] * _MOST_ATTEMPTS:
-                self._finish(trial, TrialState.FAIL, f"{_MOST_ATTEMPTS} workers died at it after {epochs} epochs")
+                after = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+                self._end(trial, TrialState.FAIL, reason=f"{_MOST_ATTEMPTS} workers died at it after {after}")
                 continue
             trial.set_user_attr(_ATTEMPTS, [*attempts, epochs])
             return trial
@@ -216,7 +230,10 @@ class SweepStudy:
     def _begin(self, stack: ExitStack, point: Point | None) -> Trial:
         self._take(stack, len(self.trials))  # before the trial, so that nobody finds it with nobody who works on it
         if point is not None:
-            self._study.enqueue_trial(dict(point))
+            # In one write: of a process that is killed here there is a trial to go on with, or none.
+            by_hand, attempts = {_BY_HAND: dict(point)}, {_ATTEMPTS: [0]}
+            self._study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=by_hand, user_attrs=attempts))
+            return Trial(self._study, self.trials[-1]._trial_id)
         trial = self._study.ask()
         trial.set_user_attr(_ATTEMPTS, [0])
         return trial
@@ -236,45 +253,50 @@ class SweepStudy:
             progress=trial.user_attrs.get(_PROGRESS, {}),
         )
 
-    def report(self, claimed: Claimed, accuracies: Sequence[float], progress: Mapping[str, Any]) -> bool:
-        """Tell the validation accuracies of the epochs so far; returns whether it lags behind the others."""
+    @property
+    def has_trained(self) -> bool:
+        """Whether a trial was trained, to its end or until it was given up."""
+        return any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
+
+    def report(
+        self, claimed: Claimed, accuracies: Sequence[float], num_epochs: int, progress: Mapping[str, Any]
+    ) -> bool:
+        """Tell the validation accuracies of the epochs so far; returns whether it is to be given up.
+
+        num_epochs: that the trial will have; after the last of them none is given up, also where its worker is gone and
+        another one trains some of them again.
+        """
         trial = claimed.trial
-        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+        told = set(self._study._storage.get_trial(trial._trial_id).intermediate_values)
         trial.set_user_attr(_PROGRESS, dict(progress))
         for step, accuracy in enumerate(accuracies, start=1):
-            if step not in known:
+            if step not in told:
                 trial.report(accuracy, step)
-        return trial.should_prune()
+        return trial.should_prune() and max([len(accuracies), *told]) < num_epochs
 
     def complete(self, claimed: Claimed, value: float, progress: Mapping[str, Any]) -> None:
         """End a trial with its best validation accuracy."""
-        claimed.trial.set_user_attr(_PROGRESS, dict(progress))
-        with self._ending(claimed):
-            self._study.tell(claimed.trial, value)
+        self._finish(claimed, progress, TrialState.COMPLETE, value=value)
 
     def prune(self, claimed: Claimed, progress: Mapping[str, Any]) -> None:
         """End a trial that is given up."""
-        claimed.trial.set_user_attr(_PROGRESS, dict(progress))
-        with self._ending(claimed):
-            self._finish(claimed.trial, TrialState.PRUNED)
+        self._finish(claimed, progress, TrialState.PRUNED)
 
     def fail(self, claimed: Claimed, reason: str, progress: Mapping[str, Any]) -> None:
         """End a trial that cannot be trained."""
+        self._finish(claimed, progress, TrialState.FAIL, reason=reason)
+
+    def _finish(self, claimed: Claimed, progress: Mapping[str, Any], state: TrialState, **how: Any) -> None:
         claimed.trial.set_user_attr(_PROGRESS, dict(progress))
-        with self._ending(claimed):
-            self._finish(claimed.trial, TrialState.FAIL, reason)
-
-    @contextmanager
-    def _ending(self, claimed: Claimed) -> Iterator[None]:
         with self._alone():
-            yield
+            self._end(claimed.trial, state, **how)
             self._write_table()
-            self._lock_path(claimed.number).unlink(missing_ok=True)  # nobody asks for that of a trial that has ended
 
-    def _finish(self, trial: Trial, state: TrialState, reason: str = "") -> None:
+    def _end(self, trial: Trial, state: TrialState, *, value: float | None = None, reason: str = "") -> None:
         if reason:
             trial.set_user_attr(_REASON, reason)
-        self._study.tell(trial, state=state)
+        self._study.tell(trial, value, state)
+        self._lock_path(trial.number).unlink(missing_ok=True)  # nobody asks for that of a trial that has ended
 
     def write_table(self) -> Path:
         """Write trials.csv, which else is written whenever a trial begins or ends."""

@@ -13,7 +13,8 @@ from dogs_accel.sweep.space import Point, value_text
 from dogs_accel.training.tracking import PrunedError
 
 _MOST_FAILED = 5
-"""Trials of which not one could be trained after which a worker stops: then it is no matter of a point."""
+"""Trials of a worker that failed after which it stops where no trial of the sweep was trained: it is no matter of a
+point then."""
 
 
 class Train(Protocol):
@@ -27,7 +28,7 @@ class Train(Protocol):
 
 
 class NothingTrainsError(Exception):
-    """The first trials have all failed."""
+    """Trial after trial has failed, and none was ever trained."""
 
 
 def work(
@@ -43,9 +44,9 @@ def work(
 
     point: train this one alone. until: the time of `time.monotonic` after which no other trial begins. goes_on: is
     asked before each trial and after each epoch; where it says no the work stops as at Ctrl-C. Raises
-    NothingTrainsError where the first trials all fail.
+    NothingTrainsError where trial after trial fails and none of the sweep was ever trained.
     """
-    since, num_trained, failed = time.perf_counter(), 0, []
+    since, num_failed = time.perf_counter(), 0
     while time.monotonic() < until:
         with study.claim(point, most_trials) as claimed:
             if claimed is None:
@@ -62,15 +63,14 @@ def work(
                 progress, since = session.end()
                 study.fail(claimed, str(error), progress)
                 said = f"failed: {error}"
-                failed.append(claimed.number)
+                num_failed += 1
             else:
                 progress, since = session.end()
                 study.complete(claimed, value, progress)
                 said = f"{value:.4f}"
-            num_trained += not said.startswith("failed")
             yield _line(study, claimed, said, progress)
-        if not num_trained and len(failed) >= _MOST_FAILED:
-            raise NothingTrainsError(f"the first {len(failed)} trials failed, the last one: {said.partition(': ')[2]}")
+        if num_failed >= _MOST_FAILED and not study.has_trained:
+            raise NothingTrainsError(f"no trial could be trained; the last one {said}")
         if point is not None:
             return
 
@@ -96,8 +96,8 @@ class _Session:
             "seconds": progress.seconds,
             "overhead_seconds": self._before["overhead_seconds"],
         }
-        lags = self._study.report(self._claimed, progress.accuracies, self._with_overhead(time.perf_counter()))
-        if lags and len(progress.accuracies) < progress.num_epochs:
+        known = self._with_overhead(time.perf_counter())
+        if self._study.report(self._claimed, progress.accuracies, progress.num_epochs, known):
             raise PrunedError
 
     def _with_overhead(self, now: float) -> dict[str, Any]:
