@@ -31,7 +31,7 @@ from dogs_accel.runtime.terminal import escaped
 if TYPE_CHECKING:
     import argparse
 
-    from dogs_accel.sweep.engine.trial import Where
+    from dogs_accel.sweep.engine.opened import Where
     from dogs_accel.sweep.settings import SweepConfig
     from dogs_accel.sweep.space import Value
 
@@ -159,7 +159,7 @@ def _run(options: argparse.Namespace, others: list[str], flags: list[str], endin
 
 def _where(options: argparse.Namespace, sweep: SweepConfig, **how: Any) -> Where:
     """Say where runs are computed and tracked: by the flags, else by the settings. Raises ValueError, OSError."""
-    from dogs_accel.sweep.engine.trial import Where
+    from dogs_accel.sweep.engine.opened import Where
     from dogs_accel.training.tracking import WANDB_MODES, check_tracking
 
     wandb, gpu = options.wandb or sweep.settings.get("wandb", "offline"), sweep.settings.get("gpu")

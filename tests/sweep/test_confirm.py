@@ -12,7 +12,8 @@ from dogs_accel.results.reading import read_predictions
 from dogs_accel.runtime.files import read_json
 from dogs_accel.sweep.confirming import run as confirming
 from dogs_accel.sweep.confirming.plan import make_confirm_plan
-from dogs_accel.sweep.engine.trial import Where
+from dogs_accel.sweep.engine import opened
+from dogs_accel.sweep.engine.opened import Where
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
 from dogs_accel.sweep.findings.run import read_sweep_trials, write_all_findings
 from dogs_accel.sweep.presets import SWEEP_PRESETS
@@ -53,7 +54,7 @@ def confirmed(dogs_root, tmp_path_factory):
     """A sweep that was confirmed, stopped once in between; what was done in what order, and what was said at last."""
     folder = tmp_path_factory.mktemp("confirm") / "sweep"
     made_sweep(folder, dogs_root)
-    done, train, decide, plan = [], confirming.execute_run, confirming.judge, confirming.make_plan
+    done, train, decide, plan = [], confirming.execute_run, confirming.judge, opened.make_plan
 
     def trained(own, run, *others):
         if done == [("trial_0001", 43), ("trial_0001", 44)]:
@@ -63,17 +64,10 @@ def confirmed(dogs_root, tmp_path_factory):
         done.append((own.out.name, run.seed))
         return found
 
-    def planned(config):
-        if config.test:
-            done.append("test opened")
-        return plan(config)
-
     with pytest.MonkeyPatch.context() as patch, blank_figures():
         patch.setattr(confirming, "execute_run", trained)
         patch.setattr(confirming, "judge", lambda answers: done.append("chosen") or decide(answers))
-        patch.setattr(
-            confirming, "make_plan", lambda config: (config.test and done.append("test opened")) or plan(config)
-        )
+        patch.setattr(opened, "make_plan", lambda config: (config.test and done.append("test opened")) or plan(config))
         with pytest.raises(KeyboardInterrupt):
             list(confirming.confirm(folder, HERE, top=1, seeds=2))
         assert not (folder / CONFIRMATION_FILE).exists()

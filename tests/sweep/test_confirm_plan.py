@@ -9,17 +9,24 @@ from PIL import Image
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.datasets.facts import DatasetFacts
+from dogs_accel.ending import CheckFailedError
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.runtime.files import read_json
 from dogs_accel.sweep.confirming import run as confirming
-from dogs_accel.sweep.confirming.plan import describe_confirm_plan, kept_plan, make_confirm_plan
-from dogs_accel.sweep.engine.trial import Where
+from dogs_accel.sweep.confirming.plan import (
+    describe_confirm_plan,
+    kept_plan,
+    make_confirm_plan,
+    require_same_confirmation,
+)
+from dogs_accel.sweep.engine.opened import Where
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE, confirmation_view
 from dogs_accel.sweep.findings.run import read_sweep_trials
 from dogs_accel.sweep.settings import SweepConfig, write_sweep
 from dogs_accel.sweep.space import read_space
 from dogs_accel.sweep.trials import COMPLETE, TRIALS_FILE, TrialRow, write_trials
+from dogs_accel.training.trainer import DivergedError
 from pipelines import BadImageError
 
 SETTINGS = {
@@ -90,6 +97,69 @@ def test_a_relative_folder_of_data_is_the_same_one(tmp_path, baseline_file, monk
     assert plan.planned[-1].config.data == settings["data"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("val_ratio = 0.2\n", None),  # the sweep has it by its preset
+        ("val_ratio = 0.3\n", "val_ratio: got 0.3, expected 0.2 as the sweep has"),
+        ("seed = 7\n", "seed: got 7, expected 42 as the sweep has"),
+        ('on_bad_image = "skip"\n', "on_bad_image: got skip, expected error as the sweep has"),
+    ],
+)
+def test_a_baseline_of_another_preset_is_validated_on_the_images_of_the_sweep(tmp_path, baseline_file, text, message):
+    settings = SETTINGS | {"preset": "inaturalist-cnn"}  # which has a val_ratio of its own
+    file = baseline_file(f'preset = "cifar10"\nmodels = ["resnet18"]\nepochs = 1\n{text}')
+    if message is None:
+        found = plan_of(tmp_path, {"batch_size": [16, 32]}, settings=settings, baseline=file).planned[-1].config
+        assert (found.val_ratio, found.preset) == (0.2, "cifar10")
+        return
+    with pytest.raises(ValueError, match=message):
+        plan_of(tmp_path, {"batch_size": [16, 32]}, settings=settings, baseline=file)
+
+
+def test_a_baseline_has_the_generated_pictures_of_the_sweep(tmp_path, baseline_file):
+    settings = {name: value for name, value in SETTINGS.items() if name != "data"}
+    file = baseline_file('preset = "demo"\nmodels = ["resnet18"]\nstrategies = ["full"]\nepochs = 1\n')
+    with pytest.raises(ValueError, match="preset: got demo, expected cifar10, whose generated pictures the sweep has"):
+        plan_of(tmp_path, {"batch_size": [16, 32]}, settings=settings, baseline=file)
+    file = baseline_file('preset = "cifar10"\nmodels = ["resnet18"]\nepochs = 1\n')
+    assert plan_of(tmp_path, {"batch_size": [16, 32]}, settings=settings, baseline=file).planned[-1].config.data is None
+
+
+def test_a_baseline_that_is_several_runs_asks_for_a_file(tmp_path):
+    settings = {"preset": "paper", "data": "/pictures", "strategies": ("full",), "epochs": {"": (1,)}}
+    with pytest.raises(ValueError, match=r"baseline: got resnet50_full, vit_b16_full, .*; --baseline FILE says which"):
+        plan_of(tmp_path, {"models": ["resnet18", "resnet34"]}, settings=settings)
+
+
+def test_a_file_that_has_changed_is_no_longer_the_baseline(tmp_path, baseline_file):
+    space = {"batch_size": [16, 32], "set.epochs": [1, 2]}
+    own = 'preset = "cifar10"\nmodels = ["resnet18"]\n'
+    (tmp_path / "confirm").mkdir()
+    first = plan_of(tmp_path, space, num=1, baseline=baseline_file(own))
+    kept_plan(tmp_path, first, has_own_baseline=True)
+    # Other epochs are those of a trial that is the best by now.
+    later = plan_of(tmp_path, space, baseline=baseline_file(own))
+    assert [epochs_of(each.planned[-1]) for each in (first, later)] == [[1], [2]]
+    assert kept_plan(tmp_path, later, has_own_baseline=True) == first
+    later = plan_of(tmp_path, space, baseline=baseline_file(f"{own}batch_size = 8\n"))
+    with pytest.raises(ValueError, match=r"baseline: .*mine.toml has changed since .*plan.json was written: what is"):
+        kept_plan(tmp_path, later, has_own_baseline=True)
+
+
+def test_what_is_to_be_removed_to_begin_anew_is_all_of_it(tmp_path):
+    plan = plan_of(tmp_path, {"batch_size": [16, 32]})
+    (tmp_path / "confirm").mkdir()
+    kept_plan(tmp_path, plan, has_own_baseline=False)
+    more = dataclasses.replace(plan, seeds=(43, 44))
+    with pytest.raises(ValueError, match=r"remove .*/confirm and .*/confirm.json to begin anew"):
+        kept_plan(tmp_path, more, has_own_baseline=False)
+    found = {"seeds": [43], "candidates": [{"candidate": {"name": each.candidate.name}} for each in plan.planned]}
+    require_same_confirmation(tmp_path, plan, found)
+    with pytest.raises(ValueError, match="is of other candidates or seeds than the plan beside it; remove"):
+        require_same_confirmation(tmp_path, more, found)
+
+
 def test_fewer_trials_than_were_asked_for_are_said(tmp_path):
     plan = plan_of(tmp_path, {"batch_size": [16, 32], "set.lr": [0.1, 0.2]}, num=1, top=99)
     assert plan.num_complete == 1
@@ -99,9 +169,10 @@ def test_fewer_trials_than_were_asked_for_are_said(tmp_path):
 def test_trials_that_ended_after_the_plan_are_said(tmp_path):
     plan = plan_of(tmp_path, {"batch_size": [16, 32]})
     (tmp_path / "confirm").mkdir()
-    kept_plan(tmp_path, plan)
-    later = dataclasses.replace(plan, num_complete=5)
-    assert kept_plan(tmp_path, later).num_complete == 2
+    kept_plan(tmp_path, plan, has_own_baseline=False)
+    later = dataclasses.replace(plan, num_complete=5, expected_bias=0.3, num_pruned=7)
+    # What the choice was expected to add is that of the trials among which it was made.
+    assert kept_plan(tmp_path, later, has_own_baseline=False) == plan
     content = {"candidates": [], "seeds": [43], "num_val": 9, "pairs": [], "sentences": [], "num_complete": 2}
     assert confirmation_view(content, 2)["sentences"] == []
     assert confirmation_view(content, 5)["sentences"] == [
@@ -132,26 +203,61 @@ def test_test_files_that_cannot_be_decoded_are_left_out_or_refused(pictures):
         confirming.readable_images(pictures.subset(np.array([1])), skip=True, num_threads=1)
 
 
+def test_answers_that_were_kept_are_those_of_the_test_images_of_now(pictures, tmp_path):
+    def kept(ids, labels):
+        logits = np.zeros((len(ids), 2), np.float32)
+        return Predictions(logits, np.array(labels), np.array(ids))
+
+    path = tmp_path / "kept.npz"
+    confirming.require_same_test(path, kept(["2", "0", "1"], [1, 0, 1]), pictures, may_lack=False)
+    confirming.require_same_test(path, kept(["0", "1"], [0, 1]), pictures, may_lack=True)
+    for ids, labels in ((["0", "1"], [0, 1]), (["0", "1", "3"], [0, 1, 1]), (["0", "1", "2"], [0, 0, 1])):
+        message = rf"kept.npz: got answers on other test images than there are now \({len(ids)} and 3, 2 in common\)"
+        with pytest.raises(ValueError, match=message):
+            confirming.require_same_test(path, kept(ids, labels), pictures, may_lack=False)
+
+
+def test_a_candidate_that_diverges_with_another_seed_is_left_out(tmp_path, monkeypatch):
+    plan_of(tmp_path, {"batch_size": [16, 32]})
+    labels = np.arange(9) % 3
+    answers = Predictions(np.eye(3, dtype=np.float32)[labels], labels, np.array([str(at) for at in range(9)]))
+    run = SimpleNamespace(val_accuracy=1.0, predictions=lambda split: answers)
+
+    def train(folder, planned, data):
+        if planned.candidate.name in lost:
+            raise DivergedError("the loss is nan", "so run it anew with --set lr=0.001")
+        return {43: run}
+
+    monkeypatch.setattr(confirming, "OpenedData", lambda *given: SimpleNamespace(open=lambda _: [], close=lambda: None))
+    monkeypatch.setattr(confirming, "train_candidate", train)
+    monkeypatch.setattr(confirming, "ask_for_test", lambda *given: ({43: answers}, 0))
+    monkeypatch.setattr(confirming, "write_all_findings", lambda folder: ["report"])
+    lost = {"trial 1"}
+    said = list(confirming.confirm(tmp_path, Where(device="cpu"), top=1, seeds=1))
+    assert "trial 1 is left out: the loss is nan" in said
+    assert "Trial 1 is left out: the loss is nan." in said
+    assert read_json(tmp_path / CONFIRMATION_FILE)["chosen"] == "baseline"
+    assert "confirmed already, and test was read" in list(confirming.confirm(tmp_path, Where(), top=1, seeds=1))
+    (tmp_path / CONFIRMATION_FILE).unlink()
+    lost = {"trial 1", "baseline"}
+    with pytest.raises(CheckFailedError, match="no candidate can be trained with other seeds: the loss is nan; the"):
+        list(confirming.confirm(tmp_path, Where(), top=1, seeds=1))
+
+
 def test_what_was_confirmed_is_in_the_report_where_test_cannot_be_read(tmp_path, monkeypatch):
     plan_of(tmp_path, {"batch_size": [16, 32]})
     labels = np.arange(9) % 3
     answers = Predictions(np.eye(3, dtype=np.float32)[labels], labels, np.array([str(at) for at in range(9)]))
 
-    class Trainer:
-        def __init__(self, *where):
-            pass
+    run = SimpleNamespace(val_accuracy=1.0, predictions=lambda split: answers)
 
-        def prepare(self, first):
-            return iter(())
-
-        def train(self, planned):
-            return {43: SimpleNamespace(val_accuracy=1.0, predictions=lambda split: answers)}
-
-        def test(self, planned, runs):
-            raise BadImageError("1 of 3 test files cannot be decoded")
+    def refuse(*given):
+        raise BadImageError("1 of 3 test files cannot be decoded")
 
     written = []
-    monkeypatch.setattr(confirming, "_CandidateTrainer", Trainer)
+    monkeypatch.setattr(confirming, "OpenedData", lambda *given: SimpleNamespace(open=lambda _: [], close=lambda: None))
+    monkeypatch.setattr(confirming, "train_candidate", lambda *given: {43: run})
+    monkeypatch.setattr(confirming, "ask_for_test", refuse)
     monkeypatch.setattr(
         confirming, "write_all_findings", lambda folder: written.append(read_json(folder / CONFIRMATION_FILE))
     )

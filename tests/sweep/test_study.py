@@ -15,9 +15,12 @@ import pytest
 import torch
 from optuna.storages import JournalStorage
 
+from dogs_accel.experiment.examine import ExaminedData
+from dogs_accel.sweep.engine import opened
 from dogs_accel.sweep.engine import trial as of_trial
+from dogs_accel.sweep.engine.opened import Where
 from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy, trial_rows
-from dogs_accel.sweep.engine.trial import Progress, TrialError, TrialRunner, Where
+from dogs_accel.sweep.engine.trial import Progress, TrialError, TrialRunner
 from dogs_accel.sweep.engine.worker import NothingTrainsError, work
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
 from dogs_accel.training.trainer import DivergedError
@@ -340,13 +343,12 @@ def test_what_is_lost_beside_training_is_measured(tmp_path):
 
 
 def test_the_log_of_a_trial_that_cannot_be_trained_says_why(tmp_path, monkeypatch):
-    def refuse(*given):
+    def refuse(*given, **how):
         raise ValueError("set: lr: got too much")
 
-    monkeypatch.setattr(of_trial, "plan_of_others", refuse)
+    monkeypatch.setattr(opened.OpenedData, "plan_of", refuse)
     sweep = made_sweep(trials=1)
     runner = TrialRunner(tmp_path, sweep, Where())
-    runner._plan = runner._loaders = object()
     with SweepStudy(tmp_path, sweep).claim() as claimed, pytest.raises(TrialError):
         runner(claimed, lambda progress: None)
     assert (tmp_path / "trials" / "0000" / "log.txt").read_text() == "failed: set: lr: got too much\n"
@@ -359,11 +361,42 @@ def test_a_trial_that_diverges_gives_no_advice_of_another_command(tmp_path, monk
     monkeypatch.setattr(of_trial, "execute_run", diverge)
     sweep = made_sweep(trials=1)
     runner = TrialRunner(tmp_path, sweep, Where())
-    runner._examined = SimpleNamespace(splits={"val": [0]})
+    runner._data = SimpleNamespace(examined=SimpleNamespace(splits={"val": [0]}))
     plan = SimpleNamespace(runs=[SimpleNamespace(phases=[], seed=42)])
     with SweepStudy(tmp_path, sweep).claim() as claimed, pytest.raises(TrialError) as caught:
         runner._execute(claimed, plan, None, lambda progress: None)
     assert str(caught.value) == "the loss is nan"
+
+
+@pytest.mark.parametrize("changed", ["a file", "a label"])
+def test_a_sweep_does_not_go_on_over_other_images(tmp_path, monkeypatch, changed):
+    path = tmp_path / "photo"
+    path.write_bytes(b"first")
+    data = SimpleNamespace(paths=[str(path)], digest=lambda index=None: labels)
+    plan = SimpleNamespace(out=tmp_path / "data", data=data, splits={"train": np.array([0]), "val": np.array([0])})
+    loaders, decoded, labels = SimpleNamespace(missing_stores=dict), [], "first"
+
+    def examine(plan, loaders, check, figures):
+        decoded.append(path.read_text())
+        found = ExaminedData(plan.splits, dict.fromkeys(plan.splits, path.read_text()))
+        check(found)
+        return found
+
+    monkeypatch.setattr(opened, "examine_data", examine)
+    here = opened.OpenedData(tmp_path, Where())
+    assert [here._examine(plan, loaders).contents["val"] for _ in range(2)] == ["first", "first"]
+    (tmp_path / "trials").mkdir()
+    path.touch()  # the same file at another time
+    here._examine(plan, loaders)
+    assert decoded == ["first", "first"]
+    if changed == "a file":
+        path.write_bytes(b"second")
+    else:
+        labels = "second"
+    with pytest.raises(ValueError, match=r"data: the images of train and val have changed since the sweep in .* began"):
+        here._examine(plan, loaders)
+    (tmp_path / "trials").rmdir()  # no trial was begun
+    here._examine(plan, loaders)
 
 
 def test_a_runner_gives_back_the_threads_that_it_takes(tmp_path, monkeypatch):
@@ -372,9 +405,9 @@ def test_a_runner_gives_back_the_threads_that_it_takes(tmp_path, monkeypatch):
         device=torch.device("cpu"),
         data=SimpleNamespace(facts=SimpleNamespace(lines=lambda: ["data"])),
     )
-    monkeypatch.setattr(of_trial, "make_plan", lambda config: plan)
+    monkeypatch.setattr(opened, "make_plan", lambda config: plan)
     for name in ("set_numerics", "keep_freed_memory"):
-        monkeypatch.setattr(of_trial, name, lambda **given: None)
+        monkeypatch.setattr(opened, name, lambda **given: None)
     before = torch.get_num_threads()
     runner = TrialRunner(tmp_path, made_sweep(), Where(num_threads=before + 1))
     assert next(runner.prepare()) == "data"

@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,8 @@ class Confirmation:
     """Complete trials of which the best were chosen; 0 where nobody wrote it down."""
     num_pruned: int = 0
     """Trials of the sweep that were given up by the same images, so that it is at least that."""
+    diverged: Mapping[str, str] = field(default_factory=dict)
+    """Candidates that are left out since their loss was not finite with one of the seeds, and what was said of it."""
     sentences: Sequence[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -145,6 +148,7 @@ def confirmation_of(
     expected_bias: float | None,
     num_complete: int = 0,
     num_pruned: int = 0,
+    diverged: Mapping[str, str] = MappingProxyType({}),
 ) -> Confirmation:
     """Put a judgement into the words and numbers of a file."""
     columns = ["run_a", "run_b", "difference", "low", "high", "mcnemar_p_holm", "verdict"]
@@ -158,6 +162,7 @@ def confirmation_of(
         expected_bias=expected_bias,
         num_complete=num_complete,
         num_pruned=num_pruned,
+        diverged=dict(diverged),
     )
     return dataclasses.replace(found, sentences=describe_confirmation(found))
 
@@ -179,6 +184,7 @@ def describe_confirmation(found: Confirmation) -> list[str]:
     for each in found.candidates:
         if each.candidate.in_sweep is not None:
             said.append(_against_sweep(found, each, num))
+    said += [f"{name.capitalize()} is left out: {what}." for name, what in found.diverged.items()]
     if other_epochs := describe_epochs([each.candidate for each in found.candidates]):
         said.append(other_epochs)
     by_pair = {(pair["a"], pair["b"]): pair for pair in found.pairs}

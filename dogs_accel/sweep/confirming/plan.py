@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,19 @@ from dogs_accel.eda.tables import count_text
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import config_from_json, read_settings_file
+from dogs_accel.experiment.settings.presets import PRESETS
 from dogs_accel.runtime.files import read_json, write_json
 from dogs_accel.sweep.confirming.judge import BASELINE, Finalist, describe_epochs
+from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
 from dogs_accel.sweep.findings.run import point_of, point_text
+from dogs_accel.sweep.findings.selection import selection_bias
 from dogs_accel.sweep.findings.trials import SweepTrials
 from dogs_accel.sweep.settings import SweepConfig
 
 CONFIRM_FOLDER = "confirm"
 """Of a sweep: a folder of results for each candidate, without test."""
 CONFIRM_PLAN_FILE = "plan.json"
-_THE_SAME = ("data", "seed", "val_ratio", "test_ratio", "on_bad_image")
-"""Settings that a baseline shares with the sweep: they decide which images validation has."""
-_INHERITED = (*_THE_SAME, "image_size", "loader", "store", "num_threads", "eval_batch_size", "amp")
+_INHERITED = ("image_size", "loader", "store", "num_threads", "eval_batch_size", "amp")
 """Settings of the sweep that hold for a baseline which does not say them."""
 _FIELDS = {"model": "models", "recipe": "recipes"}
 """Fields of settings that parameters of a space set parts of."""
@@ -53,6 +56,10 @@ class ConfirmPlan:
     """The trials, the best one first, and then the baseline."""
     num_complete: int = 0
     """Complete trials of which they are the best; 0 of a plan that was written without it."""
+    expected_bias: float | None = None
+    """What choosing the best of them was expected to add to it; None of a plan that was written without it."""
+    num_pruned: int = 0
+    """Trials that were given up by the same images."""
 
     def as_json(self) -> dict[str, Any]:
         """Lay out the file."""
@@ -93,12 +100,15 @@ def make_confirm_plan(
         f"{CONFIRM_FOLDER}/{BASELINE}", config, seeds,
     )  # fmt: skip
     first = config.seed + 1
+    bias = selection_bias(trials.values, int(trials.counted["num_val"].max()), num_pruned=trials.num_pruned)
     return ConfirmPlan(
         top=top,
         seeds=tuple(range(first, first + seeds)),
         baseline=words,
         planned=(*of_trials, last),
         num_complete=len(points),
+        expected_bias=bias.expected,
+        num_pruned=bias.num_pruned,
     )
 
 
@@ -149,15 +159,19 @@ def _file_config(sweep: SweepConfig, path: Path, best: BenchmarkConfig) -> Bench
     settings = read_settings_file(path)
     if settings.get("data") is not None:  # as a sweep has it
         settings["data"] = str(Path(settings["data"]).absolute())
-    defaults = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
-    for name in _THE_SAME:
-        own = sweep.settings.get(name, defaults[name])
+    shared = {"data": best.data, "on_bad_image": best.on_bad_image, **best.split_settings}
+    for name, own in shared.items():
         if name in settings and settings[name] != own:
-            raise ValueError(f"baseline: {path}: {name}: got {settings[name]}, expected {own} as the sweep has")
-    settings = {name: sweep.settings[name] for name in _INHERITED if name in sweep.settings} | settings
+            expected = "the generated pictures" if own is None else own
+            raise ValueError(f"baseline: {path}: {name}: got {settings[name]}, expected {expected} as the sweep has")
+    settings = {name: sweep.settings[name] for name in _INHERITED if name in sweep.settings} | settings | shared
     kept = {name: value for name, value in settings.items() if name not in _OF_A_RUN}
     try:
         config = BenchmarkConfig(**kept, test=False)
+        if best.data is None and PRESETS[config.preset_name].pictures != PRESETS[best.preset_name].pictures:
+            raise ValueError(
+                f"preset: got {config.preset_name}, expected {best.preset_name}, whose generated pictures the sweep has"
+            )
         if "epochs" in kept or any(map(_is_epochs, kept.get("set") or {})):
             return config
         with_epochs = _with_epochs_of(config, best)
@@ -175,31 +189,58 @@ def _planned(candidate: Finalist, folder: str, config: BenchmarkConfig, seeds: i
     runs = plan_runs(config.resolved())
     if len({run.configuration for run in runs}) > 1:
         names = ", ".join(dict.fromkeys(run.configuration for run in runs))
-        raise ValueError(f"{candidate.name}: got {names}, expected one model, strategy and recipe")
+        remedy = "; --baseline FILE says which" if candidate.name == BASELINE else ""
+        raise ValueError(f"{candidate.name}: got {names}, expected one model, strategy and recipe{remedy}")
     others = tuple(run.name for run in runs if run.seed != config.seed)
     return Planned(candidate=candidate, folder=folder, config=dataclasses.replace(config, runs=others))
 
 
-def kept_plan(folder: Path, plan: ConfirmPlan) -> ConfirmPlan:
+def kept_plan(folder: Path, plan: ConfirmPlan, *, has_own_baseline: bool) -> ConfirmPlan:
     """Write the plan of a sweep's folder, or return the one that is there, by which it goes on.
 
-    Raises ValueError where another one is there: more candidates or seeds, added when the first results are known, are
-    chosen by them.
+    has_own_baseline: whether a file says it. Raises ValueError where another one is there: more candidates or seeds,
+    added when the first results are known, are chosen by them.
     """
     path = folder / CONFIRM_FOLDER / CONFIRM_PLAN_FILE
     if not path.exists():
         write_json(path, plan.as_json())
         return plan
     found = _read_plan(path)
+    fixed = f"what is compared is fixed before the first result; {_to_begin_anew(folder)}"
     for name in ("top", "seeds", "baseline"):
         got, there = getattr(plan, name), getattr(found, name)
         if got != there:
             shown = len(got) if name == "seeds" else got, len(there) if name == "seeds" else there
-            raise ValueError(
-                f"confirm: got {name} {shown[0]}, which {path} has as {shown[1]}: what is compared is fixed before the "
-                f"first result; remove {path.parent} to begin anew"
-            )
+            raise ValueError(f"confirm: got {name} {shown[0]}, which {path} has as {shown[1]}: {fixed}")
+    if has_own_baseline and _but_for_epochs(plan.planned[-1].config) != _but_for_epochs(found.planned[-1].config):
+        raise ValueError(f"baseline: {plan.baseline} has changed since {path} was written: {fixed}")
+    if found.expected_bias is None:
+        found = dataclasses.replace(found, expected_bias=plan.expected_bias, num_pruned=plan.num_pruned)
     return found
+
+
+def _to_begin_anew(folder: Path) -> str:
+    return f"remove {folder / CONFIRM_FOLDER} and {folder / CONFIRMATION_FILE} to begin anew"
+
+
+def require_same_confirmation(folder: Path, plan: ConfirmPlan, found: Mapping[str, Any]) -> None:
+    """Raise ValueError where the results that a folder has, as confirm.json has them, are not those of a plan."""
+    names = {each["candidate"]["name"] for each in found["candidates"]} | found.get("diverged", {}).keys()
+    if tuple(found["seeds"]) != plan.seeds or names != {each.candidate.name for each in plan.planned}:
+        raise ValueError(
+            f"confirm: {folder / CONFIRMATION_FILE} is of other candidates or seeds than the plan beside it; "
+            f"{_to_begin_anew(folder)}"
+        )
+
+
+def _but_for_epochs(config: BenchmarkConfig) -> Any:
+    """Give the settings of a baseline, without the epochs, which may be those of the best trial, and without those that
+    are the sweep's."""
+    content = dataclasses.asdict(config.resolved())
+    content["set"] = {name: value for name, value in (config.set or {}).items() if not _is_epochs(name)}
+    for name in ("epochs", "val_ratio", "test_ratio"):
+        del content[name]
+    return json.loads(json.dumps(content))
 
 
 def _read_plan(path: Path) -> ConfirmPlan:
@@ -218,6 +259,8 @@ def _read_plan(path: Path) -> ConfirmPlan:
                 for each in content["planned"]
             ),
             num_complete=content.get("num_complete", 0),
+            expected_bias=content.get("expected_bias"),
+            num_pruned=content.get("num_pruned", 0),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: got {error}, expected the plan of a confirmation") from error

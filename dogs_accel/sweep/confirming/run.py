@@ -5,29 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from dogs_accel.datasets import Dataset
-from dogs_accel.datasets.facts import DATASET_FILE
 from dogs_accel.eda.tables import count_text
+from dogs_accel.ending import CheckFailedError
 from dogs_accel.evaluation.predictions import Predictions, predict
-from dogs_accel.experiment.examine import ExaminedData, examine_data
-from dogs_accel.experiment.loaders import Loaders, choose_loaders
-from dogs_accel.experiment.plan import Plan, make_plan, plan_of_others
+from dogs_accel.experiment.plan import Plan
 from dogs_accel.experiment.run import execute_run
 from dogs_accel.inference.trained import load_model
-from dogs_accel.results.layout import CONFIG_FILE, ENVIRONMENT_FILE, logits_file
+from dogs_accel.results.layout import CONFIG_FILE, logits_file
 from dogs_accel.results.reading import read_content, read_predictions
 from dogs_accel.results.run import Run
-from dogs_accel.runtime.environment import describe_environment
-from dogs_accel.runtime.files import only_process_in, remove_partial, write_json
-from dogs_accel.runtime.memory import keep_freed_memory
-from dogs_accel.runtime.precision import set_numerics
+from dogs_accel.runtime.files import only_process_in, write_json
 from dogs_accel.runtime.terminal import escaped
 from dogs_accel.sweep.confirming.judge import (
     confirmation_of,
@@ -43,14 +35,16 @@ from dogs_accel.sweep.confirming.plan import (
     describe_confirm_plan,
     kept_plan,
     make_confirm_plan,
+    require_same_confirmation,
 )
-from dogs_accel.sweep.engine.trial import DATA_FOLDER, LOG_FILE, Where
+from dogs_accel.sweep.engine.opened import LOG_FILE, OpenedData, Where, begin_folder
+from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, SweepStudy
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
-from dogs_accel.sweep.findings.run import read_sweep_trials, write_all_findings
-from dogs_accel.sweep.findings.selection import SelectionBias, selection_bias
+from dogs_accel.sweep.findings.run import point_of, read_sweep_trials, write_all_findings
 from dogs_accel.sweep.settings import read_sweep
 from dogs_accel.training.checkpoint import LAST_CHECKPOINT_FILE
 from dogs_accel.training.step import StepSettings, prepare_model
+from dogs_accel.training.trainer import DivergedError
 from pipelines import BadImageError, Recipe, make_loader
 from pipelines.decoding.files import decode_files
 
@@ -67,134 +61,127 @@ def confirm(folder: Path, where: Where, *, top: int, seeds: int, baseline: Path 
     begun in the folder.
     """
     sweep = read_sweep(folder)
+    if (folder / STUDY_JOURNAL_FILE).is_file():
+        SweepStudy(folder, sweep).write_table()  # which a process that was killed may not have done
     trials = read_sweep_trials(folder, sweep)
     plan = make_confirm_plan(sweep, trials, top=top, seeds=seeds, baseline=baseline)
     root = folder / CONFIRM_FOLDER
     root.mkdir(exist_ok=True)
     with only_process_in(root):
-        plan = kept_plan(folder, plan)
+        plan = kept_plan(folder, plan, has_own_baseline=baseline is not None)
         yield from describe_confirm_plan(plan)
         found = read_content(folder / CONFIRMATION_FILE)
+        if found is not None:
+            require_same_confirmation(folder, plan, found)
         if found is not None and found["test"] is not None:
             yield "confirmed already, and test was read"
         else:
-            bias = selection_bias(trials.values, int(trials.counted["num_val"].max()), num_pruned=trials.num_pruned)
-            yield from _confirm(folder, plan, where, bias)
+            data = OpenedData(folder, where)
+            # By the settings of a trial, whatever those of a baseline would open and split.
+            yield from data.open(sweep.config(point_of(trials.best, sweep.space)))
+            try:
+                yield from _confirm(folder, plan, data)
+            finally:
+                data.close()
         *_, report = write_all_findings(folder)
         yield f"report: {escaped(report)}"
 
 
-def _confirm(folder: Path, plan: ConfirmPlan, where: Where, bias: SelectionBias) -> Iterator[str]:
-    trainer = _CandidateTrainer(folder, where)
-    yield from trainer.prepare(plan.planned[0])
+def _confirm(folder: Path, plan: ConfirmPlan, data: OpenedData) -> Iterator[str]:
     runs: dict[str, dict[int, Run]] = {}
+    diverged: dict[str, str] = {}
     for each in plan.planned:
-        runs[each.candidate.name] = trainer.train(each)
-        values = ", ".join(f"{run.val_accuracy:.4f}" for run in runs[each.candidate.name].values())
-        yield f"{each.candidate.name}: validation accuracy {values}"
-    by_name = {each.candidate.name: each.candidate for each in plan.planned}
+        name = each.candidate.name
+        try:
+            runs[name] = train_candidate(folder, each, data)
+        except DivergedError as error:
+            diverged[name] = error.what
+            yield f"{name} is left out: {error.what}"
+        else:
+            values = ", ".join(f"{run.val_accuracy:.4f}" for run in runs[name].values())
+            yield f"{name}: validation accuracy {values}"
+    if not runs:
+        raise CheckFailedError(f"no candidate can be trained with other seeds: {'; '.join(diverged.values())}")
+    by_name = {each.candidate.name: each for each in plan.planned}
     answers = {
-        name: (by_name[name], {seed: run.predictions("val") for seed, run in by_seed.items()})
+        name: (by_name[name].candidate, {seed: run.predictions("val") for seed, run in by_seed.items()})
         for name, by_seed in runs.items()
     }
     num_val = len(next(iter(next(iter(answers.values()))[1].values())).labels)
     found = confirmation_of(
-        judge(answers), seeds=plan.seeds, num_val=num_val, expected_bias=bias.expected,
-        num_complete=plan.num_complete, num_pruned=bias.num_pruned,
+        judge(answers), seeds=plan.seeds, num_val=num_val, expected_bias=plan.expected_bias,
+        num_complete=plan.num_complete, num_pruned=plan.num_pruned, diverged=diverged,
     )  # fmt: skip
     write_json(folder / CONFIRMATION_FILE, found.as_json())
     yield from found.sentences
     # What is known stands in the report, whatever becomes of test.
     write_all_findings(folder)
     # The test split is read here, once, after every choice has been made on validation.
-    chosen = next(each for each in plan.planned if each.candidate.name == found.chosen)
-    test, num_left_out = trainer.test(chosen, runs[found.chosen])
+    chosen = by_name[found.chosen]
+    test, num_left_out = ask_for_test(folder, chosen, runs[found.chosen], data)
     num_test = len(next(iter(test.values())).labels)
     found = with_test(found, score_of(chosen.candidate, test), num_test, num_left_out)
     write_json(folder / CONFIRMATION_FILE, found.as_json())
     yield describe_confirmation(found)[-1]
 
 
-class _CandidateTrainer:
-    """Trains candidates on the data of the sweep, which are opened and decoded once."""
+def train_candidate(folder: Path, planned: Planned, data: OpenedData) -> dict[int, Run]:
+    """Train a candidate of the sweep in a folder with every seed, or find what is there; by seed.
 
-    def __init__(self, folder: Path, where: Where) -> None:
-        self._folder, self._where = folder, where
-        self._plan: Plan | None = None
-        self._loaders: Loaders | None = None
-        self._examined: ExaminedData | None = None
+    Raises DivergedError where its loss is not finite with one of them.
+    """
+    out = folder / planned.folder
+    plan, loaders = data.plan_of(planned.config, out, resumes=(out / CONFIG_FILE).is_file())
+    begin_folder(plan)
+    plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, resume=str(out)))
+    runs = {}
+    with (out / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
+        for run in plan.runs:
+            runs[run.seed] = execute_run(plan, run, loaders, data.examined)
+            (runs[run.seed].folder / LAST_CHECKPOINT_FILE).unlink(missing_ok=True)  # three times the weights
+    return runs
 
-    def prepare(self, first: Planned) -> Iterator[str]:
-        """Open the data without test, decode every file once, and build the store; says what is done."""
-        data_folder = self._folder / CONFIRM_FOLDER / DATA_FOLDER
-        plan = make_plan(dataclasses.replace(first.config, **self._own(data_folder, resumes=True)))
-        set_numerics(tf32=plan.config.tf32, deterministic=plan.config.deterministic)
-        if plan.device.type == "cuda":
-            torch.cuda.set_device(plan.device)
-        else:
-            keep_freed_memory()
-        loaders = choose_loaders(plan)
-        yield loaders.describe()
-        data_folder.mkdir(parents=True, exist_ok=True)
-        with (data_folder / LOG_FILE).open("a", encoding="utf-8") as log, redirect_stdout(log):
-            self._examined = examine_data(plan, loaders, lambda _: None, figures=False)
-        yield from loaders.build_stores()
-        self._plan, self._loaders = plan, loaders
 
-    def train(self, planned: Planned) -> dict[int, Run]:
-        """Train a candidate with every seed into its folder, or find what is there; by seed."""
-        assert self._plan is not None
-        assert self._loaders is not None
-        assert self._examined is not None
-        folder = self._folder / planned.folder
-        resumes = (folder / CONFIG_FILE).is_file()
-        config = dataclasses.replace(planned.config, **self._own(folder, resumes=resumes))
-        plan = plan_of_others(self._plan, config)
-        loaders = choose_loaders(plan, self._loaders)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_partial(folder)
-        for name, content in {
-            ENVIRONMENT_FILE: describe_environment(),
-            DATASET_FILE: plan.data.facts.as_json(),
-            CONFIG_FILE: asdict(dataclasses.replace(plan.config, resume=None)),
-        }.items():
-            if not (folder / name).exists():
-                write_json(folder / name, content)
-        plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, resume=str(folder)))
-        runs = {}
-        with (folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
-            for run in plan.runs:
-                runs[run.seed] = execute_run(plan, run, loaders, self._examined)
-                (runs[run.seed].folder / LAST_CHECKPOINT_FILE).unlink(missing_ok=True)  # three times the weights
-        return runs
+def ask_for_test(
+    folder: Path, planned: Planned, runs: Mapping[int, Run], data: OpenedData
+) -> tuple[dict[int, Predictions], int]:
+    """Ask the runs of a candidate for the test split, which is opened here.
 
-    def test(self, planned: Planned, runs: Mapping[int, Run]) -> tuple[dict[int, Predictions], int]:
-        """Ask the runs of a candidate for the test split, which is opened here.
+    Returns the answers by seed, and how many files were left out since they cannot be decoded. Raises BadImageError as
+    `readable_images` does, and ValueError where answers that were kept are on other images.
+    """
+    plan = data.plan_with_test(planned.config, folder / planned.folder)
+    test = plan.data.subset(plan.splits["test"])
+    num_test, skip = len(test), plan.config.on_bad_image == "skip"
+    files = {seed: run.folder / logits_file("test") for seed, run in runs.items()}
+    kept = {seed: answers for seed, path in files.items() if (answers := read_predictions(path)) is not None}
+    is_whole = len(kept) == len(files)
+    if not is_whole:
+        test = readable_images(test, skip=skip, num_threads=plan.config.num_threads)
+    for seed, answers in kept.items():
+        # Where nothing is asked nothing is decoded, and nobody knows which files were left out.
+        require_same_test(files[seed], answers, test, may_lack=is_whole and skip)
+    answered = dict(kept)
+    for planned_run in plan.runs:
+        if (seed := planned_run.seed) not in kept:
+            answered[seed] = _answer(plan, planned_run.eval_recipe, test, runs[seed])
+            answered[seed].save(files[seed])
+    return answered, num_test - len(next(iter(answered.values())).labels)
 
-        Returns the answers by seed, and how many files were left out since they cannot be decoded. Raises BadImageError
-        as `readable_images` does.
-        """
-        folder = self._folder / planned.folder
-        config = dataclasses.replace(planned.config, **self._own(folder, resumes=True), test=True)
-        plan = make_plan(config)
-        data = plan.data.subset(plan.splits["test"])
-        found = {seed: read_predictions(run.folder / logits_file("test")) for seed, run in runs.items()}
-        if any(answers is None for answers in found.values()):
-            data = readable_images(data, skip=config.on_bad_image == "skip", num_threads=plan.config.num_threads)
-        answered: dict[int, Predictions] = {}
-        for planned_run in plan.runs:
-            run = runs[planned_run.seed]
-            answers = found[planned_run.seed]
-            if answers is None:
-                answers = _answer(plan, planned_run.eval_recipe, data, run)
-                answers.save(run.folder / logits_file("test"))
-            answered[planned_run.seed] = answers
-        return answered, len(plan.splits["test"]) - len(next(iter(answered.values())).labels)
 
-    def _own(self, folder: Path, *, resumes: bool) -> dict[str, Any]:
-        own: dict[str, Any] = {"out": str(folder), "resume": str(folder) if resumes else None, "gpu": None}
-        own |= {"device": self._where.device, "wandb": self._where.wandb}
-        return own if self._where.num_threads is None else own | {"num_threads": self._where.num_threads}
+def require_same_test(path: Path, answers: Predictions, test: Dataset, *, may_lack: bool) -> None:
+    """Raise ValueError unless answers that were kept are on the images of a dataset, with their labels.
+
+    may_lack: whether they may be on some of them alone.
+    """
+    kept, there = (dict(zip(each.ids, each.labels, strict=True)) for each in (answers, test))
+    if kept.items() <= there.items() and (may_lack or len(kept) == len(there)):
+        return
+    common = len(kept.items() & there.items())
+    raise ValueError(
+        f"{path}: got answers on other test images than there are now ({len(kept):,} and {len(there):,}, {common:,} in "
+        "common), expected the same; remove it to ask for them anew"
+    )
 
 
 def readable_images(data: Dataset, *, skip: bool, num_threads: int | None = None) -> Dataset:

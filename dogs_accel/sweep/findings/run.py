@@ -12,7 +12,7 @@ from dogs_accel.eda.tables import count_text
 from dogs_accel.plots import save_figure
 from dogs_accel.results.reading import read_content
 from dogs_accel.runtime.files import write_csv, write_json
-from dogs_accel.sweep.engine.trial import DATA_FOLDER
+from dogs_accel.sweep.engine.opened import DATA_FOLDER
 from dogs_accel.sweep.findings.best import BEST_SETTINGS_FILE, write_settings_toml
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE, confirmation_view
 from dogs_accel.sweep.findings.figures import parallel_figure, time_figure
