@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from dogs_accel.runtime.arguments import (
     user_path,
 )
 from dogs_accel.runtime.files import check_folder, claim_folder, is_unused
+from dogs_accel.runtime.memory import available_bytes
 from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
 
@@ -49,11 +50,18 @@ _NOT_OF_CONFIRM = (
 _SEEDS = 3
 """Of each candidate that is confirmed, where nothing else is said."""
 _WORKER_GIB = 1.5
-"""Memory that a further worker takes at least: torch, the libraries, a small model with its optimiser, and a batch."""
+"""Memory that a worker takes at least: torch, the libraries, a small model and a batch. All share the mapped store."""
+_OF_FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "trials": (positive, "N"), "total_epochs": (positive, "N"), "hours": (float, "H"), "sampler": (str, "NAME"),
+    "seed": (natural, "N"),
+}  # fmt: skip
+"""Fields of a sweep that have a flag: how its text is read, and what stands for it in --help."""
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the flags of a sweep; their help is that of its fields."""
+    """Give a parser the flags of a sweep; what a field of it says has the help of that field."""
+    from dogs_accel.sweep.settings import SweepConfig
+
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--config", type=user_path, metavar="FILE",
@@ -68,14 +76,13 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with the sweep in --out, with its settings")
     parser.add_argument("--data", type=user_path, metavar="DIR", help=DATA_HELP)
-    parser.add_argument(
-        "--trials", type=positive, metavar="N", help="trials in all (default: of a grid all points, else 30)"
-    )
     parser.add_argument("--epochs", type=positive, metavar="N", help="epochs of each phase of a trial")
-    parser.add_argument("--total-epochs", type=positive, metavar="N", help="epochs of all trials; no other begins then")
-    parser.add_argument("--hours", type=float, metavar="H", help="hours after which this command begins no other trial")
-    parser.add_argument("--sampler", metavar="NAME", help="bayes (TPE), random or grid (default: bayes)")
-    parser.add_argument("--seed", type=natural, metavar="N", help="seed of what the sampler draws (default: 42)")
+    for field in dataclasses.fields(SweepConfig):
+        if field.name in _OF_FIELDS:
+            kind, metavar = _OF_FIELDS[field.name]
+            default = "" if field.default is None else f" (default: {field.default})"
+            flag = f"--{field.name.replace('_', '-')}"
+            parser.add_argument(flag, type=kind, metavar=metavar, help=field.metadata["help"] + default)
     add_device_flag(parser)
     parser.add_argument(
         "--workers", type=positive, metavar="N",
@@ -99,7 +106,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --confirm: settings to compare with, as benchmark --config takes them (default: the published "
         "setting where the space has it, else what all trials share)",
     )  # fmt: skip
-    # Of the processes that --workers starts.
+    # Of the processes that --workers starts: the id of the one that has.
     parser.add_argument("--worker", type=positive, help="==SUPPRESS==")
     parser.epilog = "--NAME=VALUE of every parameter of the space trains that point alone, as W&B's agent asks for."
 
@@ -133,16 +140,17 @@ def _run(options: argparse.Namespace, others: list[str], flags: list[str], endin
 
     # Hours are those of this command: sweep.json has them of a file alone, and another command has its own.
     now = sweep if options.hours is None else dataclasses.replace(sweep, hours=options.hours)
-    share, num_workers = _threads(1 if point else options.workers or 1)
+    num_asked = 1 if point else options.workers or 1
+    num_workers = _workers_in_memory(num_asked)
     is_of_agent = bool(point) and _WANDB_SWEEP in os.environ
-    where = _where(options, sweep, num_threads=share, is_of_agent=is_of_agent)
+    where = _where(options, sweep, num_threads=_threads(num_workers), is_of_agent=is_of_agent)
     check_runs(sweep)
     folder = _open_folder(options, sweep)
     goes_on = f"{_SWEEP} --resume --out {shlex.quote(str(folder))} goes on"
     ending.log_folder, ending.is_spokesman = folder, options.worker is None
     ending.stopped = f"stopped; what had ended is in {folder}, and {goes_on}"
     if options.worker is None:
-        yield from _describe(now, folder, num_workers)
+        yield from _describe(now, folder, num_workers, num_asked)
     failed = ""
     try:
         yield from _work(options, now, folder, where, point, num_workers)
@@ -213,7 +221,11 @@ def _read(options: argparse.Namespace, others: list[str], flags: list[str]) -> t
         if options.preset not in SWEEP_PRESETS:
             near = did_you_mean(options.preset, SWEEP_PRESETS)
             raise ValueError(f"preset: got {options.preset!r}, expected one of {', '.join(SWEEP_PRESETS)}{near}")
-        sweep = sweep_of(SWEEP_PRESETS[options.preset], changes, settings)
+        tables = dict(SWEEP_PRESETS[options.preset])
+        if "total_epochs" in changes or options.hours is not None:
+            # Who says another budget has said it all: the preset's trials are what holds where nobody does.
+            tables["sweep"] = {name: value for name, value in tables["sweep"].items() if name != "trials"}
+        sweep = sweep_of(tables, changes, settings)
     elif options.resume:
         if options.out is None:
             raise ValueError("resume: got no folder, expected --out DIR beside it")
@@ -259,29 +271,44 @@ def _is_begun(folder: Path) -> bool:
     return [path.name for path in folder.iterdir()] == [LOCKS_FOLDER]
 
 
-def _threads(num_workers: int) -> tuple[int | None, int]:
-    """Share out the cores: threads of each worker, None for all of them, and how many workers there are."""
+def _workers_in_memory(num_workers: int) -> int:
+    """Say how many of some workers there is memory for, at least one."""
+    available = available_bytes()
+    return num_workers if available is None else max(1, min(num_workers, int(available / 2**30 / _WORKER_GIB)))
+
+
+def _threads(num_workers: int) -> int | None:
+    """Share out the cores: threads of each worker, None for all of them."""
     from pipelines.cores import available_cores
 
     if num_workers == 1:
-        return (int(own) if (own := os.environ.get("DOGS_ACCEL_SWEEP_THREADS")) else None), 1
-    return max(1, available_cores() // num_workers), num_workers
+        return int(own) if (own := os.environ.get("DOGS_ACCEL_SWEEP_THREADS")) else None
+    return max(1, available_cores() // num_workers)
 
 
-def _describe(sweep: SweepConfig, folder: Path, num_workers: int) -> Iterator[str]:
+def _describe(sweep: SweepConfig, folder: Path, num_workers: int, num_asked: int) -> Iterator[str]:
     num = sweep.space.num_points
     points = "no end of points" if num is None else _counted(num, "point")
-    budget = [_counted(sweep.most_trials, "trial")] if sweep.most_trials is not None else []
-    budget += [_counted(sweep.total_epochs, "epoch")] if sweep.total_epochs is not None else []
-    budget += [_counted(sweep.hours, "hour")] if sweep.hours is not None else []
-    yield f"sweep    {escaped(sweep.name)}: {points}, {sweep.sampler}, seed {sweep.seed}, up to {' or '.join(budget)}"
+    budget = " or ".join(_budget(sweep))
+    yield f"sweep    {escaped(sweep.name)}: {points}, {sweep.sampler}, seed {sweep.seed}, up to {budget}"
     yield from (f"         {parameter}" for parameter in sweep.space.parameters)
     if sweep.pruning == "halving":
         epochs = _counted(sweep.halving_epochs, "epoch")
         yield f"pruning  1 of {sweep.halving_factor} goes on after {epochs}, and so on"
     yield f"results  {escaped(folder)}"
-    if num_workers > 1:
+    if num_workers < num_asked:
+        yield (
+            f"workers  {num_workers} of {num_asked}, for which there is memory at {_WORKER_GIB:g} GiB each, a flat "
+            "figure: large models or batches need more, and fewer workers"
+        )
+    elif num_workers > 1:
         yield f"workers  {num_workers}"
+
+
+def _budget(sweep: SweepConfig) -> list[str]:
+    """Say what limits a sweep, the first of which ends it."""
+    limits = {"trial": sweep.most_trials, "epoch": sweep.total_epochs, "hour": sweep.hours}
+    return [_counted(number, what) for what, number in limits.items() if number is not None]
 
 
 def _counted(number: float, what: str) -> str:
@@ -289,7 +316,12 @@ def _counted(number: float, what: str) -> str:
 
 
 def _work(
-    options: argparse.Namespace, sweep: SweepConfig, folder: Path, where: Any, point: dict[str, Value], num_workers: int
+    options: argparse.Namespace,
+    sweep: SweepConfig,
+    folder: Path,
+    where: Where,
+    point: dict[str, Value],
+    num_workers: int,
 ) -> Iterator[str]:
     from dogs_accel.sweep.engine.study import SweepStudy
     from dogs_accel.sweep.engine.trial import TrialRunner
@@ -299,25 +331,25 @@ def _work(
     runner = TrialRunner(folder, sweep, where)
     said = list(runner.prepare()) if options.worker is not None else runner.prepare()
     yield from [] if options.worker is not None else said
-    parent = os.getppid()
-    if num_workers > 1:
-        most = _workers_in_memory(num_workers)
-        if most < num_workers:
-            yield f"workers  {most} of {num_workers}, for which there is memory ({_WORKER_GIB:g} GiB each)"
-            num_workers = most
-    with _others(options, folder, where, num_workers, until) as others:
+    num_begun = 0
+    with _others(folder, where, num_workers, until) as others:
         study = SweepStudy(folder, sweep)
         try:
-            yield from work(
+            for line in work(
                 study,
                 runner,
                 point=point or None,
                 until=until,
-                goes_on=lambda: options.worker is None or os.getppid() == parent,
-            )
+                goes_on=lambda: options.worker in (None, os.getppid()),
+            ):
+                num_begun += 1
+                yield line
         finally:
             runner.close()
         codes = [other.wait() for other in others]
+    if num_workers == 1 and options.worker is None and not num_begun and time.monotonic() < until:
+        goes_on = "" if sweep.most_trials == sweep.space.num_points else "; a larger budget goes on"
+        yield f"budget   nothing is left to begin within {' and '.join(_budget(sweep))}{goes_on}"
     if sweep.hours is not None and options.worker is None and time.monotonic() >= until and study.has_budget():
         verb = "is" if sweep.hours == 1 else "are"
         study.write_table()
@@ -326,20 +358,8 @@ def _work(
         yield f"{len(wrong)} of {_counted(num_workers, 'worker')} ended early, with exit code {wrong[0]}"
 
 
-def _workers_in_memory(num_workers: int) -> int:
-    """Say how many of some workers there is memory for, at least this one."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
-    except (OSError, StopIteration, ValueError):  # of another system, which does not say
-        return num_workers
-    return max(1, min(num_workers, 1 + int(available / _WORKER_GIB)))
-
-
 @contextmanager
-def _others(
-    options: argparse.Namespace, folder: Path, where: Any, num_workers: int, until: float
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _others(folder: Path, where: Where, num_workers: int, until: float) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the other workers of this command, and end those that are left when the block ends early."""
     command = [sys.executable, "-m", "dogs_accel", "sweep", "--resume", "--out", str(folder), "--wandb", where.wandb]
     command += [] if where.device is None else ["--device", where.device]
@@ -347,9 +367,8 @@ def _others(
         command += ["--hours", str(max(1e-6, (until - time.monotonic()) / 3600))]
     threads = str(where.num_threads or 1)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "DOGS_ACCEL_SWEEP_THREADS": threads}
-    others = [
-        subprocess.Popen([*command, "--worker", str(number)], env=environment) for number in range(2, num_workers + 1)
-    ]
+    command += ["--worker", str(os.getpid())]
+    others = [subprocess.Popen(command, env=environment) for _ in range(num_workers - 1)]
     try:
         yield others
     finally:
@@ -392,7 +411,8 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
     if len(complete):
         best = complete.loc[complete["value"].idxmax()]
         yield f"best: trial {best['number']}, validation accuracy {best['value']:.4f} of {best['num_val']:,} images"
-        yield f"  python -m dogs_accel.benchmark --config {folder / str(best['run'])}/config.json trains it again"
+        config = shlex.quote(str(folder / str(best["run"]) / "config.json"))
+        yield f"  python -m dogs_accel.benchmark --config {config} trains it again"
     if running := counts.get(RUNNING, 0):
         verb, what = ("is", "it") if running == 1 else ("are", "them")
         yield f"{running} {verb} not finished: others work on {what}, or {goes_on}"

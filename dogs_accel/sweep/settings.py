@@ -11,7 +11,7 @@ from typing import Any
 
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import read_toml, settings_of
-from dogs_accel.runtime.arguments import did_you_mean
+from dogs_accel.runtime.arguments import as_typed, did_you_mean
 from dogs_accel.runtime.files import read_json, write_json
 from dogs_accel.sweep.space import Point, Space, check_point, read_space
 
@@ -108,7 +108,7 @@ class SweepConfig:
         for name in dict.fromkeys([*self.settings, *other.settings]):
             one, there = self.settings.get(name), other.settings.get(name)
             if name not in _WHERE and one != there:
-                return f"{name}: got {one}, which has {there}"
+                return f"{name}: got {as_typed(one)}, which has {as_typed(there)}"
         if self.space != other.space:
             wrong = [str(each) for each in self.space.parameters if each not in other.space.parameters]
             return f"space: got {(wrong or ['another order'])[0]}, which has {', '.join(map(str, other.space.names))}"

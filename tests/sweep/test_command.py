@@ -1,5 +1,6 @@
 """`dogs-accel sweep`: a real sweep of small runs, what it refuses, and what W&B's agent types."""
 
+import os
 import re
 import subprocess
 import sys
@@ -246,7 +247,7 @@ def stubbed(tmp_path, monkeypatch):
 
     class Runner(StubbedTrain):
         def __init__(self, folder, sweep, where):
-            super().__init__(1, fails=lambda point: "fails" in sweep.name)
+            super().__init__(1, fails=lambda point: "fails" in sweep.name, value=lambda point: 0.5)
             given.append(where)
 
         def prepare(self):
@@ -279,6 +280,72 @@ def test_hours_are_those_of_one_command(stubbed, capsys):
     assert cli.main([*RUN[:-1], "other", "--hours", "1e-12"]) == 0
     assert "up to 1e-12 hours" in capsys.readouterr().out
     assert "hours: got '-1.0', expected a number above 0" in refused(capsys, *RUN[1:], "--hours", "-1")
+
+
+def test_another_budget_takes_the_place_of_the_trials_of_a_preset(stubbed, capsys):
+    preset = ["sweep", "--preset", "inaturalist-cnn-demo", "--wandb", "disabled", "--out"]
+    assert cli.main([*preset, "hours", "--hours", "1e-12"]) == 0
+    assert "seed 42, up to 1e-12 hours\n" in capsys.readouterr().out
+    assert cli.main([*preset, "epochs", "--total-epochs", "31", "--sampler", "random"]) == 0
+    said = capsys.readouterr().out
+    assert "seed 42, up to 31 epochs\n" in said
+    assert "31 trials: 31 complete" in said
+    assert cli.main([*preset, "both", "--hours", "1e-12", "--trials", "7"]) == 0
+    assert "seed 42, up to 7 trials or 1e-12 hours\n" in capsys.readouterr().out
+
+
+def test_a_command_that_has_nothing_left_to_do_says_so(stubbed, capsys):
+    assert cli.main([*RUN, "--trials", "1"]) == 0
+    assert "nothing is left" not in capsys.readouterr().out
+    assert cli.main([*RUN, "--trials", "1"]) == 0
+    assert "budget   nothing is left to begin within 1 trial; a larger budget goes on\n" in capsys.readouterr().out
+    grid = [*RUN[:-1], "grid", "--sampler", "grid"]
+    assert [cli.main(grid), cli.main(grid)] == [0, 0]
+    assert "budget   nothing is left to begin within 4 trials\n" in capsys.readouterr().out
+
+
+def test_workers_for_which_there_is_no_memory_leave_their_cores_to_the_others(stubbed, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_command, "available_bytes", lambda: int(3.5 * 2**30))
+    monkeypatch.setattr("pipelines.cores.available_cores", lambda: 8)
+    started = []
+
+    class Other:
+        def __init__(self, command, env):
+            started.append((command[-2:], env["DOGS_ACCEL_SWEEP_THREADS"]))
+
+        def poll(self):
+            return 0
+
+        wait = poll
+
+    monkeypatch.setattr(sweep_command.subprocess, "Popen", Other)
+    assert cli.main([*RUN, "--trials", "1", "--workers", "4"]) == 0
+    assert "workers  2 of 4, for which there is memory at 1.5 GiB each, a flat figure: " in capsys.readouterr().out
+    assert [where.num_threads for where in stubbed] == [4]
+    # The other one knows whose worker it is, also where that is gone before it has begun.
+    assert started == [(["--worker", str(os.getpid())], "4")]
+
+
+def test_a_worker_whose_command_is_gone_stops(stubbed, capsys):
+    assert cli.main([*RUN, "--trials", "1"]) == 0
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*RESUME, "--trials", "2", "--worker", "1073741824"])
+    assert caught.value.code == 130
+    table = read_trials(Path("out") / TRIALS_FILE, read_sweep(Path("out")).space)
+    assert list(table["state"]) == ["complete", "running"]
+
+
+def test_what_makes_it_another_sweep_is_said_as_it_is_typed(stubbed, capsys):
+    assert cli.main([*RUN, "--trials", "1", "--epochs", "2"]) == 0
+    assert "another one: epochs: got 3, which has 2; expected" in refused(capsys, *RUN[1:], "--epochs", "3")
+
+
+def test_help_says_the_defaults_of_the_fields(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "trials in all (default: all points of a grid, else 30 where there is no other budget)" in said
+    assert "every trial trains with the seed of the settings (default: 42)" in said
 
 
 def test_a_relative_folder_of_data_is_the_same_one_when_a_sweep_goes_on(stubbed, capsys):

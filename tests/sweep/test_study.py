@@ -147,8 +147,20 @@ def test_halving_gives_up_what_is_not_among_the_best_of_its_epoch(tmp_path):
     table = table_of(tmp_path, sweep)
     assert list(table["state"]) == ["complete", "complete", "pruned", "complete", "pruned", "complete"]
     assert list(table["epochs"]) == [6, 6, 1, 6, 1, 6]
-    assert train.removed == [2, 4]
+    assert train.removed == [2, 4, 0]  # and of the complete ones the fourth best, as the last one ends
     assert table["value"][2] == pytest.approx(0.1 - 0.05)
+
+
+def test_weights_are_kept_of_the_three_best_and_of_none_that_failed(tmp_path):
+    values = {0: 0.5, 1: 0.7, 2: 0.9, 3: 0.6, 4: 0.4, 5: 0.7, 6: 0.8}
+    sweep, train = made_sweep({"model.dense": {"low": 1, "high": 10**6}}, sampler="random", trials=8), StubbedTrain(1)
+    given = {}
+    train.value = lambda point: values[given.setdefault(point["model.dense"], len(given))]
+    train.fails = lambda point: len(given) == 7
+    run_all(tmp_path, sweep, train)
+    assert table_of(tmp_path, sweep)["state"].tolist() == [*["complete"] * 7, "failed"]
+    # Of two that are equal the earlier one is the better one.
+    assert train.removed == [0, 4, 3, 5, 7]
 
 
 def test_no_trial_is_given_up_after_its_last_epoch(tmp_path):

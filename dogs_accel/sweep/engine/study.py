@@ -46,6 +46,8 @@ _BY_HAND = "fixed_params"
 """Optuna's own attribute of a trial whose point was given."""
 _MOST_ATTEMPTS = 3
 """Workers that may die at a trial without an epoch between before it is left alone."""
+NUM_WITH_WEIGHTS = 3
+"""Complete trials, the best ones, whose weights are kept."""
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED, TrialState.RUNNING: RUNNING,
     TrialState.WAITING: RUNNING,
@@ -143,9 +145,13 @@ class SweepStudy:
     @property
     def best(self) -> tuple[int, float] | None:
         """Number and value of the best of the complete trials, the first of equals; None before there is one."""
-        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-        best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
-        return None if best is None or best.value is None else (best.number, best.value)
+        return next(iter(self._ranked()), None)
+
+    def _ranked(self) -> list[tuple[int, float]]:
+        """Number and value of each complete trial, the best first, of equals the earlier one."""
+        values = [(trial.number, trial.value) for trial in self.trials if trial.state == TrialState.COMPLETE]
+        known = [(number, value) for number, value in values if value is not None]
+        return sorted(known, key=lambda each: (-each[1], each[0]))
 
     @contextmanager
     def claim(self, point: Point | None = None, most_trials: int | None = None) -> Iterator[Claimed | None]:
@@ -274,9 +280,20 @@ class SweepStudy:
                 trial.report(accuracy, step)
         return trial.should_prune() and max([len(accuracies), *told]) < num_epochs
 
-    def complete(self, claimed: Claimed, value: float, progress: Mapping[str, Any]) -> None:
-        """End a trial with its best validation accuracy."""
-        self._finish(claimed, progress, TrialState.COMPLETE, value=value)
+    def complete(self, claimed: Claimed, value: float, progress: Mapping[str, Any]) -> Path | None:
+        """End a trial with its best validation accuracy.
+
+        Returns the folder of the trial that is thereby not among the best, whose weights are kept: of this one, or of
+        the one whose place it takes; None while there are not more than that.
+        """
+        claimed.trial.set_user_attr(_PROGRESS, dict(progress))
+        with self._alone():
+            self._end(claimed.trial, TrialState.COMPLETE, value=value)
+            self._write_table()
+            ranked = [number for number, _ in self._ranked()]
+        best, others = ranked[:NUM_WITH_WEIGHTS], ranked[NUM_WITH_WEIGHTS:]
+        gone = others[:1] if claimed.number in best else [claimed.number]
+        return self.folder / trial_folder(gone[0]) if gone else None
 
     def prune(self, claimed: Claimed, progress: Mapping[str, Any]) -> None:
         """End a trial that is given up."""

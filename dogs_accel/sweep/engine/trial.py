@@ -141,8 +141,8 @@ class TrialRunner:
             raise TrialError(str(error)) from error
         return run.val_accuracy
 
-    def given_up(self, claimed: Claimed) -> None:
-        """Remove the weights of a trial that is given up."""
+    def drop_weights(self, folder: Path) -> None:
+        """Remove the weights of a trial in its folder, and what it would go on with."""
         for name in (BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE):
-            for path in runs_files(claimed.folder, name):
+            for path in runs_files(folder, name):
                 path.unlink()

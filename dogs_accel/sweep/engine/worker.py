@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from dogs_accel.sweep.engine.study import Claimed, SweepStudy
@@ -23,8 +24,8 @@ class Train(Protocol):
     def __call__(self, claimed: Claimed, on_progress: OnProgress) -> float:
         """Train it, and return its best validation accuracy. Raises TrialError."""
 
-    def given_up(self, claimed: Claimed) -> None:
-        """Remove what a trial that is given up does not need."""
+    def drop_weights(self, folder: Path) -> None:
+        """Remove the weights of a trial in its folder."""
 
 
 class NothingTrainsError(Exception):
@@ -55,18 +56,20 @@ def work(
             try:
                 value = train(claimed, session.on_progress)
             except PrunedError:
-                train.given_up(claimed)
+                train.drop_weights(claimed.folder)
                 progress, since = session.end()
                 study.prune(claimed, progress)
                 said = f"pruned at {max(session.accuracies):.4f}"
             except TrialError as error:
+                train.drop_weights(claimed.folder)
                 progress, since = session.end()
                 study.fail(claimed, str(error), progress)
                 said = f"failed: {error}"
                 num_failed += 1
             else:
                 progress, since = session.end()
-                study.complete(claimed, value, progress)
+                if (not_kept := study.complete(claimed, value, progress)) is not None:
+                    train.drop_weights(not_kept)
                 said = f"{value:.4f}"
             yield _line(study, claimed, said, progress)
         if num_failed >= _MOST_FAILED and not study.has_trained:
