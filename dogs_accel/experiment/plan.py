@@ -324,13 +324,7 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     config = config.resolved().with_folder()
     assert config.out is not None
     device = choose_device(config.device, config.gpu, world)
-    _check_world(config, world, device)
-    runs = plan_runs(config)
-    for run in runs if config.cache_features else ():
-        refuse_mixed_features(run.phases)
-    amp = amp_dtype(config.amp, device)
-    if config.compile and not has_compiler():
-        raise ValueError("compile: there is no C++ compiler, which torch.compile calls; install g++ or name one by CXX")
+    runs, amp, notices = _checked_runs(config, device, world)
     if world.is_rank_zero and not config.dry_run:
         check_tracking(config.wandb)
     out = Path(config.out)
@@ -338,8 +332,6 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
         raise ValueError(f"out: {out} exists and is not an empty folder; expected a new one, or --resume {out}")
     if world.is_rank_zero and not config.dry_run:
         check_folder(out, "out")
-    notices = [*_size_notices(config, runs), *_weights_notice(config, runs), *_idle_notice(runs)]
-    _check_batch_of_one(config, runs, world)
     data = open_data(config) if data is None else data
     notices += check_models(config, runs, data.num_classes)
     carving = describe_carving(data.official_split, **config.split_settings)
@@ -362,17 +354,31 @@ def make_plan(config: BenchmarkConfig, world: World = ALONE, data: Dataset | Non
     )
 
 
-def plan_of_others(plan: Plan, config: BenchmarkConfig) -> Plan:
-    """Plan other runs on the data, the splits and the device of a plan, with as many checks as `make_plan` has."""
-    config = config.resolved()
-    assert config.out is not None
+def _checked_runs(
+    config: BenchmarkConfig, device: torch.device, world: World
+) -> tuple[list[PlannedRun], torch.dtype | None, list[str]]:
+    """Lay out the runs of resolved settings, their mixed precision and what must be known of them.
+
+    Raises ValueError for whatever can be told without data and weights.
+    """
+    _check_world(config, world, device)
     runs = plan_runs(config)
     for run in runs if config.cache_features else ():
         refuse_mixed_features(run.phases)
-    notices = [*_size_notices(config, runs), *_weights_notice(config, runs)]
-    _check_batch_of_one(config, runs, plan.world)
+    amp = amp_dtype(config.amp, device)
+    if config.compile and not has_compiler():
+        raise ValueError("compile: there is no C++ compiler, which torch.compile calls; install g++ or name one by CXX")
+    notices = [*_size_notices(config, runs), *_weights_notice(config, runs), *_idle_notice(runs)]
+    _check_batch_of_one(config, runs, world)
+    return runs, amp, notices
+
+
+def plan_of_others(plan: Plan, config: BenchmarkConfig) -> Plan:
+    """Plan other runs on the data, the splits and the device of a plan, with all checks of `make_plan` of the runs."""
+    config = config.resolved()
+    assert config.out is not None
+    runs, amp, notices = _checked_runs(config, plan.device, plan.world)
     notices += check_models(config, runs, plan.data.num_classes)
-    amp = amp_dtype(config.amp, plan.device)
     return replace(plan, config=config, runs=runs, amp=amp, out=Path(config.out), notices=notices)
 
 

@@ -212,6 +212,24 @@ def _shown(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def split_fields(setting: str, text: str, example: str) -> tuple[str, dict[str, str]]:
+    """Split NAME[:FIELD=VALUE]... into the name and its fields, whatever they are called.
+
+    Raises ValueError, which names the setting, for a part that is no FIELD=VALUE, such as the example, and for a field
+    that comes twice.
+    """
+    base, *parts = text.split(":")
+    values: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{setting}: got {part!r} in {text!r}, expected FIELD=VALUE such as {example}")
+        if name in values:
+            raise ValueError(f"{setting}: got {name} twice in {text!r}, expected each field once")
+        values[name] = value
+    return base, values
+
+
 def parse_model_name(text: str) -> ModelName:
     """Read NAME[:FIELD=VALUE]..., in which numbers that belong together are joined by +.
 
@@ -222,19 +240,14 @@ def parse_model_name(text: str) -> ModelName:
         >>> str(parse_model_name("cnn5:dropout=0.30:filters=32+48+64+64+96:head=linear"))
         'cnn5:filters=32+48+64+64+96:dropout=0.3'
     """
-    base, *parts = text.split(":")
+    base, given = split_fields("models", text, "head=mlp")
     kinds = (NETWORKS.get(base, NoOptions), HeadOptions)
     fields = {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
-    for part in parts:
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"models: got {part!r} in {text!r}, expected FIELD=VALUE such as head=mlp")
+    for name, value in given.items():
         if name not in fields:
             near = did_you_mean(name, fields)
             raise ValueError(f"models: {base} has no field {name!r}, expected one of {', '.join(fields)}{near}")
-        if name in values:
-            raise ValueError(f"models: got {name} twice in {text!r}, expected each field once")
         try:
             values[name] = fields[name].metadata["read"](value)
         except ValueError as error:

@@ -15,7 +15,7 @@ from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import settings_of
 from dogs_accel.experiment.settings.phase_settings import PHASE_FIELDS
 from dogs_accel.experiment.settings.recipe_names import RECIPE_FIELDS, parse_recipe_name
-from dogs_accel.models.names import NETWORKS, HeadOptions, parse_model_name
+from dogs_accel.models.names import NETWORKS, HeadOptions, parse_model_name, split_fields
 from dogs_accel.runtime.arguments import did_you_mean
 
 Value = bool | int | float | str
@@ -414,9 +414,8 @@ def _with_fields(point: Point, prefix: str, names: tuple[str, ...] | None, field
             got = ", ".join(names or ["none"])
             raise ValueError(f"{field}: got {got}, expected one in the settings, of which {prefix}FIELD is set")
         base = names[0]
-    name, *parts = base.split(":")
-    fields = dict(part.partition("=")[::2] for part in parts) | given
-    return ":".join([name, *(f"{field}={value}" for field, value in fields.items())])
+    name, fields = split_fields(field, base, "head=mlp" if prefix == _MODEL else "flip=0.5")
+    return ":".join([name, *(f"{each}={value}" for each, value in (fields | given).items())])
 
 
 def check_point(settings: Mapping[str, Any], point: Point) -> BenchmarkConfig:

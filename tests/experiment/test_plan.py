@@ -9,7 +9,7 @@ from dogs_accel.datasets import DatasetNotFoundError, open_dataset
 from dogs_accel.experiment import plan
 from dogs_accel.experiment.describe import describe_plan
 from dogs_accel.experiment.loaders import choose_loaders
-from dogs_accel.experiment.plan import check_models, make_plan, plan_runs
+from dogs_accel.experiment.plan import check_models, make_plan, plan_of_others, plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.models.build import build_model, weights_to_download
 from dogs_accel.models.specs import model_spec
@@ -479,3 +479,15 @@ def test_settings_of_no_effect_are_said_in_one_line(dogs_root, tmp_path):
         "head_only of staged, where the head alone trains; step_epochs in head_only of staged, where 3 epochs end "
         "first; patience in full_finetune of staged, where 8 epochs end first"
     )
+
+
+def test_other_runs_on_the_data_of_a_plan_are_checked_as_its_own_are(dogs_root, tmp_path):
+    config = BenchmarkConfig(
+        data=str(dogs_root), preset="demo", image_size=32, models=("resnet18",), strategies=("full",), device="cpu",
+        out=str(tmp_path / "out"), loader="torch",
+    )  # fmt: skip
+    made = make_plan(config)
+    idle = replace(config, set={"patience": 99})
+    assert plan_of_others(made, idle).notices == make_plan(idle).notices != []
+    with pytest.raises(ValueError, match="cuda_graphs: got it with 1 process"):
+        plan_of_others(made, replace(config, cuda_graphs=True))

@@ -97,6 +97,7 @@ def test_a_point_replaces_fields_that_the_settings_set_and_names():
         ({"test": [True]}, "space: test cannot vary: no trial reads the test split"),
         ({"set.staged.lr": [1.0]}, "space: set.staged.lr = 1.0: set: got staged.lr, expected one of the strategies"),
         ({"set": {"lr": [1e-3]}, "set.lr": [1e-3]}, "space: got set.lr twice, expected each parameter once"),
+        ({"model.name": ["cnn5:dense=4:dense=8"], "model.filters": [8]}, "models: got dense twice in 'cnn5:dense=4"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_by_name(content, message):

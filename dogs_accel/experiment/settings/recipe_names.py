@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from dogs_accel.experiment.settings.phase_settings import read_value
+from dogs_accel.models.names import split_fields
 from dogs_accel.runtime.arguments import did_you_mean
 from pipelines.recipe import RECIPES, Recipe, evaluation_of
 
@@ -80,22 +81,17 @@ def parse_recipe_name(text: str) -> RecipeName:
         >>> str(named), named.evaluation.name
         ('inaturalist-train:flip=0.0:rotation_deg=30.0', 'inaturalist-eval')
     """
-    base, *parts = text.split(":")
+    base, given = split_fields("recipes", text, "flip=0.5")
     if base not in RECIPES:
         near = did_you_mean(base, RECIPES)
         raise ValueError(f"recipes: got {base[:_SHOWN]!r}, expected some of {', '.join(RECIPES)}{near}")
     values: dict[str, Any] = {}
-    for part in parts:
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"recipes: got {part!r} in {text!r}, expected FIELD=VALUE such as flip=0.5")
+    for name, value in given.items():
         if name in _OF_THE_MODEL:
             raise ValueError(f"recipes: got {name} in {text!r}, which the model's input decides")
         if name not in RECIPE_FIELDS:
             near = did_you_mean(name, RECIPE_FIELDS)
             raise ValueError(f"recipes: {base} has no field {name!r}, expected one of {', '.join(RECIPE_FIELDS)}{near}")
-        if name in values:
-            raise ValueError(f"recipes: got {name} twice in {text!r}, expected each field once")
         try:
             values[name] = read_value(RECIPE_FIELDS[name], value)
         except ValueError as error:

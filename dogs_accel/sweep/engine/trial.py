@@ -101,6 +101,8 @@ class TrialRunner:
             raise TrialError(str(error)) from error
         begin_folder(plan)
         with (folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
+            for notice in plan.notices:
+                print(f"notice   {notice}")
             try:
                 value = self._execute(claimed, plan, loaders, on_progress)
             except CheckpointError as error:
