@@ -19,13 +19,13 @@ METRIC = "evaluation/val_accuracy"
 def wandb_sweep(sweep: SweepConfig, command: Sequence[str]) -> dict[str, Any]:
     """Say a sweep in the words of W&B's sweep configuration.
 
-    command: the command of a trial, to which the agent appends --NAME=VALUE of each parameter. Halving has its own
-    word, early_terminate, with the metric of each epoch. Definition: W&B's documentation, "Sweep configuration".
+    command: the command of a trial, to which the agent appends --NAME=VALUE of each parameter. Halving is not said: the
+    command gives a trial up by itself, among those in its folder. Definition: W&B's documentation, "Sweep
+    configuration".
     """
-    method = {"bayes": "bayes", "random": "random", "grid": "grid"}[sweep.sampler]
     content: dict[str, Any] = {
         "name": sweep.name,
-        "method": method,
+        "method": sweep.sampler,  # W&B calls them so too
         "metric": {"name": METRIC, "goal": "maximize"},
         "parameters": {parameter.name: _words_of(parameter) for parameter in sweep.space.parameters},
         "command": ["${env}", *command, "${args}"],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pointbiserialr, spearmanr
 
+from dogs_accel.sweep.findings import importance
 from dogs_accel.sweep.findings.importance import find_correlations, find_importance
 from dogs_accel.sweep.findings.selection import selection_bias
 from tests.support.made_sweeps import DOCUMENT, SMALL, drawn, made_trials
@@ -29,6 +30,14 @@ def test_few_trials_or_equal_ones_have_no_importance():
     assert find_importance(made_trials(SMALL, parameters, np.full(30, 0.5))) == []
     assert find_importance(made_trials(SMALL, parameters[:7], np.linspace(0.4, 0.5, 7))) == []
     assert find_correlations(made_trials(SMALL, parameters, np.full(30, 0.5))) == []
+
+
+def test_a_forest_that_sees_one_value_alone_gives_no_parameter_a_share():
+    values = np.full(20, 0.125)
+    values[3] = 0.25
+    columns = {"a": np.arange(20) % 2.0, "b": np.arange(20) / 19}
+    shares = [importance._shares(columns, {"a": 2}, values, seed, 2) for seed in (11, 12)]
+    assert [sum(each.values()) for each in shares] == pytest.approx([1, 0])
 
 
 def test_correlations_are_scipys():

@@ -62,6 +62,11 @@ def test_the_highest_mean_is_chosen_and_compared_with_the_baseline():
 def test_of_equals_the_better_one_of_the_sweep_is_chosen():
     given = candidates({"trial 9": (0.8, 0.7), "trial 1": (0.7, 0.7)})
     assert judge(given).chosen == "trial 9"
+    # The baseline has the settings of the best trial.
+    given = candidates({"trial 9": (0.8, 0.7), "trial 1": (0.7, 0.7), BASELINE: (0.9, 0.7)})
+    assert judge(given).chosen == BASELINE
+    given = candidates({"trial 9": (0.8, 0.7), BASELINE: (None, 0.7)})
+    assert judge(given).chosen == "trial 9"
 
 
 def test_the_interval_of_a_mean_holds_seeds_and_images():

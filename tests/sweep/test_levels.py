@@ -73,6 +73,23 @@ def test_a_level_that_came_with_another_is_called_confounded():
     assert mish.cramers_v == pytest.approx(50 / math.sqrt(9900))
 
 
+@pytest.mark.parametrize("better", ["mish", "relu"])
+def test_of_two_levels_both_are_confounded_or_none_is(better):
+    """Of the others eight of eleven had no batch norm, which by itself is just not often enough."""
+    parameters = pd.DataFrame(
+        {
+            "activation": ["mish"] * 9 + ["relu"] * 11,
+            "batch_norm": [True] * 7 + [False] * 2 + [True] * 3 + [False] * 8,
+        }
+    )
+    values = noise(20, size=0.002) + 0.05 * (parameters["activation"] == better)
+    found = by_name(find_levels(made_trials(SMALL[:2], parameters, values)))
+    mish, relu = found["activation=mish"], found["activation=relu"]
+    assert mish.confounded == "7 of the 9 had batch_norm=true (3 of the other 11)"
+    assert relu.confounded == relu.reason == "of mish 7 of the 9 had batch_norm=true (3 of the other 11)"
+    assert {mish.verdict, relu.verdict} == {NOTHING_FOLLOWS}
+
+
 def test_levels_that_always_come_together_are_aliases():
     parameters = drawn(SMALL[:2], 30)
     parameters["batch_norm"] = parameters["activation"] == "mish"

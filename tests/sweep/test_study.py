@@ -95,7 +95,7 @@ def test_a_grid_takes_each_point_once_in_an_order_of_its_seed(tmp_path):
 def test_a_grid_comes_to_every_point_once_beside_those_given_by_hand(tmp_path, trials):
     sweep = made_sweep({name: SPACE[name] for name in ("model.dense", "recipe.flip")}, sampler="grid", trials=trials)
     order = [sweep.space.point(int(number)) for number in np.random.default_rng(sweep.seed).permutation(6)]
-    run_all(tmp_path, sweep, StubbedTrain(1), most_trials=1)
+    run_all(tmp_path, dataclasses.replace(sweep, trials=1), StubbedTrain(1))
     for point in order[2:4]:
         run_all(tmp_path, sweep, StubbedTrain(1), point=point)
     run_all(tmp_path, sweep, StubbedTrain(1))
@@ -280,7 +280,7 @@ def test_a_last_trial_at_which_workers_died_is_failed_in_the_table(tmp_path):
 def test_no_trial_is_given_up_that_had_told_its_last_epoch_before_its_worker_died(tmp_path):
     sweep = made_sweep(trials=4, pruning="halving", halving_factor=3)
     train = StubbedTrain(value=lambda point: 0.9)
-    run_all(tmp_path, sweep, train, most_trials=3)
+    run_all(tmp_path, dataclasses.replace(sweep, trials=3), train)
     study = SweepStudy(tmp_path, sweep)
     progress = {"seconds": 1.0, "overhead_seconds": 0.0}
     with study.claim() as claimed:
@@ -330,7 +330,7 @@ def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):
 
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
     sweep = made_sweep(trials=2)
-    run_all(tmp_path, sweep, most_trials=1)
+    run_all(tmp_path, dataclasses.replace(sweep, trials=1))
     with (tmp_path / STUDY_JOURNAL_FILE).open("ab") as journal:
         journal.write(b'{"op_code":6,"wor')
     run_all(tmp_path, sweep)

@@ -79,7 +79,7 @@ def judge(answers: Mapping[str, tuple[Finalist, Mapping[int, Predictions]]]) -> 
     in_order = sorted(runs, key=lambda name: name != BASELINE)
     pairs = compare_runs([run for name in in_order for run in runs[name]])
     scored = [_scored(answers[name][0], each) for name, each in runs.items()]
-    chosen = max(scored, key=lambda each: each.mean)  # the first of equals
+    chosen = max(scored, key=lambda each: (each.mean, each.candidate.in_sweep or 0.0))  # of equals in both the first
     return Judgement(
         scored=scored, chosen=chosen.candidate.name, pairs=pairs[pairs["metric"] == "accuracy"].reset_index(drop=True)
     )
@@ -226,7 +226,8 @@ def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
         f"has {each.mean:.4f} ({_ends(each)}), {abs(change):.4f} {'less' if change < 0 else 'more'}"
     )
     is_best = each.candidate.in_sweep == max(other.candidate.in_sweep or 0 for other in found.candidates)
-    if is_best and found.expected_bias is not None:
+    # Of a trial that is left out nobody knows here whether it was the best.
+    if is_best and found.expected_bias is not None and not found.diverged.keys() - {BASELINE}:
         least = "at least " if found.num_pruned else ""
         text += f"; the choice of the best was expected to have added {least}{found.expected_bias:.4f} by the images "
         text += "alone"

@@ -154,17 +154,17 @@ class SweepStudy:
         return sorted(known, key=lambda each: (-each[1], each[0]))
 
     @contextmanager
-    def claim(self, point: Point | None = None, most_trials: int | None = None) -> Iterator[Claimed | None]:
+    def claim(self, point: Point | None = None) -> Iterator[Claimed | None]:
         """Give a trial to this process for the length of the block; None where there is none left to do.
 
         One whose worker is gone comes first: it goes on under its number. point: of a new trial, in place of one that
-        is drawn, whatever the budget. most_trials: of the sweep, in place of its own.
+        is drawn, whatever the budget.
         """
         with ExitStack() as stack:
             with self._alone():
                 trial = None if point is not None else self._abandoned(stack)
                 is_taken_over = trial is not None
-                if trial is None and (point is not None or self.has_budget(most_trials)):
+                if trial is None and (point is not None or self.has_budget()):
                     trial = self._begin(stack, point)
                 claimed = None if trial is None else self._claimed(trial, is_taken_over)
                 # Also where none is left: a process that was killed may have ended a trial and not written that there.
@@ -219,13 +219,13 @@ class SweepStudy:
     def _lock_path(self, number: int) -> Path:
         return self.folder / LOCKS_FOLDER / f"{number:04}"
 
-    def has_budget(self, most_trials: int | None = None) -> bool:
-        """Whether another trial may be drawn; most_trials: of the sweep, in place of its own.
+    def has_budget(self) -> bool:
+        """Whether another trial may be drawn.
 
         Trials whose points were given by hand count as none of them, but no grid comes back to those points.
         """
         trials, sampler = self.trials, self._study.sampler
-        most = self.sweep.most_trials if most_trials is None else most_trials
+        most = self.sweep.most_trials
         if most is not None and sum(_BY_HAND not in each.system_attrs for each in trials) >= most:
             return False
         if isinstance(sampler, ShuffledGridSampler) and sampler.free_point(trials) is None:

@@ -38,7 +38,6 @@ def work(
     *,
     point: Point | None = None,
     until: float = math.inf,
-    most_trials: int | None = None,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[str]:
     """Train trials until the budget is used up, and say a line of each.
@@ -49,7 +48,7 @@ def work(
     """
     since, num_failed = time.perf_counter(), 0
     while time.monotonic() < until:
-        with study.claim(point, most_trials) as claimed:
+        with study.claim(point) as claimed:
             if claimed is None:
                 return
             session = _Session(study, claimed, since, goes_on)

@@ -137,7 +137,12 @@ def _shares(
                 for row, value in zip(rows, values, strict=True)
             ]
         )
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=num_trees, seed=seed))
+        try:
+            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=num_trees, seed=seed))
+        except RuntimeError as error:
+            if "zero total variance" not in str(error):
+                raise
+            return dict.fromkeys(columns, 0.0)  # no tree saw the one value that differs
     return {name: float(share) for name, share in shares.items()}
 
 

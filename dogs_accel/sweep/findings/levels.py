@@ -100,7 +100,7 @@ def find_levels(trials: SweepTrials, num_permutations: int = NUM_PERMUTATIONS) -
         for at, each in enumerate(trials.levels)
         for level in range(len(each.labels))
     ]
-    return _judged(found)
+    return _judged(_confounded_alike(found))
 
 
 def level_table(found: list[LevelFinding]) -> pd.DataFrame:
@@ -210,6 +210,28 @@ def _why_nothing(num: int, num_others: int, confounded: str, num_free: int, spre
     if num_free < FEWEST_FREE:
         return f"{num + num_others} trials are too few to hold the other parameters equal"
     return ""
+
+
+def _confounded_alike(found: list[LevelFinding]) -> list[LevelFinding]:
+    """Let a level be confounded where the one other level of its parameter is: the two are one contrast.
+
+    By the shares of its own trials the other one may just not be.
+    """
+    alike = list(found)
+    by_parameter: dict[str, list[int]] = {}
+    for place, each in enumerate(found):
+        if each.num_complete:
+            by_parameter.setdefault(each.parameter, []).append(place)
+    for places in by_parameter.values():
+        confounded = [place for place in places if found[place].confounded]
+        if len(places) == 2 and len(confounded) == 1:
+            [one] = confounded
+            [other] = set(places) - {one}
+            text = f"of {found[one].level} {found[one].confounded}"
+            alike[other] = dataclasses.replace(
+                found[other], confounded=text, reason=found[other].reason or text, verdict=NOTHING_FOLLOWS
+            )
+    return alike
 
 
 def _judged(found: list[LevelFinding]) -> list[LevelFinding]:

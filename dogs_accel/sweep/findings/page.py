@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,7 @@ class SweepFindings:
     settings: str = ""
     """The space and the fixed settings, as text."""
     confirmation: Mapping[str, Any] | None = None
-    """What `sweep.confirm` lays out of itself; None where nothing was confirmed."""
-    how_to_confirm: str = field(default="dogs-accel sweep --confirm K --out DIR does that.")
+    """What `confirmation_view` lays out; None where nothing was confirmed."""
 
 
 def write_sweep_report(folder: Path, findings: SweepFindings) -> Path:
@@ -87,7 +86,6 @@ def render_sweep_report(findings: SweepFindings) -> str:
         ),
         cautions=[each for each in findings.sentences if each.kind == CAUTION],
         confirmation=findings.confirmation,
-        how_to_confirm=findings.how_to_confirm,
         time=_time(trials),
         parallel=_parallel(trials),
         importance=findings.importance,

@@ -2,8 +2,7 @@
 
 A parameter that is a choice has its choices as levels. A range is cut into three levels of equal width on its own
 scale, which is logarithmic where the range is; one of few values, an integer range or one with a step, has each value
-as a level. The cuts
-follow from the space alone, so that they do not depend on what came out.
+as a level. The cuts follow from the space alone, so that they do not depend on what came out.
 """
 
 from __future__ import annotations
