@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import argparse
 
     from dogs_accel.sweep.engine.opened import Where
+    from dogs_accel.sweep.engine.study import SweepStudy
     from dogs_accel.sweep.settings import SweepConfig
     from dogs_accel.sweep.space import Value
 
@@ -47,6 +48,8 @@ _NOT_OF_CONFIRM = (
     "export_wandb",
 )  # fmt: skip
 """Flags that say what a sweep is or how long it goes on, which one that is confirmed has behind it."""
+_SETTINGS_LOCK = "settings"
+"""Which a process has that reads or writes what a folder says of its sweep."""
 _SEEDS = 3
 """Of each candidate that is confirmed, where nothing else is said."""
 _WORKER_GIB = 1.5
@@ -241,8 +244,11 @@ def _changed(sweep: SweepConfig, changes: dict[str, Any], settings: dict[str, An
 
 
 def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
-    """Make the folder of a sweep, or find the same sweep there. Raises ValueError where something else is."""
-    from dogs_accel.sweep.engine.study import one_at_a_time
+    """Make the folder of a sweep, or find the same sweep there. Raises ValueError where something else is.
+
+    Another sweep there that ended before its first trial, as with a wrong folder of data, makes way for this one.
+    """
+    from dogs_accel.sweep.engine.study import STUDY_JOURNAL_FILE, one_at_a_time
     from dogs_accel.sweep.settings import SWEEP_FILE, read_sweep, write_sweep
 
     if options.out is None:
@@ -253,15 +259,30 @@ def _open_folder(options: argparse.Namespace, sweep: SweepConfig) -> Path:
         if not is_unused(folder) and not (folder / SWEEP_FILE).is_file() and not _is_begun(folder):
             raise ValueError(f"out: {folder} is no sweep and not empty, expected a sweep, an empty folder or a new one")
         folder.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(folder, "settings"):
+    with one_at_a_time(folder, _SETTINGS_LOCK):
         if (folder / SWEEP_FILE).is_file():
             there = read_sweep(folder)
-            if (difference := sweep.differs_from(there)) is not None:
-                raise ValueError(f"out: the sweep in {folder} is another one: {difference}; expected another --out")
+            if (folder / STUDY_JOURNAL_FILE).exists():
+                _require_same(sweep, there, folder)
             if sweep == there:
                 return folder
         write_sweep(folder, sweep)
     return folder
+
+
+def _open_study(folder: Path, sweep: SweepConfig) -> SweepStudy:
+    """Open the study of a sweep, from when on its folder is that of no other. Raises ValueError where it is by now."""
+    from dogs_accel.sweep.engine.study import SweepStudy, one_at_a_time
+    from dogs_accel.sweep.settings import read_sweep
+
+    with one_at_a_time(folder, _SETTINGS_LOCK):
+        _require_same(sweep, read_sweep(folder), folder)
+        return SweepStudy(folder, sweep)
+
+
+def _require_same(sweep: SweepConfig, there: SweepConfig, folder: Path) -> None:
+    if (difference := sweep.differs_from(there)) is not None:
+        raise ValueError(f"out: the sweep in {folder} is another one: {difference}; expected another --out")
 
 
 def _is_begun(folder: Path) -> bool:
@@ -323,7 +344,6 @@ def _work(
     point: dict[str, Value],
     num_workers: int,
 ) -> Iterator[str]:
-    from dogs_accel.sweep.engine.study import SweepStudy
     from dogs_accel.sweep.engine.trial import TrialRunner
     from dogs_accel.sweep.engine.worker import work
 
@@ -331,9 +351,8 @@ def _work(
     runner = TrialRunner(folder, sweep, where)
     said = list(runner.prepare()) if options.worker is not None else runner.prepare()
     yield from [] if options.worker is not None else said
-    num_begun = 0
+    num_begun, study = 0, _open_study(folder, sweep)
     with _others(folder, where, num_workers, until) as others:
-        study = SweepStudy(folder, sweep)
         try:
             for line in work(
                 study,

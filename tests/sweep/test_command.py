@@ -17,6 +17,7 @@ from dogs_accel.results.folder import read_record
 from dogs_accel.results.layout import record_paths
 from dogs_accel.runtime.files import read_json
 from dogs_accel.sweep import command as sweep_command
+from dogs_accel.sweep.engine import trial
 from dogs_accel.sweep.presets import SWEEP_PRESETS
 from dogs_accel.sweep.settings import read_sweep, sweep_of
 from dogs_accel.sweep.trials import TRIALS_FILE, read_trials
@@ -338,6 +339,31 @@ def test_a_worker_whose_command_is_gone_stops(stubbed, capsys):
 def test_what_makes_it_another_sweep_is_said_as_it_is_typed(stubbed, capsys):
     assert cli.main([*RUN, "--trials", "1", "--epochs", "2"]) == 0
     assert "another one: epochs: got 3, which has 2; expected" in refused(capsys, *RUN[1:], "--epochs", "3")
+
+
+def test_a_sweep_that_could_not_begin_leaves_its_folder_to_another(stubbed, monkeypatch, capsys):
+    def refuse(self):
+        raise ValueError("data: photos is not there")
+        yield
+
+    monkeypatch.setattr(trial.TrialRunner, "prepare", refuse)
+    assert "data: photos is not there" in refused(capsys, *RUN[1:], "--data", "nowhere", "--trials", "1")
+    monkeypatch.setattr(trial.TrialRunner, "prepare", lambda self: iter(()))
+    assert cli.main([*RUN, "--data", "pictures", "--trials", "1"]) == 0
+    assert "another one: data" in refused(capsys, *RUN[1:], "--trials", "1")
+
+
+def test_of_two_sweeps_that_begin_in_one_folder_the_later_one_has_it(stubbed, monkeypatch, capsys):
+    def prepare(self):
+        if not is_other:
+            is_other.append(True)
+            assert cli.main([*RUN, "--data", "others", "--trials", "1"]) == 0
+        yield from ()
+
+    is_other = []
+    monkeypatch.setattr(trial.TrialRunner, "prepare", prepare)
+    assert "is another one: data: got " in refused(capsys, *RUN[1:], "--trials", "1")
+    assert len(read_trials(Path("out") / TRIALS_FILE, read_sweep(Path("out")).space)) == 1
 
 
 def test_help_says_the_defaults_of_the_fields(capsys):

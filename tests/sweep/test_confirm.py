@@ -104,7 +104,8 @@ def test_test_is_read_once_after_the_choice_and_for_the_chosen_one_alone(confirm
     answers = [read_predictions(path) for path in sorted(folder.rglob(logits_file("test")))]
     assert found["num_test"] == len(answers[0].labels) == 24
     assert found["test"]["mean"] == pytest.approx(np.mean([np.mean(one.predicted == one.labels) for one in answers]))
-    assert any(line.startswith(f"On test, read once and for {chosen} alone") for line in said)
+    named = {"baseline": "the baseline"}.get(chosen, chosen)
+    assert any(line.startswith(f"On test, read once and for {named} alone") for line in said)
 
 
 def test_the_report_says_what_was_confirmed(confirmed):

@@ -110,6 +110,13 @@ def test_what_is_not_better_than_the_baseline_is_said_not_to_be():
     found = judge(candidates({"trial 2": (0.8, 0.7), BASELINE: (None, 0.7)}))
     said = confirmation_of(found, seeds=(43, 44, 45), num_val=NUM, expected_bias=None).sentences
     assert said[-1] == "That trial 2 is better than the baseline is not shown."
+    found = judge(candidates({"trial 2": (0.8, 0.4), BASELINE: (0.7, 0.7)}))
+    said = confirmation_of(found, seeds=(43, 44, 45), num_val=NUM, expected_bias=None, diverged={"trial 3": "nan"})
+    _, baseline, left_out, pair, chosen = said.sentences
+    assert baseline.startswith("The baseline had 0.7000 in the sweep; over 3 other seeds it has 0.")
+    assert left_out == "Trial 3 is left out: nan."
+    assert pair.endswith(", the baseline is better.")
+    assert chosen.startswith("Chosen: the baseline, with 0.")
 
 
 def test_candidates_of_other_images_are_refused():

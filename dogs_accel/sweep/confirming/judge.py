@@ -184,7 +184,7 @@ def describe_confirmation(found: Confirmation) -> list[str]:
     for each in found.candidates:
         if each.candidate.in_sweep is not None:
             said.append(_against_sweep(found, each, num))
-    said += [f"{name.capitalize()} is left out: {what}." for name, what in found.diverged.items()]
+    said += [f"{_named(name).capitalize()} is left out: {what}." for name, what in found.diverged.items()]
     if other_epochs := describe_epochs([each.candidate for each in found.candidates]):
         said.append(other_epochs)
     by_pair = {(pair["a"], pair["b"]): pair for pair in found.pairs}
@@ -194,7 +194,7 @@ def describe_confirmation(found: Confirmation) -> list[str]:
         said.append(f"No difference is shown between {'; nor between '.join(unclear)}.")
     said += [_pair_words(pair) for pair in others if pair["verdict"] != NO_DIFFERENCE]
     chosen = next(each for each in found.candidates if each.candidate.name == found.chosen)
-    said.append(f"Chosen: {found.chosen}, with {chosen.mean:.4f}. Rule: {RULE}.")
+    said.append(f"Chosen: {_named(found.chosen)}, with {chosen.mean:.4f}. Rule: {RULE}.")
     if found.chosen != BASELINE and any(
         BASELINE in names and found.chosen in names and pair["verdict"] == NO_DIFFERENCE
         for names, pair in by_pair.items()
@@ -203,8 +203,8 @@ def describe_confirmation(found: Confirmation) -> list[str]:
     if found.test is not None:
         test = found.test
         said.append(
-            f"On test, read once and for {found.chosen} alone, its accuracy is {test.mean:.4f} ({_ends(test)}) of "
-            f"{found.num_test:,} images, {_over(len(test.by_seed))}{_left_out(found.num_left_out)}. Neither the seeds "
+            f"On test, read once and for {_named(found.chosen)} alone, its accuracy is {test.mean:.4f} ({_ends(test)}) "
+            f"of {found.num_test:,} images, {_over(len(test.by_seed))}{_left_out(found.num_left_out)}. Neither the seeds "
             "nor these images had a part in the choice of trials."
         )
     return said
@@ -222,8 +222,8 @@ def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
     assert each.candidate.in_sweep is not None
     change = each.mean - each.candidate.in_sweep
     text = (
-        f"{each.candidate.name.capitalize()} had {each.candidate.in_sweep:.4f} in the sweep; {_over(num, 'other ')} it "
-        f"has {each.mean:.4f} ({_ends(each)}), {abs(change):.4f} {'less' if change < 0 else 'more'}"
+        f"{_named(each.candidate.name).capitalize()} had {each.candidate.in_sweep:.4f} in the sweep; "
+        f"{_over(num, 'other ')} it has {each.mean:.4f} ({_ends(each)}), {abs(change):.4f} {'less' if change < 0 else 'more'}"
     )
     is_best = each.candidate.in_sweep == max(other.candidate.in_sweep or 0 for other in found.candidates)
     # Of a trial that is left out nobody knows here whether it was the best.
@@ -246,10 +246,14 @@ def _ends(scored: Scored) -> str:
     return "no interval" if math.isnan(scored.low) else f"{scored.low:.4f} to {scored.high:.4f}"
 
 
+def _named(candidate: str) -> str:
+    return f"the {BASELINE}" if candidate == BASELINE else candidate
+
+
 def _pair_words(pair: Mapping[str, Any]) -> str:
     a, b = pair["a"], pair["b"]
     ends = "no interval" if pair["low"] is None else f"{pair['low']:+.4f} to {pair['high']:+.4f}"
-    verdict = {"a is better": f"{a} is better", "b is better": f"{b} is better"}.get(pair["verdict"], pair["verdict"])
-    against = f"the {BASELINE}" if a == BASELINE else a
+    better = {"a is better": a, "b is better": b}.get(pair["verdict"])
+    verdict = pair["verdict"] if better is None else f"{_named(better)} is better"
     tested = f", {text}" if (text := mcnemar_text(pair)) else ""
-    return f"{b.capitalize()} against {against}: {pair['difference']:+.4f} ({ends}){tested}, {verdict}."
+    return f"{b.capitalize()} against {_named(a)}: {pair['difference']:+.4f} ({ends}){tested}, {verdict}."
