@@ -201,11 +201,11 @@ def describe_confirmation(found: Confirmation) -> list[str]:
     ):
         said.append(f"That {found.chosen} is better than the baseline is not shown.")
     if found.test is not None:
-        test = found.test
+        test, num = found.test, len(found.test.by_seed)
         said.append(
             f"On test, read once and for {_named(found.chosen)} alone, its accuracy is {test.mean:.4f} ({_ends(test)}) "
-            f"of {found.num_test:,} images, {_over(len(test.by_seed))}{_left_out(found.num_left_out)}. Neither the seeds "
-            "nor these images had a part in the choice of trials."
+            f"of {found.num_test:,} images, {_over(num)}{_left_out(found.num_left_out)}. Neither the seeds nor these "
+            "images had a part in the choice of trials."
         )
     return said
 
@@ -221,9 +221,10 @@ def describe_epochs(candidates: Sequence[Finalist]) -> str:
 def _against_sweep(found: Confirmation, each: Scored, num: int) -> str:
     assert each.candidate.in_sweep is not None
     change = each.mean - each.candidate.in_sweep
+    less = "less" if change < 0 else "more"
     text = (
         f"{_named(each.candidate.name).capitalize()} had {each.candidate.in_sweep:.4f} in the sweep; "
-        f"{_over(num, 'other ')} it has {each.mean:.4f} ({_ends(each)}), {abs(change):.4f} {'less' if change < 0 else 'more'}"
+        f"{_over(num, 'other ')} it has {each.mean:.4f} ({_ends(each)}), {abs(change):.4f} {less}"
     )
     is_best = each.candidate.in_sweep == max(other.candidate.in_sweep or 0 for other in found.candidates)
     # Of a trial that is left out nobody knows here whether it was the best.
