@@ -187,6 +187,7 @@ def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_resu
     choose(page, "Stage", options[-1])
     choose(page, "Image", f"{content['images'][2]['true_class']}, {image}")
     assert page.locator("#look-said").inner_text().startswith(f"{name} of ResNet-18, full on {image}.")
+    assert "Dark is the mean of a channel over a sample" in page.locator("#look-said").inner_text()
     expected = [each["channel"] for each in content["stages"][-1]["active"][2]]
     alts = page.locator("#look-maps ul").first.locator(".over img").evaluate_all("all => all.map(each => each.alt)")
     assert alts == [f"Channel {channel} of {name} on {image}" for channel in expected]
