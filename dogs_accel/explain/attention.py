@@ -11,8 +11,39 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dogs_accel.explain.cells import Places, UnexplainableError, run_on_black
+from dogs_accel.explain.cells import Places, UnexplainableError, black
 from dogs_accel.explain.gradcam import EXPLAINED_BATCH
+from dogs_accel.models.architecture.receptive_field import following_fields
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a ViT, in their order."""
+
+    num_prefix: int
+    """Before those of the patches."""
+    grid: tuple[int, int]
+    """Patches down and across."""
+    num_read: int
+    """Of the first ones, those that the head reads; 0 where it pools the patches, and so do the maps."""
+    pooling: str
+    """How the head pools the patches, by timm's name: avg is their mean."""
+    embedding: str
+    """Name of the module that makes the patches."""
+
+    @property
+    def num_all(self) -> int:
+        """Number of all tokens."""
+        return self.num_prefix + self.grid[0] * self.grid[1]
+
+    @property
+    def queries(self) -> str:
+        """Say whose attention the maps show."""
+        if self.num_read:
+            return "the class token" if self.num_read == 1 else f"mean over the {self.num_read} tokens of the heads"
+        if self.pooling == "avg":
+            return "mean over the patches, as the head pools them"
+        return f"mean over the patches; the head pools them otherwise ({self.pooling}), which the maps leave out"
 
 
 @dataclass(frozen=True)
@@ -20,14 +51,14 @@ class Attention:
     """Attention of the last layer and attention rollout of a ViT: without gradients, the same whatever the class."""
 
     model: nn.Module
-    num_prefix: int
-    """Tokens before those of the patches."""
-    grid: tuple[int, int]
-    """Patches down and across."""
+    tokens: Tokens
     places: Places
     """Where the patches lie in the image."""
-    reads_class_token: bool
-    """Whether the head reads the class token; otherwise it pools the patches, and so do the maps."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.tokens.grid
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -44,7 +75,7 @@ class Attention:
             "class_specific": False,
             "shows": f"where the model looked, whatever the {noun}",
             "class_specific_note": f"computed without gradients: it shows what reached the head, whatever the {noun}",
-            "queries": "the class token" if self.reads_class_token else "mean over the patches, as the head pools them",
+            "queries": self.tokens.queries,
             "grid": list(self.grid),
         }
 
@@ -65,9 +96,10 @@ class Attention:
         return {"attention_last": torch.cat(last), "attention_rollout": torch.cat(rollout)}
 
     def _on_patches(self, weights: Tensor) -> Tensor:
-        """Read the row of what the head reads, (N, T, T) -> (N, h, w)."""
-        read = weights[:, 0] if self.reads_class_token else weights[:, self.num_prefix :].mean(dim=1)
-        return read[:, self.num_prefix :].reshape(-1, *self.grid).float()
+        """Take the mean over the rows of what the head reads, (N, T, T) -> (N, h, w)."""
+        own, num_prefix = self.tokens, self.tokens.num_prefix
+        read = weights[:, : own.num_read] if own.num_read else weights[:, num_prefix:]
+        return read.mean(dim=1)[:, num_prefix:].reshape(-1, *own.grid).float()
 
 
 def attention_rollout(layers: Sequence[Tensor]) -> Tensor:
@@ -133,30 +165,45 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
 def find_attention(model: nn.Module, size_px: int) -> Attention:
     """Find how the attention of a ViT is read; raises UnexplainableError where its layers do not show all of it."""
     name = type(model).__name__
-    num_prefix, grid, reads_class_token = _token_layout(model)
-    num_tokens = num_prefix + grid[0] * grid[1]
-    with recorded_attention(model) as layers:
-        run_on_black(model, size_px)
+    tokens = _find_tokens(model)
+    image = black(model, size_px)
+    patches: list[Tensor] = []
+    embedding = model.get_submodule(tokens.embedding)
+    with (
+        torch.no_grad(),
+        recorded_attention(model) as layers,
+        following_fields(image) as field_of,
+        embedding.register_forward_hook(lambda _, __, output: patches.append(output)),
+    ):
+        model(image)
     if len(layers) < len(attention_layers(model)):
         raise UnexplainableError(f"attention: some layers of {name} do not show their weights")
     for weights in layers:
-        if weights.shape[-2:] != (num_tokens, num_tokens):
+        if weights.shape[-2:] != (tokens.num_all, tokens.num_all):
             raise UnexplainableError(
                 f"attention: a layer of {name} has weights {tuple(weights.shape[-2:])}, expected every layer to attend "
-                f"over all {num_tokens} tokens"
+                f"over all {tokens.num_all} tokens"
             )
         if weights.min() < 0 or not torch.allclose(weights.sum(dim=-1), weights.new_ones(()), atol=1e-2):
             raise UnexplainableError(f"attention: the weights of a layer of {name} are no shares that sum to 1")
-    return Attention(model, num_prefix, grid, Places.even(grid, size_px), reads_class_token)
+    return Attention(model, tokens, Places.of_field(field_of(patches[0])) or Places.even(tokens.grid, size_px))
 
 
-def _token_layout(model: nn.Module) -> tuple[int, tuple[int, int], bool]:
-    """Tokens before the patches, patches down and across, and whether the head reads the class token."""
+def _find_tokens(model: nn.Module) -> Tokens:
     if isinstance(model, torchvision.models.VisionTransformer):
         side = model.image_size // model.patch_size
-        return 1, (side, side), True
+        return Tokens(num_prefix=1, grid=(side, side), num_read=1, pooling="token", embedding="conv_proj")
     num_prefix = getattr(model, "num_prefix_tokens", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if num_prefix is None or grid is None:
         raise UnexplainableError(f"attention: {type(model).__name__} does not say which of its tokens are patches")
-    return num_prefix, (grid[0], grid[1]), num_prefix > 0 and getattr(model, "global_pool", "") == "token"
+    pooling = str(getattr(model, "global_pool", ""))
+    # A model that was distilled has a head on a token of its own too, and answers by the mean of both heads.
+    num_heads = 2 if getattr(model, "head_dist", None) is not None else 1
+    return Tokens(
+        num_prefix=num_prefix,
+        grid=(grid[0], grid[1]),
+        num_read=num_heads if num_prefix and pooling == "token" else 0,
+        pooling=pooling,
+        embedding="patch_embed",
+    )

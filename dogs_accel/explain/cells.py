@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dogs_accel.models.architecture.receptive_field import Field, ReceptiveField
+
 
 class UnexplainableError(ValueError):
     """A model that has neither a feature map to weigh nor attention to follow; the message says what is missing."""
@@ -24,17 +26,35 @@ class Places:
     """How that is known."""
 
     @classmethod
-    def even(cls, grid: tuple[int, int], size_px: int, source: str = "patches tile the image") -> Places:
-        """Tile an image of size_px with the cells, as the patches of a ViT do."""
+    def even(cls, grid: tuple[int, int], size_px: int, source: str = "tiles of the image") -> Places:
+        """Tile an image of size_px with the cells."""
         step = size_px / grid[0]
         return cls((step / 2, step / 2), step, source)
+
+    @classmethod
+    def of_field(cls, field: Field | None) -> Places | None:
+        """Put each cell in the middle of its receptive field; None of cells without one.
+
+        A cell of a ResNet is centred 32 i px from the corner, not in the middle of a tile of 32 px: padding puts half
+        of the first window outside the image. Definition: Araujo et al., "Computing Receptive Fields of Convolutional
+        Neural Networks", Distill 2019.
+        """
+        if not isinstance(field, ReceptiveField):
+            return None
+        down, across = ((low + high) / 2 for low, high in zip(field.low, field.high, strict=True))
+        return cls((down, across), field.step[0], "strides and padding")
+
+
+def black(model: nn.Module, size_px: int) -> Tensor:
+    """Make one black image (1, 3, S, S) as a model takes it."""
+    parameter = next(model.parameters())
+    return torch.zeros(1, 3, size_px, size_px, device=parameter.device, dtype=parameter.dtype)
 
 
 @torch.no_grad()
 def run_on_black(model: nn.Module, size_px: int) -> None:
     """Run a model on one black image, for what its modules show meanwhile."""
-    parameter = next(model.parameters())
-    model(torch.zeros(1, 3, size_px, size_px, device=parameter.device, dtype=parameter.dtype))
+    model(black(model, size_px))
 
 
 def upsample(maps: Tensor, places: Places, size_px: int) -> Tensor:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import Tensor, nn
 
-from dogs_accel.explain.cells import Places, UnexplainableError, run_on_black
+from dogs_accel.explain.cells import Places, UnexplainableError, black
+from dogs_accel.models.architecture.receptive_field import Field, following_fields
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,10 @@ def find_last_feature_map(model: nn.Module, size_px: int) -> FeatureMap:
             "follows it"
         )
     side = step.output.shape[2]
-    places = _follow_strides(steps[: last + 1], size_px)
     return FeatureMap(
         step.name,
         side,
-        places or Places.even((side, side), size_px, "assumed to tile the image"),
+        Places.of_field(step.field) or Places.even((side, side), size_px, "assumed to tile the image"),
         is_channels_last=not _is_square(step.output, 2),
     )
 
@@ -80,25 +78,6 @@ def find_last_feature_map(model: nn.Module, size_px: int) -> FeatureMap:
 def _is_square(output: Tensor, first: int) -> bool:
     """Whether an output is a map whose height and width, both > 1, are its axes `first` and the one behind."""
     return output.ndim == 4 and output.shape[first] == output.shape[first + 1] > 1
-
-
-def _follow_strides(steps: Sequence[_TracedModule], size_px: int) -> Places | None:
-    """Follow the centres of the cells through the windows that make a map smaller; None where that fails.
-
-    A cell of a ResNet with random weights is centred 32 i px from the corner, not in the middle of a tile of 32 px:
-    padding puts half of the first window outside the image. Of branches side by side the first one that ran counts.
-    Definition: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
-    """
-    size, first, step = size_px, 0.5, 1.0
-    for each in steps:
-        window = _window(each.module, size)
-        if window is None or each.input.shape[2] != size or each.output.shape[2] >= size:
-            continue
-        extent, stride, padding = window
-        first += ((extent - 1) / 2 - padding) * step
-        step *= stride
-        size = each.output.shape[2]
-    return Places((first, first), step, "strides and padding") if size == steps[-1].output.shape[2] else None
 
 
 def measure_places(model: nn.Module, found: FeatureMap, images: Tensor) -> Places:
@@ -140,50 +119,36 @@ def _gradient_centres(model: nn.Module, found: FeatureMap, images: Tensor, axis:
     return cells, centres
 
 
-def _window(module: nn.Module, size_px: int) -> tuple[int, int, int] | None:
-    """Extent, stride and padding at the top of a convolution's or a pooling's window over a map of size_px."""
-    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        return None
-    kernel, stride, dilation = (
-        each[0] if isinstance(each, tuple) else each
-        for each in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
-    )
-    extent = (kernel - 1) * dilation + 1
-    if module.padding == "same" or isinstance(module, Conv2dSame | MaxPool2dSame | AvgPool2dSame):
-        # What is odd goes to the bottom.
-        return extent, stride, max((-(-size_px // stride) - 1) * stride + extent - size_px, 0) // 2
-    padding = module.padding[0] if isinstance(module.padding, tuple) else module.padding
-    return extent, stride, padding if isinstance(padding, int) else 0  # what is left in words is "valid"
-
-
 @dataclass(frozen=True)
 class _TracedModule:
     """A module as it ran in a forward pass."""
 
     name: str
-    module: nn.Module
     input: Tensor
     output: Tensor
+    is_leaf: bool
+    """Whether it is made of no other modules."""
+    field: Field | None
+    """Of the cells of its output."""
 
-    @property
-    def is_leaf(self) -> bool:
-        """Whether it is made of no other modules."""
-        return not any(self.module.children())
 
-
+@torch.no_grad()
 def _trace_modules(model: nn.Module, size_px: int) -> list[_TracedModule]:
     """Run a model on a black image; returns its modules, but for itself, in the order in which they finished."""
     steps: list[_TracedModule] = []
 
     def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            steps.append(_TracedModule(name, module, inputs[0], output))
+            is_leaf = not any(module.children())
+            steps.append(_TracedModule(name, inputs[0], output, is_leaf, field_of(output)))
 
+    image = black(model, size_px)
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if name:
                 stack.enter_context(module.register_forward_hook(functools.partial(record, name)))
-        run_on_black(model, size_px)
+        field_of = stack.enter_context(following_fields(image))
+        model(image)
     return steps
 
 

@@ -7,12 +7,19 @@ from typing import Any
 
 from dogs_accel.datasets import published_about
 from dogs_accel.eda.files import DUPLICATES_FILE, NOT_LOOKED_FOR
+from dogs_accel.report.formats import listed
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.reading import missing_columns
 from dogs_accel.training.phases import Phase
 
 _SHOWN = 5
 """Classes that are named of many."""
+_STARTS = {"none": "random", "file": "of a file"}
+"""Of kinds of weights that were not published with the model."""
+_CROSSED = {("train", "test"): "training and test", ("val", "test"): "validation and test",
+            ("train", "val"): "training and validation"}  # fmt: skip
+"""Splits that should have no picture in common; the second one is judged by pictures that the first knows."""
+_NAMES = {"test": "test image", "val": "validation image"}
 
 
 def limits(folder: RunsFolder) -> list[tuple[str, str]]:
@@ -33,20 +40,31 @@ def _data_limits(folder: RunsFolder) -> list[tuple[str, str]]:
 
 
 def _weights(folder: RunsFolder) -> list[tuple[str, str]]:
-    at_random = [run.title for run in folder.runs if run.record.kind_of_weights == "none"]
-    if len(at_random) == len(folder.runs):
+    kinds = [run.record.kind_of_weights for run in folder.runs]
+    if set(kinds) == {"none"}:
         return [("Random weights", "No backbone was pretrained, so nothing here is about transfer learning.")]
-    published = published_about(folder.facts.published)
-    if published is not None and published.caveats:
-        return list(published.caveats)
-    but_for = f", but for {'; '.join(at_random)}" if at_random else ""
-    return [
-        (
+    of_file = [run.title for run, kind in zip(folder.runs, kinds, strict=True) if kind == "file"]
+    others = [run.title for run, kind in zip(folder.runs, kinds, strict=True) if kind in ("file", "none")]
+    found: list[tuple[str, str]] = []
+    if len(others) < len(kinds):
+        published = published_about(folder.facts.published)
+        but_for = f", but for {'; '.join(others)}" if others else ""
+        usual = (
             "Pretraining",
             f"Backbones were pretrained{but_for}, on images among which there may be test images of these data, or "
             "ones that look like them; this was not looked for. The accuracy on new photos may be lower.",
         )
-    ]
+        found += [usual] if published is None or not published.caveats else published.caveats
+    if of_file:
+        whose = listed(of_file) if len(of_file) < len(kinds) else "Every run"
+        found.append(
+            (
+                "Weights of a file",
+                f"{whose} began with weights of a file. What they were trained on is not known here: there may be test "
+                "images of these data among it.",
+            )
+        )
+    return found
 
 
 def _untested(folder: RunsFolder) -> list[tuple[str, str]]:
@@ -74,7 +92,7 @@ def _recipes(folder: RunsFolder) -> list[tuple[str, str]]:
         found["training recipes"].append(str(run.record.train_recipe.get("name", "unknown")))
         found["learning rates"].append(" then ".join(f"{phase['lr']:g}" for phase in phases))
         found["epochs"].append(" + ".join(str(phase["epochs"]) for phase in phases))
-        found["weights at the start"].append("random" if run.record.kind_of_weights == "none" else "pretrained")
+        found["weights at the start"].append(_STARTS.get(run.record.kind_of_weights, "pretrained"))
         is_cached = run.record.cache_features and any(phase["mode"] == "head_only" for phase in phases)
         found["augmentation of heads"].append("none, on cached features" if is_cached else "as the recipe")
         found["what trains"].append(" then ".join(map(_without_rates, phases)))
@@ -123,19 +141,23 @@ def _duplicates(folder: RunsFolder) -> tuple[str, str]:
             f"No picture was found more than once, by content or by its looks. {NOT_LOOKED_FOR}.",
         )
     splits = table.groupby("group")["split"].agg(set)
-    shared = [group for group, names in splits.items() if {"train", "test"} <= names]
-    images = int(((table["split"] == "test") & table["group"].isin(shared)).sum())
-    if not shared:
+    alike = "of pictures that are the same file or alike by their looks"
+    found: list[str] = []
+    for (known, judged), words in _CROSSED.items():
+        shared = [group for group, names in splits.items() if {known, judged} <= names]
+        images = int(((table["split"] == judged) & table["group"].isin(shared)).sum())
+        if shared:
+            kind = "" if found else f" {alike}"
+            found.append(f"{_of(len(shared), 'group')}{kind} across {words}, with {_of(images, _NAMES[judged])}")
+    if not found:
         return (
             "Repeated pictures",
-            f"{_of(len(splits), 'group')} of pictures that are the same file or alike by their looks, none across "
-            f"training and test. {NOT_LOOKED_FOR}.",
+            f"{_of(len(splits), 'group')} {alike}, none across training, validation and test. {NOT_LOOKED_FOR}.",
         )
     return (
         "Repeated pictures",
-        f"{_of(len(shared), 'group')} of pictures that are the same file or alike by their looks across training and "
-        f"test, with {_of(images, 'test image')} ({DUPLICATES_FILE}). Pictures that look alike may still be different "
-        f"ones. {NOT_LOOKED_FOR}. Nothing was taken out.",
+        f"{'; '.join(found)} ({DUPLICATES_FILE}). Pictures that look alike may still be different ones. "
+        f"{NOT_LOOKED_FOR}. Nothing was taken out.",
     )
 
 

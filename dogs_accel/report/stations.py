@@ -490,8 +490,8 @@ def _classes(views: Sequence[RunView]) -> dict[str, Any] | None:
         scores = [float(row["f1-score"]) if row is not None and row["support"] else None for row in present]
         known = [value for value in scores if value is not None]
         support = next(int(row["support"]) for row in present if row is not None)
-        cells = [(value, value is not None and value == max(known)) for value in scores]
         spread = max(known) - min(known) if known else None
+        cells = [(value, bool(spread) and value == max(known)) for value in scores]
         rows.append({"name": name, "support": support, "cells": cells, "spread": spread})
     return {"views": [view for view, _ in tables], "rows": rows}
 

@@ -118,23 +118,31 @@ def run_views(folders: Sequence[RunsFolder]) -> list[RunView]:
     return views
 
 
-def summary_table(views: Sequence[RunView]) -> dict[str, Any]:
-    """Lay out the table of the runs and the picture of the accuracies; measures that no run has are left out."""
+def summary_table(views: Sequence[RunView], compared: pd.DataFrame | None) -> dict[str, Any]:
+    """Lay out the table of the runs and the picture of the accuracies; measures that no run has are left out.
+
+    compared: pairwise_comparison.csv, or the same over several folders, None where nothing compares their runs.
+    """
     of_views = [line for view in views if (line := _gain_of_views(view)) is not None]
-    return _measures(views, SHOWN_MEASURES) | {"views": of_views, "forest": _forest(views)}
+    return _measures(views, SHOWN_MEASURES, compared) | {"views": of_views, "forest": _forest(views)}
 
 
-def precision_table(views: Sequence[RunView]) -> dict[str, Any] | None:
-    """Lay out precision, recall and F1 of the runs; None where no run has measured precision."""
+def precision_table(views: Sequence[RunView], compared: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Lay out precision, recall and F1 of the runs likewise; None where no run has measured precision."""
     if all(view.run.metrics.get("macro_precision") is None for view in views):
         return None
-    return _measures(views, _PRECISION_AND_RECALL)
+    return _measures(views, _PRECISION_AND_RECALL, compared)
 
 
-def _measures(views: Sequence[RunView], measures: Sequence[tuple[str, str, bool]]) -> dict[str, Any]:
+def _measures(
+    views: Sequence[RunView], measures: Sequence[tuple[str, str, bool]], compared: pd.DataFrame | None
+) -> dict[str, Any]:
     rows = [(view, {key: _cell(view.run, key) for key, *_ in measures}) for view in views]
     kept = [each for each in measures if any(cells[each[0]]["value"] is not None for _, cells in rows)]
-    marks = {key: _marks(views, key, [cells[key]["value"] for _, cells in rows], more) for key, _, more in kept}
+    marks = {
+        key: _marks(views, key, [cells[key]["value"] for _, cells in rows], compared, larger=more)
+        for key, _, more in kept
+    }
     for row, (_, cells) in enumerate(rows):
         for key in marks:
             cells[key] |= {"is_best": row in marks[key].rows, "title": marks[key].title_of(row)}
@@ -147,38 +155,50 @@ def _measures(views: Sequence[RunView], measures: Sequence[tuple[str, str, bool]
     }
 
 
-def _marks(views: Sequence[RunView], key: str, values: Sequence[float | None], larger: bool) -> Marks:
+def _marks(
+    views: Sequence[RunView], key: str, values: Sequence[float | None], compared: pd.DataFrame | None, *, larger: bool
+) -> Marks:
     """Mark the best runs of a column, by the test of its measure or the intervals of its times where it has them."""
     labels = [view.label for view in views]
     if key in _SIZES:
         return mark_best(values, labels, larger=larger)
-    if _are_of_several_folders(views):
-        return Marks()  # which may be of other test images, and of other hardware
     if key == "one_image_ms":
         costs = [view.run.cost for view in views]
-        latencies = [None if cost is None else cost.one_image_ms for cost in costs]
-        return _mark_times(latencies, [None if cost is None else cost.setting.model for cost in costs], labels)
+        if len({cost.setting.where for cost in costs if cost is not None}) > 1:
+            return Marks()
+        return _mark_times([None if cost is None else cost.one_image_ms for cost in costs], labels)
+    if compared is None and _are_of_several_folders(views):
+        return Marks()  # which were tested on other images
     if key == "training_seconds":
-        return mark_best(values, labels, larger=larger, untested=", of one training each")
+        is_one_device = len({view.folder.device for view in views}) == 1
+        return mark_best(values, labels, larger=larger, untested=", of one training each") if is_one_device else Marks()
     if key not in _TESTED:
         return mark_best(values, labels, larger=larger, untested="; differences in it are not tested")
-    pairwise = views[0].folder.table(PAIRWISE_FILE)
+    known_as = [_known_as(view, views) for view in views]
 
     def shown(row: int, other: int) -> bool | None:
-        verdict = pair_verdict(pairwise, {views[row].run.name}, {views[other].run.name}, _TESTED[key])
+        verdict = pair_verdict(compared, known_as[row], known_as[other], _TESTED[key])
         return None if verdict is None else verdict != NO_DIFFERENCE
 
     return mark_best(values, labels, larger=larger, shown=shown)
 
 
-def _mark_times(times: Sequence[Latency | None], models: Sequence[str | None], labels: Sequence[str]) -> Marks:
-    """Mark the shortest of some medians whose interval no other model's overlaps; runs of one model share theirs."""
+def _known_as(view: RunView, views: Sequence[RunView]) -> set[str]:
+    """Names that a table of pairs may give a run; none where it compares configurations of several seeds instead."""
+    own = over_folders(view.run, view.run.configuration)
+    if sum(over_folders(each.run, each.run.configuration) == own for each in views) > 1:
+        return set()
+    return {view.run.name, over_folders(view.run, view.run.name)}
+
+
+def _mark_times(times: Sequence[Latency | None], labels: Sequence[str]) -> Marks:
+    """Mark the shortest of some medians whose interval no other one overlaps; runs of one model may share theirs."""
 
     def shown(row: int, other: int) -> bool | None:
         a, b = times[row], times[other]
         assert a is not None
         assert b is not None
-        if models[row] == models[other]:
+        if a == b:  # measured once
             return True
         return a.high < b.low if a.has_interval and b.has_interval else None
 
@@ -259,10 +279,9 @@ def _cost_marks(costs: Sequence[ModelCost], labels: Sequence[str]) -> dict[str, 
         "macs": mark_best([cost.macs for cost in costs], labels, larger=False),
     }
     if len({cost.setting.where for cost in costs}) == 1:
-        names = [cost.display for cost in costs]
-        marks["one_image"] = _mark_times([cost.one_image_ms for cost in costs], names, labels)
+        marks["one_image"] = _mark_times([cost.one_image_ms for cost in costs], labels)
     if len({(cost.setting.where, cost.setting.batch_size) for cost in costs}) == 1:
-        marks["batch"] = _mark_times([cost.batch_ms for cost in costs], names, labels)
+        marks["batch"] = _mark_times([cost.batch_ms for cost in costs], labels)
         marks["memory"] = mark_best([cost.peak_memory_bytes for cost in costs], labels, larger=False)
     return {name: marks.get(name, Marks()) for name in ("parameters", "macs", "one_image", "batch", "memory")}
 
@@ -341,14 +360,16 @@ def pairs_between(table: pd.DataFrame, views: Sequence[RunView]) -> dict[str, An
         labels |= {name: view.label, configuration: _without_seed(view.label)}
         folders |= {name: view.folder_label, configuration: view.folder_label}
     between = table[table["run_a"].map(folders) != table["run_b"].map(folders)]
-    return _lay_out_pairs(between, labels, "between the folders")
+    return _lay_out_pairs(between, labels, "between the folders", are_of_two_folders=True)
 
 
 def _without_seed(label: str) -> str:
     return label.partition(", seed ")[0]
 
 
-def _lay_out_pairs(table: pd.DataFrame, names: Mapping[str, str], title: str) -> dict[str, Any]:
+def _lay_out_pairs(
+    table: pd.DataFrame, names: Mapping[str, str], title: str, *, are_of_two_folders: bool = False
+) -> dict[str, Any]:
     """Lay out a table of `compare_runs`, accuracy first; names: the labels of its runs and configurations."""
     rows = []
     for row in table.to_dict("records"):
@@ -373,20 +394,26 @@ def _lay_out_pairs(table: pd.DataFrame, names: Mapping[str, str], title: str) ->
         "folder": title,
         "rows": rows,
         "groups": [each for each in groups if each[1]],
-        "unclear": _unclear(accuracy, "configurations" if "num_seeds" in table else "runs"),
+        "unclear": _unclear(
+            accuracy, "configurations" if "num_seeds" in table else "runs", are_of_two_folders=are_of_two_folders
+        ),
         "reasons": list(dict.fromkeys(row["reason"] for row in rows if isinstance(row.get("reason"), str))),
         "has_seeds": "num_seeds" in table,
     }
 
 
-def _unclear(pairs: Sequence[Mapping[Any, Any]], what: str) -> str:
-    """Say which pairs show no difference in test accuracy, by name where they are few; "" where all show one."""
+def _unclear(pairs: Sequence[Mapping[Any, Any]], what: str, *, are_of_two_folders: bool = False) -> str:
+    """Say which pairs show no difference in test accuracy, by name where they are few; "" where all show one.
+
+    are_of_two_folders: whether pairs within a folder are not among them.
+    """
     unclear = [pair for pair in pairs if not pair["is_difference"]]
     if not unclear:
         return ""
     accuracies = {pair[f"{side}_label"]: pair.get(side, float("nan")) for pair in pairs for side in ("a", "b")}
     if len(unclear) == len(pairs) and len(accuracies) > 2:
-        return f"In test accuracy there is no difference shown between any two of the {len(accuracies)} {what}."
+        any_two = "any two of different folders among" if are_of_two_folders else "any two of"
+        return f"In test accuracy there is no difference shown between {any_two} the {len(accuracies)} {what}."
     if len(unclear) <= _MOST_PAIRS:
         named = "; nor between ".join(f"{pair['a_label']} and {pair['b_label']}" for pair in unclear)
         return f"In test accuracy there is no difference shown between {named}."
@@ -397,7 +424,8 @@ def _unclear(pairs: Sequence[Mapping[Any, Any]], what: str) -> str:
         if best in (pair["a_label"], pair["b_label"])
     ]
     leads = f"{best}, which has the highest, is not shown to differ from {listed(rivals)}" if rivals else ""
-    leads = leads or f"{best}, which has the highest, is shown to be better than each of the others"
+    others = "those of the other folders" if are_of_two_folders else "the others"
+    leads = leads or f"{best}, which has the highest, is shown to be better than each of {others}"
     return (
         f"In test accuracy there is no difference shown in {len(unclear)} of the {len(pairs)} pairs of {what}. {leads}."
     )

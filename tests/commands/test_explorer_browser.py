@@ -177,7 +177,7 @@ def test_it_is_used_by_keyboard_and_says_what_it_shows(explorer, tests, open_pag
     assert page.problems == []
 
 
-def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_results, open_page):
+def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_results, open_page, violations):
     path = tiny_results / "cnn" / "resnet18_full" / "feature_maps.json"
     content = read_json(path)
     name, image = content["stages"][-1]["name"], content["images"][2]["id"]
@@ -187,6 +187,7 @@ def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_resu
     choose(page, "Stage", options[-1])
     choose(page, "Image", f"{content['images'][2]['true_class']}, {image}")
     assert page.locator("#look-said").inner_text().startswith(f"{name} of ResNet-18, full on {image}.")
+    assert "Dark is the mean of a channel over a sample" in page.locator("#look-said").inner_text()
     expected = [each["channel"] for each in content["stages"][-1]["active"][2]]
     alts = page.locator("#look-maps ul").first.locator(".over img").evaluate_all("all => all.map(each => each.alt)")
     assert alts == [f"Channel {channel} of {name} on {image}" for channel in expected]
@@ -201,9 +202,12 @@ def test_feature_maps_are_those_of_run_stage_and_image_that_are_chosen(tiny_resu
     slider.focus()
     page.keyboard.press("Home")
     assert page.locator(".over").first.evaluate("each => getComputedStyle(each).opacity") == "0"
+    assert violations(page) == []
     again = open_page(tiny_results / "explorer.html", page.evaluate("location.hash"))
     assert again.get_by_label("Stage").input_value() == name
     seen = open_page(tiny_results / "explorer.html", f"#show=all&image={image}")
+    assert seen.locator("#detail").is_visible()
+    assert violations(seen) == []
     seen.get_by_role("link", name="Its feature maps in ResNet-18, full").click()
     seen.wait_for_function("document.activeElement.id === 'inside-title'")
     assert not seen.locator("#detail").is_visible()

@@ -192,13 +192,14 @@ def test_every_verdict_on_a_published_figure_is_seen_without_scrolling(report, o
     assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
 
 
-def test_long_names_of_runs_stay_in_their_cells(tmp_path, open_page):
+def test_long_names_of_runs_stay_in_their_cells_and_axe_finds_nothing(tmp_path, open_page, violations):
     folder = write_folder(tmp_path / "run", BREEDS, ("resnet50_full", "resnet50_staged", "vit_b16_full"))
     for path in folder.glob("*/*/*_run_metadata.json"):
         path.write_text(path.read_text().replace('"ResNet-50"', '"deit3_small_distilled_patch16_224"'))
     page = open_page(write_report(read_runs_folder(folder)), viewport={"width": 390, "height": 844})
     overflows = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent)"
     assert page.eval_on_selector_all("#models th, #costs th, .class-table th", overflows) == []
+    assert violations(page) == []
 
 
 def test_a_picture_opens_and_closes(report, open_page):

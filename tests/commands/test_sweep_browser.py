@@ -1,15 +1,11 @@
 """The report of a sweep in a real browser."""
 
-import shutil
-
 import pytest
 
 from dogs_accel.sweep.findings.page import write_sweep_report
 from tests.support.sweep_findings import made_findings
 
 pytestmark = pytest.mark.slow  # a browser takes seconds to start
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -22,26 +18,9 @@ def report(findings, tmp_path_factory):
     return write_sweep_report(tmp_path_factory.mktemp("sweep"), findings)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser, report):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.problems, page.requests = [], []
-    page.on("console", lambda message: page.problems.append(message.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.goto(report.as_uri())
-    yield page
-    page.close()
+def page(open_page, report):
+    return open_page(report, viewport={"width": 1280, "height": 900})
 
 
 def test_it_opens_without_errors_and_without_a_network(page, report):
@@ -49,6 +28,10 @@ def test_it_opens_without_errors_and_without_a_network(page, report):
     assert page.problems == []
     assert [url for url in page.requests if not url.startswith("data:")] == [report.as_uri()]
     assert page.title() == "A sweep of cnn5 on <flowers>"
+
+
+def test_axe_finds_nothing(page, violations):
+    assert violations(page) == []
 
 
 @pytest.mark.parametrize("width_px", [1280, 390])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -51,7 +52,7 @@ EYES = {
 def test_attention_lies_on_the_evidence(eye, top, left):
     explainer = find_explainer(EYES[eye](), SIDE)
     assert isinstance(explainer, Attention)
-    assert explainer.reads_class_token == (eye != "timm, no class token")
+    assert explainer.tokens.num_read == (eye != "timm, no class token")
     maps = explainer.maps(spot(top, left))
     for method, heat in drawn(explainer, spot(top, left), None).items():
         inside = maps[method][0, top // 8 : top // 8 + 2, left // 8 : left // 8 + 2].sum()
@@ -61,6 +62,37 @@ def test_attention_lies_on_the_evidence(eye, top, left):
         row, column = centre_of(heat[0])
         assert abs(row - (top + 8)) < 1
         assert abs(column - (left + 8)) < 1
+
+
+def test_patches_are_where_they_are_cut_also_where_the_last_pixels_are_not_seen():
+    model = TimmTransformer(40, 16, embed_dim=8, depth=1, num_heads=1, num_classes=3)
+    explainer = find_explainer(model, 40)
+    assert explainer.grid == (2, 2)
+    assert (explainer.places.first, explainer.places.step) == ((8, 8), 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "queries"),
+    [
+        ({}, "the class token"),
+        ({"class_token": False, "global_pool": "avg"}, "mean over the patches, as the head pools them"),
+        (
+            {"class_token": False, "global_pool": "map"},
+            "mean over the patches; the head pools them otherwise (map), which the maps leave out",
+        ),
+    ],
+)
+def test_whose_attention_is_shown_is_said(settings, queries):
+    model = TimmTransformer(32, 16, embed_dim=8, depth=1, num_heads=1, num_classes=3, **settings)
+    assert find_explainer(model, 32).describe()["queries"] == queries
+
+
+def test_both_tokens_of_a_distilled_model_are_read():
+    model = VisionTransformerDistilled(img_size=32, patch_size=16, embed_dim=8, depth=2, num_heads=2, num_classes=3)
+    explainer, images = find_explainer(model, 32), torch.randn(1, 3, 32, 32)
+    assert explainer.describe()["queries"] == "mean over the 2 tokens of the heads"
+    of_both = attention_weights(model, images)[-1][0, :2, 2:].mean(dim=0)
+    torch.testing.assert_close(explainer.maps(images)["attention_last"].flatten(), of_both)
 
 
 def test_rollout_equals_a_slow_loop():

@@ -20,6 +20,7 @@ from tests.support.eyes import SIDE, build
         ("timm/tf_efficientnet_lite0", 224, "bn2", 7, 31.5),  # TensorFlow pads at the bottom
         ("timm/convnext_atto", 96, "norm_pre", 3, 16.0),
         ("timm/densenet121", 96, "features", 3, 14.5),
+        ("timm/dla46x_c", 64, "level5", 2, 0.5),  # a branch without padding runs before those with
         ("timm/mobilenetv3_small_050", 96, "blocks", 3, 0.5),
     ],
 )

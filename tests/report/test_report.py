@@ -20,8 +20,16 @@ from dogs_accel.report.limits import limits
 from dogs_accel.report.marks import Marks, mark_best
 from dogs_accel.report.page import render_report, write_comparison_report, write_report
 from dogs_accel.report.recommend import recommend
-from dogs_accel.report.stations import _curves, input_station
-from dogs_accel.report.summary import RunView, _unclear, compared_over_folders, pairs_between, run_views
+from dogs_accel.report.stations import _classes, _curves, input_station
+from dogs_accel.report.summary import (
+    SHOWN_MEASURES,
+    RunView,
+    _unclear,
+    compared_over_folders,
+    pairs_between,
+    run_views,
+    summary_table,
+)
 from dogs_accel.results.folder import RunsFolder, folder_labels, read_runs_folder
 from dogs_accel.results.layout import record_path
 from dogs_accel.results.run import Run
@@ -297,6 +305,45 @@ def test_limits_count_the_test_pictures_that_were_trained_on(full):
     assert "Mirrored, rotated and cropped copies were not looked for." in text["Repeated pictures"]
     assert "with 1 test image (" in text["Repeated pictures"]
     assert text["Seeds"].startswith("One seed (42)")
+
+
+def test_limits_count_repeated_pictures_of_validation_too(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+
+    def said(*splits):
+        rows = [(number, split) for number, own in enumerate(splits) for split in own]
+        pd.DataFrame(rows, columns=["group", "split"]).to_csv(folder / "duplicates.csv", index=False)
+        return dict(limits(read_runs_folder(folder)))["Repeated pictures"]
+
+    alike = "of pictures that are the same file or alike by their looks"
+    assert said(["train", "train"]).startswith(f"1 group {alike}, none across training, validation and test.")
+    assert said(["val", "val", "train"], ["test", "test"]).startswith(
+        f"1 group {alike} across training and validation, with 2 validation images (duplicates.csv)."
+    )
+    assert said(["train", "val", "test"], ["val", "test", "test"]).startswith(
+        f"1 group {alike} across training and test, with 1 test image; 2 groups across validation and test, with "
+        "3 test images; 1 group across training and validation, with 1 validation image (duplicates.csv)."
+    )
+
+
+def test_weights_of_a_file_are_not_said_to_be_published_ones(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+
+    def begin(run, weights):
+        path = record_path(folder / run)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": weights}))
+
+    begin("cnn/resnet50_full", "ResNet-50: weights of mine.safetensors")
+    said = dict(limits(read_runs_folder(folder)))
+    assert "weights at the start (of a file or pretrained)" in said["Recipes differ"]
+    assert re.match(r"ResNet-50, .* began with weights of a file\. What they", said["Weights of a file"])
+    pretraining = set(said) - {"Weights of a file"}
+    for run in ("cnn/resnet50_staged", "vit/vit_b16_full", "vit/vit_b16_staged"):
+        begin(run, "X: weights of mine.safetensors")
+    said = dict(limits(read_runs_folder(folder)))
+    assert said["Weights of a file"].startswith("Every run began with weights of a file.")
+    assert "Recipes differ" not in said or "weights at the start" not in said["Recipes differ"]
+    assert len(set(said) & pretraining) < len(pretraining)  # nothing of ImageNet
 
 
 def test_the_report_and_claims_are_in_the_manifest(full):
@@ -610,6 +657,16 @@ def test_a_class_without_a_test_image_has_no_score(full, tmp_path):
 @pytest.mark.fault(
     "Scores and figures", "a run without a temperature, in the report", "not called calibrated, with the reason"
 )
+def test_a_class_that_all_runs_know_equally_well_has_no_best():
+    def view(*scores):
+        table = pd.DataFrame({"class_name": ["a", "b"], "f1-score": scores, "support": [5, 5]})
+        return SimpleNamespace(run=SimpleNamespace(classes=table))
+
+    same, other = _classes([view(0.5, 0.5), view(0.5, 0.6)])["rows"]
+    assert [is_best for _, is_best in same["cells"]] == [False, False]
+    assert [is_best for _, is_best in other["cells"]] == [False, True]
+
+
 def test_a_run_that_validation_gives_no_temperature_is_not_called_calibrated(full, tmp_path):
     folder = Path(shutil.copytree(full, tmp_path / "copy"))
     measures(folder, resnet50_full={"temperature": {"value": 1e-6, "low": None, "high": None, "fitted_on": "val"}})
@@ -858,6 +915,21 @@ def test_pairs_without_a_difference_are_named_where_they_are_few():
     )
 
 
+def test_pairs_between_folders_say_nothing_of_pairs_within_one():
+    def pair(a, b, differs=False):
+        return {"a_label": a, "b_label": b, "a": len(a), "b": len(b), "is_difference": differs}
+
+    # x and yy are of one folder: their difference, if any, is none of these pairs.
+    pairs = [pair("x", "zzz"), pair("yy", "zzz")]
+    assert _unclear(pairs, "runs", are_of_two_folders=True) == (
+        "In test accuracy there is no difference shown between any two of different folders among the 3 runs."
+    )
+    pairs = [pair("x" * 9, b, True) for b in "abcdef"] + [pair("x" * 8, b) for b in "abcdef"]
+    assert _unclear(pairs, "runs", are_of_two_folders=True).endswith(
+        "shown to be better than each of those of the other folders."
+    )
+
+
 def test_the_best_is_marked_where_the_numbers_say_so():
     names = ["a", "b", "c"]
     assert mark_best([1, 1, None], names, larger=True) == Marks()
@@ -917,7 +989,53 @@ def test_marks_of_the_runs_follow_the_pairs_and_the_intervals(full, tmp_path):
     assert "but its interval overlaps that of ViT-B/16, full and ViT-B/16, staged" in html
 
 
-def test_of_several_folders_sizes_alone_are_marked(full, tmp_path):
+def test_runs_of_several_folders_are_marked_by_the_test_between_them(full, tmp_path):
+    best = write_folder(tmp_path / "best", NAMES, ("resnet18_full",), share_right=1.1)
+    low = write_folder(tmp_path / "low", NAMES, ("resnet50_full", "vit_b16_full"), share_right=0.3)
+    html = page(low, best)
+    marked = stars(html, "models")
+    for title in ("Accuracy", "Macro F1", "Parameters", "GFLOPs", "One image"):
+        assert marked[title] == [False, False, True], title
+    assert any(stars(html, "precisions")["Weighted recall"])
+    # Where the test images are others, what was counted and timed can still be compared.
+    others = write_folder(tmp_path / "others", NAMES, ("resnet18_full",), share_right=1.1, num_test=5)
+    marked = stars(page(full, others), "models")
+    assert {title for title, column in marked.items() if any(column)} == {"Parameters", "GFLOPs", "One image"}
+
+
+def test_times_that_were_measured_twice_or_elsewhere_are_no_winners(full, tmp_path):
+    """A second measurement of the same model, 1 % apart, is no other model that it beats."""
     other = Path(shutil.copytree(full, tmp_path / "other"))
-    marked = stars(page(full, other), "models")
-    assert {title for title, column in marked.items() if any(column)} == {"Parameters", "GFLOPs"}
+
+    def change(**changes):
+        for path in other.glob("cnn/*/*_run_metadata.json"):
+            record = json.loads(path.read_text())
+            record["cost"] |= changes
+            path.write_text(json.dumps(record))
+        html = page(full, other)
+        return stars(html, "models")["One image"], stars(html, "costs")["One image"]
+
+    assert change() == ([True, True, False, False] * 2, [True, False] * 2)
+    time = json.loads(record_path(other / "cnn" / "resnet50_full").read_text())["cost"]["one_image_ms"]
+    assert not any(itertools.chain(*change(one_image_ms=time | {"median": 0.99 * time["median"]})))
+    elsewhere = change(one_image_ms={"median": 1.0, "low": 0.9, "high": 1.1, "rounds": 9}, device_name="another")
+    assert not any(itertools.chain(*elsewhere))
+
+
+def test_a_run_among_several_seeds_is_not_marked_by_the_test_of_their_means(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    views = run_views([read_runs_folder(folder)])
+    table = pd.read_csv(folder / "pairwise_comparison.csv", keep_default_na=False)
+    table["verdict"] = "a is better"
+    views[2].run.metrics["accuracy"] = 0.99
+
+    def accuracy(views):
+        [at] = [each for each, (key, *_) in enumerate(SHOWN_MEASURES) if key == "accuracy"]
+        return [row["cells"][at]["is_best"] for row in summary_table(views, table)["rows"]]
+
+    assert accuracy(views) == [False, False, True, False]
+    record = views[2].run.record
+    config = dataclasses.replace(record.config, seed=43)
+    record = dataclasses.replace(record, config=config, run_name=f"{record.run_name}_seed43")
+    second = dataclasses.replace(views[2], run=Run(views[2].run.folder, record))
+    assert sum(accuracy([*views, second])) == 0

@@ -75,9 +75,7 @@ def activity(means: NDArray[np.float64], sample: ChannelSample) -> NDArray[np.fl
     """How active channels are in images, means (N, C) -> (N, C): see ACTIVE; 0 of a channel that never changes."""
     spread = sample.means.std(axis=0, ddof=1) if len(sample.means) > 1 else np.zeros(sample.means.shape[1])
     above = means - sample.means.mean(axis=0)
-    return np.divide(
-        above, spread, out=np.zeros_like(above), where=spread > 1e-12 * np.abs(sample.means).max(initial=0)
-    )
+    return np.divide(above, spread, out=np.zeros_like(above), where=_is_spread(spread, sample.means))
 
 
 def activity_alone(means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,7 +89,12 @@ def cohens_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray
     n, m = len(first), len(second)
     pooled = np.sqrt(((n - 1) * first.var(axis=0, ddof=1) + (m - 1) * second.var(axis=0, ddof=1)) / (n + m - 2))
     difference = first.mean(axis=0) - second.mean(axis=0)
-    return np.divide(difference, pooled, out=np.zeros_like(difference), where=pooled > 0)
+    return np.divide(difference, pooled, out=np.zeros_like(difference), where=_is_spread(pooled, first, second))
+
+
+def _is_spread(spread: NDArray[np.float64], *samples: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the spread of each column of samples (N, C) is more than the rounding of a constant one, (C,) bool."""
+    return spread > 1e-12 * np.max([np.abs(each).max(axis=0, initial=0) for each in samples], axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,5 +151,5 @@ def choose_sample(labels: NDArray[np.int64], pair: tuple[int, int], num: int, se
     """Choose positions of at most num images at random: a quarter of each class of the pair, then any others."""
     order = np.random.default_rng(seed).permutation(len(labels))
     of_pair = [position for label in pair for position in order[labels[order] == label][: max(num // 4, 1)].tolist()]
-    rest = [position for position in order.tolist() if position not in set(of_pair)]
+    rest = [position for position in order.tolist() if position not in of_pair]
     return np.array(sorted([*of_pair, *rest][:num]), dtype=np.int64)

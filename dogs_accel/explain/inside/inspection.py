@@ -7,8 +7,8 @@ feature_maps.json has
   there was no sample, which the images then stand for;
 - measures: what the scores of active and of separating channels are, in words;
 - stages: a list, first to last, each with name, kind, channels, cells [rows, columns], stored_cells (the same or fewer,
-  by the mean over the cells that one stands for), cells_px (first_centre [down, across], step and source: where the
-  cells lie in the fed crop), field (what `box` marks, in words) and
+  by the mean over the part of the map that one stands for), cells_px (first_centre [down, across], step and source:
+  where the cells lie in the fed crop), field (what `box` marks, in words) and
   - active: for each image a list of {"channel", "score"}, the most active first, and
   - separating: a list of {"channel", "d", "d_held_out"}, the best first; empty with too few images of a class.
 
@@ -19,8 +19,8 @@ feature_maps.npz has
 - separating_<i> (N, K, h, w) uint8: those of the separating channels, the same for every image.
 
 0 is the channel's mean over the cells of the sample, or less; 255 is the largest value that it has in the sample, or
-more. So maps of one channel compare across images. A map is laid over the crop cell by cell, each cell centred where
-cells_px puts it; stored cells are cells_px.step * cells / stored_cells apart.
+more: LEVELS. So maps of one channel compare across images. A map is laid over the crop cell by cell, each cell centred
+where cells_px puts it; stored cells are cells_px.step * cells / stored_cells apart.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ from pipelines.loader import Batch
 
 FEATURE_MAPS_FILE, FEATURE_MAP_ARRAYS_FILE = "feature_maps.json", "feature_maps.npz"
 NUM_CHANNELS = 6
+LEVELS = (
+    "Dark is the mean of a channel over a sample of test images, or less; yellow is its largest value there, or more."
+)
 MOST_STORED = 56
 """Cells on a side of a stored map: of finer ones several become one."""
 
@@ -204,20 +207,21 @@ def _sample_as_json(facts: SampleFacts) -> dict[str, Any]:
 def _stored(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Turn maps (..., h, w) in [0, 1] into levels, of at most MOST_STORED cells on a side."""
     side = maps.shape[-1]
-    fewer = _stored_side(side)
-    if fewer < side:
-        per = side // fewer
-        maps = maps.reshape(*maps.shape[:-2], fewer, per, fewer, per).mean(axis=(-3, -1))
+    if side > MOST_STORED:
+        shares = _shares(side, MOST_STORED)
+        maps = shares @ maps @ shares.T
     return np.rint(255 * maps).astype(np.uint8)
 
 
-def _stored_side(side: int) -> int:
-    """Cells of which a whole number makes up the side: the largest divisor up to MOST_STORED."""
-    return next(fewer for fewer in range(min(side, MOST_STORED), 0, -1) if side % fewer == 0)
+def _shares(side: int, fewer: int) -> NDArray[np.float64]:
+    """How much of each of fewer cells each of the cells on a side makes up, (fewer, side), rows that sum to 1."""
+    per, at = side / fewer, np.arange(side)
+    start = per * np.arange(fewer)[:, None]
+    return np.clip(np.minimum(start + per, at + 1) - np.maximum(start, at), 0, None) / per
 
 
 def _stage_as_json(each: InspectedStage) -> dict[str, Any]:
-    stage, stored = each.stage, _stored_side(each.stage.side)
+    stage, stored = each.stage, min(each.stage.side, MOST_STORED)
     return {
         "name": stage.name,
         "kind": stage.kind,

@@ -100,7 +100,7 @@ def find_stage_maps(model: nn.Module, images: Tensor, most: int | None = MOST_ST
     stages = find_stages(model, image)
     with recording_outputs(model, stages) as outputs, following_fields(image) as field_of:
         model(image)
-    found = []
+    found, placed = [], dict[int, Places]()
     for number, name in enumerate(stages.names):
         if number not in outputs:
             continue
@@ -109,6 +109,9 @@ def find_stage_maps(model: nn.Module, images: Tensor, most: int | None = MOST_ST
         if cells is None:
             continue
         side, num_prefix, is_last = cells
+        own = Places.of_field(field_of(shown.tensor))
+        # What mixes the cells of a map, as attention does, leaves them where the last of that size has them.
+        placed[side] = own or placed.get(side) or Places.even((side, side), image.shape[-1])
         found.append(
             StageMap(
                 name=name,
@@ -120,7 +123,7 @@ def find_stage_maps(model: nn.Module, images: Tensor, most: int | None = MOST_ST
                 num_prefix=num_prefix,
                 is_channels_last=is_last,
                 field=field_of(shown.tensor),
-                places=_places(field_of(shown.tensor), side, image.shape[-1]),
+                places=placed[side],
                 size_px=image.shape[-1],
             )
         )
@@ -146,13 +149,6 @@ def _cells_of(model: nn.Module, output: Tensor) -> tuple[int, int, bool] | None:
         side = math.isqrt(shape[1])
         return (side, 0, False) if side > 1 and side**2 == shape[1] else None
     return side, num_prefix, False
-
-
-def _places(field: Field | None, side: int, size_px: int) -> Places:
-    if not isinstance(field, ReceptiveField):
-        return Places.even((side, side), size_px, "tiles of the image")
-    first = tuple((low + high) / 2 for low, high in zip(field.low, field.high, strict=True))
-    return Places((first[0], first[1]), field.step[0], "strides and padding")
 
 
 def _measured(model: nn.Module, found: StageMap, images: Tensor) -> StageMap:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dogs_accel.explain.inside.inspection import FEATURE_MAP_ARRAYS_FILE, FEATURE_MAPS_FILE
+from dogs_accel.explain.inside.inspection import FEATURE_MAP_ARRAYS_FILE, FEATURE_MAPS_FILE, LEVELS
 from dogs_accel.report.explorer.media import Media
 from dogs_accel.report.pictures import webp
 from dogs_accel.report.summary import RunView
 from dogs_accel.results.reading import read_arrays
 
 _MAP_COLOURS = "inferno"
-"""Of heat maps too: dark is a channel's smallest value, yellow its largest."""
+"""Of heat maps too, from dark to yellow."""
 _CROP_PX = 224
 """Side of a crop, at most."""
 _GROUPS = ("active", "separating")
@@ -40,6 +40,7 @@ def feature_map_data(view: RunView, media: Media) -> dict[str, Any]:
             "ids": [each["id"] for each in content["images"]],
             "classes": content["classes"],
             "measures": content["measures"],
+            "levels": LEVELS,
             "crops": media.add(f"crops_{view.id}", _crops(arrays["crops"])),
             "stages": [
                 _stage(stage, number, content["image_size"], arrays, f"stage_{view.id}_{number}", media)

@@ -32,6 +32,17 @@
     }));
   });
 
+  // A table that scrolls is reached by keyboard, also where nothing in it is.
+  const titles = $$("h2, h3, h4, summary");
+  const titleOf = (box) => titles.findLast((each) => each.compareDocumentPosition(box) & Node.DOCUMENT_POSITION_FOLLOWING);
+  const reach = ({ target: box }) => {
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    const own = scrolls && !$("button, a", box) ? { tabindex: "0", role: "group", "aria-label": titleOf(box)?.textContent.trim() ?? "Table" } : {};
+    for (const name of ["tabindex", "role", "aria-label"]) own[name] ? box.setAttribute(name, own[name]) : box.removeAttribute(name);
+  };
+  const sizes = new ResizeObserver((entries) => entries.forEach(reach));
+  $$(".scroll:not([role])").forEach((box) => sizes.observe(box));
+
   $$("[data-filters]").forEach((box) => {
     const table = document.getElementById(box.dataset.filters);
     const apply = () => {

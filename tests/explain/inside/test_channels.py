@@ -61,6 +61,14 @@ def test_cohens_d_by_hand():
     assert cohens_d(first * 0, second * 0).tolist() == [0.0]
 
 
+def test_a_constant_channel_tells_nothing_apart_whatever_its_value():
+    """The mean of equal numbers is another number in its last bit."""
+    first, second = np.full((3, 1), 0.1), np.full((7, 1), 0.1)
+    assert first.mean() != second.mean()
+    assert cohens_d(first, second) == 0
+    assert cohens_d(first, np.array([[0.1], [0.2]])) != 0
+
+
 def test_the_channel_that_tells_two_classes_apart_is_chosen_and_checked_on_other_images():
     rng = np.random.default_rng(0)
     labels = np.repeat([3, 8, 1], 20)

@@ -3,9 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
-from dogs_accel.explain.inside.inspection import MOST_STORED
+from dogs_accel.explain.inside.inspection import MOST_STORED, _stored
 from dogs_accel.explain.inside.run import write_run_maps
 from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
@@ -49,6 +50,16 @@ def test_a_run_has_the_maps_of_eight_test_images(tiny_results):
         assert arrays[f"active_{number}"].shape == arrays[f"separating_{number}"].shape == shape
         assert max(stage["stored_cells"]) <= MOST_STORED
         assert {each["d_held_out"] is None for each in stage["separating"]} == {False}
+
+
+@pytest.mark.parametrize("side", [73, 112, 149])
+def test_fine_maps_are_stored_by_the_means_of_their_parts(side):
+    """Also where no whole number of cells makes up a stored one: the sides of Inception are prime."""
+    stored = _stored(np.broadcast_to(np.linspace(0, 1, side), (1, 2, side, side)).astype(np.float32))
+    assert stored.shape == (1, 2, MOST_STORED, MOST_STORED)
+    per = side / MOST_STORED  # cells, over whose middle a map that rises evenly has its mean
+    at = (np.arange(MOST_STORED) + 0.5) * per - 0.5
+    assert np.abs(stored - 255 * at / (side - 1)).max() < 1.5
 
 
 def test_runs_of_one_seed_show_the_same_images(tiny_results):

@@ -39,6 +39,11 @@ def test_the_tokens_of_a_vit_are_laid_out_as_its_patches():
     torch.testing.assert_close(found, expected)
 
 
+def test_a_token_stands_for_its_patch_also_where_the_last_pixels_are_not_seen():
+    found = find_stage_maps(build("timm/vit_tiny_patch16_224", 40), torch.randn(1, 3, 40, 40), most=None)
+    assert {each.box(1, 0) for each in found} == {(0, 16, 16, 32)}
+
+
 @pytest.mark.parametrize("at", [(8, 40), (40, 8), (24, 24)])
 def test_the_maximum_of_a_map_lies_in_a_bright_square(at):
     model, image = colour_net(2), spot(*at)

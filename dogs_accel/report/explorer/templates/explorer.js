@@ -408,11 +408,11 @@
     fill("look", lookers.map((each) => [each, runLabels[each]]), at);
     fill("stage", inside.stages.map(({ name, channels, cells }) => [name, `${name}: ${several(channels, "channel", "channels")}, ${cells.join(" × ")} cells`]), stage.name);
     fill("of", inside.ids.map((each, place) => [place, `${classes[labels[ids.indexOf(each)]]}, ${each}`]), row);
-    byId("look-said").textContent = [`${stage.name} of ${runLabels[at]} on ${id}.`, "Dark is the smallest value that a channel has in the images shown and in a sample of others, yellow its largest.", ...without].join(" ");
+    byId("look-said").textContent = [`${stage.name} of ${runLabels[at]} on ${id}.`, inside.levels, ...without].join(" ");
     const list = (channels, from, words) => within(element("ul", undefined, "channels"), ...channels.map((channel, number) => mapOf(chosen, from + number, words(channel), `Channel ${channel.channel} of ${stage.name} on ${id}`)));
     const active = stage.active[row], found = [element("h3", "Its most active channels"), element("p", `Score: ${inside.measures.active}.`, "soft"), list(active, 0, ({ channel, score }) => `channel ${channel}, score ${signed(score)}`)];
     found.push(element("h3", `Channels that tell ${a} from ${b}`));
-    if (stage.separating.length) found.push(element("p", `d: ${inside.measures.separating}.`, "soft"), list(stage.separating, active.length, (channel) => `channel ${channel.channel}, d ${signed(channel.d)}${channel.d_held_out === null ? "" : `, ${signed(channel.d_held_out)} in the other half`}`));
+    if (stage.separating.length) found.push(element("p", `d: ${inside.measures.separating}.`, "soft"), list(stage.separating, active.length, (channel) => `channel ${channel.channel}, d ${signed(channel.d)}, ${signed(channel.d_held_out)} in the other half`));
     else found.push(element("p", "There are too few images of them to tell.", "soft"));
     byId("look-maps").replaceChildren(...found);
     showOpacity();
