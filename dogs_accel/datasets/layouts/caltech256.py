@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, image_ids
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.photos import is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
@@ -73,7 +73,7 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
         ),
         root=folder,
         image_root=images,
-        ids=[file.rpartition(".")[0] for file in files],
+        ids=image_ids([file.rpartition(".")[0] for file in files], files),
         paths=[str(images / file) for file in files],
         labels=labels,
         class_names=names,

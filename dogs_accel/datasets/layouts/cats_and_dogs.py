@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, image_ids
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.photos import is_folder, is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import NO_OFFICIAL_PART
@@ -69,6 +69,7 @@ def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
         if (folder / name).is_dir():
             left_out[_UNLABELLED] += len(photos_in(folder / name, left_out))
     found.sort()
+    photos = [photo for _, _, photo in found]
     is_whole = names == ["cat", "dog"] and (len(found), len(names)) == _OFFICIAL_SIZE
     is_theirs = names == ["cat", "dog"]
     return Dataset(
@@ -81,8 +82,8 @@ def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
         ),
         root=folder,
         image_root=train,
-        ids=[photo.rpartition(".")[0] for _, _, photo in found],
-        paths=[str(train / photo) for _, _, photo in found],
+        ids=image_ids([photo.rpartition(".")[0] for photo in photos], photos),
+        paths=[str(train / photo) for photo in photos],
         labels=np.asarray([names.index(name) for name, _, _ in found], dtype=np.int64),
         class_names=names,
         folder_names=names,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of, image_ids
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.layouts.class_folders import class_names
@@ -72,7 +72,7 @@ def open_stanford_dogs(
         facts=_facts(folder, len(train.files), len(test.files), len(folder_names)),
         root=folder,
         image_root=folder / "Images",
-        ids=_ids(files),
+        ids=image_ids([PurePosixPath(file).stem for file in files], files),  # stems, as published
         paths=[str(folder / "Images" / file) for file in files],
         labels=labels,
         class_names=class_names(folder_names),
@@ -108,12 +108,6 @@ def _facts(folder: Path, *size: int) -> DatasetFacts:
     if is_synthetic(folder):
         return stanford_dogs_facts("synthetic")
     return stanford_dogs_facts("stanford-dogs" if size == _OFFICIAL_SIZE else "stanford-dogs-subset")
-
-
-def _ids(files: list[str]) -> list[str]:
-    """Name each image by its file without the ending, as published, or by folder and file where that is not unique."""
-    stems = [PurePosixPath(file).stem for file in files]
-    return stems if len(set(stems)) == len(stems) else files
 
 
 # --- lists ------------------------------------------------------------------------------------------------------
