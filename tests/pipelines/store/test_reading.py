@@ -232,19 +232,21 @@ def test_a_file_that_is_not_in_the_store_is_refused(photos, store, tmp_path):
 
 @pytest.mark.fault(
     "Disk", "pixels of a store that are cut off while a loader has them mapped",
-    "one line at the next epoch; a read beyond the end would end the process",
+    "one line at the next batch; within one, a read beyond the end would end the process",
 )  # fmt: skip
 @each_kind
-def test_pixels_that_are_cut_off_in_use_are_named_before_the_next_epoch(photos, tmp_path, recipe):
+def test_pixels_that_are_cut_off_in_use_are_named_before_the_next_batch(photos, tmp_path, recipe):
     folder = build(photos, recipe, tmp_path / "store")
     with make_loader(
         photos, [0] * 30, recipe, backend="cached", batch_size=8, device="cpu", store_dir=folder
     ) as loader:
         assert sum(len(batch.index) for batch in loader) == 30
+        batches = iter(loader)
+        next(batches)
         with (folder / "pixels.npy").open("r+b") as file:
             file.truncate(200)
         with pytest.raises(StoreError) as error:
-            next(iter(loader))
+            next(batches)
     assert str(error.value).startswith(f"store {folder}: pixels.npy was cut off while it was in use, to 200 of ")
     assert str(error.value).endswith("remove the folder or use `dogs-accel prepare --rebuild`")
     with pytest.raises(StoreError, match=r"pixels\.npy is missing or damaged"):
