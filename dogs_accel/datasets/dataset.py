@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ def first_of(names: Iterable[str]) -> str:
     """Name the first few of many, in the order of their letters, for an error."""
     ordered = sorted(names)
     return ", ".join(ordered[:_SHOWN]) + (", ..." if len(ordered) > _SHOWN else "")
+
+
+def dataset_folder(root: str | os.PathLike[str], expected: str = "the folder of the dataset") -> Path:
+    """Give the whole path of a folder. Raises DatasetNotFoundError where there is none."""
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise DatasetNotFoundError(
+            f"{folder}: {'a file' if folder.exists() else 'no such folder'}, expected {expected}"
+        )
+    return folder
 
 
 def image_ids(short: Sequence[str], files: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, image_ids
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.datasets.photos import is_hidden_folder, photos_in
+from dogs_accel.datasets.photos import counts_of, is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 
 FOLDER = "256_ObjectCategories"
@@ -69,7 +69,7 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
             layout=f"Caltech-256, which has no official parts: {most} a class are for training, drawn with a seed of "
             "their own, and the others for test",
             published="caltech-256",
-            left_out={what: num for what, num in sorted(left_out.items()) if num},
+            left_out=counts_of(left_out),
         ),
         root=folder,
         image_root=images,

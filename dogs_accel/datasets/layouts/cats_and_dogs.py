@@ -11,7 +11,7 @@ import numpy as np
 
 from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, image_ids
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.datasets.photos import is_folder, is_hidden_folder, photos_in
+from dogs_accel.datasets.photos import counts_of, is_folder, is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import NO_OFFICIAL_PART
 
 _NAME = re.compile(r"(?P<name>[A-Za-z][\w-]*)\.(?P<number>\d+)\.\w+")
@@ -78,7 +78,7 @@ def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
             title="cats and dogs" if is_whole else "a subset of cats and dogs" if is_theirs else folder.name or "data",
             layout="photos in train/ with the class in their names, such as cat.0.jpg",
             published="cats-and-dogs" if is_theirs else None,
-            left_out={what: num for what, num in sorted(left_out.items()) if num},
+            left_out=counts_of(left_out),
         ),
         root=folder,
         image_root=train,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of, image_ids
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, dataset_folder, first_of, image_ids
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.layouts.class_folders import class_names
@@ -54,10 +54,7 @@ def open_stanford_dogs(
     need not be there at all. Raises DatasetError, of which DatasetNotFoundError is the kind for what is missing.
     Definition: the published experiment.
     """
-    folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise DatasetNotFoundError(f"{folder}: {got}, expected the folder of the dataset")
+    folder = dataset_folder(root)
     if unpack:
         _unpack_present(folder, progress)
     train, test = read_list(_find_list(folder, TRAIN_LIST)), read_list(_find_list(folder, TEST_LIST))
