@@ -51,7 +51,7 @@ class CachedLoader(FusedLoader):
         super().__init__(*args, **kwargs)
         self.store_dir: Path | None = None
         self._mapped: MappedPixels | None = None
-        """What the images are read from in each epoch."""
+        """What the images of each batch are read from."""
         self._images: torch.Tensor | None
         """(N, height, width, 3) where the images have one size and no first resize is left to do."""
         if self._given is None:
@@ -120,11 +120,11 @@ class CachedLoader(FusedLoader):
         return image_at(self._content, self._offsets[position], self._sizes[position])
 
     def _batches(self, epoch: int, chunks: list[NDArray[np.int64]]) -> Iterator[Batch]:
-        if self._mapped is not None:
-            self._mapped.check_whole()
         bad = np.array(sorted(self._left_out), dtype=np.int64)
         good = [chunk[~np.isin(chunk, bad)] for chunk in chunks] if len(bad) else chunks
         for chunk, params in zip(good, self._packed(epoch, good, self._resized), strict=True):
+            if self._mapped is not None:
+                self._mapped.check_whole()
             yield self._batch(chunk, params) if len(chunk) else self._empty()
 
     def _batch(self, chunk: NDArray[np.int64], params: torch.Tensor) -> Batch:

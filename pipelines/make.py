@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines import BACKENDS
-from pipelines.cores import available_cores
+from pipelines.cores import available_cores, memory_limit
 from pipelines.loader import Images, Loader, are_pixels, file_paths
 from pipelines.recipe import Recipe
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.store.reading import OpenStore
 
 _MEMORY_SHARE = 0.5
-"""Of the machine's memory, what a store may take so that it stays there between epochs."""
+"""Of the memory, what a store may take so that it stays there between epochs."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ def choose_backend(
 
 
 def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Count the memory of the machine, or less where this process may have less: what it reads counts there too."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, memory_limit() or machine)
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -92,36 +94,12 @@ class Recipe:
     other three; along a side on which the image is smaller than the crop, always in the centre."""
 
     def __post_init__(self) -> None:
-        if self.crop < 1:
-            raise ValueError(f"crop: got {self.crop}, expected an integer >= 1 (px)")
-        if self.padding < 0:
-            raise ValueError(f"padding: got {self.padding}, expected an integer >= 0 (px)")
-        if len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
-            raise ValueError(f"fill: got {self.fill}, expected three levels of 0 to 255")
-        sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
-        if max(self.crop, *sides) > MAX_RESIZED_PX:
-            raise ValueError(f"resize: got {self.resize}, crop {self.crop}, expected at most {MAX_RESIZED_PX} px")
+        self._check_sizes()
+        self._check_numbers()
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation: got {self.interpolation!r}, expected 'bilinear' or 'bicubic'")
-        for field in ("flip", "grayscale", "erasing", "brightness", "contrast", "saturation"):
-            value = getattr(self, field)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{field}: got {value}, expected a number in [0, 1]")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue: got {self.hue}, expected a number in [0, 0.5]")
-        for field in ("random_area", "random_ratio", "erasing_area", "erasing_ratio"):
-            bounds = getattr(self, field)
-            if bounds is not None and not 0 < bounds[0] <= bounds[1]:
-                raise ValueError(f"{field}: got {bounds}, expected 0 < low <= high")
         if self.random_area is not None and self.random_crop:
             raise ValueError(f"random_crop: got True beside random_area {self.random_area}, expected one of them")
-        if self.randaugment is not None:
-            num_ops, magnitude = self.randaugment
-            if not (1 <= num_ops <= MOST_OPERATIONS and 0 <= magnitude < MAGNITUDE_BINS):
-                raise ValueError(
-                    f"randaugment: got {self.randaugment}, expected 1 to {MOST_OPERATIONS} operations of a magnitude "
-                    f"of 0 to {MAGNITUDE_BINS - 1}"
-                )
         if self.crop_place not in CROP_PLACES:
             raise ValueError(f"crop_place: got {self.crop_place!r}, expected one of {', '.join(CROP_PLACES)}")
         if self.crop_place != "centre" and (self.random_crop or self.random_area is not None):
@@ -132,6 +110,46 @@ class Recipe:
             raise ValueError(
                 f"resize: got {self.resize}, expected at least the crop of {self.crop} px on each side{beside}"
             )
+
+    def _check_sizes(self) -> None:
+        if not _are_integers([self.crop], least=1):
+            raise ValueError(f"crop: got {self.crop}, expected an integer >= 1 (px)")
+        if not _are_integers([self.padding], least=0):
+            raise ValueError(f"padding: got {self.padding}, expected an integer >= 0 (px)")
+        sides = self.resize if isinstance(self.resize, tuple) else () if self.resize is None else (self.resize,)
+        if not _are_integers(sides, least=1) or (isinstance(self.resize, tuple) and len(sides) != 2):
+            raise ValueError(f"resize: got {self.resize}, expected (height, width) or one side >= 1 (px), or None")
+        if max(self.crop, *sides, 1) > MAX_RESIZED_PX:
+            raise ValueError(f"resize: got {self.resize}, crop {self.crop}, expected at most {MAX_RESIZED_PX} px")
+
+    def _check_numbers(self) -> None:
+        if not _are_integers(self.fill, least=0, most=255) or len(self.fill) != 3:
+            raise ValueError(f"fill: got {self.fill}, expected three levels of 0 to 255")
+        for field in ("flip", "grayscale", "erasing", "brightness", "contrast", "saturation"):
+            value = getattr(self, field)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{field}: got {value}, expected a number in [0, 1]")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue: got {self.hue}, expected a number in [0, 0.5]")
+        if not math.isfinite(self.rotation_deg):
+            raise ValueError(f"rotation_deg: got {self.rotation_deg}, expected a number")
+        for field in ("mean", "std"):
+            values, least = getattr(self, field), "above 0" if field == "std" else ""
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (least and min(values) <= 0):
+                raise ValueError(f"{field}: got {values}, expected three numbers {least}".rstrip())
+        for field in ("random_area", "random_ratio", "erasing_area", "erasing_ratio"):
+            bounds = getattr(self, field)
+            if bounds is not None and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1] < math.inf):
+                raise ValueError(f"{field}: got {bounds}, expected 0 < low <= high")
+        if self.randaugment is not None:
+            if not _are_integers(self.randaugment, least=0) or len(self.randaugment) != 2:
+                raise ValueError(f"randaugment: got {self.randaugment}, expected two integers")
+            num_ops, magnitude = self.randaugment
+            if not (1 <= num_ops <= MOST_OPERATIONS and magnitude < MAGNITUDE_BINS):
+                raise ValueError(
+                    f"randaugment: got {self.randaugment}, expected 1 to {MOST_OPERATIONS} operations of a magnitude "
+                    f"of 0 to {MAGNITUDE_BINS - 1}"
+                )
 
     @classmethod
     def recorded(cls, fields: Mapping[str, Any]) -> Recipe:
@@ -192,6 +210,10 @@ class Recipe:
             resize = round(resize * scale)
         padding = round(self.padding * scale)
         return replace(self, crop=size_px, resize=resize, padding=padding, mean=mean or self.mean, std=std or self.std)
+
+
+def _are_integers(values: Sequence[object], *, least: int, most: float = math.inf) -> bool:
+    return all(isinstance(value, Integral) and least <= int(value) <= most for value in values)
 
 
 MAX_INPUT_PX = MAX_RESIZED_PX * 224 // 256

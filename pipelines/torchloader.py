@@ -70,7 +70,7 @@ def resize_image(image: Image.Image, recipe: Recipe) -> Image.Image:
 
 def augment_image(image: Image.Image, recipe: Recipe, params: AugmentParams, row: int) -> torch.Tensor:
     """Turn a resized PIL image into (3, H, W) float32 with the parameters of one row."""
-    image = _cropped(image, recipe, params.crop[row].tolist())
+    image = crop_image(image, recipe, params.crop[row].tolist())
     if params.flip[row]:
         image = F.hflip(image)
     if recipe.randaugment is not None:
@@ -91,7 +91,8 @@ def augment_image(image: Image.Image, recipe: Recipe, params: AugmentParams, row
     return tensor
 
 
-def _cropped(image: Image.Image, recipe: Recipe, box: list[int]) -> Image.Image:
+def crop_image(image: Image.Image, recipe: Recipe, box: list[int]) -> Image.Image:
+    """Apply the recipe's crop to a resized PIL image: a box (top, left, height, width), which may lie beyond it."""
     top, left, height, width = box
     beyond = [max(0, -left), max(0, -top), max(0, left + width - image.width), max(0, top + height - image.height)]
     if any(beyond):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 
-from dogs_accel.datasets.dataset import Box, Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Box, Dataset, DatasetError, DatasetNotFoundError, dataset_folder
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.layouts.caltech256 import is_caltech256, open_caltech256
 from dogs_accel.datasets.layouts.cats_and_dogs import is_cats_and_dogs, open_cats_and_dogs
@@ -89,9 +88,8 @@ def open_dataset(
         raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}{did_you_mean(layout, LAYOUTS)}")
     if layout is None:
         layout = next((name for name, is_so in _RECOGNISED.items() if is_so(root)), LAYOUTS[-1])
-    if layout != LAYOUTS[-1] and not Path(root).expanduser().is_dir():
-        got = "a file" if Path(root).expanduser().exists() else "no such folder"
-        raise DatasetNotFoundError(f"{Path(root).expanduser().resolve()}: {got}, expected the folder of the dataset")
+    if layout != LAYOUTS[-1]:  # which says what it expects itself
+        dataset_folder(root)
     dataset = _open(root, layout, unpack=unpack, check_files=check_files, progress=progress)
     if layout != "stanford-dogs" and is_part_of_synthetic(dataset.root):  # which says so itself
         return dataclasses.replace(dataset, facts=generated_facts(dataset.facts, layout))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from xml.parsers.expat import ExpatError, ParserCreate
@@ -40,6 +41,21 @@ def first_of(names: Iterable[str]) -> str:
     """Name the first few of many, in the order of their letters, for an error."""
     ordered = sorted(names)
     return ", ".join(ordered[:_SHOWN]) + (", ..." if len(ordered) > _SHOWN else "")
+
+
+def dataset_folder(root: str | os.PathLike[str], expected: str = "the folder of the dataset") -> Path:
+    """Give the whole path of a folder. Raises DatasetNotFoundError where there is none."""
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise DatasetNotFoundError(
+            f"{folder}: {'a file' if folder.exists() else 'no such folder'}, expected {expected}"
+        )
+    return folder
+
+
+def image_ids(short: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Name each image by its short name, or all by their files where two would be called the same: 1.jpg and 1.png."""
+    return list(short if len(set(short)) == len(short) else files)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

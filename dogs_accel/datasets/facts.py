@@ -73,7 +73,8 @@ class DatasetFacts:
                 continue
             value, is_optional = content[each.name], each.default is None
             expected = Mapping if each.name == "left_out" else str
-            if not isinstance(value, expected) and not (value is None and is_optional):
+            is_wrong = not isinstance(value, expected) and not (value is None and is_optional)
+            if is_wrong or (expected is Mapping and not all(isinstance(num, int) for num in value.values())):
                 raise ValueError(f"{each.name}: got {value!r}, expected {'counts' if expected is Mapping else 'text'}")
             given[each.name] = value
         return cls(**given)

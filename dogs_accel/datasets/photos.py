@@ -61,6 +61,11 @@ def photos_in(folder: str | os.PathLike[str], left_out: Counter[str]) -> list[st
     return sorted(photos)
 
 
+def counts_of(left_out: Counter[str]) -> dict[str, int]:
+    """Give the counts of what was left out, in the order of its names, without what there was none of."""
+    return {what: num for what, num in sorted(left_out.items()) if num}
+
+
 def walk_photos(folder: str, left_out: Counter[str], around: Sequence[str] = ()) -> Iterator[str]:
     """Find the photos below a folder at any depth, in the order of their names; links are followed.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torchvision.transforms.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from dogs_accel.runtime.files import write_csv
 from pipelines import BadImageError, Recipe
 from pipelines.augmentation import draw_params
 from pipelines.decoding.pil import open_rgb
-from pipelines.torchloader import resize_image
+from pipelines.torchloader import crop_image, resize_image
 
 MISCLASSIFIED_FILE, MISCLASSIFIED_FIGURE = "misclassified.csv", "misclassified_gallery.png"
 PREDICTION_GRID_FIGURE = "prediction_grid.png"
@@ -41,7 +40,7 @@ def fed_image(path: str, recipe: Recipe) -> NDArray[np.uint8]:
     image = resize_image(open_rgb(path), recipe)
     sizes = np.array([[image.height, image.width]], dtype=np.int64)
     box = draw_params(recipe, sizes, seed=0, epoch=0, index=np.zeros(1, dtype=np.int64)).crop[0].tolist()
-    return np.asarray(F.crop(image, *box))
+    return np.asarray(crop_image(image, recipe, box))
 
 
 def _picture(path: str, recipe: Recipe, absent: str) -> NDArray[Any] | str:

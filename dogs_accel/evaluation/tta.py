@@ -12,7 +12,6 @@ from pipelines.recipe import CROP_PLACES, Recipe
 NO_TTA = "none"
 _NAMED = (NO_TTA, "flip", "five-crop")
 _MOST_VIEWS = 1000
-_CORNERS = tuple(place for place in CROP_PLACES if place != "centre")
 _SHARE = 0.875
 """Of a side, what a corner covers where the evaluation crops nothing: as much as the published one's 224 of 256 px."""
 
@@ -41,7 +40,7 @@ def tta_views(tta: str, evaluation: Recipe, training: Recipe) -> list[View]:
 
     Args:
         tta: "none" adds nothing. "flip" adds the mirrored image. "five-crop" adds crops in the four corners of the
-            resized image, as large as the evaluation's own, which is the centre one; where the evaluation crops nothing
+            resized image and its centre, as large as the evaluation's own, which is one of them; where it crops nothing
             off a side, as where it squashes to the input's size, the image is resized to 1 / 0.875 of that first, and
             the five crops, each 0.875 of a side, are all other views. A number N adds N - 1 draws of the training
             recipe.
@@ -68,7 +67,7 @@ def describe_views(tta: str, num_views: int) -> str:
 
 def _crops(evaluation: Recipe) -> list[View]:
     enlarged = _enlarged(evaluation)
-    places = CROP_PLACES if enlarged != evaluation else _CORNERS
+    places = [place for place in CROP_PLACES if enlarged != evaluation or place != evaluation.crop_place]
     return [
         View(replace(enlarged, name=f"{evaluation.name} {place.replace('_', ' ')}", crop_place=place))
         for place in places

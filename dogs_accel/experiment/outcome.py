@@ -14,7 +14,7 @@ from dogs_accel.results.comparison import MEASURES, comparison_table, describe_p
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.layout import PAIRWISE_FILE, run_folder
 from dogs_accel.results.run import Run
-from dogs_accel.runtime.files import is_of_system
+from dogs_accel.runtime.files import is_no_result
 from dogs_accel.training.tracking import WANDB_FOLDER
 
 _MOST_RUNS = 4
@@ -45,7 +45,7 @@ def describe_validation(folder: RunsFolder) -> str:
 def _listed_files(folder: Path, many: Sequence[Path] = ()) -> list[str]:
     """Name the files of a folder, single pictures and those of many runs by their folder alone."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    paths = [path for path in paths if not is_of_system(path)]
+    paths = [path for path in paths if not is_no_result(path)]
     of_runs = Counter(run for path in paths for run in many if path.is_relative_to(run))
     paths = [path for path in paths if not any(path.is_relative_to(run) for run in many)]
     pictures = Counter(path.parent for path in paths if path.parent.name == EXPLANATIONS_FOLDER)

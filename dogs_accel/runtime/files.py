@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipelines.store.disk import DISK_IS_FULL, flush_path, lock
+from pipelines.store.disk import DISK_IS_FULL, LOCK_FILE, flush_path, lock, open_to_lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ ERROR_LOG = "error.log"
 _PARTIAL = ".partial-"
 _OF_SYSTEMS = {"lost+found", ".DS_Store", ".Trashes", ".Spotlight-V100", ".fseventsd", "Thumbs.db", "desktop.ini"}
 """What file systems and desktops put into folders unasked."""
+_NO_RESULTS = {*_OF_SYSTEMS, LOCK_FILE}
 _MOST_TEXT_BYTES = 1 << 28
 """Of a file of ours or of the user's that is read as a text."""
 _LEAST_FREE = 1 << 16
@@ -149,7 +150,7 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove what killed processes have left of what they were writing into a folder, once in this process."""
     for left in folder.glob(f"{_PARTIAL}*"):
         with suppress(OSError):
-            handle = os.open(left, os.O_RDONLY)
+            handle = os.open(left, os.O_RDONLY if left.is_dir() else os.O_RDWR)
             try:
                 if lock(handle, wait=False):
                     _remove(left)
@@ -286,12 +287,12 @@ def is_unused(folder: Path) -> bool:
 
 
 def _is_nobodys(path: Path) -> bool:
-    return path.name.startswith(_PARTIAL) or path.name in _OF_SYSTEMS or path.name == ERROR_LOG
+    return path.name.startswith(_PARTIAL) or path.name in _NO_RESULTS or path.name == ERROR_LOG
 
 
-def is_of_system(path: Path) -> bool:
-    """Whether a path below a folder is, or lies in, what a file system or a desktop put there."""
-    return not _OF_SYSTEMS.isdisjoint(path.parts)
+def is_no_result(path: Path) -> bool:
+    """Whether a path below a folder is, or lies in, what a file system or a desktop put there, or keeps others out."""
+    return not _NO_RESULTS.isdisjoint(path.parts)
 
 
 def claim_folder(folder: Path) -> Path:
@@ -311,17 +312,34 @@ def claim_folder(folder: Path) -> Path:
 def only_process_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for it out of a folder for the length of the block.
 
-    Where another one is in there, this one waits for it, or raises BusyError.
+    Where another one is in there, this one waits for it, or raises BusyError. Raises UnwritableError where nothing can
+    be written there. The file that is locked goes at the end; one that a killed process has left keeps nobody out.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    path = folder / LOCK_FILE
     try:
-        lock(handle, wait=wait)
+        handle = _locked(path, wait)
     except BlockingIOError as error:
-        os.close(handle)
         raise BusyError(f"out: another process works in {folder}, expected none") from error
     try:
         yield
     finally:
+        with suppress(OSError):  # of a folder that is gone, or on a disk that is read-only by now
+            path.unlink()
+        os.close(handle)
+
+
+def _locked(path: Path, wait: bool) -> int:
+    while True:
+        with writing_to(path.parent):
+            handle = open_to_lock(path)
+        try:
+            lock(handle, wait=wait)
+        except BaseException:
+            os.close(handle)
+            raise
+        with suppress(FileNotFoundError):  # whoever had it before has removed it just now
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
         os.close(handle)
 
 
@@ -466,6 +484,6 @@ def write_manifest(folder: Path, leave_out: tuple[str, ...] = ()) -> Path:
         if path.is_file()
         and path.relative_to(folder).parts[0] not in leave_out
         and path.relative_to(folder) not in (Path(MANIFEST), Path(ERROR_LOG))
-        and not is_of_system(path.relative_to(folder))
+        and not is_no_result(path.relative_to(folder))
     }
     return write_json(folder / MANIFEST, {"files": files})

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import torch
 
-from dogs_accel.runtime.memory import available_bytes, refusing_more_than_available
+from dogs_accel.runtime.memory import obtainable_bytes, refusing_more_than_available
+from pipelines.cores import memory_limit
 
 Value = TypeVar("Value")
 
@@ -51,6 +52,8 @@ class Demand:
     num_processes: int = 1
     least: int = 1
     """The smallest step worth a try."""
+    image_bytes: int = 0
+    """What an image of a step takes at least, where that is known: more than its pixels."""
 
     def describe(self) -> str:
         """Say that it does not fit."""
@@ -69,7 +72,7 @@ def within_memory(work: Callable[[], Value], demand: Demand, take_step: Callable
     half of the images, a quarter and so on, until one fits. Of several processes none can take a step without the
     others, so nothing is tried there. Raises BatchTooLargeError, which names the batch that fitted.
     """
-    if _has_room_for_images(demand):
+    if _has_room(demand):
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
@@ -80,10 +83,16 @@ def within_memory(work: Callable[[], Value], demand: Demand, take_step: Callable
     raise BatchTooLargeError(f"{demand.describe()}; {_remedy(demand, take_step)}")
 
 
-def _has_room_for_images(demand: Demand) -> bool:
-    """Whether the images of a step alone fit the memory of a CPU: a system may end a process that fills more."""
-    own_bytes = 12 * demand.image_size_px**2 * demand.num_images // demand.num_processes  # three channels of float32
-    return demand.device.type != "cpu" or own_bytes <= (available_bytes() or own_bytes)
+def _has_room(demand: Demand) -> bool:
+    """Whether what is known of a step fits the memory of a CPU: a system may end a process that fills more."""
+    image_bytes = max(pixel_bytes(demand.image_size_px), demand.image_bytes)
+    own_bytes = image_bytes * demand.num_images // demand.num_processes
+    return demand.device.type != "cpu" or own_bytes <= (obtainable_bytes() or own_bytes)
+
+
+def pixel_bytes(size_px: int) -> int:
+    """Bytes of a square image as a model gets it, three channels of float32."""
+    return 12 * size_px**2
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -152,4 +161,6 @@ def _describe_memory(device: torch.device) -> str:
         name, num_bytes = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
     else:
         name, num_bytes = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if (limit := memory_limit()) is not None and limit < num_bytes:
+            name, num_bytes = "this process's control group", limit
     return f"{name} ({num_bytes / 2**30:.0f} GiB)"

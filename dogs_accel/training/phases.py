@@ -297,7 +297,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "lr": (lambda value: 0 < value <= _MOST_LR, f"a number > 0 and at most {_MOST_LR:g}"),
     "weight_decay": (lambda value: 0 <= value < math.inf, "a number >= 0"),
     "layer_decay": (lambda value: 0 < value <= 1, "a number > 0 and <= 1"),
-    "min_delta": (lambda value: value >= 0, "a number >= 0"),
+    "min_delta": (lambda value: 0 <= value < math.inf, "a number >= 0"),
     "momentum": (lambda value: 0 <= value < 1, "a number >= 0 and < 1"),
     "gamma": (lambda value: 0 < value <= 1, "a number > 0 and <= 1"),
     "pct_start": (lambda value: 0 < value < 1, "a number > 0 and < 1"),

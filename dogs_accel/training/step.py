@@ -159,6 +159,28 @@ class TrainingStep:
             self.clock.mark(part)
 
 
+def kept_bytes(model: nn.Module, images: torch.Tensor, amp: torch.dtype | None) -> int:
+    """Count the bytes that a forward keeps for its backward, beside the parameters of the model.
+
+    It runs on images (B, 3, H, W), in the mode that the model is in; statistics of BatchNorm and torch's random numbers
+    stay as they are.
+    """
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with autocast(images.device, amp):
+            logits = torch.func.functional_call(model, buffers, (images,))
+        del logits  # until here it held what is kept, so that no two tensors had one place
+    return sum(num_bytes for place, num_bytes in kept.items() if place not in parameters)
+
+
 def make_scaler(device: torch.device, settings: StepSettings) -> torch.amp.GradScaler:
     """Loss scaling for float16, and for nothing else."""
     return torch.amp.GradScaler(device.type, enabled=settings.amp == torch.float16)

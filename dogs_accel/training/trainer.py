@@ -18,7 +18,8 @@ from torch import nn
 from dogs_accel.evaluation.scores import ScoreCounter, Scores
 from dogs_accel.models.freezing import count_trainable_params, set_train_mode, set_trainable_stage, trained_names
 from dogs_accel.models.layer_groups import layer_groups
-from dogs_accel.runtime.out_of_memory import Demand, within_memory
+from dogs_accel.runtime.memory import obtainable_bytes
+from dogs_accel.runtime.out_of_memory import Demand, pixel_bytes, within_memory
 from dogs_accel.runtime.processes import ALONE, World, share_gradients, share_statistics
 from dogs_accel.training.checkpoint import (
     BEST_WEIGHTS_FILE,
@@ -36,7 +37,16 @@ from dogs_accel.training.features import FeatureLoader, cache_features, head_of
 from dogs_accel.training.mixing import mixer_of, refuse_mixed_features
 from dogs_accel.training.optimizers import load_optimizer_state, phase_optimizer, set_rates
 from dogs_accel.training.phases import MONITORED, Phase, Stage
-from dogs_accel.training.step import Forward, Loss, StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
+from dogs_accel.training.step import (
+    Forward,
+    Loss,
+    StepSettings,
+    TrainingStep,
+    forward_of,
+    kept_bytes,
+    make_scaler,
+    prepare_model,
+)
 from dogs_accel.training.step_profile import EpochProfile, traced_steps
 from pipelines.clock import StepClock
 from pipelines.loader import Batch, Loader
@@ -47,6 +57,9 @@ TIMING_NOTE = (
     "compiling and caching features included; building the model, writing checkpoints, epochs that a kill cut short "
     "and the evaluation after training are left out"
 )
+
+_MOST_KEPT = 800
+"""Times its own bytes that training keeps of an image for the backward, at most: known networks keep up to half."""
 
 HistoryRow = dict[str, Any]
 """One epoch. First the published columns: index counts rows from 0, stage the phases from 1, epoch the epochs of the
@@ -150,6 +163,7 @@ class Trainer:
         self._chooser: Phase | None = None
         self._training_seconds = 0.0
         self._checkpoint_seconds = 0.0
+        self._image_bytes = 0
         self._num_groups = len(layer_groups(self.model))
         train_loader.clock = self.clock
 
@@ -267,6 +281,7 @@ class Trainer:
 
     def _make_step(self, course: _Course, optimizer: torch.optim.Optimizer, stage: Stage) -> TrainingStep:
         set_trainable_stage(self.model, *stage)
+        self._image_bytes = self._kept_image_bytes(course)
         return TrainingStep(
             share_gradients(course.model, self.world, self.device),
             optimizer,
@@ -279,6 +294,19 @@ class Trainer:
             after_step=None if course.average is None else course.average.update,
         )
 
+    def _kept_image_bytes(self, course: _Course) -> int:
+        """Measure what training keeps of an image, on a CPU where a batch of it may not fit; 0 where it is sure to."""
+        loader, room = self.train_loader, obtainable_bytes()
+        most = _MOST_KEPT * pixel_bytes(loader.recipe.crop) * min(loader.batch_size, loader.num_samples)
+        if self.device.type != "cpu" or isinstance(course.train, FeatureLoader) or room is None or most <= room:
+            return 0
+        set_train_mode(self.model, self.bn_when_frozen)
+        # The difference of two, without what is kept once, such as weights that autocast has rounded.
+        two, four = (
+            kept_bytes(course.model, self._dummy_batch(num, course.train)[0], self.settings.amp) for num in (2, 4)
+        )
+        return max(0, four - two) // 2
+
     def _loss_of(self, phase: Phase) -> Loss:
         if not phase.label_smoothing:
             return self.loss
@@ -290,7 +318,7 @@ class Trainer:
         profile = EpochProfile(self.clock, self.device)
         train = within_memory(
             lambda: self._train_epoch(course, epoch, step, title),
-            self._demand(self.train_loader, "--batch-size"),
+            self._demand(self.train_loader, "--batch-size", self._image_bytes),
             lambda num_images: self._train_on_dummy_batch(course, step, num_images),
         )
         profile.end_training()
@@ -394,7 +422,7 @@ class Trainer:
                 bar.update(len(labels))
         return counter.scores(self.world)
 
-    def _demand(self, loader: Loader, flag: str) -> Demand:
+    def _demand(self, loader: Loader, flag: str, image_bytes: int = 0) -> Demand:
         is_train = loader is self.train_loader
         return Demand(
             work=f"the training of {self.label}" if is_train else f"the evaluation of {self.label}",
@@ -404,6 +432,7 @@ class Trainer:
             flag=flag,
             num_processes=self.world.size,
             least=2 if is_train else 1,  # BatchNorm may refuse one
+            image_bytes=image_bytes,
         )
 
     def _train_on_dummy_batch(self, course: _Course, step: TrainingStep, num_images: int) -> None:

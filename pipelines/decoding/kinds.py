@@ -8,11 +8,13 @@ from PIL import Image, features
 
 NUM_FIRST_BYTES = 1024
 """So many are looked at."""
+NOT_READ = "Pillow does not read"
+"""What is said of a picture that another Pillow, or a plugin of it, may read."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _VIDEO = "a video, not a picture: take out the frames that are meant and save them as JPEG"
-_HEIC = "a HEIC picture, which Pillow does not read: convert it to JPEG, or install pillow-heif and register it"
-_AVIF = "an AVIF picture, which this Pillow does not read: convert it to JPEG, or install a Pillow that reads AVIF"
-_JPEG_XL = "a JPEG XL picture, which Pillow does not read: convert it to JPEG or PNG"
+_HEIC = f"a HEIC picture, which {NOT_READ}: convert it to JPEG, or install pillow-heif and register it"
+_AVIF = f"an AVIF picture, which this {NOT_READ}: convert it to JPEG, or install a Pillow that reads AVIF"
+_JPEG_XL = f"a JPEG XL picture, which {NOT_READ}: convert it to JPEG or PNG"
 POSTSCRIPT = "a PostScript drawing, not a picture: export it as PNG"
 """Pillow would hand it to Ghostscript, which runs it as a program."""
 _OTHERS = (
@@ -24,7 +26,7 @@ _OTHERS = (
     (rb"RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01|....(moov|mdat|wide|free|skip)", _VIDEO),
     (
         rb"II[*+]\0|MM\0[*+]",
-        "a TIFF picture that is damaged or of a kind that Pillow does not read, such as more than 16 bits a channel: "
+        f"a TIFF picture that is damaged or of a kind that {NOT_READ}, such as more than 16 bits a channel: "
         "convert it to PNG",
     ),
 )

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.decoding.contents import require_regular
-from pipelines.decoding.kinds import NUM_FIRST_BYTES, POSTSCRIPT, describe_no_image
+from pipelines.decoding.kinds import NOT_READ, NUM_FIRST_BYTES, POSTSCRIPT, describe_no_image
 from pipelines.decoding.limits import MAX_PIXELS_VARIABLE, max_pixels, pillow_settings
 from pipelines.decoding.rgb import to_rgb
 
@@ -70,6 +70,20 @@ def header_size(path: str) -> tuple[int, int]:
     require_regular(path)
     with Path(path).open("rb") as file, open_image(file) as image:
         return image.height, image.width
+
+
+def is_read_now(path: str, problem: str) -> bool:
+    """Whether the header of a file can be read of which it was said that it cannot, by this Pillow or up to this limit.
+
+    Of any other problem, which lies in the file, it is False, and the file is not looked at.
+    """
+    if NOT_READ not in problem and MAX_PIXELS_VARIABLE not in problem:
+        return False
+    try:
+        header_size(path)
+    except (BadImageError, OSError):
+        return False
+    return True
 
 
 def _identified(file: str | BinaryIO) -> Image.Image:

@@ -13,8 +13,19 @@ from pathlib import Path
 from typing import IO, Any
 
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
+LOCK_FILE = ".lock"
+"""Of a folder in which one process works at a time."""
 _LACKING = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _log = logging.getLogger(__name__)
+
+
+def open_to_lock(path: Path) -> int:
+    """Open a file to be locked, which is made where there is none, as is its folder.
+
+    For writing, without which a network's file system locks none; folders it may not lock at all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 def lock(file: IO[Any] | int, *, wait: bool = True) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.cores import available_cores
 from pipelines.decoding.contents import read_file
+from pipelines.decoding.pil import is_read_now
 from pipelines.recipe import Recipe
 from pipelines.store.disk import flush
 from pipelines.store.rows import RowPlaces, sizes_of_files
@@ -262,6 +263,12 @@ class StoreIndex:
             path: stamp[1]
             for path, stamp in stamps.items()
             if stamp is not None and path not in changes and stamp != self.entries[names[path]].stamp
+        }
+        problems = {path: self.entries[name].problem for path, name in names.items()}
+        changes |= {
+            path: "it can be read now, which it could not"
+            for path, problem in problems.items()
+            if problem is not None and path not in changes and is_read_now(path, problem)
         }
         if retimed:
             _log.info("store %s: comparing the content of %d files whose time differs", folder, len(retimed))

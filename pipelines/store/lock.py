@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.store.disk import lock
-
-_LOCK_FILE = ".lock"
+from pipelines.store.disk import LOCK_FILE, lock, open_to_lock
 
 _log = logging.getLogger(__name__)
 
@@ -19,8 +17,7 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let one process at a time build in a folder; the system frees the lock of one that dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("a+") as file:
+    with os.fdopen(open_to_lock(folder / LOCK_FILE), "r+") as file:
         try:
             lock(file, wait=False)
         except BlockingIOError:

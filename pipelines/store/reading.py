@@ -45,7 +45,10 @@ class MappedPixels:
     mapping: mmap.mmap
 
     def check_whole(self) -> None:
-        """Raise StoreError where the file was cut off since: the system ends a process that reads beyond its end."""
+        """Raise StoreError where the file was cut off since: the system ends a process that reads beyond its end.
+
+        It asks the system for the size, which takes about a microsecond, so that each batch can be checked.
+        """
         size, expected = self.mapping.size(), len(self.mapping)
         if size < expected:
             raise StaleStoreError(

@@ -103,16 +103,16 @@ def sizes_of_files(
 
 
 def _size_of_file(path: str, stamp: tuple[int, int] | None) -> tuple[int, int]:
-    return (0, 0) if stamp is None else _size_at(path, stamp)
-
-
-@functools.lru_cache(maxsize=_REMEMBERED)
-def _size_at(path: str, _stamp: tuple[int, int]) -> tuple[int, int]:
     try:
-        return header_size(path)
+        return (0, 0) if stamp is None else _size_at(path, stamp)
     except BadImageError:
         return 0, 0
     except OSError as error:
         if error.errno in OUT_OF_RESOURCES:  # says nothing of the file
             raise
         return 0, 0
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _size_at(path: str, _stamp: tuple[int, int]) -> tuple[int, int]:
+    return header_size(path)  # an error is not remembered: the limit of pixels may be raised meanwhile

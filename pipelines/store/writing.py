@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.decoding.pil import is_read_now
 from pipelines.store.disk import flush, flush_path, reserve
 from pipelines.store.index import (
     INDEX_FILE,
@@ -81,7 +82,11 @@ def read_started(folder: Path, request: StoreRequest) -> StartedBuild:
             entries[range(len(stamps))[row]] = FileEntry.of(line)
         except (ValueError, TypeError, LookupError) as error:  # not cut off, but edited
             raise StaleStoreError(folder, f"{JOURNAL_FILE} is damaged (row {row}: {error})") from error
-    entries = {row: entry for row, entry in entries.items() if entry.stamp == stamps[row]}
+    entries = {
+        row: entry
+        for row, entry in entries.items()
+        if entry.stamp == stamps[row] and not (entry.problem and is_read_now(request.paths[row], entry.problem))
+    }
     return StartedBuild(
         stamps=stamps,
         entries=entries,

@@ -99,6 +99,7 @@ def results(full_folder, tmp_path):
         (f"{RUN}/resnet50_full_run_metadata.json", replaced("x", "num_images"), "num_images: got 'x', expected values"),
         (f"{RUN}/resnet50_full_run_metadata.json", text("{}"), "expected the record of a run"),
         ("dataset.json", replaced(3, "noun"), "noun: got 3, expected text"),
+        ("dataset.json", replaced({"hidden file": "2"}, "left_out"), "left_out: got .*, expected counts"),
         ("config.json", text("[3]"), "changed since the benchmark wrote it"),
         (MANIFEST, cut, "cannot be read as JSON"),
         (MANIFEST, replaced(3, "files"), "expected a list of files"),

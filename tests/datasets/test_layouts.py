@@ -193,6 +193,16 @@ def test_cats_and_dogs_have_others_among_them(tmp_path):
     assert data.facts.layout == "class folders in train/ and test/"
 
 
+def test_photos_that_differ_in_their_ending_alone_are_two(tmp_path):
+    files = [f"train/{name}.{n}.{ending}" for name in ("cat", "dog") for n in (0, 1) for ending in ("jpg", "png")]
+    data = open_dataset(touch(tmp_path / "cats", *files))
+    assert data.ids == [Path(path).name for path in data.paths]
+    assert len(set(data.ids)) == len(data.ids) == 8
+    files = [f"{FOLDER}/{name}/1.{ending}" for name in ("001.ak47", "002.bear") for ending in ("jpg", "png")]
+    data = open_dataset(touch(tmp_path / "caltech", *files))
+    assert data.ids == ["001.ak47/1.jpg", "001.ak47/1.png", "002.bear/1.jpg", "002.bear/1.png"]
+
+
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "class-folders"])
 def test_a_layout_that_is_named_and_not_there_is_one_line(tmp_path, layout):
     with pytest.raises(DatasetNotFoundError) as error:

@@ -1,5 +1,7 @@
 """What the galleries draw is what the model is fed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,12 +24,17 @@ from pipelines import EVAL, RESNET_TRAIN, make_loader
 RECIPE = EVAL.at(64)
 
 
-def test_the_picture_is_what_the_evaluation_loader_gives(dogs_root):
+BEYOND = replace(EVAL, name="beyond", resize=None, crop=300, padding=20, fill=(255, 128, 0))
+"""Of which the model is fed more than there is of some photos."""
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, BEYOND], ids=lambda recipe: recipe.name)
+def test_the_picture_is_what_the_evaluation_loader_gives(dogs_root, recipe):
     paths = open_dataset(dogs_root).paths[:8]
-    with make_loader(paths, [0] * 8, RECIPE, backend="torch", device="cpu", num_threads=1) as loader:
+    with make_loader(paths, [0] * 8, recipe, backend="torch", device="cpu", num_threads=1) as loader:
         [batch] = loader
-    pictures = np.stack([fed_image(path, RECIPE) for path in paths])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (RECIPE.mean, RECIPE.std))
+    pictures = np.stack([fed_image(path, recipe) for path in paths])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
     fed = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - mean) / std
     torch.testing.assert_close(batch.images, fed, rtol=0, atol=1e-6)
 

@@ -159,3 +159,9 @@ def test_a_recipe_that_leaves_no_room_is_enlarged_by_what_a_corner_leaves_out():
     ]  # fmt: skip
     assert describe_views("4", 4) == "draws of the training recipe, 4 views"
     assert describe_views("flip", 2) == "flip, 2 views"
+
+
+def test_an_evaluation_that_looks_at_a_corner_gets_the_other_places_too():
+    own, *others = tta_views("five-crop", replace(KEEP, crop_place="top_left"), TRAIN)
+    assert own.recipe.crop_place == "top_left"
+    assert [view.recipe.crop_place for view in others] == ["centre", "top_right", "bottom_left", "bottom_right"]

@@ -1,6 +1,7 @@
 """Exported files are loaded as a stranger would, and one that differs is not kept."""
 
 import json
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from dogs_accel.eda.files import read_metadata
 from dogs_accel.evaluation.galleries import fed_image
 from dogs_accel.inference import export
 from dogs_accel.inference.export import ExportMismatchError, check_same, export_run, real_images
-from dogs_accel.inference.preprocessing import preprocessing_steps
+from dogs_accel.inference.preprocessing import describe_preprocessing, preprocessing_steps
 from dogs_accel.inference.trained import load_trained
 from dogs_accel.results.folder import choose_run, read_runs_folder
 from dogs_accel.runtime.files import only_process_in
-from pipelines import EVAL
+from pipelines import EVAL, Recipe
 
 
 class Tiny(nn.Module):
@@ -66,6 +67,23 @@ def test_the_steps_say_what_the_recipe_does():
     steps = preprocessing_steps(EVAL)
     assert steps[1].startswith("squash to (256, 256) (height, width) px, not keeping the aspect, bilinear")
     assert steps[2] == "take the central 224 x 224 px"
+    other = replace(EVAL, resize=None, padding=4, fill=(255, 0, 9), crop_place="top_left")
+    assert preprocessing_steps(other)[1:4] == [
+        "leave the photo at its size",
+        "add 4 px of the colour [255, 0, 9] on each side",
+        "take the 224 x 224 px in the top left corner; a side that is shorter lies in the middle, with the colour "
+        "[255, 0, 9] around it",
+    ]
+    assert preprocessing_steps(replace(EVAL, resize=256))[1].startswith("resize the shorter side to 256 px, bilinear")
+
+
+def test_what_is_described_makes_the_recipe_anew():
+    for recipe in (EVAL, replace(EVAL, resize=None, padding=4, fill=(255, 0, 9), crop_place="bottom_right")):
+        described = describe_preprocessing(recipe)
+        named = {field.name for field in fields(Recipe)} & described.keys()
+        again = Recipe(name=recipe.name, crop=described.get("center_crop", recipe.crop),
+                       **{name: described[name] for name in named - {"crop"}})  # fmt: skip
+        assert again == recipe
 
 
 @pytest.fixture(scope="module")

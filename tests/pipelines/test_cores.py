@@ -7,7 +7,8 @@ import pytest
 from dogs_accel.runtime.environment import describe_environment
 from dogs_accel.runtime.threads import bound_threads
 from pipelines import cores
-from pipelines.cores import available_cores, cpu_quota
+from pipelines.cores import available_cores, cpu_quota, memory_limit
+from pipelines.make import _memory_bytes
 
 
 def write(folder, **contents):
@@ -43,6 +44,31 @@ def test_the_quota_of_both_versions_of_control_groups(tmp_path, listed, files, e
         write(tmp_path / "mounted" / folder, **contents)
     assert cpu_quota(tmp_path / "mounted", tmp_path / "own") == expected
     assert cpu_quota(tmp_path / "mounted", tmp_path / "absent") is None
+
+
+@pytest.mark.fault(
+    "Machine and environment",
+    "a container with a memory limit (cgroup v1 or v2)",
+    "stores and batches are measured against the limit, not the machine",
+)
+@pytest.mark.parametrize(
+    ("listed", "files", "expected"),
+    [
+        ("0::/\n", {"": {"memory__max": 2**30}}, 2**30),
+        ("0::/a/b\n", {"a/b": {"memory__max": "max"}, "a": {"memory__max": 5000}}, 5000),
+        ("4:memory:/docker/12\n0::/\n", {"memory": {"memory__limit_in_bytes": 7000}}, 7000),
+        ("4:memory:/\n", {"memory": {"memory__limit_in_bytes": 2**63 - 4096}}, None),
+        ("2:cpu:/\n", {"": {"memory__max": 1000}}, None),
+    ],
+)
+def test_the_memory_limit_of_both_versions_of_control_groups(tmp_path, monkeypatch, listed, files, expected):
+    (tmp_path / "own").write_text(listed)
+    for folder, contents in files.items():
+        write(tmp_path / "mounted" / folder, **contents)
+    assert memory_limit(tmp_path / "mounted", tmp_path / "own") == expected
+    assert memory_limit(tmp_path / "mounted", tmp_path / "absent") is None
+    monkeypatch.setattr("pipelines.make.memory_limit", lambda: expected)
+    assert _memory_bytes() == (expected or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(None, 8), (0.2, 1), (1.5, 2), (4.0, 4), (64.0, 8)])

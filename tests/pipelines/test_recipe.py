@@ -54,6 +54,18 @@ def test_size_after_the_resize(resize, size, expected):
         ("grayscale", 2),
         ("randaugment", (0, 9)),
         ("randaugment", (2, 31)),
+        ("randaugment", (2, 9.5)),
+        ("crop", 16.5),
+        ("padding", 0.5),
+        ("resize", 0),
+        ("resize", [256, 256]),
+        ("resize", (256, 256, 256)),
+        ("fill", (0.5, 0, 0)),
+        ("rotation_deg", float("nan")),
+        ("mean", (0.5, 0.5)),
+        ("mean", (float("nan"), 0.5, 0.5)),
+        ("std", (0.0, 0.2, 0.2)),
+        ("erasing_ratio", (0.3, float("inf"))),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field, value):

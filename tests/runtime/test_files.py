@@ -1,5 +1,8 @@
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import tempfile
 from contextlib import suppress
 
@@ -114,6 +117,41 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
         pass
     with only_process_in(tmp_path):
         pass
+
+
+def test_a_folder_is_kept_for_one_process_where_only_files_open_for_writing_are_locked(tmp_path, monkeypatch):
+    system = fcntl.flock
+
+    def flock(handle, operation):  # as NFS has it
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return system(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    test_two_processes_do_not_work_in_one_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "a.json", {})
+    with only_process_in(tmp_path / "a"):
+        assert is_unused(tmp_path / "a")  # also where a process was killed and has left its lock
+        assert json.loads(write_manifest(tmp_path / "a").read_text())["files"] == {}
+    assert not is_unused(tmp_path / "a")
+
+
+def test_who_waited_for_a_folder_does_not_take_the_lock_that_was_removed(tmp_path, monkeypatch):
+    system, opened = files.lock, []
+
+    def lock(handle, *, wait):
+        opened.append(handle)
+        if len(opened) == 1:  # the process before has ended meanwhile, and a third one has come
+            (tmp_path / ".lock").unlink()
+            (tmp_path / ".lock").touch()
+        return system(handle, wait=wait)
+
+    monkeypatch.setattr(files, "lock", lock)
+    with only_process_in(tmp_path, wait=True):
+        assert len(opened) == 2
+        assert os.path.samestat(os.fstat(opened[1]), (tmp_path / ".lock").stat())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_nothing_was_written_to_goes(tmp_path):

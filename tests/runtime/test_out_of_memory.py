@@ -18,6 +18,7 @@ from dogs_accel.runtime.out_of_memory import (
     is_out_of_memory,
     within_memory,
 )
+from dogs_accel.training import trainer as trainer_module
 from dogs_accel.training.phases import Phase
 from dogs_accel.training.step import StepSettings
 from dogs_accel.training.trainer import Trainer
@@ -76,7 +77,7 @@ def test_a_batch_that_no_flag_sets_is_named_without_one():
 def test_what_a_system_would_promise_and_not_give_is_refused(monkeypatch):
     image_bytes = 3 * 4 * 224**2
     monkeypatch.setattr(memory, "available_bytes", lambda: 400 << 20)
-    monkeypatch.setattr(out_of_memory, "available_bytes", lambda: 60 * image_bytes)
+    monkeypatch.setattr(out_of_memory, "obtainable_bytes", lambda: 60 * image_bytes)
     before = resource.getrlimit(resource.RLIMIT_AS)
     tried = []
 
@@ -89,6 +90,9 @@ def test_what_a_system_would_promise_and_not_give_is_refused(monkeypatch):
         within_memory(lambda: tried.append("all of it"), DEMAND, take_step)
     assert tried == [50, 25]
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+    with pytest.raises(BatchTooLargeError, match=r"--batch-size 30 does$"):  # of which each takes more than its pixels
+        within_memory(lambda: tried.append("all of it"), replace(DEMAND, num_images=60, image_bytes=2 * image_bytes),
+                      take_step)  # fmt: skip
     fitting = replace(DEMAND, num_images=60)
     assert within_memory(lambda: 3, fitting, take_step) == 3
 
@@ -234,6 +238,25 @@ def test_training_names_the_batch_size(loaders, tmp_path, settings):
         trainer(model, loaders, tmp_path, settings=settings).run(FULL)
     # Two steps, since the first makes what the optimiser keeps.
     assert model.seen == [(True, 8), (True, 4), (True, 4)]
+
+
+@pytest.mark.fault(
+    "Machine and environment", "a CPU batch of which training keeps more for the backward than there is memory",
+    "refused before it is tried, with a batch size that fits; the process is not ended by the system",
+)  # fmt: skip
+def test_what_training_keeps_is_known_before_the_batch_is_tried(loaders, tmp_path, monkeypatch):
+    model = TinyNet()
+    for module in (out_of_memory, trainer_module):  # room for the images of a batch, and not for what is kept of them
+        monkeypatch.setattr(module, "obtainable_bytes", lambda: 8 * 12 * 32**2 + 1000)
+    message = rf"^batch_size: 8 images of 32 px {MEMORY} training of tiny_full; --batch-size 4 does$"
+    with pytest.raises(BatchTooLargeError, match=message):
+        trainer(model, loaders, tmp_path).run(FULL)
+    assert model.seen == [(True, 2), (True, 4), (True, 4), (True, 4)]
+    model = TinyNet()
+    for module in (out_of_memory, trainer_module):
+        monkeypatch.setattr(module, "obtainable_bytes", lambda: 4 * 8 * 12 * 32**2)
+    trainer(model, loaders, tmp_path).run(FULL)
+    assert model.seen[:3] == [(True, 2), (True, 4), (True, 8)]
 
 
 def test_training_with_room_for_nothing_stops_before_what_batch_norm_refuses(loaders, tmp_path):

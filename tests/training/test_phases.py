@@ -125,6 +125,7 @@ def phase(**fields):
         ({"patience": -1}, "patience: got -1, expected an integer >= 0"),
         ({"min_delta": -0.1}, "min_delta: got -0.1, expected a number >= 0"),
         ({"min_delta": float("nan")}, "min_delta: got nan, expected a number >= 0"),
+        ({"min_delta": float("inf")}, "min_delta: got inf, expected a number >= 0"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_it_expects(fields, message):

@@ -12,7 +12,14 @@ from dogs_accel.runtime.precision import autocast
 from dogs_accel.training.ema import AveragedWeights
 from dogs_accel.training.optimizers import make_optimizer, set_rates
 from dogs_accel.training.phases import Phase
-from dogs_accel.training.step import StepSettings, TrainingStep, forward_of, make_scaler, prepare_model
+from dogs_accel.training.step import (
+    StepSettings,
+    TrainingStep,
+    forward_of,
+    kept_bytes,
+    make_scaler,
+    prepare_model,
+)
 from pipelines.clock import StepClock
 
 CPU = torch.device("cpu")
@@ -431,3 +438,17 @@ def test_no_step_waits_for_the_gpu(amp, graphed, decay):
             step(images, labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_what_a_forward_keeps_is_counted_and_changes_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 5))
+    for num_images in (2, 4):  # the images, and the map behind the ReLU, which is the input of the last layer too
+        assert kept_bytes(model, torch.zeros(num_images, 3, 8, 8), None) == num_images * 4 * 64 * (3 + 4)
+    model = tiny_net(dropout=0.5).train()
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    assert kept_bytes(model, torch.zeros(2, 3, 16, 16), torch.bfloat16) < kept_bytes(
+        model, torch.zeros(2, 3, 16, 16), None
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, image_ids
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.datasets.photos import is_hidden_folder, photos_in
+from dogs_accel.datasets.photos import counts_of, is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN
 
 FOLDER = "256_ObjectCategories"
@@ -69,11 +69,11 @@ def open_caltech256(root: str | os.PathLike[str]) -> Dataset:
             layout=f"Caltech-256, which has no official parts: {most} a class are for training, drawn with a seed of "
             "their own, and the others for test",
             published="caltech-256",
-            left_out={what: num for what, num in sorted(left_out.items()) if num},
+            left_out=counts_of(left_out),
         ),
         root=folder,
         image_root=images,
-        ids=[file.rpartition(".")[0] for file in files],
+        ids=image_ids([file.rpartition(".")[0] for file in files], files),
         paths=[str(images / file) for file in files],
         labels=labels,
         class_names=names,

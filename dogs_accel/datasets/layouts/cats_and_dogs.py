@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, image_ids
 from dogs_accel.datasets.facts import DatasetFacts
-from dogs_accel.datasets.photos import is_folder, is_hidden_folder, photos_in
+from dogs_accel.datasets.photos import counts_of, is_folder, is_hidden_folder, photos_in
 from dogs_accel.datasets.splits import NO_OFFICIAL_PART
 
 _NAME = re.compile(r"(?P<name>[A-Za-z][\w-]*)\.(?P<number>\d+)\.\w+")
@@ -69,6 +69,7 @@ def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
         if (folder / name).is_dir():
             left_out[_UNLABELLED] += len(photos_in(folder / name, left_out))
     found.sort()
+    photos = [photo for _, _, photo in found]
     is_whole = names == ["cat", "dog"] and (len(found), len(names)) == _OFFICIAL_SIZE
     is_theirs = names == ["cat", "dog"]
     return Dataset(
@@ -77,12 +78,12 @@ def open_cats_and_dogs(root: str | os.PathLike[str]) -> Dataset:
             title="cats and dogs" if is_whole else "a subset of cats and dogs" if is_theirs else folder.name or "data",
             layout="photos in train/ with the class in their names, such as cat.0.jpg",
             published="cats-and-dogs" if is_theirs else None,
-            left_out={what: num for what, num in sorted(left_out.items()) if num},
+            left_out=counts_of(left_out),
         ),
         root=folder,
         image_root=train,
-        ids=[photo.rpartition(".")[0] for _, _, photo in found],
-        paths=[str(train / photo) for _, _, photo in found],
+        ids=image_ids([photo.rpartition(".")[0] for photo in photos], photos),
+        paths=[str(train / photo) for photo in photos],
         labels=np.asarray([names.index(name) for name, _, _ in found], dtype=np.int64),
         class_names=names,
         folder_names=names,

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, dataset_folder
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.photos import (
     HIDDEN,
     PHOTO_SUFFIXES,
     count_files,
+    counts_of,
     is_folder,
     is_hidden_folder,
     leads_back,
@@ -52,10 +53,7 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
         DatasetError: there is one class, a class that is not in train, or two that differ in nothing but how their
             letters are composed.
     """
-    folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise DatasetNotFoundError(f"{folder}: {got}, expected a folder of class folders")
+    folder = dataset_folder(root, "a folder of class folders")
     left_out: Counter[str] = Counter()
     part_folders = _part_folders(folder)
     _count_loose_files(folder, left_out)
@@ -82,7 +80,7 @@ def open_class_folders(root: str | os.PathLike[str]) -> Dataset:
             name=folder.name or "data",
             title=folder.name or "data",
             layout=_describe_layout(part_folders, folder, names),
-            left_out={what: num for what, num in sorted(left_out.items()) if num},
+            left_out=counts_of(left_out),
         ),
         root=folder,
         image_root=folder,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, dataset_folder, first_of, image_ids
 from dogs_accel.datasets.download import ARCHIVES, sha256_of, unpack_archive
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.datasets.layouts.class_folders import class_names
@@ -54,10 +54,7 @@ def open_stanford_dogs(
     need not be there at all. Raises DatasetError, of which DatasetNotFoundError is the kind for what is missing.
     Definition: the published experiment.
     """
-    folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise DatasetNotFoundError(f"{folder}: {got}, expected the folder of the dataset")
+    folder = dataset_folder(root)
     if unpack:
         _unpack_present(folder, progress)
     train, test = read_list(_find_list(folder, TRAIN_LIST)), read_list(_find_list(folder, TEST_LIST))
@@ -72,7 +69,7 @@ def open_stanford_dogs(
         facts=_facts(folder, len(train.files), len(test.files), len(folder_names)),
         root=folder,
         image_root=folder / "Images",
-        ids=_ids(files),
+        ids=image_ids([PurePosixPath(file).stem for file in files], files),  # stems, as published
         paths=[str(folder / "Images" / file) for file in files],
         labels=labels,
         class_names=class_names(folder_names),
@@ -108,12 +105,6 @@ def _facts(folder: Path, *size: int) -> DatasetFacts:
     if is_synthetic(folder):
         return stanford_dogs_facts("synthetic")
     return stanford_dogs_facts("stanford-dogs" if size == _OFFICIAL_SIZE else "stanford-dogs-subset")
-
-
-def _ids(files: list[str]) -> list[str]:
-    """Name each image by its file without the ending, as published, or by folder and file where that is not unique."""
-    stems = [PurePosixPath(file).stem for file in files]
-    return stems if len(set(stems)) == len(stems) else files
 
 
 # --- lists ------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from dogs_accel.sweep.trials import (
     trial_folder,
     write_trials,
 )
-from pipelines.store.disk import lock
+from pipelines.store.disk import lock, open_to_lock
 
 STUDY_JOURNAL_FILE = "journal.log"
 LOCKS_FOLDER = "locks"
@@ -63,7 +63,7 @@ class _SystemLock(JournalFileOpenLock):
 
     def acquire(self) -> bool:
         """Wait for the lock, and cut off what a killed process has left of a line."""
-        self._file = _opened(self._path)
+        self._file = open_to_lock(self._path)
         lock(self._file)
         with self._journal.open("rb+") as journal:
             size = journal.seek(0, os.SEEK_END)
@@ -84,16 +84,10 @@ class _SystemLock(JournalFileOpenLock):
         self._file = -1
 
 
-def _opened(path: Path) -> int:
-    """Open a file to be locked, for writing, without which a network's file system locks none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-
 @contextmanager
 def one_at_a_time(folder: Path, what: str) -> Iterator[None]:
     """Let one process of a sweep at a time into the block of this name; the others wait."""
-    file = _opened(folder / LOCKS_FOLDER / what)
+    file = open_to_lock(folder / LOCKS_FOLDER / what)
     try:
         lock(file)
         yield
@@ -209,7 +203,7 @@ class SweepStudy:
 
     def _take(self, stack: ExitStack, number: int) -> bool:
         """Lock a trial for this process until the stack is closed; says whether that keeps the others out."""
-        file = _opened(self._lock_path(number))
+        file = open_to_lock(self._lock_path(number))
         stack.callback(os.close, file)
         try:
             return lock(file, wait=False)

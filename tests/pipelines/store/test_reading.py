@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from pipelines import EVAL, BadImageError, make_loader
-from pipelines.store.build import default_store_folder, plan_store
+from pipelines.decoding.files import decode_files
+from pipelines.store.build import default_store_folder, filling_stores, plan_store
 from pipelines.store.index import StoreError
 from pipelines.store.reading import _map_pixels, find_store, open_store
 from tests.support.picture_files import KINDS, encoded, picture, write
@@ -232,19 +233,21 @@ def test_a_file_that_is_not_in_the_store_is_refused(photos, store, tmp_path):
 
 @pytest.mark.fault(
     "Disk", "pixels of a store that are cut off while a loader has them mapped",
-    "one line at the next epoch; a read beyond the end would end the process",
+    "one line at the next batch; within one, a read beyond the end would end the process",
 )  # fmt: skip
 @each_kind
-def test_pixels_that_are_cut_off_in_use_are_named_before_the_next_epoch(photos, tmp_path, recipe):
+def test_pixels_that_are_cut_off_in_use_are_named_before_the_next_batch(photos, tmp_path, recipe):
     folder = build(photos, recipe, tmp_path / "store")
     with make_loader(
         photos, [0] * 30, recipe, backend="cached", batch_size=8, device="cpu", store_dir=folder
     ) as loader:
         assert sum(len(batch.index) for batch in loader) == 30
+        batches = iter(loader)
+        next(batches)
         with (folder / "pixels.npy").open("r+b") as file:
             file.truncate(200)
         with pytest.raises(StoreError) as error:
-            next(iter(loader))
+            next(batches)
     assert str(error.value).startswith(f"store {folder}: pixels.npy was cut off while it was in use, to 200 of ")
     assert str(error.value).endswith("remove the folder or use `dogs-accel prepare --rebuild`")
     with pytest.raises(StoreError, match=r"pixels\.npy is missing or damaged"):
@@ -268,6 +271,30 @@ def test_other_content_of_the_same_size_is_refused(photos, store):
     os.utime(photos[2])
     photos[7].write_bytes(content[:-10] + bytes([content[-10] ^ 1]) + content[-9:])
     assert_refused(store, photos, SMALL, f"1 of 30 files changed since it was built, first: {photos[7]} (other ")
+
+
+@pytest.mark.fault(
+    "Photos",
+    "a picture in a store that was beyond the limit of pixels, which has been raised since",
+    "the store is built anew where nobody named its folder, else refused with the picture's name",
+)
+@each_kind
+def test_what_can_be_read_meanwhile_is_no_bad_file_any_more(photos, tmp_path, monkeypatch, recipe):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOGS_ACCEL_MAX_PIXELS", "2411")
+    folders = [tmp_path / "named", default_store_folder(photos, recipe)]
+    for folder in folders:
+        build(photos, recipe, folder)
+        with pytest.raises(BadImageError, match=r"^1 of 30 files cannot .*more than 2,411 px, the limit"):
+            open_store(folder, photos, recipe)
+    with filling_stores(photos, {tmp_path / "filled": recipe}) as take:
+        for files in decode_files(photos, num_threads=1):
+            take(files)
+    monkeypatch.setenv("DOGS_ACCEL_MAX_PIXELS", "2412")
+    assert_refused(folders[0], photos, recipe, "1 of 30 files changed since it was built, first: ")
+    assert_refused(folders[0], photos, recipe, "(it can be read now, which it could not); to build it anew, remove")
+    for folder in (folders[1], tmp_path / "filled"):
+        assert_pils(open_store(build(photos, recipe, folder), photos, recipe), photos, recipe)
 
 
 def test_there_is_no_store(photos, tmp_path):
