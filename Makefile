@@ -12,7 +12,11 @@ BIN    := $(VENV)/bin
 CSRC   := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 ARGS   ?=
 
-.PHONY: benchmark test sanitize soak faults bench gpu-check lint format setup clean FORCE
+# What Python compiles of a module that it imports is kept, also where the environment says otherwise, as container images
+# do: pip compiles nothing (below), and each process that imports torch would spend seconds on compiling it again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: benchmark test sanitize soak faults bench gpu-check lint format setup other-packages extension clean FORCE
 
 benchmark: setup
 	$(BIN)/python -m dogs_accel.benchmark $(ARGS)
@@ -63,17 +67,27 @@ format: setup
 setup: $(VENV)/.packages
 	@$(MAKE) --no-print-directory $(VENV)/.extension
 
-# Exact versions come from constraints.txt. torch goes first because building the extension needs it. Python compiles a
-# module when it is first imported: pip would compile all 17,000, which takes a minute, and few of them are ever used.
+# Exact versions come from constraints.txt. torch goes first because building the extension needs it, and numpy because
+# torch looks for it. The extension is compiled beside the second half, which downloads and unpacks most of the time.
+# Python compiles a module when it is first imported: pip would compile all 17,000, which takes a minute, and few of them
+# are ever used.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 $(VENV)/.packages: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "cannot make $(VENV): on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@echo "installing packages and building the extension: some minutes, the first time only"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt setuptools ninja torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(PIP) setuptools ninja torch numpy
+	@$(MAKE) --no-print-directory -j 2 other-packages extension
 	@$(BIN)/python -c "from dogs_accel import ops; print('extension built;', ops.cuda_status())"
 	@echo "$(DOGS_ACCEL_CUDA)" >$(VENV)/.cuda-choice
 	@touch $(VENV)/.extension $@
+
+other-packages:
+	@DOGS_ACCEL_COMPILE=0 $(PIP) --no-build-isolation -e '.[dev]'
+
+extension:
+	@rm -f dogs_accel/_C*.so
+	@$(BIN)/python setup.py --quiet build_ext --inplace >$(VENV)/extension.log 2>&1 || { cat $(VENV)/extension.log >&2; exit 1; }
 
 # Compiles what changed in csrc, or everything where DOGS_ACCEL_CUDA says something else than last time.
 $(VENV)/.extension: setup.py $(CSRC) $(VENV)/.cuda-choice

@@ -8,6 +8,7 @@ without a GPU in the machine. Both use the LibTorch stable ABI only, so one buil
     CUDA_HOME               the toolkit; otherwise the one of the nvcc on PATH
     TORCH_CUDA_ARCH_LIST    GPU architectures, such as "9.0" or "8.0;9.0+PTX"
     MAX_JOBS                parallel compilations, 2 unless set
+    DOGS_ACCEL_COMPILE=0    install the Python alone, where `build_ext --inplace` compiles the libraries beside it
     DOGS_ACCEL_SANITIZE     sanitizers of gcc, such as "address,undefined", for `make sanitize`: `build_ext` then builds
                             the CPU library only, into build/sanitize/, and `dogs_accel.ops` takes it from the folder
                             that DOGS_ACCEL_LIBRARIES names
@@ -125,6 +126,16 @@ def arch_flags(archs: tuple[int, ...]) -> list[str]:
     return [*flags, f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
 
 
+def is_compiled(request: str | None) -> bool:
+    """Return whether the libraries are built, for the value of DOGS_ACCEL_COMPILE.
+
+    Raises SystemExit with one line for a value other than 0 and 1.
+    """
+    if request not in (None, "", "0", "1"):
+        raise SystemExit(f"DOGS_ACCEL_COMPILE: got {request!r}, expected 0, 1 or nothing")
+    return request != "0"
+
+
 def sanitizer_flags(request: str | None) -> list[str]:
     """Return the flags of gcc for the value of DOGS_ACCEL_SANITIZE, none where it is not set.
 
@@ -145,6 +156,11 @@ def sanitizer_flags(request: str | None) -> list[str]:
 
 def main() -> None:
     """Decide what to build, say so when it is built, and hand over to setuptools."""
+    if not is_compiled(os.environ.get("DOGS_ACCEL_COMPILE")):
+        from setuptools import setup
+
+        setup()
+        return
     toolkit = find_toolkit(os.environ)
     if isinstance(toolkit, Toolkit):
         os.environ["CUDA_HOME"] = str(toolkit.home)  # before torch looks for a toolkit its own way

@@ -5,6 +5,9 @@ from dogs_accel.runtime.threads import bound_spinning
 bound_spinning()  # before the first import of torch
 
 import gc
+
+gc.disable()  # until all is collected: what is imported stays, and looking through it takes a quarter of the time
+
 import multiprocessing.util
 import shutil
 import signal
@@ -42,6 +45,7 @@ def pytest_collection_finish() -> None:
     second of each."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

@@ -111,6 +111,12 @@ def test_other_requests_are_refused(setup_py: ModuleType) -> None:
         setup_py.decide_cuda("yes", "13.0", "no nvcc")
 
 
+def test_compiling_can_be_left_to_another_process(setup_py: ModuleType) -> None:
+    assert [setup_py.is_compiled(request) for request in (None, "", "1", "0")] == [True, True, True, False]
+    with pytest.raises(SystemExit, match=r"^DOGS_ACCEL_COMPILE: got 'no', expected 0, 1 or nothing$"):
+        setup_py.is_compiled("no")
+
+
 def test_sanitizers(setup_py: ModuleType) -> None:
     assert setup_py.sanitizer_flags(None) == setup_py.sanitizer_flags("") == []
     assert "-fsanitize=address" in setup_py.sanitizer_flags("address")
