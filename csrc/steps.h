@@ -2,7 +2,6 @@
 // torchvision's adjust_* and PIL's ImageOps on 8-bit images, which are Pillow 13's Blend.c, Convert.c and Filter.c.
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -122,22 +121,8 @@ struct Smoothing {
 };
 
 // Hue. Pillow goes to HSV, which is bytes too, and back, in a mixture of float32 and float64. Only where it computes
-// the hue do roundings decide bytes; the rest are the whole numbers nearest to fractions, or below them. Conditions are
-// masks because gcc does not vectorise a choice between results of floating-point arithmetic.
-
-// All bits where a condition holds, else none.
-DOGS_ACCEL_HOST_DEVICE int32_t mask_of(bool condition) { return -static_cast<int32_t>(condition); }
-
-DOGS_ACCEL_HOST_DEVICE int32_t chosen(int32_t mask, int32_t one, int32_t other) {
-  return (one & mask) | (other & ~mask);
-}
-
-// The whole part of 255 times a float32 in [0, 1], where the product in float32 might be rounded up to a whole number.
-DOGS_ACCEL_HOST_DEVICE int32_t whole_of_255_times(float x) {
-  const auto near = static_cast<int32_t>(x * 255.0f);
-  const float rest = x * 256.0f - static_cast<float>(near) - x;  // below 0 where near is above
-  return near + (std::bit_cast<int32_t>(rest) >> 31);
-}
+// the hue do roundings decide bytes; the rest are the whole numbers nearest to fractions, or below them. Choices are
+// between integers because gcc does not vectorise those between results of floating-point arithmetic.
 
 struct Hsv {
   int32_t hue, saturation, value;
@@ -152,36 +137,35 @@ DOGS_ACCEL_HOST_DEVICE Hsv hsv_of(uint32_t pixel) {
   // In sixths of a turn: 0 + B - G where red is the largest, 2 + R - B where green is, 4 + G - R where blue is, each
   // counted as the share of the range that it is below the largest. Of the two one is the smallest, at 1: what is left
   // is one division and one sum.
-  const int32_t is_red = mask_of(r == most), is_green = ~is_red & mask_of(g == most), is_blue = ~(is_red | is_green);
-  const int32_t plus = (b & is_red) | (r & is_green) | (g & is_blue);
-  const int32_t minus = (g & is_red) | (b & is_green) | (r & is_blue);
-  const int32_t rises = mask_of(plus > minus);
-  const int32_t below = chosen(rises, most - plus, minus - most);
-  const int32_t start = (2 & is_green) + (4 & is_blue) + 1 - (2 & rises);
+  const int32_t plus = r == most ? b : g == most ? r : g;
+  const int32_t minus = r == most ? g : g == most ? b : r;
+  const int32_t middle = r == most ? 0 : g == most ? 2 : 4;
+  const int32_t start = plus > minus ? middle - 1 : middle + 1;
+  const int32_t below = plus > minus ? most - plus : minus - most;
   const float sixths = static_cast<float>(start) + static_cast<float>(below) / static_cast<float>(larger(range, 1));
-  const int32_t is_negative = is_red & mask_of(b > g);
-  const float turns = sixths / 6.0f + static_cast<float>(1 & is_negative);
-  const float saturation = static_cast<float>(255 * range) / static_cast<float>(larger(most, 1));
-  return {whole_of_255_times(turns), static_cast<int32_t>(saturation), most};
+  const int32_t is_negative = start < 0;
+  const float turns = sixths / 6.0f + static_cast<float>(is_negative);
+  const float saturation = static_cast<float>(range) * 255.0f / static_cast<float>(larger(most, 1));
+  // Pillow has this product in float64. Of every colour its whole part is that of float32.
+  return {static_cast<int32_t>(turns * 255.0f), static_cast<int32_t>(saturation), most};
 }
 
 DOGS_ACCEL_HOST_DEVICE uint32_t pixel_of(const Hsv& hsv) {
-  const int32_t hue = hsv.hue & ~mask_of(hsv.hue == 255);  // a whole turn
-  const int32_t sixth = (hue * 6 + 1) * 257 >> 16;         // hue * 6 / 255
-  const int32_t rest = hue * 6 - sixth * 255;
-  const int32_t falls = mask_of((sixth & 1) != 0);
+  const int32_t sixth = (hsv.hue * 6 + 1) * 257 >> 16;  // hue * 6 / 255: 6 of a whole turn, which is as 0
+  const int32_t rest = hsv.hue * 6 - sixth * 255;
+  const int32_t away = (sixth & 1) != 0 ? rest : 255 - rest;  // what is left to rise or has fallen
   // value * (255 - saturation) / 255, rounded
-  const auto low = static_cast<int32_t>(static_cast<float>(hsv.value * (255 - hsv.saturation)) * (1.0f / 255) + 0.5f);
-  // The channel that is between high and low: value * (255^2 - saturation * (what is left to rise or has fallen)) /
-  // 255^2, rounded. float32 tells the whole part but for one.
+  const int32_t scaled = hsv.value * (255 - hsv.saturation) + 128;
+  const int32_t low = (scaled + (scaled >> 8)) >> 8;
+  // The channel that is between high and low: value * (255^2 - saturation * away) / 255^2, rounded. float32 has
+  // each of these numerators, and the quotients just below whole numbers are not rounded up to them.
   constexpr int32_t whole = 255 * 255;
-  const int32_t product = hsv.value * (whole - hsv.saturation * chosen(falls, rest, 255 - rest));
-  const auto near = static_cast<int32_t>(static_cast<float>(product) * (1.0f / whole));
-  const int32_t between = near - mask_of(product - near * whole > whole / 2);
-  // At which bit of the word the high and the low channel begin, 5 bits for each sixth from the first on.
-  constexpr uint32_t high_of_sixths = 0 | 8 << 5 | 8 << 10 | 16 << 15 | 16 << 20 | 0 << 25;
-  constexpr uint32_t low_of_sixths = 16 | 16 << 5 | 0 << 10 | 0 << 15 | 8 << 20 | 8 << 25;
-  const uint32_t high_at = high_of_sixths >> 5 * sixth & 31, low_at = low_of_sixths >> 5 * sixth & 31;
+  const int32_t numerator = hsv.value * (whole - hsv.saturation * away) + whole / 2;
+  const auto between = static_cast<int32_t>(static_cast<float>(numerator) * (1.0f / whole));
+  // At which bit of the word the high and the low channel begin, 4 bits for each sixth from the first on.
+  constexpr uint32_t high_of_sixths = 0 | 8 << 4 | 8 << 8 | 16 << 12 | 16 << 16 | 0 << 20 | 0 << 24;
+  constexpr uint32_t low_of_sixths = 16 | 16 << 4 | 0 << 8 | 0 << 12 | 8 << 16 | 8 << 20 | 16 << 24;
+  const uint32_t high_at = high_of_sixths >> 4 * sixth & 24, low_at = low_of_sixths >> 4 * sixth & 24;
   return static_cast<uint32_t>(hsv.value) << high_at | static_cast<uint32_t>(low) << low_at |
          static_cast<uint32_t>(between) << (24 - high_at - low_at);
 }

@@ -146,9 +146,10 @@ DOGS_ACCEL_INLINE void augment_image(const Sample& sample, const Fill& fill, con
     const Rows rows =
         is_copied ? crop
                   : buffers.resampler.resample<lanes>(crop, size, size, sample.settings.interpolation, is_mirrored);
-    run_steps({rows}, is_copied && is_mirrored, size, steps, num_steps, buffers.steps,
-              [&](int64_t y, const uint32_t* row)
-                  __attribute__((always_inline)) { normalise_words<lanes>(row, size, levels, out + y * size * 3); });
+    run_steps<lanes>({rows}, is_copied && is_mirrored, size, steps, num_steps, buffers.steps,
+                     [&](int64_t y, const uint32_t* row) __attribute__((always_inline)) {
+                       normalise_words<lanes>(row, size, levels, out + y * size * 3);
+                     });
   }
   erase(params.erase(), size, out);
 }

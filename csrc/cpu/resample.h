@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../resample.h"
@@ -36,6 +38,7 @@ struct Range {
 // The weights of the output pixels of a range of an axis, as many for each: those that are missing are 0.
 struct WeightTable {
   int32_t taps = 0;
+  bool may_overshoot = false;  // whether sums may be beyond a byte, since some weights are negative
   Range inputs{};              // the input pixels that they are made of
   std::vector<int32_t> first;  // counted from the first of `inputs`
   std::vector<int32_t> weights;
@@ -46,6 +49,7 @@ struct WeightTable {
     first.resize(size);
     weights.assign(static_cast<int64_t>(size) * most, 0);
     taps = 1;
+    may_overshoot = axis.interpolation != Interpolation::bilinear;
     for (int32_t out = 0; out < size; ++out) {
       const Taps own = taps_of(axis, outputs.begin + out);
       inputs = {out == 0 ? own.first : inputs.begin, own.first + own.size};
@@ -80,86 +84,144 @@ struct PixelColumn {
   Vector<lanes> r, g, b;
 };
 
-template <int lanes>
+// Of bilinear weights, which are not negative and add up to 1 but for their rounding, no sum is beyond a byte.
+template <bool is_clamped, int lanes>
 DOGS_ACCEL_INLINE Vector<lanes> rounded_bytes(Vector<lanes> sums) {
   const Vector<lanes> zero{};
   sums >>= weight_bits;
+  if constexpr (!is_clamped) {
+    return sums;
+  }
   sums = sums < 0 ? zero : sums;
   return sums > 255 ? zero + 255 : sums;
 }
 
-// Four pixels as words, or the same pixel of four rows.
+// Four pixels as words.
 using FourWords = Vector<4>;
-typedef uint8_t SixteenBytes __attribute__((vector_size(16)));
 
-// Rows become columns.
-DOGS_ACCEL_INLINE void transpose(FourWords (&rows)[4]) {
-  constexpr FourWords low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, last = {2, 3, 6, 7};
-  const FourWords a = __builtin_shuffle(rows[0], rows[1], low), b = __builtin_shuffle(rows[2], rows[3], low),
-                  c = __builtin_shuffle(rows[0], rows[1], high), d = __builtin_shuffle(rows[2], rows[3], high);
+template <int lanes>
+struct BytesOf {
+  typedef uint8_t type __attribute__((vector_size(4 * lanes)));
+};
+template <int lanes>
+using Bytes = typename BytesOf<lanes>::type;
+
+// The numbers of a pattern of one group of lanes, and the same within each group behind it.
+template <class Pattern, int group, size_t... lane>
+DOGS_ACCEL_INLINE Pattern repeated(const int (&pattern)[group], std::index_sequence<lane...>) {
+  return Pattern{static_cast<std::decay_t<decltype(Pattern{}[0])>>(pattern[lane % group] + lane / group * group)...};
+}
+
+// The lanes of one vector, and those of another behind them. Through memory, as without the builtin, it is slower.
+template <int lanes>
+DOGS_ACCEL_INLINE Vector<2 * lanes> joined(Vector<lanes> one, Vector<lanes> other) {
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+  if constexpr (lanes == 4) {
+    return __builtin_shufflevector(one, other, 0, 1, 2, 3, 4, 5, 6, 7);
+  } else {
+    return __builtin_shufflevector(one, other, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
+#else
+  Vector<2 * lanes> both;
+  std::memcpy(&both, &one, sizeof(one));
+  std::memcpy(reinterpret_cast<char*>(&both) + sizeof(one), &other, sizeof(other));
+  return both;
+#endif
+}
+
+// Sixteen bytes of each of as many rows as there are groups of four lanes, every fourth from `first` on.
+template <int lanes, class RowAt>
+DOGS_ACCEL_INLINE Vector<lanes> load_rows(const RowAt& row_at, int64_t first, int64_t offset) {
+  if constexpr (lanes == 4) {
+    FourWords words;
+    std::memcpy(&words, row_at(first) + offset, sizeof(words));
+    return words;
+  } else {
+    return joined<lanes / 2>(load_rows<lanes / 2>(row_at, first, offset),
+                             load_rows<lanes / 2>(row_at, first + lanes / 2, offset));
+  }
+}
+
+// Writes the groups of four lanes, as load_rows reads them.
+template <int lanes, class RowAt>
+DOGS_ACCEL_INLINE void store_rows(Vector<lanes> words, const RowAt& row_at, int64_t first, int64_t offset) {
+  for (int group = 0; group < lanes / 4; ++group) {
+    std::memcpy(row_at(first + 4 * group) + offset, reinterpret_cast<const char*>(&words) + 16 * group, 16);
+  }
+}
+
+// In each group of four lanes rows become columns.
+template <int lanes>
+DOGS_ACCEL_INLINE void transpose(Vector<lanes> (&rows)[4]) {
+  using Each = std::make_index_sequence<lanes>;
+  const auto low = repeated<Vector<lanes>>({0, lanes, 1, lanes + 1}, Each{}),
+             high = repeated<Vector<lanes>>({2, lanes + 2, 3, lanes + 3}, Each{}),
+             first = repeated<Vector<lanes>>({0, 1, lanes, lanes + 1}, Each{}),
+             last = repeated<Vector<lanes>>({2, 3, lanes + 2, lanes + 3}, Each{});
+  const Vector<lanes> a = __builtin_shuffle(rows[0], rows[1], low), b = __builtin_shuffle(rows[2], rows[3], low),
+                      c = __builtin_shuffle(rows[0], rows[1], high), d = __builtin_shuffle(rows[2], rows[3], high);
   rows[0] = __builtin_shuffle(a, b, first);
   rows[1] = __builtin_shuffle(a, b, last);
   rows[2] = __builtin_shuffle(c, d, first);
   rows[3] = __builtin_shuffle(c, d, last);
 }
 
-// Four pixels of three bytes; reads 16. SSE2 has no such shuffle.
-DOGS_ACCEL_INLINE FourWords words_of_bytes(const uint8_t* bytes) {
-  SixteenBytes pixels;
-  std::memcpy(&pixels, bytes, sizeof(pixels));
-  constexpr SixteenBytes spread = {0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12};
-  return (FourWords)__builtin_shuffle(pixels, spread);
+// In each group of four lanes four pixels of three bytes become words. SSE2 has no such shuffle.
+template <int lanes>
+DOGS_ACCEL_INLINE Vector<lanes> words_of_bytes(Vector<lanes> bytes) {
+  const auto spread = repeated<Bytes<lanes>>({0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12},
+                                             std::make_index_sequence<4 * lanes>{});
+  return (Vector<lanes>)__builtin_shuffle((Bytes<lanes>)bytes, spread);
 }
 
-// Writes 16 bytes, of which the last four say nothing.
-DOGS_ACCEL_INLINE void write_bytes_of_words(FourWords words, uint8_t* bytes) {
-  constexpr SixteenBytes packed = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15};
-  const SixteenBytes pixels = __builtin_shuffle((SixteenBytes)words, packed);
-  std::memcpy(bytes, &pixels, sizeof(pixels));
+// The other way round: the last four bytes of each group say nothing.
+template <int lanes>
+DOGS_ACCEL_INLINE Vector<lanes> bytes_of_words(Vector<lanes> words) {
+  const auto packed = repeated<Bytes<lanes>>({0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15},
+                                             std::make_index_sequence<4 * lanes>{});
+  return (Vector<lanes>)__builtin_shuffle((Bytes<lanes>)words, packed);
 }
 
 // Gathers the columns of a range from rows `y` on, a row in each lane, and takes their pixels apart.
 template <int lanes>
-DOGS_ACCEL_INLINE void gather_columns(const Rows& in, int64_t y, const Range& range, FourWords* words,
+DOGS_ACCEL_INLINE void gather_columns(const Rows& in, int64_t y, const Range& range, Vector<lanes>* words,
                                       PixelColumn<lanes>* columns) {
-  constexpr int quarters = lanes / 4;
   const auto row_at = [&](int64_t r) { return in.bytes + std::min<int64_t>(y + r, in.height - 1) * in.stride; };
-  const auto word_at = [&](int64_t x) { return words + quarters * (x - range.begin); };
+  const auto set_column = [&](int64_t x, Vector<lanes> word) {
+    columns[x - range.begin] = {word & 255, word >> 8 & 255, word >> 16 & 255};
+  };
   int64_t x = range.begin;
   if constexpr (lanes > 4) {
     // Nobody says that there is a byte behind the last pixel of a row.
     for (; x < range.end && 3 * x + 16 <= int64_t{3} * in.width; x += 4) {
-      for (int quarter = 0; quarter < quarters; ++quarter) {
-        FourWords four[4];
-        for (int r = 0; r < 4; ++r) {
-          four[r] = words_of_bytes(row_at(4 * quarter + r) + 3 * x);
-        }
-        transpose(four);
-        for (int i = 0; i < 4; ++i) {
-          word_at(x + i)[quarter] = four[i];
-        }
+      Vector<lanes> four[4];
+      for (int r = 0; r < 4; ++r) {
+        four[r] = words_of_bytes<lanes>(load_rows<lanes>(row_at, r, 3 * x));
+      }
+      transpose<lanes>(four);
+      for (int i = 0; i < 4; ++i) {
+        set_column(x + i, four[i]);
       }
     }
   }
   const int64_t rest = x, last = in.width - 1;
+  const auto word_at = [&](int64_t r) { return reinterpret_cast<uint8_t*>(words + (x - rest)) + 4 * r; };
   for (int64_t r = 0; r < lanes; ++r) {
     const uint8_t* row = row_at(r);
     for (x = rest; x < std::min<int64_t>(range.end, last); ++x) {
-      std::memcpy(reinterpret_cast<uint8_t*>(word_at(x)) + 4 * r, row + 3 * x, 4);
+      std::memcpy(word_at(r), row + 3 * x, 4);
     }
     if (x == last && x < range.end) {
-      std::memcpy(reinterpret_cast<uint8_t*>(word_at(x)) + 4 * r, row + 3 * x, 3);
+      std::memcpy(word_at(r), row + 3 * x, 3);
     }
   }
-  const auto* columns_of_words = reinterpret_cast<const Vector<lanes>*>(words);
-  for (int64_t i = 0; i < range.size(); ++i) {
-    const Vector<lanes> word = columns_of_words[i];
-    columns[i] = {word & 255, word >> 8 & 255, word >> 16 & 255};
+  for (x = rest; x < range.end; ++x) {
+    set_column(x, words[x - rest]);
   }
 }
 
 // One output pixel of as many rows as there are lanes. With `fixed_taps` the loop has that length, else `taps`.
-template <int fixed_taps, int lanes>
+template <int fixed_taps, bool is_clamped, int lanes>
 DOGS_ACCEL_INLINE Vector<lanes> weigh_columns(const PixelColumn<lanes>* columns, const int32_t* weights, int32_t taps) {
   const Vector<lanes> start = Vector<lanes>{} + half_weight;
   Vector<lanes> r = start, g = start, b = start;
@@ -170,47 +232,46 @@ DOGS_ACCEL_INLINE Vector<lanes> weigh_columns(const PixelColumn<lanes>* columns,
     g += columns[k].g * weights[k];
     b += columns[k].b * weights[k];
   }
-  return rounded_bytes<lanes>(r) | rounded_bytes<lanes>(g) << 8 | rounded_bytes<lanes>(b) << 16;
+  return rounded_bytes<is_clamped, lanes>(r) | rounded_bytes<is_clamped, lanes>(g) << 8 |
+         rounded_bytes<is_clamped, lanes>(b) << 16;
 }
 
-template <int fixed_taps, int lanes>
+template <int fixed_taps, bool is_clamped, int lanes>
 DOGS_ACCEL_INLINE void weigh_gathered_columns(const PixelColumn<lanes>* columns, const WeightTable& table,
                                               const Range& entries, bool is_mirrored, Vector<lanes>* out) {
   const int32_t begin = table.first[entries.begin];
   for (int32_t entry = entries.begin; entry < entries.end; ++entry) {
-    out[is_mirrored ? entries.end - 1 - entry : entry - entries.begin] = weigh_columns<fixed_taps, lanes>(
+    out[is_mirrored ? entries.end - 1 - entry : entry - entries.begin] = weigh_columns<fixed_taps, is_clamped, lanes>(
         columns + (table.first[entry] - begin), &table.weights[int64_t{entry} * table.taps], table.taps);
   }
 }
 
 // Writes pixels that have a row in each lane to rows.
 template <int lanes>
-DOGS_ACCEL_INLINE void scatter_columns(const FourWords* words, int32_t size, uint8_t* out, int64_t stride) {
-  constexpr int quarters = lanes / 4;
+DOGS_ACCEL_INLINE void scatter_columns(const Vector<lanes>* words, int32_t size, uint8_t* out, int64_t stride) {
+  const auto row_at = [&](int64_t r) { return out + r * stride; };
   if constexpr (lanes == 4) {
     for (int32_t x = 0; x < size; ++x) {
       for (int r = 0; r < lanes; ++r) {
         const int32_t word = words[x][r];
-        std::memcpy(out + r * stride + int64_t{3} * x, &word, 4);
+        std::memcpy(row_at(r) + int64_t{3} * x, &word, 4);
       }
     }
     return;
   }
-  for (int32_t x = 0; x < size; x += 4) {
-    for (int q = 0; q < quarters; ++q) {
-      FourWords four[4];
-      for (int i = 0; i < 4; ++i) {
-        four[i] = words[quarters * (x + i) + q];
-      }
-      transpose(four);
-      for (int r = 0; r < 4; ++r) {
-        write_bytes_of_words(four[r], out + (4 * q + r) * stride + int64_t{3} * x);
-      }
+  for (int64_t x = 0; x < size; x += 4) {
+    Vector<lanes> four[4] = {words[x], words[x + 1], words[x + 2], words[x + 3]};
+    transpose<lanes>(four);
+    for (int r = 0; r < 4; ++r) {
+      store_rows<lanes>(bytes_of_words<lanes>(four[r]), row_at, r, 3 * x);
     }
   }
 }
 
 constexpr int32_t outputs_at_once = 64;
+
+template <int number>
+using Number = std::integral_constant<int, number>;
 
 // Writes the rows of `in` resampled along x to `out`, which has room for most_rows_at_once more.
 template <int lanes>
@@ -220,8 +281,8 @@ DOGS_ACCEL_INLINE void resample_horizontally(const Rows& in, const WeightTable& 
   // Behind the last column there is room for taps of weight 0.
   buffer.resize(outputs_at_once + in.width + 4 + 3 * static_cast<int64_t>(in.width + table.taps));
   auto* const results = reinterpret_cast<Vector<lanes>*>(buffer.data());
-  auto* const words = reinterpret_cast<FourWords*>(results + outputs_at_once);
-  auto* const columns = reinterpret_cast<PixelColumn<lanes>*>(reinterpret_cast<Vector<lanes>*>(words) + in.width + 4);
+  auto* const words = results + outputs_at_once;
+  auto* const columns = reinterpret_cast<PixelColumn<lanes>*>(words + in.width + 4);
   for (int64_t y = 0; y < in.height; y += lanes) {
     uint8_t* rows = out + y * stride;
     for (int32_t x = 0; x < width; x += outputs_at_once) {
@@ -231,20 +292,26 @@ DOGS_ACCEL_INLINE void resample_horizontally(const Rows& in, const WeightTable& 
       const int32_t begin = table.first[entries.begin];
       gather_columns<lanes>(in, y, {begin, std::min(table.first[entries.end - 1] + table.taps, in.width)}, words,
                             columns);
-      switch (table.taps) {
+      const auto weigh = [&](auto fixed_taps, auto is_clamped) __attribute__((always_inline)) {
+        weigh_gathered_columns<fixed_taps, is_clamped, lanes>(columns, table, entries, is_mirrored, results);
+      };
+      switch (table.may_overshoot ? 0 : table.taps) {
         case 2:
-          weigh_gathered_columns<2, lanes>(columns, table, entries, is_mirrored, results);
+          weigh(Number<2>{}, std::false_type{});
           break;
         case 3:
-          weigh_gathered_columns<3, lanes>(columns, table, entries, is_mirrored, results);
+          weigh(Number<3>{}, std::false_type{});
+          break;
+        case 4:
+          weigh(Number<4>{}, std::false_type{});
           break;
         case 5:
-          weigh_gathered_columns<5, lanes>(columns, table, entries, is_mirrored, results);
+          weigh(Number<5>{}, std::false_type{});
           break;
         default:
-          weigh_gathered_columns<0, lanes>(columns, table, entries, is_mirrored, results);
+          weigh(Number<0>{}, std::true_type{});
       }
-      scatter_columns<lanes>(reinterpret_cast<const FourWords*>(results), end - x, rows + int64_t{3} * x, stride);
+      scatter_columns<lanes>(results, end - x, rows + int64_t{3} * x, stride);
     }
   }
 }

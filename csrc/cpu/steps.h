@@ -14,6 +14,12 @@
 
 namespace dogs_accel {
 
+inline uint32_t word_at(const void* bytes) {
+  uint32_t word;
+  std::memcpy(&word, bytes, sizeof(word));
+  return word;
+}
+
 // A square of pixels as words, row by row.
 struct Pixels {
   std::vector<uint32_t> words;
@@ -27,24 +33,16 @@ struct Pixels {
   const uint32_t* row(int64_t y) const { return words.data() + y * size; }
   // Where a pixel is.
   DOGS_ACCEL_INLINE int32_t place(int32_t x, int32_t y) const { return y * size + x; }
-  DOGS_ACCEL_INLINE uint32_t at(int32_t place) const { return words[place]; }
+  DOGS_ACCEL_INLINE uint32_t at(int32_t place) const { return word_at(words.data() + place); }
 };
 
 // The same of bytes. Of a pixel four are read.
 struct PixelsOfBytes {
   Rows rows;
 
-  uint32_t pixel(int64_t x, int64_t y) const { return word_at(rows.bytes + y * rows.stride + 3 * x); }
   // Where a pixel is, in rows that are not farther apart than those of an image of max_size.
   DOGS_ACCEL_INLINE int32_t place(int32_t x, int32_t y) const { return y * static_cast<int32_t>(rows.stride) + 3 * x; }
   DOGS_ACCEL_INLINE uint32_t at(int32_t place) const { return word_at(rows.bytes + place); }
-
- private:
-  static uint32_t word_at(const uint8_t* bytes) {
-    uint32_t word;
-    std::memcpy(&word, bytes, 4);
-    return word;
-  }
 };
 
 // One row of an affine transform, black where it comes from outside.
@@ -63,7 +61,8 @@ DOGS_ACCEL_INLINE void fetch_row(const From& from, const FixedAffine& affine, in
   while (begin < end && !is_inside(end - 1)) {
     out[--end] = 0;
   }
-  // The places first, which are computed many at a time.
+  // The places first, which are computed many at a time. What is there is loaded one by one: on some CPUs gcc's
+  // gathers, which it makes of loads of numbers, take twice as long.
   constexpr int32_t most_at_once = 64;
   int32_t places[most_at_once];
   for (; begin < end; begin += most_at_once) {
@@ -71,28 +70,35 @@ DOGS_ACCEL_INLINE void fetch_row(const From& from, const FixedAffine& affine, in
     for (int32_t i = 0; i < size_at_once; ++i) {
       places[i] = from.place(affine.from_x(begin + i, y), affine.from_y(begin + i, y));
     }
+    uint32_t* const run = out + begin;
     for (int32_t i = 0; i < size_at_once; ++i) {
-      out[begin + i] = from.at(places[i]);
+      run[i] = from.at(places[i]);
     }
   }
 }
 
 // One row of the image itself, or mirrored left to right. Nobody says that there is a byte behind the last pixel.
+template <int lanes>
 DOGS_ACCEL_INLINE void copy_row(const PixelsOfBytes& from, bool is_mirrored, int32_t y, int32_t size,
                                 uint32_t* __restrict__ out) {
-  const int32_t last = size - 1;
-  uint32_t pixel = 0;
-  std::memcpy(&pixel, from.rows.bytes + y * from.rows.stride + int64_t{3} * last, 3);
-  if (is_mirrored) {
-    for (int32_t x = 0; x < last; ++x) {
-      out[last - x] = from.pixel(x, y);
+  const uint8_t* const bytes = from.rows.bytes + y * from.rows.stride;
+  const int64_t last = size - 1;
+  int64_t x = 0;
+  if constexpr (lanes > 4) {
+    for (; 3 * x + 16 <= int64_t{3} * size; x += 4) {
+      FourWords words;
+      std::memcpy(&words, bytes + 3 * x, sizeof(words));
+      words = words_of_bytes<4>(words);
+      if (is_mirrored) {
+        words = __builtin_shuffle(words, FourWords{3, 2, 1, 0});
+      }
+      std::memcpy(is_mirrored ? out + (last - 3 - x) : out + x, &words, sizeof(words));
     }
-    out[0] = pixel;
-  } else {
-    for (int32_t x = 0; x < last; ++x) {
-      out[x] = from.pixel(x, y);
-    }
-    out[last] = pixel;
+  }
+  for (; x < size; ++x) {
+    uint32_t pixel = 0;
+    std::memcpy(&pixel, bytes + 3 * x, x < last ? 4 : 3);
+    out[is_mirrored ? last - x : x] = pixel;
   }
 }
 
@@ -264,7 +270,7 @@ inline int end_of_pass(const Step* steps, int begin, int num_steps) {
 
 // Calls finish(y, row) with each row of words, all steps done on the image or on the mirrored one. Where the first step
 // is affine, it is not to be mirrored and there is a byte behind each of its rows.
-template <class Finish>
+template <int lanes, class Finish>
 DOGS_ACCEL_INLINE void run_steps(const PixelsOfBytes& image, bool is_mirrored, int32_t size, const Step* steps,
                                  int num_steps, StepBuffers& buffers, const Finish& finish) {
   Pixels& pixels = buffers.pixels;
@@ -297,7 +303,7 @@ DOGS_ACCEL_INLINE void run_steps(const PixelsOfBytes& image, bool is_mirrored, i
       if (is_first_pass && affine != nullptr) {
         fetch_row(image, *affine, y, size, row);
       } else if (is_first_pass) {
-        copy_row(image, is_mirrored, y, size, row);
+        copy_row<lanes>(image, is_mirrored, y, size, row);
       } else if (affine != nullptr) {
         fetch_row(buffers.before, *affine, y, size, row);
       } else if (sharpness != nullptr) {
