@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dogs_accel.ending import CheckFailedError, Ending, ending_in_a_line
+from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.runtime.arguments import (
     DATA_HELP,
     Parser,
@@ -430,7 +431,7 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
     if len(complete):
         best = complete.loc[complete["value"].idxmax()]
         yield f"best: trial {best['number']}, validation accuracy {best['value']:.4f} of {best['num_val']:,} images"
-        config = shlex.quote(str(folder / str(best["run"]) / "config.json"))
+        config = shlex.quote(str(folder / str(best["run"]) / CONFIG_FILE))
         yield f"  python -m dogs_accel.benchmark --config {config} trains it again"
     if running := counts.get(RUNNING, 0):
         verb, what = ("is", "it") if running == 1 else ("are", "them")
