@@ -448,11 +448,13 @@ run_all(Path(sys.argv[1]), made_sweep(trials=12), Slow())
 def test_workers_at_once_share_a_sweep_and_one_that_is_killed_loses_nothing(tmp_path):
     def start(seconds):
         command = [sys.executable, "-c", WORKER, str(tmp_path), str(seconds)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert worker.stdout is not None
+        assert [worker.stdout.readline() for _ in range(2)][1].startswith("begins")
+        return worker
 
-    killed, other = start(60), start(0.05)
-    assert killed.stdout is not None
-    assert [killed.stdout.readline() for _ in range(2)][1].startswith("begins")
+    killed = start(60)  # and has a trial before the other one can have taken all of them
+    other = start(0.05)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert other.wait(timeout=120) == 0
