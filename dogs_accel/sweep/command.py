@@ -415,6 +415,7 @@ def _export(options: argparse.Namespace, sweep: SweepConfig) -> Iterator[str]:
 
 
 def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
+    from dogs_accel.results.layout import CONFIG_FILE
     from dogs_accel.sweep.trials import COMPLETE, RUNNING, TRIALS_FILE, read_trials
 
     table = read_trials(folder / TRIALS_FILE, sweep.space)
@@ -429,7 +430,7 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
     if len(complete):
         best = complete.loc[complete["value"].idxmax()]
         yield f"best: trial {best['number']}, validation accuracy {best['value']:.4f} of {best['num_val']:,} images"
-        config = shlex.quote(str(folder / str(best["run"]) / "config.json"))
+        config = shlex.quote(str(folder / str(best["run"]) / CONFIG_FILE))
         yield f"  python -m dogs_accel.benchmark --config {config} trains it again"
     if running := counts.get(RUNNING, 0):
         verb, what = ("is", "it") if running == 1 else ("are", "them")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from dogs_accel.eda.tables import count_text
 from dogs_accel.sweep.engine.study import Claimed, SweepStudy
 from dogs_accel.sweep.engine.trial import OnProgress, Progress, TrialError
 from dogs_accel.sweep.space import Point, value_text
@@ -121,5 +122,5 @@ def _line(study: SweepStudy, claimed: Claimed, said: str, progress: Mapping[str,
     point = " ".join(f"{name}={value_text(value)}" for name, value in claimed.point.items())
     again = "" if claimed.same_as is None else f"; the point of trial {claimed.same_as} again"
     on = "; taken over" if claimed.is_taken_over else ""
-    took = f"{epochs} epoch{'' if epochs == 1 else 's'} in {seconds:.1f} s, {lost:.1f} s beside"
+    took = f"{count_text(epochs, 'epoch')} in {seconds:.1f} s, {lost:.1f} s beside"
     return f"trial {claimed.number:>3}  {said}{known}  {took}  {point}{again}{on}"
