@@ -328,6 +328,14 @@ def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):
     assert len(table) == 2
 
 
+def test_a_given_point_that_cannot_be_trained_is_no_success(tmp_path):
+    sweep, point = made_sweep(trials=1), {"set.lr": 0.01, "model.dense": 64, "recipe.flip": 0.5}
+    run_all(tmp_path, sweep)
+    with pytest.raises(NothingTrainsError, match="the point was not trained: set: lr: got too much"):
+        run_all(tmp_path, sweep, StubbedTrain(fails=lambda point: True), point=point)
+    assert list(table_of(tmp_path, sweep)["state"]) == ["complete", "failed"]
+
+
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
     sweep = made_sweep(trials=2)
     run_all(tmp_path, dataclasses.replace(sweep, trials=1))

@@ -30,7 +30,7 @@ class Train(Protocol):
 
 
 class NothingTrainsError(Exception):
-    """Trial after trial has failed, and none was ever trained."""
+    """Trial after trial has failed, and none was ever trained; or the one that was asked for."""
 
 
 def work(
@@ -45,7 +45,7 @@ def work(
 
     point: train this one alone. until: the time of `time.monotonic` after which no other trial begins. goes_on: is
     asked before each trial and after each epoch; where it says no the work stops as at Ctrl-C. Raises
-    NothingTrainsError where trial after trial fails and none of the sweep was ever trained.
+    NothingTrainsError where trial after trial fails and none of the sweep was ever trained, and where the point fails.
     """
     since, num_failed = time.perf_counter(), 0
     while time.monotonic() < until:
@@ -75,6 +75,8 @@ def work(
         if num_failed >= _MOST_FAILED and not study.has_trained:
             raise NothingTrainsError(f"no trial could be trained; the last one {said}")
         if point is not None:
+            if num_failed:
+                raise NothingTrainsError(f"the point was not trained: {said.partition(': ')[2]}")
             return
 
 
