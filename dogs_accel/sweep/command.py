@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 import os
@@ -31,8 +32,6 @@ from dogs_accel.runtime.start import begin_command
 from dogs_accel.runtime.terminal import escaped
 
 if TYPE_CHECKING:
-    import argparse
-
     from dogs_accel.sweep.engine.opened import Where
     from dogs_accel.sweep.engine.study import SweepStudy
     from dogs_accel.sweep.settings import SweepConfig
@@ -111,7 +110,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         "setting where the space has it, else what all trials share)",
     )  # fmt: skip
     # Of the processes that --workers starts: the id of the one that has.
-    parser.add_argument("--worker", type=positive, help="==SUPPRESS==")
+    parser.add_argument("--worker", type=positive, help=argparse.SUPPRESS)
     parser.epilog = "--NAME=VALUE of every parameter of the space trains that point alone, as W&B's agent asks for."
 
 
@@ -417,6 +416,7 @@ def _export(options: argparse.Namespace, sweep: SweepConfig) -> Iterator[str]:
 
 
 def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
+    from dogs_accel.results.layout import CONFIG_FILE
     from dogs_accel.sweep.trials import COMPLETE, RUNNING, TRIALS_FILE, read_trials
 
     table = read_trials(folder / TRIALS_FILE, sweep.space)

@@ -372,6 +372,8 @@ def test_help_says_the_defaults_of_the_fields(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "trials in all (default: all points of a grid, else 30 where there is no other budget)" in said
     assert "every trial trains with the seed of the settings (default: 42)" in said
+    assert "--worker " not in said  # of the processes that --workers starts
+    assert "SUPPRESS" not in said
 
 
 def test_a_relative_folder_of_data_is_the_same_one_when_a_sweep_goes_on(stubbed, capsys):

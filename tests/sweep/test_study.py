@@ -328,6 +328,14 @@ def test_a_given_point_is_trained_alone_whatever_the_budget(tmp_path):
     assert len(table) == 2
 
 
+def test_a_given_point_that_cannot_be_trained_is_no_success(tmp_path):
+    sweep, point = made_sweep(trials=1), {"set.lr": 0.01, "model.dense": 64, "recipe.flip": 0.5}
+    run_all(tmp_path, sweep)
+    with pytest.raises(NothingTrainsError, match="the point was not trained: set: lr: got too much"):
+        run_all(tmp_path, sweep, StubbedTrain(fails=lambda point: True), point=point)
+    assert list(table_of(tmp_path, sweep)["state"]) == ["complete", "failed"]
+
+
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path):
     sweep = made_sweep(trials=2)
     run_all(tmp_path, dataclasses.replace(sweep, trials=1))
@@ -448,11 +456,13 @@ run_all(Path(sys.argv[1]), made_sweep(trials=12), Slow())
 def test_workers_at_once_share_a_sweep_and_one_that_is_killed_loses_nothing(tmp_path):
     def start(seconds):
         command = [sys.executable, "-c", WORKER, str(tmp_path), str(seconds)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert worker.stdout is not None
+        assert [worker.stdout.readline() for _ in range(2)][1].startswith("begins")
+        return worker
 
-    killed, other = start(60), start(0.05)
-    assert killed.stdout is not None
-    assert [killed.stdout.readline() for _ in range(2)][1].startswith("begins")
+    killed = start(60)  # and has a trial before the other one can have taken all of them
+    other = start(0.05)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert other.wait(timeout=120) == 0

@@ -1,1 +1,1 @@
-"""What carries a sweep out: the study that all workers share, one trial, and a worker."""
+"""What carries a sweep out: the study that all workers share, the data that they open, one trial, and a worker."""

@@ -18,6 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from dogs_accel.eda.tables import count_text
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.sweep.engine.samplers import ShuffledGridSampler, distribution_of, make_sampler
 from dogs_accel.sweep.settings import SweepConfig
@@ -194,7 +195,7 @@ class SweepStudy:
             trial = Trial(self._study, frozen._trial_id)
             attempts, epochs = [*frozen.user_attrs.get(_ATTEMPTS, [])], len(frozen.intermediate_values)
             if attempts[-_MOST_ATTEMPTS:] == [epochs] * _MOST_ATTEMPTS:
-                after = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+                after = count_text(epochs, "epoch")
                 self._end(trial, TrialState.FAIL, reason=f"{_MOST_ATTEMPTS} workers died at it after {after}")
                 continue
             trial.set_user_attr(_ATTEMPTS, [*attempts, epochs])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from dogs_accel.eda.tables import count_text
 from dogs_accel.sweep.engine.study import Claimed, SweepStudy
 from dogs_accel.sweep.engine.trial import OnProgress, Progress, TrialError
 from dogs_accel.sweep.space import Point, value_text
@@ -29,7 +30,7 @@ class Train(Protocol):
 
 
 class NothingTrainsError(Exception):
-    """Trial after trial has failed, and none was ever trained."""
+    """Trial after trial has failed, and none was ever trained; or the one that was asked for."""
 
 
 def work(
@@ -44,7 +45,7 @@ def work(
 
     point: train this one alone. until: the time of `time.monotonic` after which no other trial begins. goes_on: is
     asked before each trial and after each epoch; where it says no the work stops as at Ctrl-C. Raises
-    NothingTrainsError where trial after trial fails and none of the sweep was ever trained.
+    NothingTrainsError where trial after trial fails and none of the sweep was ever trained, and where the point fails.
     """
     since, num_failed = time.perf_counter(), 0
     while time.monotonic() < until:
@@ -74,6 +75,8 @@ def work(
         if num_failed >= _MOST_FAILED and not study.has_trained:
             raise NothingTrainsError(f"no trial could be trained; the last one {said}")
         if point is not None:
+            if num_failed:
+                raise NothingTrainsError(f"the point was not trained: {said.partition(': ')[2]}")
             return
 
 
@@ -121,5 +124,5 @@ def _line(study: SweepStudy, claimed: Claimed, said: str, progress: Mapping[str,
     point = " ".join(f"{name}={value_text(value)}" for name, value in claimed.point.items())
     again = "" if claimed.same_as is None else f"; the point of trial {claimed.same_as} again"
     on = "; taken over" if claimed.is_taken_over else ""
-    took = f"{epochs} epoch{'' if epochs == 1 else 's'} in {seconds:.1f} s, {lost:.1f} s beside"
+    took = f"{count_text(epochs, 'epoch')} in {seconds:.1f} s, {lost:.1f} s beside"
     return f"trial {claimed.number:>3}  {said}{known}  {took}  {point}{again}{on}"

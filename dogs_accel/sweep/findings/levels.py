@@ -3,7 +3,7 @@
 Something follows of a level only if at least three complete trials had it and three had not, if it is not confounded
 with the level of another parameter (`findings.design` has the rules), and if its effect, adjusted for all other
 parameters, has an interval on one side of 0 and a p value below 0.05 by Holm's method over all levels that could be
-tested. A parameter of two levels is one test.
+tested. A parameter of two levels is one test, and where one of them is confounded the other one is.
 
 The trials of a sampler that looks at earlier values are no random sample, for which the p values stand. Of accuracies
 that were noise alone, 30 trials of TPE over a space of 960 points, something was shown in 7 of 300 sweeps; in 180 of

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dogs_accel.eda.tables import count_text
 from dogs_accel.plots import shortened
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import ABSENT
@@ -171,10 +172,6 @@ def _correlation_row(found: Correlation) -> dict[str, Any]:
     }
 
 
-def _epochs(num: int) -> str:
-    return f"{num} epoch{'s' * (num != 1)}"
-
-
 def _time(trials: SweepTrials) -> dict[str, Any] | None:
     """Place the trials in a chart of accuracy over time; None where none has a value."""
     values = trials.table["value"].to_numpy(dtype=np.float64)
@@ -194,7 +191,7 @@ def _time(trials: SweepTrials) -> dict[str, Any] | None:
     for row, minute, value in zip(trials.table.to_dict("records"), minutes, values, strict=True):
         if row["state"] == FAILED or math.isfinite(value):
             is_failed = row["state"] == FAILED
-            text = "failed" if is_failed else f"{value:.4f} after {_epochs(row['epochs'])}, {row['state']}"
+            text = "failed" if is_failed else f"{value:.4f} after {count_text(row['epochs'], 'epoch')}, {row['state']}"
             title = f"trial {row['number']}: {text}"
             marks.append(
                 {"x": x(minute), "y": y(low) if is_failed else y(value), "state": row["state"], "title": title}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dogs_accel.eda.tables import count_text
 from dogs_accel.sweep.engine.samplers import STARTUP_TRIALS
 from dogs_accel.sweep.findings.importance import Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, NOT_SHOWN, LevelFinding
@@ -85,7 +86,7 @@ def _of_level(found: LevelFinding) -> Sentence:
         text = (
             f"{tried}; with the other parameters held equal its accuracy is {_by(found.adjusted)} "
             f"({_range(found.adjusted_low, found.adjusted_high, found.adjusted)}; p {_p(found.p_holm)} after Holm) "
-            f"than that of the other {_count(found.num_others, 'trial')}: shown, of the points that were tried."
+            f"than that of the other {count_text(found.num_others, 'trial')}: shown, of the points that were tried."
         )
         return Sentence(kind=SHOWN, subject=found.parameter, text=text)
     if not math.isfinite(found.difference) or found.num_complete < 3:
@@ -129,7 +130,7 @@ def _by(difference: float) -> str:
 
 def _mean(found: LevelFinding) -> str:
     interval = "" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
-    return f"{found.mean:.3f}{interval}, {_count(found.num_complete, 'trial')}"
+    return f"{found.mean:.3f}{interval}, {count_text(found.num_complete, 'trial')}"
 
 
 def _p(value: float) -> str:
@@ -138,10 +139,6 @@ def _p(value: float) -> str:
 
 def _times(num: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(num, f"{num} times")
-
-
-def _count(num: int, what: str) -> str:
-    return f"{num} {what}" + "s" * (num != 1)
 
 
 def _of_importance(importance: Sequence[Importance]) -> list[Sentence]:
@@ -174,7 +171,7 @@ def _of_best(bias: SelectionBias | None) -> list[Sentence]:
         text += "is in it. "
     elif bias.num_pruned:
         text = (
-            f"{value}, with {error}, is the highest of {_count(bias.num_trials, 'complete trial')}, and "
+            f"{value}, with {error}, is the highest of {count_text(bias.num_trials, 'complete trial')}, and "
             f"{bias.num_pruned} more {'was' if bias.num_pruned == 1 else 'were'} given up by the same images: {raised} "
             f"{bias.num_trials + bias.num_pruned} trials are equally good. "
         )
@@ -214,7 +211,7 @@ def _of_design(trials: SweepTrials) -> list[Sentence]:
             else ", and nothing follows of longer training"
         )
         had = "Every complete trial had" if len(epochs) == 1 else "No complete trial had more than"
-        text = f"{had} {_count(epochs[-1], 'epoch')}{of_slow}."
+        text = f"{had} {count_text(epochs[-1], 'epoch')}{of_slow}."
         said.append(Sentence(kind=CAUTION, subject="the budget", text=text))
     text = (
         "Each point was trained once, so what the seed does is a part of every difference. Effects are taken to add "
@@ -237,21 +234,20 @@ def _of_states(trials: SweepTrials) -> list[Sentence]:
     said = []
     if counts[PRUNED]:
         text = (
-            f"{counts[PRUNED]} of {_count(len(trials.states), 'trial')} {'was' if counts[PRUNED] == 1 else 'were'} "
+            f"{counts[PRUNED]} of {count_text(len(trials.states), 'trial')} {'was' if counts[PRUNED] == 1 else 'were'} "
             "pruned: their values are of fewer epochs and are in no mean. What is left was chosen for being good, so "
             "differences look smaller than they are; and it was chosen by the same images as the best trial is, so the "
             "luck of that choice is larger than the complete trials alone tell."
         )
         said.append(Sentence(kind=CAUTION, subject="pruning", text=text))
     if counts[FAILED]:
-        text = f"{_count(counts[FAILED], 'trial')} failed and {'is' if counts[FAILED] == 1 else 'are'} in no mean."
+        text = f"{count_text(counts[FAILED], 'trial')} failed and {'is' if counts[FAILED] == 1 else 'are'} in no mean."
         said.append(Sentence(kind=CAUTION, subject="failures", text=text))
     if counts[RUNNING]:
-        text = f"{_count(counts[RUNNING], 'trial')} had not ended: all of this may change."
+        text = f"{count_text(counts[RUNNING], 'trial')} had not ended: all of this may change."
         said.append(Sentence(kind=CAUTION, subject="the end", text=text))
     if num := int(trials.repeats.sum()):
-        text = (
-            f"{_count(num, 'trial')} had the settings and the seed of an earlier one, and so its value: counted once."
-        )
+        had = f"{count_text(num, 'trial')} had the settings and the seed of an earlier one"
+        text = f"{had}, and so its value: counted once."
         said.append(Sentence(kind=CAUTION, subject="repeats", text=text))
     return said
