@@ -103,8 +103,12 @@ def describe_error(error: Exception | str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name that is most like another one, None where none is."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    """Find the known name that is most like another one, if need be in other cases of letters; None where none is."""
+    candidates = list(known)
+    by_lower = {each.lower(): each for each in reversed(candidates)}
+    found = difflib.get_close_matches(name, candidates, n=1)
+    found = found or [by_lower[each] for each in difflib.get_close_matches(name.lower(), by_lower, n=1)]
+    return next(iter(found), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -28,6 +28,8 @@ _PARTIAL = ".partial-"
 _OF_SYSTEMS = {"lost+found", ".DS_Store", ".Trashes", ".Spotlight-V100", ".fseventsd", "Thumbs.db", "desktop.ini"}
 """What file systems and desktops put into folders unasked."""
 _NO_RESULTS = {*_OF_SYSTEMS, LOCK_FILE}
+_OF_WRITES = {errno.EIO, errno.EFBIG, errno.ESTALE}
+"""What the system says of a write that fails, of which it names no file."""
 _MOST_TEXT_BYTES = 1 << 28
 """Of a file of ours or of the user's that is read as a text."""
 _LEAST_FREE = 1 << 16
@@ -92,7 +94,10 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
             flush_path(path.parent)
         except (OSError, RuntimeError) as error:
-            if (said := _unwritable(path, error, is_writing or _is_of(error, temporary))) is None:
+            # Of a folder that would be too bold: in its blocks archives are read too.
+            is_unnamed_write = isinstance(error, OSError) and error.filename is None and error.errno in _OF_WRITES
+            is_of_path = is_writing or is_unnamed_write or _is_of(error, temporary)
+            if (said := _unwritable(path, error, is_of_path)) is None:
                 raise
             raise said from error
 

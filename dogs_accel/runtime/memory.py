@@ -46,7 +46,7 @@ def available_bytes(groups: Iterable[Path] | None = None) -> int | None:
 
 
 def obtainable_bytes() -> int | None:
-    """Read the most memory that this process could have: it needs no more than this of what fits.
+    """Read the most memory that this process could have: what needs more than this cannot fit.
 
     That is what is available, what is left of the swap, and what it has already, some of which it may have freed. None
     where the system does not say.
@@ -66,7 +66,8 @@ def _in_meminfo(name: str) -> int | None:
 
 def _room_in(group: Path) -> int | None:
     """Read how much of its limit a control group leaves: what it keeps of files the system takes back."""
-    limit = group_limit(group)
+    if (limit := group_limit(group)) is None:
+        return None
     for used, begins in (("memory.current", ""), ("memory.usage_in_bytes", "total_")):
         try:
             num_used = int((group / used).read_text(encoding="ascii"))
@@ -74,7 +75,7 @@ def _room_in(group: Path) -> int | None:
         except (OSError, ValueError):  # of the other version
             continue
         files = re.findall(rf"^{begins}(?:in)?active_file (\d+)$", content, re.MULTILINE)
-        return None if limit is None else max(0, limit - num_used + sum(map(int, files)))
+        return max(0, limit - num_used + sum(map(int, files)))
     return None
 
 

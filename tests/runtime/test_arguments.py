@@ -4,7 +4,7 @@ import pytest
 
 from dogs_accel import benchmark, cli
 from dogs_accel.experiment.settings.files import settings_of
-from dogs_accel.runtime.arguments import as_typed
+from dogs_accel.runtime.arguments import as_typed, did_you_mean, nearest
 
 
 def refusal(main, arguments, capsys):
@@ -87,3 +87,12 @@ def test_so_it_is_by_every_command(tmp_path, monkeypatch, capsys):
 )  # fmt: skip
 def test_a_setting_is_written_as_it_is_typed(value, expected):
     assert as_typed(value) == expected
+
+
+def test_the_nearest_name_is_found_in_other_cases_of_letters_too():
+    known = ["resnet50", "vit_b_16", "Caltech"]
+    assert nearest("RESNET50", known) == "resnet50"
+    assert nearest("ViT-B-16", known) == "vit_b_16"
+    assert nearest("caltech", known) == "Caltech"
+    assert nearest("beetle", known) is None
+    assert did_you_mean("RESNET50", known) == " (did you mean 'resnet50'?)"

@@ -137,6 +137,17 @@ def test_a_folder_is_kept_for_one_process_where_only_files_open_for_writing_are_
     assert not is_unused(tmp_path / "a")
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EFBIG, errno.ESTALE])
+def test_a_write_that_fails_names_the_file_of_which_the_system_says_nothing(tmp_path, number):
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    words = rf"^{tmp_path / 'a'}\.json cannot be written: {os.strerror(number)}$"
+    with pytest.raises(UnwritableError, match=words), replacing(tmp_path / "a.json"):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
 def test_who_waited_for_a_folder_does_not_take_the_lock_that_was_removed(tmp_path, monkeypatch):
     system, opened = files.lock, []
 
