@@ -140,7 +140,17 @@ def shortened(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
+def title_figure(figure: Figure, title: str, font_pt: float, **place: Any) -> None:
+    """Write a title over a whole figure, on as many lines as it needs; place: settings of matplotlib's suptitle."""
+    figure.suptitle(fitted(title, 0.98 * figure.get_figwidth(), font_pt), fontsize=font_pt, parse_math=False, **place)
+
+
 def fitted(title: str, width_inch: float, font_pt: float) -> str:
-    """Break the lines of a title so that each fits a width; letters are taken as 0.62 of the font's size wide."""
-    letters = max(int(width_inch * 72 / (0.62 * font_pt)), 1)
+    """Break the lines of a title so that each fits a width."""
+    letters = letters_in(width_inch, font_pt)
     return "\n".join(part for line in title.split("\n") for part in wrap(line, letters, break_on_hyphens=False) or [""])
+
+
+def letters_in(width_inch: float, font_pt: float) -> int:
+    """Count the letters that fit a width, each taken as 0.62 of the font's size wide; one at least."""
+    return max(int(width_inch * 72 / (0.62 * font_pt)), 1)

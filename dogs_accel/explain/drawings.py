@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from dogs_accel.plots import BLUE, RED, own_look
+from dogs_accel.plots import BLUE, RED, letters_in, own_look, shortened, title_figure
 from dogs_accel.runtime.files import replacing
 from pipelines import Recipe
 
@@ -37,6 +37,7 @@ _COLOURS = "inferno"
 _STRONGEST = 0.75
 """Opacity of the hottest pixel."""
 _PER_ROW = 4
+_CAPTION_PT = 8
 _GAP_PX = 4
 
 
@@ -123,14 +124,15 @@ def explanation_figure(drawings: Sequence[Drawing], title: str) -> Figure:
         for axes, drawing in zip(line, row, strict=False):
             axes.imshow(drawing.strip(), interpolation="antialiased")
             colour = BLUE if _is_right(drawing) else RED
-            axes.set_title(_caption(drawing), fontsize=8, color=colour, parse_math=False)
+            axes.set_title(_caption(drawing, width), fontsize=_CAPTION_PT, color=colour, parse_math=False)
     for line, row, above in zip(grid, rows, [None, *rows], strict=False):
         if above is None or above[0].group != row[0].group:
             name = GROUP_NAMES[row[0].group]
             line[0].text(-0.04, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     panels = ", ".join(["the model's input", *(METHOD_NAMES[method] for method in drawings[0].heat)])
     boxed = "; white: annotated box" if any(drawing.boxes for drawing in drawings) else ""
-    figure.suptitle(f"{title}\nside by side: {panels} (dark to yellow: hotter){boxed}", fontsize=11, y=0.995, va="top")
+    head = f"{title}\nside by side: {panels} (dark to yellow: hotter){boxed}"
+    title_figure(figure, head, 11, y=1 - 0.4 / figure.get_figheight(), va="bottom")
     return figure
 
 
@@ -138,5 +140,7 @@ def _is_right(drawing: Drawing) -> bool:
     return drawing.true_class == drawing.pred_class
 
 
-def _caption(drawing: Drawing) -> str:
-    return f"true: {drawing.true_class}\npredicted: {drawing.pred_class}, {drawing.confidence:.2f}"
+def _caption(drawing: Drawing, width_inch: float) -> str:
+    most = letters_in(width_inch, _CAPTION_PT) - len("predicted: , 0.00")
+    true, pred = (shortened(name, most) for name in (drawing.true_class, drawing.pred_class))
+    return f"true: {true}\npredicted: {pred}, {drawing.confidence:.2f}"

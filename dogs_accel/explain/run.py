@@ -195,18 +195,9 @@ def _explain(
     positions: NDArray[np.int64],
 ) -> tuple[Explainer, _Explained]:
     """Compute the maps of some positions; returns the explainer too, its cells placed by the images."""
-    index_of = {name: index for index, name in enumerate(data.ids)}
     ids = predictions.ids[positions].tolist()
-    if unknown := [name for name in ids if name not in index_of]:
-        raise ValueError(f"predictions: {len(unknown)} ids are not in the dataset, such as {unknown[0]!r}")
-    index = np.array([index_of[name] for name in ids])
-    with load(index) as loader:
-        if loader.recipe != recipe:
-            raise ValueError(f"load: its loader has recipe {loader.recipe.name}, expected {recipe.name} as given")
-        batches = list(loader)
-    images = torch.cat([batch.images for batch in batches]).float()
-    order = torch.cat([batch.index for batch in batches]).argsort()
-    images = images[order]
+    index = find_images(data, ids)
+    images = load_images(load, index, recipe)
     confidence = predictions.confidence[positions]
     classes = torch.from_numpy(predictions.predicted[positions]).to(images.device)
     probabilities = class_probabilities(model, images, classes)
@@ -226,6 +217,27 @@ def _explain(
         pred_class=names[predictions.predicted[positions]].tolist(),
         confidence=confidence,
     )
+
+
+def find_images(data: Dataset, ids: Sequence[str]) -> NDArray[np.int64]:
+    """Find images in a dataset by their ids. Raises ValueError, which names one, for ids that it does not have."""
+    index_of = {name: index for index, name in enumerate(data.ids)}
+    if unknown := [name for name in ids if name not in index_of]:
+        raise ValueError(f"predictions: {len(unknown)} ids are not in the dataset, such as {unknown[0]!r}")
+    return np.array([index_of[name] for name in ids], dtype=np.int64)
+
+
+def load_images(load: LoadImages, index: NDArray[np.int64], recipe: Recipe) -> Tensor:
+    """Load images of a dataset in the order of index, (N, 3, S, S) float32.
+
+    Raises ValueError for a loader of another recipe.
+    """
+    with load(index) as loader:
+        if loader.recipe != recipe:
+            raise ValueError(f"load: its loader has recipe {loader.recipe.name}, expected {recipe.name} as given")
+        batches = list(loader)
+    order = torch.cat([batch.index for batch in batches]).argsort()
+    return torch.cat([batch.images for batch in batches]).float()[order]
 
 
 def _check_same(probabilities: Tensor, confidence: NDArray[np.float64]) -> None:

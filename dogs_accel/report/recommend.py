@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -92,10 +92,15 @@ def recommend(runs: Sequence[Run], pairwise: pd.DataFrame | None) -> list[Recomm
         f"the highest test accuracy among the faster half, which trains within {describe_seconds(budget)}, the median "
         f"of the {len(every)} training times"
     )
+    in_time = _best("Best within the time budget", rule, within, "accuracy", -1, pairwise)
+    devices = list(dict.fromkeys(run.record.device_name for run in runs if run.record.device_name))
+    if len(devices) > 1:
+        said = f"The times are of different hardware: {listed(devices)}."
+        in_time = replace(in_time, caveat=f"{in_time.caveat} {said}".strip())
     return [
         _best("Best accuracy", "the highest test accuracy", every, "accuracy", -1, pairwise),
         _best("Best calibrated", "the lowest ECE (10 bins) before temperature scaling", every, "ece", 1, pairwise),
-        _best("Best within the time budget", rule, within, "accuracy", -1, pairwise),
+        in_time,
     ]
 
 

@@ -283,7 +283,8 @@ def _thumbnails(folder: RunsFolder, view: RunView) -> list[dict[str, Any]]:
     # Of each image one picture shows every method; an image may be in two groups.
     for row in table.drop_duplicates(["id", "group"]).head(_MAX_THUMBNAILS).to_dict("records"):
         name = picture_name(str(row["id"]))
-        alt = f"{row['true_class']}, taken for {row['pred_class']}"
+        true, pred = row["true_class"], row["pred_class"]
+        alt = str(true) if true == pred else f"{true}, taken for {pred}"
         if name not in pictures:
             path, content = (
                 view.run.folder / EXPLANATIONS_FOLDER / name,

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dogs_accel.models.flops import ModelFlops
-from dogs_accel.plots import BLUE, GREY, RED, bare, own_look
+from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, title_figure
 from dogs_accel.training.step_profile import PARTS
 from dogs_accel.training.trainer import HistoryRow
 
@@ -91,7 +91,7 @@ def profile_figure(history: Sequence[HistoryRow], title: str) -> Figure:
             axes.axvline(start + 0.5, color="#555555", linewidth=0.8, linestyle=":")
     for axes in (parts, rate, accuracy):
         bare(axes)
-    figure.suptitle(title, fontsize=11)
+    title_figure(figure, title, 11)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 
@@ -15,11 +16,12 @@ from torch import nn
 from dogs_accel.datasets import Dataset, DatasetFacts, open_dataset
 from dogs_accel.eda.metadata import describe_metadata, write_metadata
 from dogs_accel.evaluation.predictions import Predictions, predict
-from dogs_accel.explain.drawings import blend, crop_pixels
+from dogs_accel.explain.drawings import Drawing, blend, crop_pixels, explanation_figure
 from dogs_accel.explain.run import choose_images, picture_name, write_explanations
 from dogs_accel.models.build import build_model
 from dogs_accel.models.specs import model_spec
 from pipelines import EVAL, make_loader
+from tests.support.drawn_figures import stands_out
 
 COLUMNS = [
     "id", "group", "true_class", "pred_class", "confidence", "method", "drop_hottest", "drop_random", "heat_in_box",
@@ -176,6 +178,23 @@ def test_what_is_drawn_is_what_was_fed(red_squares):
         with Image.open(path) as image:
             squashed = image.resize((256, 256), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(pixels, np.asarray(squashed.crop((16, 16, 240, 240))))
+
+
+@pytest.mark.parametrize("methods", [("gradcam",), ("attention_last", "attention_rollout")])
+def test_long_names_stay_beside_each_other_in_the_gallery(methods):
+    drawing = Drawing(
+        group="random",
+        pixels=np.zeros((32, 32, 3), np.uint8),
+        heat={method: np.zeros((32, 32), np.float32) for method in methods},
+        boxes=[],
+        true_class="a_long_name_of_a_class_" * 4,
+        pred_class="another_name_of_a_class_" * 4,
+        confidence=0.5,
+    )
+    figure = explanation_figure([drawing] * 4, "a model of a long name " * 12)
+    assert stands_out(figure) == []
+    captions = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(captions))
 
 
 def test_cold_pixels_stay_as_they_are():

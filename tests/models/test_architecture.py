@@ -1,5 +1,6 @@
 """The stages of networks: their sums against the whole, their fields against gradients, their times by a clock."""
 
+import dataclasses
 import json
 
 import pandas as pd
@@ -25,6 +26,7 @@ from dogs_accel.models.flops import count_macs
 from dogs_accel.models.names import Cnn5Options
 from dogs_accel.models.networks.cnn5 import cnn5_flops, cnn5_params
 from dogs_accel.models.specs import model_spec
+from tests.support.drawn_figures import stands_out
 
 
 def on_meta(name, size):
@@ -222,3 +224,16 @@ def test_a_run_has_the_table_of_its_network_and_the_report_shows_it(tiny_results
     assert written["time"]["rounds"] >= 5
     page = (tiny_results / "report.html").read_text(encoding="utf-8")
     assert page.count("stage by stage</summary>") == 1
+
+
+def test_long_names_stay_in_the_picture_and_out_of_each_other():
+    counted = count_stages(model_spec("vgg11", 64), 7)  # whose pooling at this size has a long reason for no field
+    figure = architecture_figure(dataclasses.replace(counted, display="a model of a long name " * 8))
+    assert stands_out(figure) == []
+    boxes = {}
+    for text in figure.axes[0].texts:
+        if text.get_text():
+            boxes.setdefault(round(text.get_position()[1], 2), []).append(text.get_window_extent())
+    pairs = [pair for pair in boxes.values() if len(pair) == 2]
+    assert len(pairs) > 10
+    assert all(left.x1 < right.x0 for left, right in pairs)

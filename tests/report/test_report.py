@@ -158,6 +158,17 @@ def test_the_time_budget_leaves_out_the_slower_half_also_where_all_take_about_as
     assert recommend(runs[:2], None)[2].winner == "ResNet-50, staged"  # the faster of two
 
 
+def test_a_time_budget_over_different_hardware_is_said_to_be_one(full):
+    folder = read_runs_folder(full)
+    pairs = folder.table("pairwise_comparison.csv")
+    assert recommend(folder.runs, pairs)[2].caveat == ""
+    for run, name in zip(folder.runs, ["one", "one", "another", "one"], strict=True):
+        run.record = dataclasses.replace(run.record, device_name=name)
+    *answers, in_time = recommend(folder.runs, pairs)
+    assert in_time.caveat == "The times are of different hardware: one and another."
+    assert [answer.caveat for answer in answers] == ["", ""]
+
+
 def test_short_times_have_digits(full):
     runs = [
         Run(run.folder, dataclasses.replace(run.record, training_seconds=time), {"metrics.json": run.metrics})
@@ -831,6 +842,17 @@ def test_one_family_has_a_report(tmp_path):
     assert read_runs_folder(folder).table("per_class_comparison.csv")["runner_up_run"].nunique() == 1
     assert (folder / "per_class_comparison.png").exists()
     assert "ResNet-50 against ResNet-18 on flowers" in page(folder)
+
+
+def test_a_right_answer_is_not_said_to_be_taken_for_itself(full, tmp_path):
+    folder = Path(shutil.copytree(full, tmp_path / "copy"))
+    path = folder / "cnn" / "resnet50_full" / "explanations.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    table["pred_class"] = table["true_class"]
+    table.to_csv(path, index=False)
+    alts = re.findall(r'data-true="(.*?)" data-pred="(.*?)">.*?<img .*? alt="(.*?)"', page(folder))
+    assert {true == pred for true, pred, _ in alts} == {True, False}
+    assert all(alt == (true if true == pred else f"{true}, taken for {pred}") for true, pred, alt in alts)
 
 
 def test_thumbnails_of_ids_that_are_paths_are_shown_and_none_from_elsewhere(full, tmp_path):

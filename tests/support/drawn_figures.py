@@ -1,6 +1,7 @@
 """What is read off figures instead of looking at them."""
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 
 def draw(figure):
@@ -19,6 +20,14 @@ def kept_figures(monkeypatch):
 
     monkeypatch.setattr("dogs_accel.eda.run.save_figure", keep)
     return figures
+
+
+def stands_out(figure):
+    """Texts that end beyond the right side of a figure, but for labels of ticks, which may lie out of sight."""
+    draw(figure)
+    ticks = {text for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)}
+    every = [each for each in figure.findobj(Text) if each.get_text() and each not in ticks]
+    return [each.get_text() for each in every if each.get_window_extent().x1 > figure.bbox.width]
 
 
 def texts(axes):

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from dogs_accel.models.flops import ModelFlops
 from dogs_accel.training.profile_summary import profile_figure, summarise_profile
 from dogs_accel.training.step_profile import PARTS
+from tests.support.drawn_figures import stands_out
 
 
 def row(stage, epoch_total, seconds, rate, val_acc, **parts):
@@ -57,3 +58,7 @@ def test_the_figure_shows_the_parts_that_took_time():
     assert max(tops) == 15.0
     assert rate.lines[0].get_ydata().tolist() == [900, 100, 300, 200]
     assert accuracy.lines[0].get_xdata().tolist() == [15, 20, 30, 40]
+
+
+def test_a_long_title_is_no_wider_than_its_figure():
+    assert stands_out(profile_figure(HISTORY, "a model of a long name " * 12)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -273,10 +274,5 @@ def _caption(shown: ShownImages, at: int) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Break a text into lines of at most so many letters."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
+    """Break a text into lines of at most so many letters, between words alone."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dogs_accel.datasets import Dataset
 from dogs_accel.evaluation.predictions import Predictions
@@ -21,7 +20,7 @@ from dogs_accel.explain.inside.inspection import (
     inspect_stages,
     write_feature_maps,
 )
-from dogs_accel.explain.run import LoadImages
+from dogs_accel.explain.run import LoadImages, find_images, load_images
 from dogs_accel.runtime.files import write_json
 from pipelines import Recipe
 
@@ -46,14 +45,13 @@ def write_run_maps(
     pair of classes are those that the model takes for each other most. The files are those of `inspection`; of a model
     without maps, and of images of one class, feature_maps.json alone, which says why.
     """
-    index_of = {name: index for index, name in enumerate(data.ids)}
-    index = np.array([index_of[name] for name in predictions.ids.tolist()], dtype=np.int64)
+    index = find_images(data, predictions.ids.tolist())
     shown = np.random.default_rng(seed).permutation(len(index))[:_NUM_SHOWN]
     try:
         pair = confused_pair(predictions.labels, predictions.predicted)
         sample = choose_sample(predictions.labels, pair, sample_size, seed)
         facts = SampleFacts(labels=predictions.labels[sample], pair=pair, class_names=data.class_names, seed=seed)
-        images = _shown_images(load, predictions, data, recipe, index, shown)
+        images = _shown_images(load_images(load, index[shown], recipe), predictions, data, recipe, shown)
         with load(index[sample]) as loader:
             inspected = inspect_stages(model, images, loader, facts)
     except (UnexplainableError, OneClassError) as error:
@@ -62,17 +60,8 @@ def write_run_maps(
 
 
 def _shown_images(
-    load: LoadImages,
-    predictions: Predictions,
-    data: Dataset,
-    recipe: Recipe,
-    index: NDArray[np.int64],
-    positions: NDArray[np.int64],
+    images: Tensor, predictions: Predictions, data: Dataset, recipe: Recipe, positions: NDArray[np.int64]
 ) -> ShownImages:
-    with load(index[positions]) as loader:
-        batches = list(loader)
-    order = torch.cat([batch.index for batch in batches]).argsort()
-    images = torch.cat([batch.images for batch in batches]).float()[order]
     names = np.asarray(data.class_names)
     return ShownImages(
         images=images,

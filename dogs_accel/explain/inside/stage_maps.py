@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from dogs_accel.explain.cells import Places, UnexplainableError
 from dogs_accel.explain.feature_map import FeatureMap, measure_places
-from dogs_accel.models.architecture.receptive_field import Field, ReceptiveField, following_fields
+from dogs_accel.models.architecture.receptive_field import MOST_PREFIX_TOKENS, Field, ReceptiveField, following_fields
 from dogs_accel.models.architecture.stages import ModelStages, find_stages, recording_outputs, stage_kind
 from dogs_accel.models.architecture.table import field_text, last_map
 
 MOST_STAGES = 6
-_MOST_PREFIX_TOKENS = 16
 _FINE_PX = 8
 """Cells that are no further apart lie where strides and padding have them, to half of that."""
 _NUM_PLACING = 2
@@ -144,7 +143,7 @@ def _cells_of(model: nn.Module, output: Tensor) -> tuple[int, int, bool] | None:
     known = getattr(model, "num_prefix_tokens", None)
     num_prefix = known if isinstance(known, int) else shape[1] - math.isqrt(shape[1]) ** 2
     side = math.isqrt(max(shape[1] - num_prefix, 0))
-    if side < 2 or side**2 + num_prefix != shape[1] or num_prefix > _MOST_PREFIX_TOKENS:
+    if side < 2 or side**2 + num_prefix != shape[1] or num_prefix > MOST_PREFIX_TOKENS:
         # A stem may give its cells without the tokens that come before them.
         side = math.isqrt(shape[1])
         return (side, 0, False) if side > 1 and side**2 == shape[1] else None

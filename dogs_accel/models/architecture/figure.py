@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from dogs_accel.models.architecture.table import Architecture, ModelStage, field_text, runs_of_equals, shape_text
-from dogs_accel.plots import BLUE, GREY, NOTE_COLOUR, RED, own_look, shortened
+from dogs_accel.plots import BLUE, GREY, NOTE_COLOUR, RED, letters_in, own_look, shortened, title_figure
 
 _ROW_INCH = 0.55
 _BOX_INCH, _BARS_INCH = 4.6, 2.0
 _TOP_INCH, _BOTTOM_INCH = 0.3, 0.22
 _MOST_LETTERS = 44
+_SMALL_PT = 7.5
 _BARS = (("parameters", BLUE), ("FLOPs", "#4f7d5c"), ("time", RED))
 
 
@@ -37,10 +38,12 @@ def architecture_figure(architecture: Architecture) -> Figure:
     _draw_boxes(columns[0], architecture, groups)
     for axes, (what, colour) in zip(columns[1:], bars, strict=True):
         _draw_bars(axes, architecture, groups, what, colour)
-    figure.suptitle(
+    # A title of more than one line stands out at the top, where the saved picture grows.
+    title_figure(
+        figure,
         f"{architecture.display}, {architecture.image_size} px, {architecture.num_classes:,} classes: "
         f"{architecture.parameters:,} parameters, {architecture.flops / 1e9:.3g} GFLOPs",
-        fontsize=11, x=0.01, ha="left", y=0.995, va="top",
+        11, x=0.01, ha="left", y=1 - 0.9 * _TOP_INCH / height, va="bottom",
     )  # fmt: skip
     if architecture.rounds:
         note = f"time: median of {architecture.rounds} rounds of one image, on {architecture.measured_on}"
@@ -85,10 +88,13 @@ def _draw_box(axes: Axes, row: int, name: str, shape: str, kind: str, colour: st
     upper, lower = (row - 0.14, row + 0.18) if kind or sees else (row, row)
     axes.text(0.03, upper, shortened(name, _MOST_LETTERS), fontsize=9, fontweight="bold", va="center", parse_math=False)
     axes.text(0.97, upper, shape, fontsize=9, va="center", ha="right")
+    sees = shortened(sees, _MOST_LETTERS)
+    beside = letters_in(0.94 * _BOX_INCH, _SMALL_PT) - len(sees) - 2
     axes.text(
-        0.03, lower, shortened(kind, _MOST_LETTERS), fontsize=7.5, va="center", color=NOTE_COLOUR, parse_math=False
-    )
-    axes.text(0.97, lower, sees, fontsize=7.5, va="center", ha="right", color=NOTE_COLOUR)
+        0.03, lower, shortened(kind, min(beside, _MOST_LETTERS)), fontsize=_SMALL_PT, va="center", color=NOTE_COLOUR,
+        parse_math=False,
+    )  # fmt: skip
+    axes.text(0.97, lower, sees, fontsize=_SMALL_PT, va="center", ha="right", color=NOTE_COLOUR)
 
 
 def _draw_bars(

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_MOST_PREFIX_TOKENS = 16
+MOST_PREFIX_TOKENS = 16
 """Tokens before those of the cells, such as a class token and registers."""
 
 DownAndAcross = tuple[float, float]
@@ -228,7 +228,7 @@ def _reduction(field: ReceptiveField, args: tuple[Any, ...], tensor: Tensor, _: 
 def _product(field: ReceptiveField, _: tuple[Any, ...], tensor: Tensor, __: Tensor) -> Field:
     """Check that a matrix product has a row a cell; where it has not, it mixes cells."""
     rows, num_cells = tensor.shape[:-1].numel(), field.cells[0] * field.cells[1]
-    if rows % num_cells == 0 or 0 <= rows - num_cells <= _MOST_PREFIX_TOKENS:
+    if rows % num_cells == 0 or 0 <= rows - num_cells <= MOST_PREFIX_TOKENS:
         return field
     return "a dense layer over the cells"
 
