@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError, first_of
+from dogs_accel.datasets.dataset import Dataset, DatasetError, DatasetNotFoundError
 from dogs_accel.datasets.layouts.class_folders import open_class_folders
 from dogs_accel.runtime.files import replacing_folder
 from pipelines.decoding.contents import require_regular
@@ -51,8 +51,9 @@ def open_cifar10(root: str | os.PathLike[str], *, unpack: bool = False, progress
     """Open a folder that holds CIFAR-10.
 
     Its images are arrays in pickled batches. With `unpack` they are written first, once, as PNG files, which lose
-    nothing, to cifar-10-png/train/<class>/ and test/, under the names that the batches have for them; every command
-    then reads these. Training and test are the publisher's, validation is carved out of training.
+    nothing, to cifar-10-png/train/<class>/ and test/; every command then reads these. They have the names that the
+    batches give them, after batch and row where a class has a name twice. Training and test are the publisher's,
+    validation is carved out of training.
 
     Raises DatasetError for batches that are damaged or hold anything but arrays, and DatasetNotFoundError where the
     pictures are missing and are not to be written.
@@ -97,8 +98,8 @@ def _write_pictures(batches: Path, pictures: Path, progress: bool) -> None:
             for class_name in CLASS_NAMES:
                 (content / part / class_name).mkdir(parents=True, exist_ok=True)
         for part, batch_name, batch in read:
-            for image, label, name in zip(batch.images, batch.labels, batch.names, strict=True):
-                own_name = name if counts[part, label, name] == 1 else f"{batch_name}_{name}"
+            for row, (image, label, name) in enumerate(zip(batch.images, batch.labels, batch.names, strict=True)):
+                own_name = name if counts[part, label, name] == 1 else f"{batch_name}_{row}_{name}"
                 Image.fromarray(image).save(content / part / CLASS_NAMES[label] / own_name, compress_level=1)
                 bar.update(1)
 
@@ -160,6 +161,4 @@ def _checked(content: Any) -> PickledBatch:
     texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
     if wrong := [text for text in texts if not _FILE_NAME.fullmatch(text)]:
         raise ValueError(f"filenames: got {wrong[0][:100]!r}, expected such as 'a_s_000004.png'")
-    if twice := [name for name, count in Counter(texts).items() if count > 1]:
-        raise ValueError(f"filenames: got {first_of(twice)} more than once")
     return PickledBatch(data.reshape(-1, 3, _SIDE_PX, _SIDE_PX).transpose(0, 2, 3, 1), labels, texts)
