@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dogs_accel.ending import CheckFailedError, Ending, ending_in_a_line
-from dogs_accel.results.layout import CONFIG_FILE
 from dogs_accel.runtime.arguments import (
     DATA_HELP,
     Parser,
