@@ -3,8 +3,8 @@
 #   make test         set up, then run the tests
 # Three more look where the tests have no time to:
 #   make sanitize     the operators under AddressSanitizer and UBSan, with many drawn arguments (needs gcc's libasan)
-#   make soak         thousands of epochs, and each command again and again: nothing held grows (DOGS_ACCEL_SOAK=0.1 for
-#                     a tenth)
+#   make soak         thousands of epochs, and each command again and again: nothing held grows; hundreds of sweeps of
+#                     noise: little is said of them (DOGS_ACCEL_SOAK=0.1 for a tenth)
 #   make faults       each write of each command fails in turn, and each is stopped by each signal: hours
 PYTHON ?= python3
 VENV   ?= .venv
