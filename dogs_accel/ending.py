@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import dogs_accel
@@ -31,6 +31,7 @@ _APPENDS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
 _AGAIN_AFTER_S = 0.01
+"""How often it is looked whether an interruption that was dropped can come again."""
 
 
 class CheckFailedError(Exception):
@@ -186,16 +187,22 @@ def _no_interruption_ignored() -> Iterator[None]:
             before(dropped)
             return
         number = signal.SIGTERM if isinstance(dropped.exc_value, TerminatedError) else signal.SIGINT
-        # Once this has returned; here it would be dropped again.
-        again = threading.Timer(_AGAIN_AFTER_S, signal.pthread_kill, (threading.main_thread().ident, number))
-        again.daemon = True
-        again.start()
+        threading.Thread(target=_interrupt_again, args=(number, hook.__code__), daemon=True).start()
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = before
+
+
+def _interrupt_again(number: int, hook: CodeType) -> None:
+    """Send a signal to the main thread once it has left the hook, in which it would be dropped again and for good."""
+    main = threading.main_thread().ident
+    assert main is not None  # it has been started
+    while any(frame.f_code is hook for frame, _ in traceback.walk_stack(sys._current_frames().get(main))):
+        time.sleep(_AGAIN_AFTER_S)
+    signal.pthread_kill(main, number)
 
 
 @contextmanager

@@ -45,6 +45,11 @@ def pytest_collection_finish() -> None:
     second of each."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Look for garbage from here on, also in the process that gives the tests to others and collects none."""
     gc.enable()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +117,19 @@ def test_compiling_can_be_left_to_another_process(setup_py: ModuleType) -> None:
     assert [setup_py.is_compiled(request) for request in (None, "", "1", "0")] == [True, True, True, False]
     with pytest.raises(SystemExit, match=r"^DOGS_ACCEL_COMPILE: got 'no', expected 0, 1 or nothing$"):
         setup_py.is_compiled("no")
+
+
+def test_make_keeps_what_python_compiles() -> None:
+    """pip compiles nothing, so each process that imports torch would take seconds longer."""
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "--eval=show: ; @env", "show"], cwd=ROOT, capture_output=True, text=True,
+        check=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    names = {line.partition("=")[0] for line in shown.stdout.splitlines()}
+    assert "PATH" in names
+    assert "PYTHONDONTWRITEBYTECODE" not in names
 
 
 def test_sanitizers(setup_py: ModuleType) -> None:

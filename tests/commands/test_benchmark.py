@@ -18,6 +18,7 @@ from dogs_accel.calibration import expected_calibration_error
 from dogs_accel.cost.measure import measure_costs
 from dogs_accel.datasets import open_dataset
 from dogs_accel.evaluation.predictions import Predictions
+from dogs_accel.experiment import estimate
 from dogs_accel.experiment import run as run_module
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
@@ -315,7 +316,14 @@ def test_real_photos_with_the_loader_that_was_asked_for(on_photos, tmp_path, cap
     assert metadata["loaders"] == dict.fromkeys(("train", "val", "test"), "dali")
 
 
-@pytest.mark.slow
+@pytest.fixture
+def short_probes(monkeypatch):
+    """A plan is estimated by fewer probes than in its second of each."""
+    monkeypatch.setattr(estimate, "_PROBE_SECONDS", 0.02)
+
+
+@pytest.mark.slow  # it trains for a moment to say how long that takes
+@pytest.mark.usefixtures("short_probes")
 def test_dry_run_prints_the_plan_and_writes_nothing(dogs_root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--data", str(dogs_root), "--preset", "demo", "--image-size", "32", "--device", "cpu", "--dry-run"]
@@ -434,7 +442,7 @@ def test_bad_files_can_be_left_out(with_bad_files, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("undrawn", "short_probes")
 def test_a_dry_run_leaves_out_what_the_store_knows_to_be_bad(with_bad_files, tmp_path, capsys):
     root, cut, _ = with_bad_files
     arguments = ["--data", str(root), *TINY, "--on-bad-image", "skip", "--store", str(tmp_path / "store")]

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dogs_accel import benchmark, cli
+from dogs_accel import benchmark, cli, ending
 from dogs_accel.datasets import open_dataset
 from dogs_accel.eda import run as eda
 from dogs_accel.ending import ending_in_a_line, write_traceback
@@ -616,7 +616,10 @@ def test_a_lack_of_memory_for_the_error_itself_is_one_line(tmp_path, monkeypatch
 
 @pytest.mark.fault("Signals and processes", "Ctrl-C where Python drops it, such as around a fork", "it comes again")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_that_python_drops_comes_again(number, code):
+def test_an_interruption_that_python_drops_comes_again(number, code, monkeypatch):
+    """Also where the main thread is slow to leave the hook that is told of it, as on a busy machine."""
+    monkeypatch.setattr(ending, "_AGAIN_AFTER_S", 0)
+
     class Freed:
         def __del__(self):
             signal.raise_signal(number)
@@ -624,10 +627,10 @@ def test_an_interruption_that_python_drops_comes_again(number, code):
     def work():
         freed = Freed()
         del freed
-        time.sleep(5)
+        time.sleep(20)
 
     start = time.monotonic()
     with pytest.raises(SystemExit) as stop, ending_in_a_line("it"):
         work()
     assert stop.value.code == code
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20

@@ -2,11 +2,8 @@
 
 import dataclasses
 import itertools
-import os
+import multiprocessing
 import re
-import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -436,36 +433,40 @@ def test_a_runner_gives_back_the_threads_that_it_takes(tmp_path, monkeypatch):
     assert torch.get_num_threads() == before
 
 
-WORKER = """
-import sys, time
-from pathlib import Path
-from tests.sweep.stubs import StubbedTrain, made_sweep, run_all
-
 class Slow(StubbedTrain):
+    """Says to another process when it begins a trial, and waits before it trains."""
+
+    def __init__(self, seconds, says):
+        super().__init__()
+        self.seconds, self.says = seconds, says
+
     def __call__(self, claimed, on_progress):
-        print("begins", claimed.number, flush=True)
-        time.sleep(float(sys.argv[2]))
+        self.says.send(claimed.number)
+        time.sleep(self.seconds)
         return super().__call__(claimed, on_progress)
 
-print("ready", flush=True)
-run_all(Path(sys.argv[1]), made_sweep(trials=12), Slow())
-"""
+
+def work_on(folder, seconds, says):
+    """The body of a process."""
+    run_all(folder, made_sweep(trials=12), Slow(seconds, says))
 
 
-@pytest.mark.slow  # three processes that import torch
 def test_workers_at_once_share_a_sweep_and_one_that_is_killed_loses_nothing(tmp_path):
-    def start(seconds):
-        command = [sys.executable, "-c", WORKER, str(tmp_path), str(seconds)]
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert worker.stdout is not None
-        assert [worker.stdout.readline() for _ in range(2)][1].startswith("begins")
-        return worker
-
-    killed = start(60)  # and has a trial before the other one can have taken all of them
-    other = start(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert other.wait(timeout=120) == 0
+    context = multiprocessing.get_context("fork")
+    listen, says = context.Pipe(duplex=False)
+    killed = context.Process(target=work_on, args=(tmp_path, 60, says))
+    other = context.Process(target=work_on, args=(tmp_path, 0.02, says))
+    killed.start()
+    assert listen.poll(60)
+    assert listen.recv() == 0
+    other.start()
+    while not done_trials(tmp_path):
+        assert other.is_alive()
+        time.sleep(0.005)
+    killed.kill()
+    killed.join()
+    other.join(timeout=120)
+    assert other.exitcode == 0
     sweep = made_sweep(trials=12)
     table = table_of(tmp_path, sweep)
     if not (table["state"] == "complete").all():  # it was killed when the other had nothing left to do
@@ -475,6 +476,11 @@ def test_workers_at_once_share_a_sweep_and_one_that_is_killed_loses_nothing(tmp_
     assert set(table["state"]) == {"complete"}
     assert set(table["epochs"]) == {3}
     assert not list((tmp_path / "locks").glob("0*"))
+
+
+def done_trials(folder):
+    """Folders of trials of which an epoch is trained."""
+    return list((folder / "trials").glob("*/epochs.json"))
 
 
 def test_a_trial_that_another_worker_has_is_not_taken(tmp_path):
