@@ -84,6 +84,15 @@ DOGS_ACCEL_HOST_DEVICE uint32_t blend_pixel(int32_t other, uint32_t pixel, float
                   blend(other, blue(pixel), factor));
 }
 
+// The same with black, which is a product, since a zero changes no sum.
+DOGS_ACCEL_HOST_DEVICE uint32_t brighten(uint32_t pixel, float factor) {
+  const auto brightened = [factor](uint32_t byte) {
+    const auto value = static_cast<int32_t>(factor * static_cast<float>(static_cast<int32_t>(byte)));
+    return static_cast<uint32_t>(value > 255 ? 255 : value);
+  };
+  return pixel_of(brightened(red(pixel)), brightened(green(pixel)), brightened(blue(pixel)));
+}
+
 DOGS_ACCEL_HOST_DEVICE uint32_t saturate(uint32_t pixel, float factor) {
   return blend_pixel(static_cast<int32_t>(grey(pixel)), pixel, factor);
 }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -33,15 +34,22 @@ using torch::stable::Tensor;
 
 constexpr int32_t bytes_at_once = 48;  // whole pixels, and whole vectors
 
+// A quotient with IEEE's rounding, from the inverse of its divisor: fused multiplications tell how far the product is
+// from it. So it is wherever nothing on the way is too small or too large for float32.
+DOGS_ACCEL_INLINE float quotient(float dividend, float divisor, float inverse) {
+  const float product = dividend * inverse;
+  return std::fma(std::fma(-divisor, product, dividend), inverse, product);
+}
+
 // What each byte of each channel becomes, in the bits of the output's dtype. float32 can be computed many at a time,
-// and then is the faster so: its divisions cost less than loads and stores of single values.
+// and then is the faster so, without divisions: loads and stores of single values cost more.
 template <class Bits>
 struct Levels {
   Bits of[3][256];
-  MeanAndStd normalisation;
-  float mean[bytes_at_once], std[bytes_at_once];  // of the channels of whole pixels
+  float mean[bytes_at_once], std[bytes_at_once], inverse_of_std[bytes_at_once];  // of the channels of whole pixels
+  bool are_computed = false;
 
-  Levels(const MeanAndStd& mean_and_std, Bits (*bits)(float)) : normalisation(mean_and_std) {
+  Levels(const MeanAndStd& normalisation, Bits (*bits)(float)) {
     for (int c = 0; c < 3; ++c) {
       for (int byte = 0; byte < 256; ++byte) {
         of[c][byte] = bits(normalisation.normalised(c, byte));
@@ -50,12 +58,30 @@ struct Levels {
     for (int i = 0; i < bytes_at_once; ++i) {
       mean[i] = normalisation.mean[i % 3];
       std[i] = normalisation.std[i % 3];
+      inverse_of_std[i] = 1.0f / std[i];
     }
+  }
+
+  // Of a byte of the channel of mean[i].
+  DOGS_ACCEL_INLINE uint32_t computed(int64_t i, uint32_t byte) const {
+    const float share = quotient(static_cast<float>(static_cast<int32_t>(byte)), 255.0f, 1.0f / 255);
+    return std::bit_cast<uint32_t>(quotient(share - mean[i], std[i], inverse_of_std[i]));
+  }
+
+  // Whether that is what each byte becomes.
+  DOGS_ACCEL_INLINE bool can_be_computed() const {
+    uint32_t difference = 0;
+    for (int c = 0; c < 3; ++c) {
+      for (int byte = 0; byte < 256; ++byte) {
+        difference |= computed(c, static_cast<uint32_t>(byte)) ^ of[c][byte];
+      }
+    }
+    return difference == 0;
   }
 };
 
 template <int lanes, class Bits>
-constexpr bool is_computed = std::is_same_v<Bits, BitsOf<float>::type> && lanes > 4;
+constexpr bool may_be_computed = std::is_same_v<Bits, BitsOf<float>::type> && lanes > 4;
 
 template <class Bits>
 DOGS_ACCEL_INLINE void normalise_pixel(uint32_t pixel, const Levels<Bits>& levels, Bits* __restrict__ out) {
@@ -67,18 +93,19 @@ DOGS_ACCEL_INLINE void normalise_pixel(uint32_t pixel, const Levels<Bits>& level
 template <int lanes, class Bits>
 DOGS_ACCEL_INLINE void normalise_words(const uint32_t* row, int32_t size, const Levels<Bits>& levels,
                                        Bits* __restrict__ out) {
-  if constexpr (is_computed<lanes, Bits>) {
-    const MeanAndStd normalisation = levels.normalisation;
-    for (int64_t x = 0; x < size; ++x) {
-      const uint32_t pixel = row[x];
-      out[3 * x] = std::bit_cast<Bits>(normalisation.normalised(0, static_cast<int>(red(pixel))));
-      out[3 * x + 1] = std::bit_cast<Bits>(normalisation.normalised(1, static_cast<int>(green(pixel))));
-      out[3 * x + 2] = std::bit_cast<Bits>(normalisation.normalised(2, static_cast<int>(blue(pixel))));
+  if constexpr (may_be_computed<lanes, Bits>) {
+    if (levels.are_computed) {
+      for (int64_t x = 0; x < size; ++x) {
+        const uint32_t pixel = row[x];
+        out[3 * x] = levels.computed(0, red(pixel));
+        out[3 * x + 1] = levels.computed(1, green(pixel));
+        out[3 * x + 2] = levels.computed(2, blue(pixel));
+      }
+      return;
     }
-  } else {
-    for (int32_t x = 0; x < size; ++x) {
-      normalise_pixel(row[x], levels, out + 3 * x);
-    }
+  }
+  for (int32_t x = 0; x < size; ++x) {
+    normalise_pixel(row[x], levels, out + 3 * x);
   }
 }
 
@@ -87,14 +114,13 @@ template <int lanes, class Bits>
 DOGS_ACCEL_INLINE void normalise_bytes(const uint8_t* row, int32_t size, const Levels<Bits>& levels,
                                        Bits* __restrict__ out) {
   int32_t x = 0;
-  if constexpr (is_computed<lanes, Bits>) {
+  if constexpr (may_be_computed<lanes, Bits>) {
     constexpr int32_t pixels_at_once = bytes_at_once / 3;
-    for (; x + pixels_at_once <= size; x += pixels_at_once) {
+    for (; levels.are_computed && x + pixels_at_once <= size; x += pixels_at_once) {
       const uint8_t* const bytes = row + int64_t{3} * x;
       Bits* const values = out + int64_t{3} * x;
       for (int64_t i = 0; i < bytes_at_once; ++i) {
-        const float byte = static_cast<float>(static_cast<int32_t>(bytes[i]));
-        values[i] = std::bit_cast<Bits>((byte / 255.0f - levels.mean[i]) / levels.std[i]);
+        values[i] = levels.computed(i, bytes[i]);
       }
     }
   }
@@ -175,7 +201,12 @@ Tensor augment_samples(const std::vector<Sample>& samples, int64_t size, const M
   const Tensor out = new_batch({static_cast<int64_t>(samples.size()), size, size, 3}, dtype);
   with_output_type(dtype, [&](auto value) {
     using Bits = typename BitsOf<decltype(value)>::type;
-    const Levels<Bits> levels(normalisation, bits_of<decltype(value)>);
+    Levels<Bits> levels(normalisation, bits_of<decltype(value)>);
+    run_on_best_instruction_set([&](auto lanes) __attribute__((always_inline)) {
+      if constexpr (may_be_computed<lanes, Bits>) {
+        levels.are_computed = levels.can_be_computed();
+      }
+    });
     augment_batch(samples, size, fill, levels, num_threads, static_cast<Bits*>(out.mutable_data_ptr()));
   });
   return out;

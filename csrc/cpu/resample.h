@@ -112,7 +112,8 @@ DOGS_ACCEL_INLINE Pattern repeated(const int (&pattern)[group], std::index_seque
   return Pattern{static_cast<std::decay_t<decltype(Pattern{}[0])>>(pattern[lane % group] + lane / group * group)...};
 }
 
-// The lanes of one vector, and those of another behind them. Through memory, as without the builtin, it is slower.
+// The lanes of one vector, and those of another behind them. gcc has the builtin from 12 on; the slower way is for
+// others.
 template <int lanes>
 DOGS_ACCEL_INLINE Vector<2 * lanes> joined(Vector<lanes> one, Vector<lanes> other) {
 #if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
@@ -122,31 +123,33 @@ DOGS_ACCEL_INLINE Vector<2 * lanes> joined(Vector<lanes> one, Vector<lanes> othe
     return __builtin_shufflevector(one, other, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   }
 #else
-  Vector<2 * lanes> both;
-  std::memcpy(&both, &one, sizeof(one));
-  std::memcpy(reinterpret_cast<char*>(&both) + sizeof(one), &other, sizeof(other));
+  Vector<2 * lanes> both{};
+  for (int lane = 0; lane < lanes; ++lane) {
+    both[lane] = one[lane];
+    both[lanes + lane] = other[lane];
+  }
   return both;
 #endif
 }
 
-// Sixteen bytes of each of as many rows as there are groups of four lanes, every fourth from `first` on.
-template <int lanes, class RowAt>
-DOGS_ACCEL_INLINE Vector<lanes> load_rows(const RowAt& row_at, int64_t first, int64_t offset) {
+// Sixteen bytes of each of as many rows as there are groups of four lanes: of every fourth, `distance` bytes apart.
+template <int lanes>
+DOGS_ACCEL_INLINE Vector<lanes> load_rows(const uint8_t* bytes, int64_t distance) {
   if constexpr (lanes == 4) {
     FourWords words;
-    std::memcpy(&words, row_at(first) + offset, sizeof(words));
+    std::memcpy(&words, bytes, sizeof(words));
     return words;
   } else {
-    return joined<lanes / 2>(load_rows<lanes / 2>(row_at, first, offset),
-                             load_rows<lanes / 2>(row_at, first + lanes / 2, offset));
+    return joined<lanes / 2>(load_rows<lanes / 2>(bytes, distance),
+                             load_rows<lanes / 2>(bytes + lanes / 8 * distance, distance));
   }
 }
 
 // Writes the groups of four lanes, as load_rows reads them.
-template <int lanes, class RowAt>
-DOGS_ACCEL_INLINE void store_rows(Vector<lanes> words, const RowAt& row_at, int64_t first, int64_t offset) {
+template <int lanes>
+DOGS_ACCEL_INLINE void store_rows(Vector<lanes> words, uint8_t* bytes, int64_t distance) {
   for (int group = 0; group < lanes / 4; ++group) {
-    std::memcpy(row_at(first + 4 * group) + offset, reinterpret_cast<const char*>(&words) + 16 * group, 16);
+    std::memcpy(bytes + group * distance, reinterpret_cast<const char*>(&words) + 16 * group, 16);
   }
 }
 
@@ -186,17 +189,18 @@ DOGS_ACCEL_INLINE Vector<lanes> bytes_of_words(Vector<lanes> words) {
 template <int lanes>
 DOGS_ACCEL_INLINE void gather_columns(const Rows& in, int64_t y, const Range& range, Vector<lanes>* words,
                                       PixelColumn<lanes>* columns) {
+  const uint8_t* const rows = in.bytes + y * in.stride;
   const auto row_at = [&](int64_t r) { return in.bytes + std::min<int64_t>(y + r, in.height - 1) * in.stride; };
   const auto set_column = [&](int64_t x, Vector<lanes> word) {
     columns[x - range.begin] = {word & 255, word >> 8 & 255, word >> 16 & 255};
   };
   int64_t x = range.begin;
-  if constexpr (lanes > 4) {
+  if (lanes > 4 && in.height >= lanes) {
     // Nobody says that there is a byte behind the last pixel of a row.
     for (; x < range.end && 3 * x + 16 <= int64_t{3} * in.width; x += 4) {
       Vector<lanes> four[4];
       for (int r = 0; r < 4; ++r) {
-        four[r] = words_of_bytes<lanes>(load_rows<lanes>(row_at, r, 3 * x));
+        four[r] = words_of_bytes<lanes>(load_rows<lanes>(rows + r * in.stride + 3 * x, 4 * in.stride));
       }
       transpose<lanes>(four);
       for (int i = 0; i < 4; ++i) {
@@ -236,11 +240,35 @@ DOGS_ACCEL_INLINE Vector<lanes> weigh_columns(const PixelColumn<lanes>* columns,
          rounded_bytes<is_clamped, lanes>(b) << 16;
 }
 
+// The same bytes of the next rows, which memory is asked for while these rows are computed with: for some at each
+// output pixel, since so many at once would have to be waited for. The rows of a photo come from far, and the CPU
+// foresees few.
+template <int lanes>
+struct NextRows {
+  const uint8_t* bytes;
+  int64_t stride, width;  // how many bytes of each are asked for while as many outputs are computed as there are rows
+
+  NextRows(const Rows& in, int64_t y, const Range& range, int32_t num_outputs)
+      : bytes(in.bytes + std::min<int64_t>(y + lanes, std::max<int64_t>(in.height - lanes, 0)) * in.stride +
+              int64_t{3} * range.begin),
+        stride(in.stride),
+        width(int64_t{3} * range.size() * lanes / num_outputs + 1) {}
+
+  DOGS_ACCEL_INLINE void ask(uint32_t output) const {
+    const uint8_t* const from = bytes + int64_t{output % lanes} * stride + int64_t{output / lanes} * width;
+    for (int64_t byte = 0; byte < width; byte += 64) {
+      __builtin_prefetch(from + byte);
+    }
+  }
+};
+
 template <int fixed_taps, bool is_clamped, int lanes>
 DOGS_ACCEL_INLINE void weigh_gathered_columns(const PixelColumn<lanes>* columns, const WeightTable& table,
-                                              const Range& entries, bool is_mirrored, Vector<lanes>* out) {
+                                              const Range& entries, bool is_mirrored, const NextRows<lanes>& next_rows,
+                                              Vector<lanes>* out) {
   const int32_t begin = table.first[entries.begin];
   for (int32_t entry = entries.begin; entry < entries.end; ++entry) {
+    next_rows.ask(static_cast<uint32_t>(entry - entries.begin));
     out[is_mirrored ? entries.end - 1 - entry : entry - entries.begin] = weigh_columns<fixed_taps, is_clamped, lanes>(
         columns + (table.first[entry] - begin), &table.weights[int64_t{entry} * table.taps], table.taps);
   }
@@ -263,7 +291,7 @@ DOGS_ACCEL_INLINE void scatter_columns(const Vector<lanes>* words, int32_t size,
     Vector<lanes> four[4] = {words[x], words[x + 1], words[x + 2], words[x + 3]};
     transpose<lanes>(four);
     for (int r = 0; r < 4; ++r) {
-      store_rows<lanes>(bytes_of_words<lanes>(four[r]), row_at, r, 3 * x);
+      store_rows<lanes>(bytes_of_words<lanes>(four[r]), out + r * stride + 3 * x, 4 * stride);
     }
   }
 }
@@ -283,17 +311,20 @@ DOGS_ACCEL_INLINE void resample_horizontally(const Rows& in, const WeightTable& 
   auto* const results = reinterpret_cast<Vector<lanes>*>(buffer.data());
   auto* const words = results + outputs_at_once;
   auto* const columns = reinterpret_cast<PixelColumn<lanes>*>(words + in.width + 4);
-  for (int64_t y = 0; y < in.height; y += lanes) {
+  for (int64_t next = 0; next < in.height; next += lanes) {
+    // The last rows are some again, where there are as many as lanes.
+    const int64_t y = std::min<int64_t>(next, std::max<int64_t>(in.height - lanes, 0));
     uint8_t* rows = out + y * stride;
     for (int32_t x = 0; x < width; x += outputs_at_once) {
       // A row is written from left to right: what is written beyond its end is written again.
       const int32_t end = std::min(x + outputs_at_once, width);
       const Range entries = is_mirrored ? Range{width - end, width - x} : Range{x, end};
       const int32_t begin = table.first[entries.begin];
-      gather_columns<lanes>(in, y, {begin, std::min(table.first[entries.end - 1] + table.taps, in.width)}, words,
-                            columns);
+      const Range range{begin, std::min(table.first[entries.end - 1] + table.taps, in.width)};
+      gather_columns<lanes>(in, y, range, words, columns);
+      const NextRows<lanes> next_rows(in, y, range, end - x);
       const auto weigh = [&](auto fixed_taps, auto is_clamped) __attribute__((always_inline)) {
-        weigh_gathered_columns<fixed_taps, is_clamped, lanes>(columns, table, entries, is_mirrored, results);
+        weigh_gathered_columns<fixed_taps, is_clamped, lanes>(columns, table, entries, is_mirrored, next_rows, results);
       };
       switch (table.may_overshoot ? 0 : table.taps) {
         case 2:

@@ -233,7 +233,7 @@ DOGS_ACCEL_INLINE void change_row(const Step& step, const PassStart& start, uint
   const auto change = [&](auto of_pixel) __attribute__((always_inline)) { change_pixels(row, size, of_pixel); };
   switch (step.kind) {
     case StepKind::brightness:
-      return change([factor](uint32_t pixel) { return blend_pixel(0, pixel, factor); });
+      return change([factor](uint32_t pixel) { return brighten(pixel, factor); });
     case StepKind::contrast:
       return change([factor, mean = start.mean](uint32_t pixel) { return blend_pixel(mean, pixel, factor); });
     case StepKind::saturation:

@@ -299,7 +299,7 @@ __device__ void start_pass(const Step& step, const Statistics& statistics, int64
 __device__ uint32_t changed(const Step& step, const PassStart& start, uint32_t pixel) {
   switch (step.kind) {
     case StepKind::brightness:
-      return blend_pixel(0, pixel, step.factor);
+      return brighten(pixel, step.factor);
     case StepKind::contrast:
       return blend_pixel(start.mean, pixel, step.factor);
     case StepKind::saturation:
