@@ -15,6 +15,8 @@ ARGS   ?=
 # What Python compiles of a module that it imports is kept, also where the environment says otherwise, as container images
 # do: pip compiles nothing (below), and each process that imports torch would spend seconds on compiling it again.
 unexport PYTHONDONTWRITEBYTECODE
+# For setup.py, which one rule tells it for itself.
+unexport DOGS_ACCEL_COMPILE
 
 .PHONY: benchmark test sanitize soak faults bench gpu-check lint format setup other-packages extension clean FORCE
 

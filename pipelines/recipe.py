@@ -124,7 +124,7 @@ class Recipe:
 
     def _check_numbers(self) -> None:
         if not _are_integers(self.fill, least=0, most=255) or len(self.fill) != 3:
-            raise ValueError(f"fill: got {self.fill}, expected three levels of 0 to 255")
+            raise ValueError(f"fill: got {self.fill}, expected three integers of 0 to 255")
         for field in ("flip", "grayscale", "erasing", "brightness", "contrast", "saturation"):
             value = getattr(self, field)
             if not 0 <= value <= 1:

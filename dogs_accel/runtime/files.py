@@ -328,15 +328,24 @@ def only_process_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # of a folder that is gone, or on a disk that is read-only by now
-            path.unlink()
+        # Of a folder that is gone, or on a disk that is read-only by now. In a folder that has taken the place of this
+        # one the file is another process's.
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                path.unlink()
         os.close(handle)
 
 
 def _locked(path: Path, wait: bool) -> int:
     while True:
         with writing_to(path.parent):
-            handle = open_to_lock(path)
+            try:
+                handle = open_to_lock(path)
+            except PermissionError:
+                if not path.is_file():
+                    raise
+                # Another user has left it. A network's file system does not lock what is open for reading, others do.
+                handle = os.open(path, os.O_RDONLY)
         try:
             lock(handle, wait=wait)
         except BaseException:

@@ -420,9 +420,9 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
 
     table = read_trials(folder / TRIALS_FILE, sweep.space)
     counts = table["state"].value_counts()
-    said = ", ".join(f"{number} {state}" for state, number in counts.items())
+    said = ": " + ", ".join(f"{number} {state}" for state, number in counts.items()) if len(counts) else ""
     epochs = _counted(int(table["epochs"].sum()), "epoch")
-    yield f"\n{_counted(len(table), 'trial')}: {said}; {epochs} in {table['seconds'].sum():.0f} s"
+    yield f"\n{_counted(len(table), 'trial')}{said}; {epochs} in {table['seconds'].sum():.0f} s"
     lost = table["overhead_seconds"].dropna()
     if len(lost):
         yield f"lost beside training and validation: {lost.median():.1f} s a trial (median), {lost.max():.1f} s at most"

@@ -300,6 +300,8 @@ class Trainer:
         most = _MOST_KEPT * pixel_bytes(loader.recipe.crop) * min(loader.batch_size, loader.num_samples)
         if self.device.type != "cpu" or isinstance(course.train, FeatureLoader) or room is None or most <= room:
             return 0
+        if self.settings.compile:  # what is compiled keeps less
+            return 0
         set_train_mode(self.model, self.bn_when_frozen)
         # The difference of two, without what is kept once, such as weights that autocast has rounded.
         two, four = (

@@ -47,6 +47,8 @@ NAMES = (
 TEMPORARY_FILES = "tmp"
 NO_RESULTS = (".lock", "error.log", "journal.jsonl")
 """Ends of names of what may be there or not."""
+NOT_KEPT = ("run/explorer.html",)
+"""What goes where it could not be made anew: an earlier one would not belong to the report."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def complaints(command, folder, undisturbed, fault, first):
         except Exception as error:
             yield f"{here}: {name} is torn: {type(error).__name__} {error}"
     for name in were:
-        if not (folder / name).exists() and (undisturbed / name).exists():
+        if name not in NOT_KEPT and not (folder / name).exists() and (undisturbed / name).exists():
             yield f"{here}: {name} is lost"
     # As another process would.
     _remove_abandoned.cache_clear()

@@ -137,6 +137,30 @@ def test_a_folder_is_kept_for_one_process_where_only_files_open_for_writing_are_
     assert not is_unused(tmp_path / "a")
 
 
+def test_the_lock_of_a_folder_that_has_taken_the_place_of_another_stays(tmp_path):
+    with only_process_in(tmp_path / "run"):
+        (tmp_path / "run").rename(tmp_path / "moved")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / ".lock").touch()
+    assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_lock_that_another_user_has_left_keeps_nobody_out(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    system = os.open
+
+    def refusing(path, flags, *mode, **more):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return system(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with only_process_in(tmp_path), pytest.raises(BusyError), only_process_in(tmp_path):
+        pass
+    with pytest.raises(UnwritableError), only_process_in(tmp_path / "new"):
+        pass
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EFBIG, errno.ESTALE])
 def test_a_write_that_fails_names_the_file_of_which_the_system_says_nothing(tmp_path, number):
     def fail():

@@ -55,7 +55,8 @@ class StubbedTrain:
         return max(accuracies)
 
     def drop_weights(self, folder):
-        self.removed.append(int(folder.name))
+        if int(folder.name) not in self.removed:
+            self.removed.append(int(folder.name))
 
 
 def run_all(folder, sweep, train=None, **how):

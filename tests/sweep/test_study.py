@@ -160,6 +160,22 @@ def test_weights_are_kept_of_the_three_best_and_of_none_that_failed(tmp_path):
     assert train.removed == [0, 4, 3, 5, 7]
 
 
+def test_weights_that_a_killed_worker_has_left_go_as_another_trial_ends(tmp_path):
+    class DiesOnce(StubbedTrain):
+        def drop_weights(self, folder):
+            if not left:
+                left.append(int(folder.name))
+                raise Killed
+            super().drop_weights(folder)
+
+    left = []
+    train, sweep = DiesOnce(1), made_sweep(sampler="random", trials=5)
+    run_all(tmp_path, sweep, train)
+    best = table_of(tmp_path, sweep).sort_values("value", ascending=False, kind="stable")["number"][:3]
+    assert set(train.removed) == set(range(5)) - set(best)
+    assert left[0] in train.removed
+
+
 def test_no_trial_is_given_up_after_its_last_epoch(tmp_path):
     sweep = made_sweep(pruning="halving", halving_factor=3, halving_epochs=3, trials=5)
     run_all(tmp_path, sweep)

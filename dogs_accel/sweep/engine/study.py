@@ -275,20 +275,18 @@ class SweepStudy:
                 trial.report(accuracy, step)
         return trial.should_prune() and max([len(accuracies), *told]) < num_epochs
 
-    def complete(self, claimed: Claimed, value: float, progress: Mapping[str, Any]) -> Path | None:
+    def complete(self, claimed: Claimed, value: float, progress: Mapping[str, Any]) -> list[Path]:
         """End a trial with its best validation accuracy.
 
-        Returns the folder of the trial that is thereby not among the best, whose weights are kept: of this one, or of
-        the one whose place it takes; None while there are not more than that.
+        Returns the folders of the complete trials that are not among the best, whose weights are kept. So it does each
+        time, since a worker may have been killed before it had removed those of one.
         """
         claimed.trial.set_user_attr(_PROGRESS, dict(progress))
         with self._alone():
             self._end(claimed.trial, TrialState.COMPLETE, value=value)
             self._write_table()
             ranked = [number for number, _ in self._ranked()]
-        best, others = ranked[:NUM_WITH_WEIGHTS], ranked[NUM_WITH_WEIGHTS:]
-        gone = others[:1] if claimed.number in best else [claimed.number]
-        return self.folder / trial_folder(gone[0]) if gone else None
+        return [self.folder / trial_folder(number) for number in ranked[NUM_WITH_WEIGHTS:]]
 
     def prune(self, claimed: Claimed, progress: Mapping[str, Any]) -> None:
         """End a trial that is given up."""

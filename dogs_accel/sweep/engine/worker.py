@@ -68,8 +68,8 @@ def work(
                 num_failed += 1
             else:
                 progress, since = session.end()
-                if (not_kept := study.complete(claimed, value, progress)) is not None:
-                    train.drop_weights(not_kept)
+                for folder in study.complete(claimed, value, progress):
+                    train.drop_weights(folder)
                 said = f"{value:.4f}"
             yield _line(study, claimed, said, progress)
         if num_failed >= _MOST_FAILED and not study.has_trained:
