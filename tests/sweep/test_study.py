@@ -176,6 +176,11 @@ def test_weights_that_a_killed_worker_has_left_go_as_another_trial_ends(tmp_path
     assert left[0] in train.removed
 
 
+def test_weights_that_another_worker_removes_at_the_same_time_are_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(of_trial, "runs_files", lambda folder, name: [folder / name])
+    TrialRunner.drop_weights(SimpleNamespace(), tmp_path)
+
+
 def test_no_trial_is_given_up_after_its_last_epoch(tmp_path):
     sweep = made_sweep(pruning="halving", halving_factor=3, halving_epochs=3, trials=5)
     run_all(tmp_path, sweep)

@@ -147,4 +147,4 @@ class TrialRunner:
         """Remove the weights of a trial in its folder, and what it would go on with."""
         for name in (BEST_WEIGHTS_FILE, LAST_CHECKPOINT_FILE):
             for path in runs_files(folder, name):
-                path.unlink()
+                path.unlink(missing_ok=True)  # another worker may remove it meanwhile
