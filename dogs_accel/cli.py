@@ -564,12 +564,12 @@ def _add_run(command: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> Iterator[str]:
-    from dogs_accel.eda.tables import count_text
     from dogs_accel.inference.predict import describe_prediction, named_photos, predict_images
     from dogs_accel.inference.trained import describe_trained, load_trained
     from dogs_accel.results.folder import choose_run, naming_changed_files, read_runs_folder
     from dogs_accel.runtime.devices import choose_device
     from dogs_accel.runtime.precision import set_numerics
+    from dogs_accel.runtime.terminal import count_text
 
     check_tta(options.tta)
     if options.heatmap:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from dogs_accel.datasets.facts import DatasetFacts
 from dogs_accel.eda.files import Normalisation
-from dogs_accel.eda.tables import class_sizes, count_text, size_range
+from dogs_accel.eda.tables import class_sizes, size_range
 from dogs_accel.plots import BLUE, GREY, RED, bare, own_look, shortened
+from dogs_accel.runtime.terminal import count_text
 
 _NUM_BINS = 30
 _NUM_LARGEST = 20

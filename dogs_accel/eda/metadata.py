@@ -29,9 +29,8 @@ from dogs_accel.eda.files import (
     Normalisation,
 )
 from dogs_accel.eda.scan import ImageScan, TakeDecoded, scan_images
-from dogs_accel.eda.tables import count_text
 from dogs_accel.runtime.files import write_csv, write_json
-from dogs_accel.runtime.terminal import escaped
+from dogs_accel.runtime.terminal import count_text, escaped
 from pipelines import BadImageError
 
 _SHOWN = 10

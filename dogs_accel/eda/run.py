@@ -44,10 +44,11 @@ from dogs_accel.eda.galleries import (
     photos_figure,
     random_class_samples,
 )
-from dogs_accel.eda.tables import class_sizes, class_table, count_text, quality_summary, size_range, split_table
+from dogs_accel.eda.tables import class_sizes, class_table, quality_summary, size_range, split_table
 from dogs_accel.ops import IMAGE_STATS
 from dogs_accel.plots import save_figure, shortened
 from dogs_accel.runtime.files import write_csv
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.steps import Step, any_failure_ends
 from pipelines import RESNET_TRAIN, BadImageError, Recipe
 from pipelines.decoding.pil import decode_rgb

@@ -7,6 +7,7 @@ import pandas as pd
 
 from dogs_accel.datasets.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, OFFICIAL_VAL, SPLITS
 from dogs_accel.ops import IMAGE_STATS
+from dogs_accel.runtime.terminal import count_text
 
 _CLASS_KEYS = ["label", "class_name", "folder_name"]
 
@@ -84,8 +85,3 @@ def size_range(sizes: pd.DataFrame, noun: str) -> str:
     if least == most:
         return f"{count_text(least, 'image')} a {noun}"
     return f"{least:,} to {most:,} images a {noun}, median {sizes['images'].median():g}"
-
-
-def count_text(num: int, what: str) -> str:
-    """Write a number with its noun, in the plural but for 1."""
-    return f"{num:,} {what}{'' if num == 1 else 's'}"

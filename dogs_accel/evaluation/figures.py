@@ -13,7 +13,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dogs_accel.plots import BLUE, GREY, RED, bare, fitted, own_look, shortened
+from dogs_accel.plots import BLUE, GREY, RED, bare, fitted, own_look, shortened, title_figure
 
 _ANNOTATE_UP_TO = 16
 """Classes up to which the cells of a confusion matrix can still be read as numbers."""
@@ -98,7 +98,7 @@ def calibration_figure(
     panels[1, 0].set_ylabel("images")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(sides),
                   frameon=False)  # fmt: skip
-    figure.suptitle(fitted(title, figure.get_figwidth(), 12), parse_math=False)
+    title_figure(figure, title, 12)
     return figure
 
 

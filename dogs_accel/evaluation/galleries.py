@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dogs_accel.evaluation.mistakes import misclassified_table
 from dogs_accel.evaluation.predictions import Predictions
-from dogs_accel.plots import draw_cell, fitted, own_look, save_figure, shortened
+from dogs_accel.plots import draw_cell, own_look, save_figure, shortened, title_figure
 from dogs_accel.runtime.files import write_csv
 from pipelines import BadImageError, Recipe
 from pipelines.augmentation import draw_params
@@ -66,7 +66,7 @@ def misclassified_figure(table: pd.DataFrame, recipe: Recipe, title: str) -> Fig
     pairs = min(_PAIRS_A_LINE, len(table))
     lines = -(-len(table) // pairs)
     figure = Figure(figsize=(4.9 * pairs, 3.05 * lines + 0.8), layout="constrained")
-    figure.suptitle(fitted(title, figure.get_figwidth(), 13), fontsize=13, parse_math=False)
+    title_figure(figure, title, 13)
     blocks = figure.subfigures(lines, pairs, squeeze=False, wspace=0.04).ravel()
     for block, (_, row) in zip(blocks, table.iterrows(), strict=False):
         wrong, example = block.subplots(1, 2)
@@ -153,7 +153,7 @@ def prediction_grid(
         said = word if is_right else f"{word}: {answer}"
         axes.set_xlabel(f"{said}\n{predictions.confidence[at]:.0%}", fontsize=8, color=colour, parse_math=False)
     head = f"{title}\n{len(chosen)} test images balanced over the classes: {num_right} right"
-    figure.suptitle(fitted(head, figure.get_figwidth(), 12), fontsize=12, parse_math=False)
+    title_figure(figure, head, 12)
     return figure
 
 

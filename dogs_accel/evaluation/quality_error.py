@@ -15,7 +15,7 @@ from scipy.stats import norm
 from dogs_accel.evaluation.intervals import wilson_interval
 from dogs_accel.evaluation.predictions import Predictions
 from dogs_accel.evaluation.significance import holm
-from dogs_accel.plots import BLUE, GREY, bare, fitted, own_look, save_figure
+from dogs_accel.plots import BLUE, GREY, bare, own_look, save_figure, title_figure
 from dogs_accel.runtime.files import write_csv
 
 QUALITY_ERROR_FILE, QUALITY_ERROR_FIGURE = "quality_vs_error.csv", "quality_vs_error.png"
@@ -152,7 +152,7 @@ def quality_figure(table: pd.DataFrame, title: str) -> Figure:
         raise ValueError("table: got no rows, expected at least one tenth")
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     head = f"{title}\naccuracy on tenths of the test images, with 95 % Wilson intervals"
-    figure.suptitle(fitted(head, 11, 12), fontsize=12, parse_math=False)
+    title_figure(figure, head, 12)
     figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(2, 2, sharey=True).ravel()
     trends = quality_trends(table)

@@ -14,11 +14,11 @@ from dogs_accel.eda.files import BAD_IMAGES_FILE, Metadata, read_metadata
 from dogs_accel.eda.metadata import MetadataReport, describe_metadata, write_metadata
 from dogs_accel.eda.run import write_eda
 from dogs_accel.eda.scan import ImageScan
-from dogs_accel.eda.tables import count_text
 from dogs_accel.experiment.data import describe_sizes
 from dogs_accel.experiment.loaders import Loaders
 from dogs_accel.experiment.plan import Plan
 from dogs_accel.results.layout import EDA_FOLDER
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.steps import Steps
 from pipelines import BadImageError
 from pipelines.store.build import filling_stores

@@ -10,6 +10,7 @@ from dogs_accel.eda.files import DUPLICATES_FILE, NOT_LOOKED_FOR
 from dogs_accel.report.formats import listed
 from dogs_accel.results.folder import RunsFolder
 from dogs_accel.results.reading import missing_columns
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.training.phases import Phase
 
 _SHOWN = 5
@@ -148,18 +149,16 @@ def _duplicates(folder: RunsFolder) -> tuple[str, str]:
         images = int(((table["split"] == judged) & table["group"].isin(shared)).sum())
         if shared:
             kind = "" if found else f" {alike}"
-            found.append(f"{_of(len(shared), 'group')}{kind} across {words}, with {_of(images, _NAMES[judged])}")
+            found.append(
+                f"{count_text(len(shared), 'group')}{kind} across {words}, with {count_text(images, _NAMES[judged])}"
+            )
     if not found:
         return (
             "Repeated pictures",
-            f"{_of(len(splits), 'group')} {alike}, none across training, validation and test. {NOT_LOOKED_FOR}.",
+            f"{count_text(len(splits), 'group')} {alike}, none across training, validation and test. {NOT_LOOKED_FOR}.",
         )
     return (
         "Repeated pictures",
         f"{'; '.join(found)} ({DUPLICATES_FILE}). Pictures that look alike may still be different ones. "
         f"{NOT_LOOKED_FOR}. Nothing was taken out.",
     )
-
-
-def _of(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

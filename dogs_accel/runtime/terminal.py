@@ -1,4 +1,4 @@
-"""What reaches a terminal: text of the data escaped, letters that it cannot show, a reader that has gone."""
+"""What reaches a terminal: counts, text of the data escaped, letters that it cannot show, a reader that has gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from numbers import Integral
 from typing import Any, TextIO
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -21,6 +22,11 @@ def _escape(code: int) -> str:
 
 _ESCAPES = {code: _escape(code) for code in (*range(0x20), *range(0x7F, 0xA0), *_TURNING)}
 _BUT_LINES = {code: text for code, text in _ESCAPES.items() if chr(code) != "\n"}
+
+
+def count_text(num: float, what: str) -> str:
+    """Write a number with its noun, in the plural but for 1."""
+    return f"{num:{',' if isinstance(num, Integral) else 'g'}} {what}{'' if num == 1 else 's'}"
 
 
 def escaped(text: object) -> str:

@@ -28,7 +28,7 @@ from dogs_accel.runtime.arguments import (
 from dogs_accel.runtime.files import check_folder, claim_folder, is_unused
 from dogs_accel.runtime.memory import available_bytes
 from dogs_accel.runtime.start import begin_command
-from dogs_accel.runtime.terminal import escaped
+from dogs_accel.runtime.terminal import count_text, escaped
 
 if TYPE_CHECKING:
     from dogs_accel.sweep.engine.opened import Where
@@ -308,12 +308,12 @@ def _threads(num_workers: int) -> int | None:
 
 def _describe(sweep: SweepConfig, folder: Path, num_workers: int, num_asked: int) -> Iterator[str]:
     num = sweep.space.num_points
-    points = "no end of points" if num is None else _counted(num, "point")
+    points = "no end of points" if num is None else count_text(num, "point")
     budget = " or ".join(_budget(sweep))
     yield f"sweep    {escaped(sweep.name)}: {points}, {sweep.sampler}, seed {sweep.seed}, up to {budget}"
     yield from (f"         {parameter}" for parameter in sweep.space.parameters)
     if sweep.pruning == "halving":
-        epochs = _counted(sweep.halving_epochs, "epoch")
+        epochs = count_text(sweep.halving_epochs, "epoch")
         yield f"pruning  1 of {sweep.halving_factor} goes on after {epochs}, and so on"
     yield f"results  {escaped(folder)}"
     if num_workers < num_asked:
@@ -328,11 +328,7 @@ def _describe(sweep: SweepConfig, folder: Path, num_workers: int, num_asked: int
 def _budget(sweep: SweepConfig) -> list[str]:
     """Say what limits a sweep, the first of which ends it."""
     limits = {"trial": sweep.most_trials, "epoch": sweep.total_epochs, "hour": sweep.hours}
-    return [_counted(number, what) for what, number in limits.items() if number is not None]
-
-
-def _counted(number: float, what: str) -> str:
-    return f"{number:{',' if isinstance(number, int) else 'g'}} {what}{'' if number == 1 else 's'}"
+    return [count_text(number, what) for what, number in limits.items() if number is not None]
 
 
 def _work(
@@ -371,9 +367,9 @@ def _work(
     if sweep.hours is not None and options.worker is None and time.monotonic() >= until and study.has_budget():
         verb = "is" if sweep.hours == 1 else "are"
         study.write_table()
-        yield f"hours    {_counted(sweep.hours, 'hour')} {verb} over, so that no other trial was begun"
+        yield f"hours    {count_text(sweep.hours, 'hour')} {verb} over, so that no other trial was begun"
     if wrong := [code for code in codes if code]:
-        yield f"{len(wrong)} of {_counted(num_workers, 'worker')} ended early, with exit code {wrong[0]}"
+        yield f"{len(wrong)} of {count_text(num_workers, 'worker')} ended early, with exit code {wrong[0]}"
 
 
 @contextmanager
@@ -421,8 +417,8 @@ def _summary(sweep: SweepConfig, folder: Path, goes_on: str) -> Iterator[str]:
     table = read_trials(folder / TRIALS_FILE, sweep.space)
     counts = table["state"].value_counts()
     said = ": " + ", ".join(f"{number} {state}" for state, number in counts.items()) if len(counts) else ""
-    epochs = _counted(int(table["epochs"].sum()), "epoch")
-    yield f"\n{_counted(len(table), 'trial')}{said}; {epochs} in {table['seconds'].sum():.0f} s"
+    epochs = count_text(int(table["epochs"].sum()), "epoch")
+    yield f"\n{count_text(len(table), 'trial')}{said}; {epochs} in {table['seconds'].sum():.0f} s"
     lost = table["overhead_seconds"].dropna()
     if len(lost):
         yield f"lost beside training and validation: {lost.median():.1f} s a trial (median), {lost.max():.1f} s at most"

@@ -257,6 +257,11 @@ def test_what_training_keeps_is_known_before_the_batch_is_tried(loaders, tmp_pat
         monkeypatch.setattr(module, "obtainable_bytes", lambda: 4 * 8 * 12 * 32**2)
     trainer(model, loaders, tmp_path).run(FULL)
     assert model.seen[:3] == [(True, 2), (True, 4), (True, 8)]
+    # What is compiled keeps less than the model as it is, so that its batch is tried.
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = TinyNet()
+    trainer(model, loaders, tmp_path, settings=StepSettings(compile=True)).run(FULL)
+    assert model.seen[0] == (True, 8)
 
 
 def test_training_with_room_for_nothing_stops_before_what_batch_norm_refuses(loaders, tmp_path):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogs_accel.eda.tables import count_text
 from dogs_accel.experiment.plan import plan_runs
 from dogs_accel.experiment.settings.config import BenchmarkConfig
 from dogs_accel.experiment.settings.files import config_from_json, read_settings_file
 from dogs_accel.experiment.settings.presets import PRESETS
 from dogs_accel.runtime.files import read_json, write_json
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.sweep.confirming.judge import BASELINE, Finalist, describe_epochs
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE
 from dogs_accel.sweep.findings.run import point_of, point_text

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from dogs_accel.datasets import Dataset
-from dogs_accel.eda.tables import count_text
 from dogs_accel.ending import CheckFailedError
 from dogs_accel.evaluation.predictions import Predictions, predict
 from dogs_accel.experiment.plan import Plan
@@ -20,7 +19,7 @@ from dogs_accel.results.layout import CONFIG_FILE, logits_file
 from dogs_accel.results.reading import read_content, read_predictions
 from dogs_accel.results.run import Run
 from dogs_accel.runtime.files import only_process_in, write_json
-from dogs_accel.runtime.terminal import escaped
+from dogs_accel.runtime.terminal import count_text, escaped
 from dogs_accel.sweep.confirming.judge import (
     confirmation_of,
     describe_confirmation,

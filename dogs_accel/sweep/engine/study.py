@@ -18,8 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from dogs_accel.eda.tables import count_text
 from dogs_accel.experiment.settings.config import BenchmarkConfig
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.sweep.engine.samplers import ShuffledGridSampler, distribution_of, make_sampler
 from dogs_accel.sweep.settings import SweepConfig
 from dogs_accel.sweep.space import Point

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from dogs_accel.eda.tables import count_text
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.sweep.engine.study import Claimed, SweepStudy
 from dogs_accel.sweep.engine.trial import OnProgress, Progress, TrialError
 from dogs_accel.sweep.space import Point, value_text

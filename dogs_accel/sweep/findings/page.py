@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from dogs_accel.eda.tables import count_text
 from dogs_accel.plots import shortened
 from dogs_accel.report.charts import nice_ticks
 from dogs_accel.report.formats import ABSENT
 from dogs_accel.report.rendering import SCRIPTS, STYLES, assets, page_environment
 from dogs_accel.runtime.files import replacing
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.sweep.findings.best import BEST_SETTINGS_FILE
 from dogs_accel.sweep.findings.importance import Correlation, Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, LevelFinding

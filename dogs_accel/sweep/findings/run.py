@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from dogs_accel.datasets.facts import DATASET_FILE, DatasetFacts
-from dogs_accel.eda.tables import count_text
 from dogs_accel.plots import save_figure
 from dogs_accel.results.reading import read_content
 from dogs_accel.runtime.files import write_csv, write_json
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.sweep.engine.opened import DATA_FOLDER
 from dogs_accel.sweep.findings.best import BEST_SETTINGS_FILE, write_settings_toml
 from dogs_accel.sweep.findings.confirmed import CONFIRMATION_FILE, confirmation_view

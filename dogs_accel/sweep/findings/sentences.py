@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dogs_accel.eda.tables import count_text
+from dogs_accel.runtime.terminal import count_text
 from dogs_accel.sweep.engine.samplers import STARTUP_TRIALS
 from dogs_accel.sweep.findings.importance import Importance
 from dogs_accel.sweep.findings.levels import HIGHER, LOWER, NOT_SHOWN, LevelFinding
